@@ -1,0 +1,99 @@
+"""`slicemamba run`: the whole chain for one or more folds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_slicemamba.cli.options import Configuration, Dataset, Device
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("run")(run)
+
+
+def run(
+    dataset: Dataset,
+    configuration: Configuration,
+    folds: Annotated[list[str] | None, typer.Option("-f", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")] = None,
+    size: Annotated[str, typer.Option("--size", help="S, M or L: size to plan, if there are no plans yet.")] = "L",
+    plans: Annotated[str | None, typer.Option("-p", help="Plans' name; default: those of --size.")] = None,
+    gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
+    trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
+        "SliceMambaTrainer"
+    ),
+    supernet_trainer: Annotated[
+        str | None, typer.Option("--supernet-trainer", help="Default: the one with the final trainer's length.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the searches.")] = 0,
+    population: Annotated[int, typer.Option("--population", help="Architectures per generation.")] = 50,
+    generations: Annotated[int, typer.Option("--generations", help="Generations after the random one.")] = 20,
+    npz: Annotated[bool, typer.Option("--npz", help="Also write validation probabilities, as nnUNetv2_train.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Plan, preprocess, train the supernets, search, train the chosen networks: fold after fold.
+
+    What is finished is skipped, so that the same command continues a run that was stopped anywhere.
+    """
+    from nnunetv2_slicemamba.chain import ChainSettings, run_fold
+    from nnunetv2_slicemamba.planning.planner import PLANNERS
+    from nnunetv2_slicemamba.search import SearchSettings
+    from nnunetv2_slicemamba.selection import InputError, choose_device, require_folder, select
+    from nnunetv2_slicemamba.trainers import TRAINERS
+
+    console = Console()
+    supernet = supernet_trainer or trainer.replace("SliceMambaTrainer", "SliceMambaSupernetTrainer", 1)
+    for name in (trainer, supernet):
+        if name not in TRAINERS:
+            raise InputError(f"there is no trainer {name!r}; there are: {', '.join(TRAINERS)}")
+    if "Supernet" in trainer or "Supernet" not in supernet:
+        raise InputError(f"-tr {trainer} must be a final trainer and --supernet-trainer {supernet} a supernet's")
+    if size not in PLANNERS:
+        raise InputError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
+    SearchSettings(population=population, generations=generations, seed=seed)
+    chosen = choose_device(device).type
+    require_folder("nnUNet_results", writable=True)
+    plans_name = plans or PLANNERS[size].default_plans_name
+
+    prepare(dataset, configuration, size, plans_name, gpu_memory, console)
+    # every fold is checked before the first one trains for days
+    selections = [select(dataset, configuration, fold, plans_name) for fold in folds or ["0", "1", "2", "3", "4"]]
+    settings = ChainSettings(
+        trainer,
+        supernet,
+        chosen,
+        ("--seed", str(seed), "--population", str(population), "--generations", str(generations)),
+        npz,
+    )
+    table = Table("fold", "validation Dice", title=f"{trainer}, {configuration}")
+    for selection in selections:
+        table.add_row(str(selection.fold), f"{run_fold(selection, settings, console):.4f}")
+    console.print(table)
+    listed = " ".join(str(selection.fold) for selection in selections)
+    console.print(
+        f"Predict with the ensemble of the folds:\n  nnUNetv2_predict -d {selections[0].dataset} -i INPUT -o OUTPUT "
+        f"-c {configuration} -p {plans_name} -tr {trainer} -f {listed} -device {chosen}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def prepare(dataset: str, configuration: str, size: str, plans_name: str, gpu_memory: float, console: Console) -> None:
+    """Plans and preprocesses what is missing; plans that exist are used as they are."""
+    from nnunetv2_slicemamba.commands import run_command
+    from nnunetv2_slicemamba.planning.preprocessing import complete_data
+    from nnunetv2_slicemamba.selection import InputError, require_dataset, require_folder
+
+    preprocessed = require_folder("nnUNet_preprocessed", writable=True)
+    try:
+        name = require_dataset(dataset, "nnUNet_preprocessed")
+    except InputError:
+        name = require_dataset(dataset, "nnUNet_raw")
+    if (preprocessed / name / f"{plans_name}.json").is_file():
+        complete_data(name, plans_name, configuration)
+        return
+    flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]
+    run_command("slicemamba", ["plan", *flags, "-c", configuration], console)

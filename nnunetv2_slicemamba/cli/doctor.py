@@ -1,0 +1,270 @@
+"""`slicemamba doctor`: what is installed, which scan runs here and whether it is right, and what nnU-Net finds."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import io
+import os
+import platform
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from nnunetv2_slicemamba.cli.registration import (
+    EXT_TRAINER,
+    export_line,
+    nnunet_folder,
+    registered_shims,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+DISTRIBUTION = "nnunetv2-slicemamba"
+# what is shown even where nothing is wrong with it; every other dependency only where something is
+SHOWN = ("nnunetv2", "torch", "numba", "optuna")
+OPTIONAL = {
+    "triton": "torch.compile on GPUs uses it",
+    "mamba_ssm": "its CUDA scan is one of the backends",
+}
+MAMBA_BUILD = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation --no-binary mamba-ssm mamba-ssm"
+OUR_FOLDER_ALONE = 'export nnUNet_extTrainer="$(slicemamba trainer-path)"'
+STYLES = {"ok": "green", "info": "dim", "warn": "yellow", "FAIL": "bold red"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. status: ok, info, warn (a remedy is given) or FAIL (something needed does not work)."""
+
+    status: str
+    name: str
+    detail: str
+    remedy: str | None = None
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("doctor")(doctor)
+
+
+def doctor() -> None:
+    """Reports versions, devices, the scan backend with a self-check, nnU-Net's folders and its trainer look-up.
+
+    Exit code 0 if everything needed works, else 1.
+    """
+    console = Console()
+    failed = 0
+    for title, examine in SECTIONS.items():
+        findings = examined(examine)
+        show(console, title, findings)
+        failed += sum(finding.status == "FAIL" for finding in findings)
+    if failed:
+        console.print(f"[bold red]{failed} problem{'s' if failed > 1 else ''}[/], marked FAIL above.")
+        raise typer.Exit(1)
+    console.print("[green]Everything that SliceMamba needs works.[/]")
+
+
+def examined(examine: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """The findings of one section; what keeps it from being examined becomes a finding of its own."""
+    findings = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other packages' deprecations, given at import
+            for finding in examine():
+                findings.append(finding)
+    except Exception as error:  # a report that crashes on a broken installation is of no use
+        findings.append(Finding("FAIL", "not examined", f"{type(error).__name__}: {error}"))
+    return findings
+
+
+def show(console: Console, title: str, findings: list[Finding]) -> None:
+    console.print(Text(title, style="bold"))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(justify="right", min_width=6)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        table.add_row(Text(finding.status, style=STYLES[finding.status]), Text(finding.name), Text(finding.detail))
+    console.print(table)
+    for finding in findings:
+        if finding.remedy is not None:
+            # below the table and never wrapped: remedies are copied into a shell
+            console.print(Text(f"        {finding.name}: {finding.remedy}"), soft_wrap=True)
+    console.print()
+
+
+def versions() -> Iterator[Finding]:
+    """The package, its dependencies against the ranges that it declares, and what is optional."""
+    from packaging.requirements import Requirement
+
+    yield Finding("ok", "python", platform.python_version())
+    yield Finding("ok", DISTRIBUTION, importlib.metadata.version(DISTRIBUTION))
+    for text in importlib.metadata.requires(DISTRIBUTION) or []:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name, supported = requirement.name, requirement.specifier
+        version = installed(name)
+        if version is None:
+            yield Finding("FAIL", name, "not installed", f'pip install "{name}{supported}"')
+        elif not supported.contains(version, prereleases=True):
+            yield Finding("FAIL", name, f"{version}, supported: {supported}", f'pip install "{name}{supported}"')
+        elif name in SHOWN:
+            yield Finding("ok", name, f"{version} (supported: {supported})")
+    for name, use in OPTIONAL.items():
+        version = installed(name)
+        yield Finding("info", name, f"{version or 'not installed'} (optional: {use})")
+
+
+def installed(distribution: str) -> str | None:
+    """The version of an installed distribution, None if it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def devices() -> Iterator[Finding]:
+    """What torch can compute on."""
+    import torch
+
+    yield Finding("ok", "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
+    built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
+    if not torch.cuda.is_available():
+        yield Finding("info", "cuda", f"no device; {built}")
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        yield Finding(
+            "ok",
+            f"cuda:{index}",
+            f"{properties.name}, {properties.total_memory / 2**30:.0f} GB, "
+            f"compute capability {properties.major}.{properties.minor}; {built}",
+        )
+    if torch.backends.mps.is_available():
+        yield Finding("ok", "mps", "Apple GPU")
+
+
+def present_devices() -> list[torch.device]:
+    """One device of every kind that is here."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [torch.device(name) for name, present in there.items() if present]
+
+
+def backends() -> Iterator[Finding]:
+    """For every device, which scan runs, its errors against the reference, and why the others do not run."""
+    from nnunetv2_slicemamba.ops.backends import ENVIRONMENT_VARIABLE, PREFERENCE, chosen_backend, explain_backends
+
+    forced = os.environ.get(ENVIRONMENT_VARIABLE)
+    reasons: dict[str, str | None] = {}
+    for device in present_devices():
+        try:
+            chosen = chosen_backend(device)
+        except (ValueError, RuntimeError) as error:
+            yield Finding("FAIL", str(device), str(error), f"unset {ENVIRONMENT_VARIABLE}")
+            continue
+        reasons = explain_backends(device)
+        named = forced is not None and forced not in ("", "auto")
+        why = f"{ENVIRONMENT_VARIABLE} names it" if named else f"the first of {', '.join(PREFERENCE)} that can run here"
+        yield Finding("ok", str(device), f"{chosen} runs: {why}")
+        for name, reason in reasons.items():
+            if name != chosen:
+                passed_over = "only for tests" if name not in PREFERENCE else f"could run, {chosen} is preferred"
+                yield Finding("info", "", f"{name}: {reason or passed_over}")
+        yield check_of(chosen, device)
+    if reasons.get("mamba_ssm"):
+        yield Finding(
+            "info",
+            "mamba_ssm",
+            "optional; its CUDA scan needs an NVIDIA GPU and is built with nvcc at install, only if asked for:",
+            MAMBA_BUILD,
+        )
+
+
+def check_of(backend: str, device: torch.device) -> Finding:
+    """The self-check of a backend as a finding."""
+    from nnunetv2_slicemamba.cli.scan_check import TOLERANCE, scan_errors
+
+    avoid = "SLICEMAMBA_BACKEND=torch avoids this backend; please report this output"
+    try:
+        errors = scan_errors(backend, device)
+    except Exception as error:  # whatever a kernel or a driver raises
+        return Finding("FAIL", "self-check", f"{backend} stops with {type(error).__name__}: {error}", avoid)
+    worst = max((name for name in errors if name != "output"), key=lambda name: errors[name])
+    right = all(error <= TOLERANCE for error in errors.values())  # NaN is not right either
+    detail = (
+        f"{backend} against the reference in float64, 2D and 3D: "
+        f"output {errors['output']:.1e}, gradients at most {errors[worst]:.1e} ({worst})"
+    )
+    if right:
+        return Finding("ok", "self-check", detail)
+    return Finding("FAIL", "self-check", f"{detail}; more than {TOLERANCE:.0e}", avoid)
+
+
+def folders() -> Iterator[Finding]:
+    """nnU-Net's three folders; what is missing is a warning, since not every command needs every folder."""
+    from nnunetv2_slicemamba.selection import FOLDERS, is_writable
+
+    for variable in FOLDERS:
+        value = os.environ.get(variable)
+        if not value:
+            yield Finding("warn", variable, "not set", f"export {variable}=/path/to/{variable}")
+        elif not os.path.isdir(value):
+            yield Finding("warn", variable, f"{value} is not a folder", f"mkdir -p '{value}', or correct the variable")
+        elif not is_writable(Path(value)):
+            status = "info" if variable == "nnUNet_raw" else "warn"  # raw data may well be read-only
+            yield Finding(
+                status, variable, f"{value} (not writable)", f"make it writable, or let {variable} name another"
+            )
+        else:
+            yield Finding("ok", variable, value)
+
+
+def trainers() -> Iterator[Finding]:
+    """Whether nnU-Net's own look-up finds our trainers, and how; planners have no look-up but register's."""
+    from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+
+    from nnunetv2_slicemamba.trainers import TRAINERS
+
+    shims = {file.stem for file in registered_shims(nnunet_folder())}
+    variable = os.environ.get(EXT_TRAINER, "")
+    # nnU-Net looks in its own folder first
+    way = "registered in nnunetv2" if "slicemamba_trainers" in shims else f"nnUNet_extTrainer={variable}"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
+            found = recursive_find_trainer_class_by_name("SliceMambaTrainer")
+    except Exception as error:  # nnU-Net's own if it finds none, or that of a module it imports on its way
+        if isinstance(error, RuntimeError) and "Could not find" in str(error):
+            where = f"nnUNet_extTrainer is {variable or 'not set'}, nothing is registered"
+            remedy = f"{export_line()}\n        or once and for all: slicemamba register"
+            yield Finding("warn", "trainers", f"nnU-Net's commands do not find them: {where}", remedy)
+        else:
+            what = f"nnU-Net's look-up in nnUNet_extTrainer={variable} stops with {type(error).__name__}: {error}"
+            yield Finding("FAIL", "trainers", what, OUR_FOLDER_ALONE)
+    else:
+        if found is TRAINERS["SliceMambaTrainer"]:
+            yield Finding("ok", "trainers", f"nnU-Net finds them: {way}")
+        else:
+            copy = f"nnU-Net finds a second copy of them, which cannot be pickled: {way}"
+            yield Finding("FAIL", "trainers", copy, OUR_FOLDER_ALONE)
+    if "slicemamba_planners" in shims:
+        yield Finding("ok", "planners", "'slicemamba plan', or nnU-Net's commands with -pl: registered in nnunetv2")
+    else:
+        yield Finding("info", "planners", "'slicemamba plan'; nnU-Net's own -pl needs 'slicemamba register'")
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "Versions": versions,
+    "Devices": devices,
+    "Scan": backends,
+    "nnU-Net folders": folders,
+    "nnU-Net look-up": trainers,
+}

@@ -1,0 +1,1 @@
+"""The demo: shipped real images through the whole chain."""

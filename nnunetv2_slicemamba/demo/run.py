@@ -1,0 +1,133 @@
+"""The demo's run: the commands a user would type, then the table and the picture."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_slicemamba.chain import summary_dice
+from nnunetv2_slicemamba.commands import run_command
+from nnunetv2_slicemamba.demo.layout import DATASETS, lay_out
+from nnunetv2_slicemamba.demo.picture import draw_cases
+from nnunetv2_slicemamba.search.find import SLICING_FILE, slicing_search_folder
+from nnunetv2_slicemamba.search.slicing_file import read_slicing_file
+from nnunetv2_slicemamba.selection import Selection, select
+
+PLANS = "nnUNetSliceMambaSPlans"
+TRAINER, SUPERNET = "SliceMambaTrainer_demo", "SliceMambaSupernetTrainer_demo"
+SEARCH = ("--population", "8", "--generations", "2", "--parents", "3")
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Mean foreground Dice on the held-out cases per fold and for the ensemble, and the picture's file."""
+
+    fold_dice: list[float]
+    ensemble_dice: float
+    picture: Path
+
+
+def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResult:
+    """Runs the whole chain on a shipped dataset below `folder`; continues where an earlier run stopped.
+
+    data: "2d" or "3d". device: "cpu", "cuda" or "mps".
+    """
+    dataset = DATASETS[data]
+    for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+        (folder / variable).mkdir(parents=True, exist_ok=True)
+        os.environ[variable] = str((folder / variable).resolve())
+    raw = folder / "nnUNet_raw"
+    split = lay_out(dataset, raw)
+    console.print(
+        f"{len(split.folds[0]['train'])} training and {len(split.folds[0]['val'])} validation cases in each of two "
+        f"folds, {len(split.test)} test cases that neither fold sees ({dataset.licence})",
+        highlight=False,
+    )
+    name, configuration = str(dataset.dataset_id), dataset.configuration
+    plan = ["-d", name, "-c", configuration, "--size", "S", "--gpu-memory", "2"]
+    run_command("slicemamba", ["plan", *plan], console, quiet=True)
+
+    flags = ["-tr", SUPERNET, "-p", PLANS, "-device", device]
+    selections = [select(name, configuration, str(fold), PLANS) for fold in range(2)]
+    for selection in selections:
+        fold = str(selection.fold)
+        if not (selection.fold_folder(SUPERNET) / "checkpoint_final.pth").is_file():
+            run_command("nnUNetv2_train", [name, configuration, fold, *flags], console, quiet=True)
+        search = ["-d", name, "-c", configuration, "-f", fold, "-p", PLANS, "-tr", SUPERNET, "-device", device]
+        run_command("slicemamba", ["search", *search, "--seed", fold, *SEARCH], console)
+    make_slicings_differ(selections, console)
+    run_command(
+        "slicemamba",
+        ["run", "-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", TRAINER, "-device", device],
+        console,
+    )
+
+    predictions = {}
+    for title, folds in (("fold_0", ["0"]), ("fold_1", ["1"]), ("ensemble", ["0", "1"])):
+        predictions[title] = predict(
+            dataset.folder_name, configuration, folds, folder / "predictions" / title, device, console
+        )
+    dice = {
+        title: evaluate(raw / dataset.folder_name / "labelsTs", output, selections[0], console)
+        for title, output in predictions.items()
+    }
+    picture = folder / f"demo_{data}.png"
+    draw_cases(raw / dataset.folder_name, predictions["ensemble"], split.test[:4], dataset.file_ending, picture)
+    show(dice, selections, console)
+    console.print(f"Picture of image, truth and prediction: {picture}", highlight=False, soft_wrap=True)
+    return DemoResult([dice["fold_0"], dice["fold_1"]], dice["ensemble"], picture)
+
+
+def slicing_file(selection: Selection) -> Path:
+    return slicing_search_folder(selection.fold_folder(SUPERNET)) / SLICING_FILE
+
+
+def make_slicings_differ(selections: list[Selection], console: Console) -> None:
+    """Should both short searches agree, fold 1 takes a random slicing: the demo shows that folds may differ."""
+    first, second = (read_slicing_file(slicing_file(selection)).slicing for selection in selections)
+    if first == second:
+        flags = [
+            "-d",
+            selections[1].dataset,
+            "-c",
+            selections[1].configuration,
+            "-f",
+            "1",
+            "-p",
+            PLANS,
+            "-tr",
+            SUPERNET,
+        ]
+        run_command("slicemamba", ["slicing", *flags, "--set", "random:1"], console)
+
+
+def predict(dataset: str, configuration: str, folds: list[str], output: Path, device: str, console: Console) -> Path:
+    """Predicts the test cases with nnU-Net's command."""
+    images = Path(os.environ["nnUNet_raw"]) / dataset / "imagesTs"
+    flags = ["-c", configuration, "-p", PLANS, "-tr", TRAINER, "-f", *folds, "-device", device]
+    arguments = ["-d", dataset, "-i", str(images), "-o", str(output), *flags, "-npp", "1", "-nps", "1"]
+    run_command("nnUNetv2_predict", arguments, console, quiet=True)
+    return output
+
+
+def evaluate(truth: Path, output: Path, selection: Selection, console: Console) -> float:
+    """Mean foreground Dice by nnU-Net's command."""
+    folder = selection.configuration_folder(TRAINER)
+    files = ["-djfile", str(folder / "dataset.json"), "-pfile", str(folder / "plans.json")]
+    run_command("nnUNetv2_evaluate_folder", [str(truth), str(output), *files], console, quiet=True)
+    return summary_dice(output / "summary.json")
+
+
+def show(dice: dict[str, float], selections: list[Selection], console: Console) -> None:
+    """The table of the demo's result."""
+    slicings = [read_slicing_file(slicing_file(selection)).choice for selection in selections]
+    table = Table("model", "Dice on the held-out cases", "slicing of the blocks", title="SliceMamba demo")
+    for fold, choice in enumerate(slicings):
+        shown = " ".join("x".join(map(str, thickness)) for thickness in choice.slicing)
+        table.add_row(f"fold {fold}", f"{dice[f'fold_{fold}']:.4f}", f"{choice.how_chosen}: {shown}")
+    table.add_row("ensemble of both", f"[bold]{dice['ensemble']:.4f}[/]", "each fold with its own")
+    console.print(table)

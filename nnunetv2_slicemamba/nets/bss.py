@@ -1,0 +1,137 @@
+"""BSS: bidirectional slicing and scanning, the token mixer of SliceMamba.
+
+After Fan et al., "SliceMamba with Neural Architecture Search for Medical Image Segmentation", IEEE JBHI 2025; the
+selective scan (S6) is Gu & Dao's, "Mamba", 2023.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nnunetv2_slicemamba.ops import slice_scan
+
+CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+def check_thickness(thickness: tuple[int, ...], n_dims: int) -> tuple[int, ...]:
+    """A slicing's thickness as a tuple of `n_dims` ints in 1..255 (the range of the network's uint8 buffer).
+
+    Raises ValueError naming the value, the rule and the remedy.
+    """
+    values = tuple(int(v) for v in thickness)
+    if len(values) != n_dims:
+        raise ValueError(
+            f"thickness {values} has {len(values)} entries, this block has {n_dims} spatial axes; "
+            f"give one thickness per axis"
+        )
+    if any(v < 1 or v > 255 for v in values):
+        raise ValueError(
+            f"thickness {values} is out of range: every entry must be between 1 and 255, 2 and 4 are usual"
+        )
+    return values
+
+
+def move_channels_first(x: Tensor) -> Tensor:
+    """(B, *spatial, C) -> (B, C, *spatial) as a view, i.e. in PyTorch's channels-last memory format."""
+    return x.movedim(-1, 1)
+
+
+def move_channels_last(x: Tensor) -> Tensor:
+    """(B, C, *spatial) -> (B, *spatial, C) as a view."""
+    return x.movedim(1, -1)
+
+
+class BSS(nn.Module):
+    """Gated selective scan over the 2n slice-wise scan orders of an image or volume.
+
+    dim: channels C. n_dims: spatial axes n, 2 or 3. thickness: band thickness per axis (see ops.scan_orders);
+    `thickness` may be changed at any time, no tensor's shape depends on it. d_state: states N per channel.
+    expand: inner channels E = expand * C. The low rank of dt is R = ceil(C / 16).
+
+    Input and output: (B, *spatial, C), channels last, any spatial size. Raises ValueError for bad settings.
+    """
+
+    def __init__(
+        self, dim: int, n_dims: int = 2, thickness: tuple[int, ...] = (2, 2), d_state: int = 16, expand: int = 2
+    ) -> None:
+        super().__init__()
+        if n_dims not in CONVOLUTIONS:
+            raise ValueError(f"n_dims is {n_dims}, but SliceMamba works on 2 or 3 spatial axes")
+        if min(dim, d_state, expand) < 1:
+            raise ValueError(f"dim {dim}, d_state {d_state} and expand {expand} must all be at least 1")
+        self.dim, self.n_dims, self.d_state = dim, n_dims, d_state
+        self.inner = inner = expand * dim
+        self.rank = rank = math.ceil(dim / 16)
+        self.directions = directions = 2 * n_dims
+        self.thickness = check_thickness(thickness, n_dims)
+
+        self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
+        self.conv = CONVOLUTIONS[n_dims](inner, inner, kernel_size=3, padding=1, groups=inner)
+        self.x_proj_weight = nn.Parameter(torch.empty(directions, rank + 2 * d_state, inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(directions, inner, rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(directions, inner))
+        self.A_logs = nn.Parameter(torch.empty(directions * inner, d_state))
+        self.Ds = nn.Parameter(torch.empty(directions * inner))
+        self.out_norm = nn.LayerNorm(inner, eps=1e-5)
+        self.out_proj = nn.Linear(inner, dim, bias=False)
+        self.reset_scan_parameters()
+        self.apply(initialize)
+
+    @torch.no_grad()
+    def reset_scan_parameters(self) -> None:
+        """Draws the five scan parameters as VMamba does; nothing else of the block changes."""
+        nn.init.uniform_(self.x_proj_weight, -(self.inner**-0.5), self.inner**-0.5)
+        nn.init.uniform_(self.dt_projs_weight, -(self.rank**-0.5), self.rank**-0.5)
+        # softplus(bias) is log-uniform in [1e-3, 0.1]: bias = inverse softplus of such a draw
+        log_dt = torch.empty_like(self.dt_projs_bias).uniform_(math.log(1e-3), math.log(0.1))
+        dt = log_dt.exp()
+        self.dt_projs_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+        self.A_logs.copy_(torch.arange(1, self.d_state + 1, dtype=torch.float32).log().expand_as(self.A_logs))
+        nn.init.ones_(self.Ds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sizes = tuple(x.shape[1:-1])
+        x, gate = self.in_proj(x).chunk(2, dim=-1)
+        x = move_channels_last(F.silu(self.conv(move_channels_first(x))))
+        y = self.scan(x.flatten(1, -2), sizes).unflatten(1, sizes)
+        return self.out_proj(self.out_norm(y) * F.silu(gate))
+
+    def scan(self, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """(B, L, E) tokens in raster order -> (B, L, E), the sum of the scans along all directions."""
+        directions, inner, n = self.directions, self.inner, self.d_state
+        # dt, B and C are linear per token, so one product serves all directions before any reordering
+        projected = F.linear(tokens, self.x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
+        dt, B, C = projected.split([self.rank, n, n], dim=-1)
+        return slice_scan(
+            tokens,
+            dt,
+            B,
+            C,
+            -torch.exp(self.A_logs.float()).view(directions, inner, n),
+            self.Ds.float().view(directions, inner),
+            sizes,
+            self.thickness,
+            delta_bias=self.dt_projs_bias.float(),
+            dt_weight=self.dt_projs_weight,
+        )
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, thickness={self.thickness}, d_state={self.d_state}"
+
+
+def initialize(module: nn.Module) -> None:
+    """nnU-Net's initialisation hook: Linear truncated normal 0.02, LayerNorm 1 and 0.
+
+    Convolutions keep PyTorch's default; BSS's five scan parameters belong to no such module and stay as drawn.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)

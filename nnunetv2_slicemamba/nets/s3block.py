@@ -1,0 +1,78 @@
+"""The S3 block: a residual BSS with pre-normalisation and stochastic depth, and its choice among candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynamic_network_architectures.building_blocks.regularization import DropPath
+from torch import Tensor, nn
+
+from nnunetv2_slicemamba.nets.bss import BSS, check_thickness
+
+
+class S3Block(nn.Module):
+    """x + DropPath(BSS(LayerNorm(x))); after Fan et al. 2025. No MLP.
+
+    Arguments as in BSS; drop_path: probability that a sample skips the block in training.
+    Input and output: (B, *spatial, dim), channels last.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        n_dims: int = 2,
+        thickness: tuple[int, ...] = (2, 2),
+        d_state: int = 16,
+        expand: int = 2,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+        self.bss = BSS(dim, n_dims, thickness, d_state, expand)
+        self.drop_path = DropPath(drop_path)
+
+    def set_thickness(self, thickness: tuple[int, ...]) -> None:
+        """Changes the slicing; raises ValueError if it does not fit the block's axes."""
+        self.bss.thickness = check_thickness(thickness, self.bss.n_dims)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.bss(self.norm(x)))
+
+
+class CandidateBlock(nn.ModuleList):
+    """One block position of the supernet: an S3 block per candidate slicing, one of which is used at a time.
+
+    candidates: thickness per candidate. share_weights: one block serves all candidates, only its slicing changes.
+    `choose(index)` selects the candidate of the next forward passes.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[tuple[int, ...]],
+        share_weights: bool,
+        dim: int,
+        n_dims: int = 2,
+        d_state: int = 16,
+        expand: int = 2,
+        drop_path: float = 0.0,
+    ) -> None:
+        built = candidates[:1] if share_weights else candidates
+        super().__init__(S3Block(dim, n_dims, thickness, d_state, expand, drop_path) for thickness in built)
+        self.candidates = tuple(candidates)
+        self.share_weights = share_weights
+        self.choice = 0
+
+    def choose(self, index: int) -> None:
+        """Selects candidate `index`, which the caller has checked to lie in range(len(candidates))."""
+        self.choice = index
+        if self.share_weights:
+            self.chosen.set_thickness(self.candidates[index])
+
+    @property
+    def chosen(self) -> S3Block:
+        block = self[0 if self.share_weights else self.choice]
+        assert isinstance(block, S3Block)
+        return block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.chosen(x)

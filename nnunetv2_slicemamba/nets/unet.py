@@ -1,0 +1,98 @@
+"""SliceMambaUNet: the network that is trained and predicts, with one slicing per block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunetv2_slicemamba.nets.base import SliceMambaBase, Slicing
+from nnunetv2_slicemamba.nets.bss import check_thickness
+from nnunetv2_slicemamba.nets.s3block import S3Block
+
+
+class SliceMambaUNet(SliceMambaBase):
+    """U-shaped network of S3 blocks; after Fan et al. 2025, with the general shape taken from nnU-Net's plans.
+
+    input_channels, num_classes: of the data. n_stages: resolutions. features_per_stage: channels per stage, the
+    first a multiple of 4. strides: per stage, one int per axis; strides[0] is the patch embedding's ([4, 4] in the
+    paper) and a stride of 1 keeps an axis. n_blocks_per_stage: S3 blocks per encoder stage;
+    n_blocks_per_stage_decoder: per decoder stage, bottleneck first, n_stages entries. d_state, expand: see BSS.
+    drop_path_rate: stochastic depth, rising linearly over the encoder's blocks, falling over the decoder's.
+    slicing: thickness per block in network order, default 2 everywhere. deep_supervision: return logits at all
+    `output_scales` instead of the full resolution only.
+
+    (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size. The slicing is the uint8 buffer
+    `slicing` (blocks, n): it travels with the weights, so that every fold's checkpoint brings its own.
+    Raises ValueError for settings that contradict each other.
+    """
+
+    def __init__(
+        self,
+        input_channels: int,
+        num_classes: int,
+        n_stages: int,
+        features_per_stage: Sequence[int],
+        strides: Sequence[Sequence[int]],
+        n_blocks_per_stage: Sequence[int],
+        n_blocks_per_stage_decoder: Sequence[int],
+        d_state: int = 16,
+        expand: int = 2,
+        drop_path_rate: float = 0.2,
+        slicing: Slicing | None = None,
+        deep_supervision: bool = False,
+    ) -> None:
+        n_dims = len(strides[0])
+
+        def block(dim: int, drop_path: float) -> S3Block:
+            return S3Block(dim, n_dims, (2,) * n_dims, d_state, expand, drop_path)
+
+        super().__init__(
+            input_channels,
+            num_classes,
+            n_stages,
+            features_per_stage,
+            strides,
+            n_blocks_per_stage,
+            n_blocks_per_stage_decoder,
+            drop_path_rate,
+            deep_supervision,
+            block,
+        )
+        self.slicing: Tensor
+        self.register_buffer("slicing", torch.full((self.n_blocks, n_dims), 2, dtype=torch.uint8))
+        # nnU-Net's predictor swaps folds by load_state_dict on one network: the slicing must follow the weights,
+        # as plain ints, so that the forward pass never waits for a GPU to read the buffer
+        self.register_load_state_dict_post_hook(_follow_buffer)
+        if slicing is not None:
+            self.set_slicing(slicing)
+
+    def set_slicing(self, slicing: Slicing) -> None:
+        """Sets the thickness of every block, given in network order as `blocks` entries of n ints in 1..255.
+
+        Raises ValueError naming both numbers if the entries do not fit this network.
+        """
+        values = [tuple(int(v) for v in thickness) for thickness in slicing]
+        if len(values) != self.n_blocks:
+            raise ValueError(
+                f"the slicing has {len(values)} blocks, this network has {self.n_blocks}; "
+                f"it was made for another network or other plans"
+            )
+        values = [check_thickness(thickness, self.n_dims) for thickness in values]
+        self.slicing.copy_(torch.tensor(values, dtype=torch.uint8))
+        self._apply_slicing(values)
+
+    def get_slicing(self) -> tuple[tuple[int, ...], ...]:
+        """The thickness of every block in network order, as the forward pass uses it."""
+        return tuple(block.bss.thickness for block in self.block_positions())  # type: ignore[union-attr, misc]
+
+    def _apply_slicing(self, values: Sequence[tuple[int, ...]]) -> None:
+        for block, thickness in zip(self.block_positions(), values, strict=True):
+            assert isinstance(block, S3Block)
+            block.set_thickness(thickness)
+
+
+def _follow_buffer(network: Any, incompatible_keys: Any) -> None:
+    network._apply_slicing([tuple(thickness) for thickness in network.slicing.tolist()])

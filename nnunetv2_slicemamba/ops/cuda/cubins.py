@@ -1,0 +1,143 @@
+"""Which machine code does a GPU get? Compiles the kernels' variants and keeps the result on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from nnunetv2_slicemamba.ops.cuda import driver
+
+CACHE_VARIABLE = "SLICEMAMBA_CACHE"
+SOURCES = {"forward": "scan_forward.cu", "backward": "scan_backward.cu"}
+HEADERS = ("common.cuh", "walk.cuh")
+ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # the kernels' ELEMENT
+BLOCK_CHANNELS = 64  # channels of a thread block
+THREADS = 128  # of a block that scans
+MAX_STATES = 32
+# Shared memory per multiprocessor from which three blocks of 32-token stages fit; compute capabilities 8.6, 8.9 and
+# 12.0 have 100 KB.
+LARGE_SHARED_BYTES = 160 * 1024
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One compiled form of the kernels; common.cuh explains the settings."""
+
+    dtype: torch.dtype
+    states: int  # padded, see `padded_states`
+    stage: int
+    wide_rows: bool
+    wide_states: bool
+
+    def options(self, architecture: int) -> tuple[str, ...]:
+        """The compiler's options for a compute capability, as 90 for 9.0."""
+        # What the registers allow without spilling, seen in the compiler's report.
+        many_registers = self.states == MAX_STATES or self.dtype == torch.float32
+        settings = {
+            "ELEMENT": ELEMENTS[self.dtype],
+            "STATES": self.states,
+            "STAGE": self.stage,
+            "WIDE_ROWS": int(self.wide_rows),
+            "WIDE_STATES": int(self.wide_states),
+            "FORWARD_BLOCKS": 3 if many_registers else 4,
+            "BACKWARD_BLOCKS": 2 if self.states == MAX_STATES else 3,
+        }
+        return (
+            f"--gpu-architecture=sm_{architecture}",
+            "--std=c++17",
+            *(f"-D{name}={value}" for name, value in settings.items()),
+        )
+
+    def shared_bytes(self) -> dict[str, int]:
+        """Dynamic shared memory of the scanning kernels: ForwardStage twice, BackwardStage."""
+        rows = self.stage * 4
+        pairs, states = self.stage * BLOCK_CHANNELS * 8, self.stage * 2 * self.states * 4
+        sub = 4 if self.states <= 16 else 2
+        checkpoints = self.stage // sub * BLOCK_CHANNELS * self.states * 4
+        return {
+            "forward": 2 * (pairs + states + rows),
+            "backward": pairs + pairs // 2 + states + checkpoints + rows,
+        }
+
+
+def padded_states(states: int) -> int:
+    """The smallest number of states that the kernels are compiled for and that holds `states`, at most MAX_STATES."""
+    return max(4, 1 << (states - 1).bit_length())
+
+
+def stage_tokens(states: int, shared_bytes: int) -> int:
+    """Tokens per stage for a padded number of states and the shared memory of a multiprocessor, in bytes."""
+    return 32 if states < MAX_STATES and shared_bytes >= LARGE_SHARED_BYTES else 16
+
+
+@lru_cache(maxsize=1)
+def read_sources() -> dict[str, str]:
+    """The text of every CUDA file by name."""
+    folder = Path(__file__).parent
+    return {name: (folder / name).read_text(encoding="utf-8") for name in (*SOURCES.values(), *HEADERS)}
+
+
+def cache_folder() -> Path:
+    """$SLICEMAMBA_CACHE, else `slicemamba` in the user's cache folder ($XDG_CACHE_HOME, ~/.cache)."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "slicemamba"
+
+
+def cache_key(part: str, options: tuple[str, ...], version: tuple[int, int]) -> str:
+    """Hash of everything that decides the machine code of `part` ("forward" or "backward").
+
+    options: the compiler's. version: the compiler's.
+    """
+    sources = read_sources()
+    digest = hashlib.sha256(repr((part, options, version)).encode())
+    for name in (SOURCES[part], *HEADERS):
+        digest.update(sources[name].encode())
+    return digest.hexdigest()[:32]
+
+
+def build_cubin(part: str, variant: Variant, architecture: int) -> bytes:
+    """Compiles `part` for a compute capability, as 90 for 9.0; neither reads nor writes the disk cache."""
+    sources = read_sources()
+    name = SOURCES[part]
+    return driver.compile_cubin(name, sources[name], {h: sources[h] for h in HEADERS}, variant.options(architecture))
+
+
+def cached_cubin(part: str, variant: Variant, architecture: int, rebuild: bool = False) -> bytes:
+    """Machine code from the disk cache, compiled (about two seconds) and stored if it is not there or `rebuild`.
+
+    A cache that cannot be read or written only costs the compilation.
+    """
+    key = cache_key(part, variant.options(architecture), driver.nvrtc_version())
+    path = cache_folder() / f"{part}-sm{architecture}-{key}.cubin"
+    if not rebuild:
+        with contextlib.suppress(OSError):
+            return path.read_bytes()
+    cubin = build_cubin(part, variant, architecture)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # several processes may compile the same file at once, so it appears complete or not at all
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(cubin)
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        log.info("compiled scan kernels are not kept, %s cannot be written (%s)", path, error)
+    return cubin

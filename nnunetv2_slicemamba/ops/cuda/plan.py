@@ -1,0 +1,195 @@
+"""How is one scan laid out on the GPU? Kernel variant, chunks and grid sizes, worked out once per shape."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import torch
+
+from nnunetv2_slicemamba.ops.cuda import cubins, driver
+from nnunetv2_slicemamba.ops.cuda.cubins import BLOCK_CHANNELS, THREADS, Variant
+
+FINISH_THREADS = 256  # of a block that sums partial results
+COMBINE_ROWS = 4  # rows that one of its threads sums over the directions
+PIECE = 8  # channels of a row that one thread moves at once
+# Blocks per multiprocessor from which whole sequences fill the GPU, and up to which chunks are cut otherwise. Chunks
+# cost a second pass over the exponentials, so two of them gain nothing.
+ENOUGH_BLOCKS = 2.6
+CHUNKED_BLOCKS = 11.4
+FEWEST_CHUNKS = 3
+SAVED_DTYPE = {torch.float32: torch.float32, torch.float16: torch.bfloat16, torch.bfloat16: torch.bfloat16}
+
+_KERNELS = {  # name -> (threads, which shared memory it needs)
+    "forward": {
+        "forward_scan": (THREADS, "forward"),
+        "forward_chunk": (THREADS, "forward"),
+        "forward_carry": (THREADS, None),
+        "forward_combine": (FINISH_THREADS, None),
+    },
+    "backward": {
+        "backward_scan": (THREADS, "backward"),
+        "backward_chunk": (THREADS, "forward"),
+        "backward_carry": (THREADS, None),
+        "backward_finish": (FINISH_THREADS, None),
+    },
+}
+_lock = threading.Lock()
+_loaded: dict[tuple[str, int, Variant], dict[str, driver.Kernel]] = {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Sizes of one scan: counts of things, see ScanArgs in common.cuh."""
+
+    device: int
+    variant: Variant
+    batch: int
+    L: int
+    E: int
+    K: int
+    N: int
+    channel_blocks: int  # blocks of BLOCK_CHANNELS channels
+    stages: int  # of variant.stage tokens
+    chunks: int
+    chunk_stages: int  # stages per chunk
+
+    @property
+    def padded_channels(self) -> int:
+        return self.channel_blocks * BLOCK_CHANNELS
+
+    @property
+    def scan_blocks(self) -> int:
+        return self.batch * self.K * self.chunks * self.channel_blocks
+
+    @property
+    def chunk_blocks(self) -> int:
+        return self.batch * self.K * (self.chunks - 1) * self.channel_blocks
+
+    @property
+    def carry_blocks(self) -> int:
+        return -(-self.batch * self.K * self.padded_channels * self.variant.states // THREADS)
+
+    @property
+    def combine_blocks(self) -> int:
+        per_row = self.E // (PIECE if self.variant.wide_rows else 1)
+        return -(-(-(-self.batch * self.L // COMBINE_ROWS) * per_row) // FINISH_THREADS)
+
+    @property
+    def param_blocks(self) -> int:
+        return -(-(self.K * self.padded_channels * (self.variant.states + 1) + self.padded_channels) // 32)
+
+    @property
+    def state_blocks(self) -> int:
+        return -(-self.batch * self.L * self.K * self.variant.states // 2 // FINISH_THREADS)
+
+    @cached_property
+    def forward_scratch(self) -> tuple[int, ...]:
+        """Byte offsets in the forward pass's scratch memory of y, chunk_state, chunk_delta; last, its size."""
+        return _offsets(self._direction_bytes, *self._chunk_bytes)
+
+    @cached_property
+    def backward_scratch(self) -> tuple[int, ...]:
+        """Byte offsets of y, chunk_state, chunk_delta, state_parts, A_parts, bias_parts, D_parts; last, the size."""
+        per_chunk = 4 * self.batch * self.chunks * self.padded_channels
+        return _offsets(
+            self._direction_bytes,
+            *self._chunk_bytes,
+            4 * self.channel_blocks * self.batch * self.L * self.K * 2 * self.variant.states,
+            per_chunk * self.K * self.variant.states,
+            per_chunk * self.K,
+            per_chunk,
+        )
+
+    @property
+    def _direction_bytes(self) -> int:
+        return self.batch * self.K * self.L * self.E * self.variant.dtype.itemsize
+
+    @property
+    def _chunk_bytes(self) -> tuple[int, int]:
+        deltas = 4 * self.batch * self.K * self.chunks * self.padded_channels if self.chunks > 1 else 0
+        return deltas * self.variant.states, deltas
+
+
+def _offsets(*sizes: int) -> tuple[int, ...]:
+    """Where pieces of these sizes start when each starts at a multiple of 256 bytes, and where the last one ends."""
+    ends = [0]
+    for size in sizes:
+        ends.append(ends[-1] + -(-size // 256) * 256)
+    return tuple(ends)
+
+
+def saved_states(batch: int, L: int, E: int, K: int, N: int, device: int) -> int:
+    """Elements of the array of states, of type SAVED_DTYPE, that the forward pass saves for the backward one."""
+    states = cubins.padded_states(N)
+    stage = cubins.stage_tokens(states, device_numbers(device)[2])
+    return batch * K * -(-L // stage) * -(-E // BLOCK_CHANNELS) * BLOCK_CHANNELS * states
+
+
+def chunk_stages(blocks: int, stages: int, multiprocessors: int) -> int:
+    """Stages per chunk for a scan of `stages` stages whose uncut form has `blocks` thread blocks."""
+    if blocks >= ENOUGH_BLOCKS * multiprocessors:
+        return stages
+    chunks = min(round(CHUNKED_BLOCKS * multiprocessors / max(blocks, 1)), stages // 2)
+    return stages if chunks < FEWEST_CHUNKS else -(-stages // chunks)
+
+
+@lru_cache(maxsize=64)
+def device_numbers(device: int) -> tuple[int, int, int]:
+    """(compute capability as 90 for 9.0, multiprocessors, bytes of shared memory of one) of a CUDA device."""
+    properties = torch.cuda.get_device_properties(device)
+    capability = 10 * properties.major + properties.minor
+    return capability, properties.multi_processor_count, driver.shared_bytes_per_multiprocessor(device)
+
+
+@lru_cache(maxsize=1024)
+def make_plan(
+    device: int, dtype: torch.dtype, batch: int, L: int, E: int, K: int, N: int, wide_rows: bool, wide_states: bool
+) -> Plan:
+    """The layout for x (batch, L, E), K directions and N states; `wide_*` as in common.cuh.
+
+    Raises ValueError if N is beyond what the kernels hold in registers.
+    """
+    if not 1 <= N <= cubins.MAX_STATES:
+        raise ValueError(
+            f"N is {N}, the CUDA backend takes 1 to {cubins.MAX_STATES} states per channel; "
+            "choose another backend, for example with SLICEMAMBA_BACKEND=torch"
+        )
+    _, multiprocessors, shared_bytes = device_numbers(device)
+    states = cubins.padded_states(N)
+    stage = cubins.stage_tokens(states, shared_bytes)
+    channel_blocks, stages = -(-E // BLOCK_CHANNELS), -(-L // stage)
+    per_chunk = chunk_stages(batch * K * channel_blocks, stages, multiprocessors)
+    variant = Variant(dtype, states, stage, wide_rows, wide_states)
+    chunks = -(-stages // per_chunk)
+    return Plan(device, variant, batch, L, E, K, N, channel_blocks, stages, chunks, per_chunk)
+
+
+def kernels(part: str, plan: Plan) -> dict[str, driver.Kernel]:
+    """The kernels of `part` ("forward" or "backward") by name, loaded into the plan's device, which must be current.
+
+    The first call for a variant compiles it or reads it from the disk cache. RuntimeError if the compiler or the
+    driver refuses.
+    """
+    key = (part, plan.device, plan.variant)
+    found = _loaded.get(key)
+    if found is None:
+        with _lock:
+            found = _loaded.get(key) or _load(part, plan)
+            _loaded[key] = found
+    return found
+
+
+def _load(part: str, plan: Plan) -> dict[str, driver.Kernel]:
+    capability = device_numbers(plan.device)[0]
+    torch.cuda.current_stream(plan.device).synchronize()  # makes sure that PyTorch's context exists and is current
+    try:
+        module = driver.Module(cubins.cached_cubin(part, plan.variant, capability))
+    except RuntimeError:  # a damaged file in the cache
+        module = driver.Module(cubins.cached_cubin(part, plan.variant, capability, rebuild=True))
+    shared = plan.variant.shared_bytes()
+    return {
+        name: driver.Kernel(module, name, threads, shared[which] if which else 0)
+        for name, (threads, which) in _KERNELS[part].items()
+    }

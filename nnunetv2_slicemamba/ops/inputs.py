@@ -1,0 +1,77 @@
+"""What does a scan take? Checks of its arguments and the conversions that several backends share."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+def compute_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type of the recurrence: float64 for float64 tokens, float32 for everything else."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def expand_dt(dt: Tensor, dt_weight: Tensor | None) -> Tensor:
+    """(batch, L, K, E) step sizes before bias and softplus from low-rank ones (batch, L, K, R), weight (K, E, R).
+
+    Without a weight dt is already of full rank and is returned unchanged.
+    """
+    if dt_weight is None:
+        return dt
+    return torch.einsum("blkr,ker->blke", dt, dt_weight)
+
+
+def check_inputs(
+    x: Tensor,
+    dt: Tensor,
+    B: Tensor,
+    C: Tensor,
+    A: Tensor,
+    D: Tensor,
+    sizes: tuple[int, ...],
+    delta_bias: Tensor | None,
+    dt_weight: Tensor | None,
+) -> None:
+    """Raises ValueError where a shape, type or device does not fit; names the tensor, both shapes and the meaning."""
+    if x.dim() != 3:
+        raise ValueError(f"x has shape {tuple(x.shape)}, it must be (batch, L, E); flatten the spatial axes into L")
+    batch, length, channels = x.shape
+    if length != prod(sizes):
+        raise ValueError(
+            f"x has {length} tokens, sizes {sizes} make {prod(sizes)}; give the sizes of the image that was flattened"
+        )
+    directions = 2 * len(sizes)
+    if A.dim() != 3:
+        raise ValueError(f"A has shape {tuple(A.shape)}, it must be (K, E, N) = ({directions}, {channels}, N)")
+    states = A.shape[2]
+    rank = channels
+    if dt_weight is not None:
+        if dt_weight.dim() != 3:
+            raise ValueError(
+                f"dt_weight has shape {tuple(dt_weight.shape)}, it must be (K, E, R) = ({directions}, {channels}, R)"
+            )
+        rank = dt_weight.shape[2]
+    tensors = {
+        "A": (A, "(K, E, N)", (directions, channels, states)),
+        "B": (B, "(batch, L, K, N)", (batch, length, directions, states)),
+        "C": (C, "(batch, L, K, N)", (batch, length, directions, states)),
+        "D": (D, "(K, E)", (directions, channels)),
+        "dt": (dt, f"(batch, L, K, {'E' if dt_weight is None else 'R'})", (batch, length, directions, rank)),
+        "delta_bias": (delta_bias, "(K, E)", (directions, channels)),
+        "dt_weight": (dt_weight, "(K, E, R)", (directions, channels, rank)),
+        "x": (x, "(batch, L, E)", (batch, length, channels)),
+    }
+    for name, (tensor, letters, shape) in tensors.items():
+        if tensor is None:
+            continue
+        if tuple(tensor.shape) != shape:
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}, it must be {letters} = {shape} for x {tuple(x.shape)} and "
+                f"sizes {sizes} (K = 2 directions per spatial axis); reshape or permute it"
+            )
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} is {tensor.dtype}, it must be a floating type; convert it with .float()")
+        if tensor.device != x.device:
+            raise ValueError(f"{name} is on {tensor.device} and x on {x.device}, they must share one; move it with .to")

@@ -1,0 +1,1 @@
+"""Planning: SliceMamba's experiment planners, memory model and preprocessing."""

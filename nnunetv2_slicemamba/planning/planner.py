@@ -1,0 +1,123 @@
+"""nnU-Net experiment planners that write SliceMambaUNet into the plans, in three sizes."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+
+from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
+from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
+
+SHARED_DATA = ("2d", "3d_fullres")
+
+
+class SliceMambaPlanner(ExperimentPlanner):
+    """Plans SliceMamba in the paper's size (widths from 96); patch, strides and batch from the dataset.
+
+    Topology comes from nnU-Net's own rules (see planning.architecture), patch and batch from its own search, fed
+    with our memory estimate. 2d and 3d_fullres use nnU-Net's own preprocessed data.
+    """
+
+    size = "L"
+    default_plans_name = "nnUNetSliceMambaPlans"
+
+    def __init__(
+        self,
+        dataset_name_or_id: str | int,
+        gpu_memory_target_in_gb: float = 8,
+        preprocessor_name: str = "DefaultPreprocessor",
+        plans_name: str | None = None,
+        overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
+        suppress_transpose: bool = False,
+    ) -> None:
+        if not gpu_memory_target_in_gb > 0:
+            raise ValueError(
+                f"the GPU memory target is {gpu_memory_target_in_gb} GB; give a positive number, 8 is usual"
+            )
+        super().__init__(
+            dataset_name_or_id,
+            gpu_memory_target_in_gb,
+            preprocessor_name,
+            plans_name or self.default_plans_name,
+            overwrite_target_spacing,
+            suppress_transpose,
+        )
+        # nnU-Net computes batch = target / estimate * reference batch; in bytes and for one sample the reference is
+        # the target itself
+        self.UNet_reference_val_corresp_GB = 1
+        self.UNet_reference_val_2d = self.UNet_reference_val_3d = 2**30
+        self.UNet_reference_val_corresp_bs_2d = self.UNet_reference_val_corresp_bs_3d = 1
+
+    def generate_data_identifier(self, configuration_name: str) -> str:
+        """nnU-Net's own name where the data do not depend on our patch, so that they are preprocessed once.
+
+        3d_lowres keeps its own, since its spacing follows from the patch size.
+        """
+        if configuration_name in SHARED_DATA:
+            return f"nnUNetPlans_{configuration_name}"
+        return super().generate_data_identifier(configuration_name)
+
+    def static_estimate_VRAM_usage(
+        self,
+        patch_size: tuple[int, ...],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: dict[str, Any],
+        arch_kwargs_req_import: tuple[str, ...],
+    ) -> float:
+        """Bytes per sample of our network for nnU-Net's strides, scaled for the part that no batch shares.
+
+        An instance method where nnU-Net has a static one: it calls it on self, and the share that is left for
+        activations depends on the target.
+        """
+        ours = architecture_kwargs(arch_kwargs["strides"], self.size)
+        target = self.UNet_vram_target_GB * 2**30
+        static = static_bytes(input_channels, output_channels, ours)
+        # whatever is planned, a tenth of the target is left to activations; the warning is given with the plan
+        available = max(target - static, target / 10)
+        return bytes_per_sample(patch_size, input_channels, output_channels, ours) * target / available
+
+    def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        plan = super().get_plans_for_configuration(*args, **kwargs)
+        ours = architecture_kwargs(plan["architecture"]["arch_kwargs"]["strides"], self.size)
+        plan["architecture"] = {
+            "network_class_name": NETWORK_CLASS,
+            "arch_kwargs": ours,
+            "_kw_requires_import": [],
+        }
+        self._warn_if_too_large(plan, ours)
+        return plan
+
+    def _warn_if_too_large(self, plan: dict[str, Any], arch_kwargs: dict[str, Any]) -> None:
+        channels = len(self.dataset_json.get("channel_names", self.dataset_json.get("modality", {})))
+        classes = len(self.dataset_json["labels"])
+        needed = static_bytes(channels, classes, arch_kwargs) + plan["batch_size"] * bytes_per_sample(
+            plan["patch_size"], channels, classes, arch_kwargs
+        )
+        if needed > 1.1 * self.UNet_vram_target_GB * 2**30:
+            warnings.warn(
+                f"size {self.size}, patch {list(plan['patch_size'])}, batch {plan['batch_size']} is estimated "
+                f"to need {needed / 2**30:.1f} GB, more than the target of {self.UNet_vram_target_GB} GB; plan a smaller "
+                f"size (--size S) or raise the target (--gpu-memory)",
+                stacklevel=2,
+            )
+
+
+class SliceMambaPlannerM(SliceMambaPlanner):
+    """The medium size: widths from 48."""
+
+    size = "M"
+    default_plans_name = "nnUNetSliceMambaMPlans"
+
+
+class SliceMambaPlannerS(SliceMambaPlanner):
+    """The small size: widths from 24, for CPUs and small GPUs."""
+
+    size = "S"
+    default_plans_name = "nnUNetSliceMambaSPlans"
+
+
+PLANNERS = {planner.size: planner for planner in (SliceMambaPlannerS, SliceMambaPlannerM, SliceMambaPlanner)}

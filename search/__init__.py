@@ -1,0 +1,81 @@
+"""The slicing search: which thickness every block scans with, chosen per fold on validation Dice.
+
+An evolutionary search over the paths of a supernet (Fan et al., "SliceMamba with Neural Architecture Search for Medical
+Image Segmentation", IEEE JBHI 2025; single-path one-shot evolution after Guo et al., ECCV 2020). What is exported here
+knows no network: whoever searches passes a function that evaluates an architecture.
+"""
+
+from .choices import choose_slicing
+from .consensus import Consensus, consensus
+from .evolution import propose, propose_with_origins, select_parents
+from .figure import write_search_figure
+from .find import (
+    FIGURE_FILE,
+    SLICING_FILE,
+    SLICING_VARIABLE,
+    STUDY_FILE,
+    SeveralSlicingsError,
+    SlicingNotFoundError,
+    find_slicing_file,
+    slicing_file_for_training,
+    slicing_search_folder,
+)
+from .fingerprint import Fingerprint
+from .fitness import FITNESS_DEFINITION, FoldDice, dice_per_case, mean_foreground_dice
+from .hashing import sha256_of_file, sha256_of_plans
+from .ledger import Ledger, StudyRefusedError, open_ledger, read_ledger
+from .loop import SearchFailedError, SearchResult, run_search
+from .records import Architecture, Evaluation, History, Proposal, Record, Slicing, best_record, history_of
+from .settings import SearchSettings
+from .slicing_choice import MAX_THICKNESS, SlicingChoice
+from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
+from .storage import LedgerError
+
+__all__ = [
+    "FIGURE_FILE",
+    "FITNESS_DEFINITION",
+    "MAX_THICKNESS",
+    "SLICING_FILE",
+    "SLICING_VARIABLE",
+    "STUDY_FILE",
+    "Architecture",
+    "Consensus",
+    "Evaluation",
+    "Fingerprint",
+    "FoldDice",
+    "History",
+    "Ledger",
+    "LedgerError",
+    "Proposal",
+    "Record",
+    "SearchFailedError",
+    "SearchResult",
+    "SearchSettings",
+    "SeveralSlicingsError",
+    "Slicing",
+    "SlicingChoice",
+    "SlicingFile",
+    "SlicingFileError",
+    "SlicingNotFoundError",
+    "StudyRefusedError",
+    "best_record",
+    "choose_slicing",
+    "consensus",
+    "dice_per_case",
+    "find_slicing_file",
+    "history_of",
+    "mean_foreground_dice",
+    "open_ledger",
+    "propose",
+    "propose_with_origins",
+    "read_ledger",
+    "read_slicing_file",
+    "run_search",
+    "select_parents",
+    "sha256_of_file",
+    "sha256_of_plans",
+    "slicing_file_for_training",
+    "slicing_search_folder",
+    "write_search_figure",
+    "write_slicing_file",
+]

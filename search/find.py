@@ -1,0 +1,92 @@
+"""Where does the slicing of a fold lie?"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+SLICING_VARIABLE = "SLICEMAMBA_SLICING"
+SEARCH_FOLDER = "slicing_search"
+SLICING_FILE = "best_slicing.json"
+STUDY_FILE = "study.db"
+FIGURE_FILE = "search.png"
+_SUPERNET_TRAINER = re.compile(r"SliceMamba.*SupernetTrainer.*")
+
+
+class SlicingNotFoundError(FileNotFoundError):
+    """There is no slicing file for a fold."""
+
+
+class SeveralSlicingsError(ValueError):
+    """There is more than one slicing file for a fold."""
+
+
+def slicing_search_folder(fold_folder: str | Path) -> Path:
+    """Where a search writes, in the supernet's nnUNet_results/DATASET/TRAINER__PLANS__CONFIG/fold_X."""
+    return Path(fold_folder) / SEARCH_FOLDER
+
+
+def slicing_file_for_training(
+    results_dataset_folder: str | Path,
+    plans: str,
+    configuration: str,
+    fold: int | str,
+    environ: Mapping[str, str] | None = None,
+) -> Path:
+    """The slicing file that a fold is trained with: $SLICEMAMBA_SLICING if that is set, else find_slicing_file's.
+
+    environ: None stands for the process's environment. Raises SlicingNotFoundError if the variable names no file, and
+    as find_slicing_file does.
+    """
+    named = (os.environ if environ is None else environ).get(SLICING_VARIABLE, "")
+    if not named:
+        return find_slicing_file(results_dataset_folder, plans, configuration, fold)
+    path = Path(named).expanduser()
+    if not path.is_file():
+        raise SlicingNotFoundError(
+            f"{SLICING_VARIABLE} is {named}, which is no file; name a {SLICING_FILE}, or unset {SLICING_VARIABLE} to "
+            "use the fold's own"
+        )
+    return path
+
+
+def find_slicing_file(results_dataset_folder: str | Path, plans: str, configuration: str, fold: int | str) -> Path:
+    """The best_slicing.json of a fold, in the folder of whichever supernet trainer has one.
+
+    results_dataset_folder: nnUNet_results/DATASET. plans: name of the plans. fold: a number, or "all".
+    Raises SlicingNotFoundError, with the commands that make one, or SeveralSlicingsError, which lists them.
+    """
+    folder = Path(results_dataset_folder)
+    found = []
+    for trainer_folder in sorted(folder.iterdir()) if folder.is_dir() else []:
+        trainer, *rest = trainer_folder.name.split("__")
+        if rest == [plans, configuration] and _SUPERNET_TRAINER.fullmatch(trainer):
+            path = slicing_search_folder(trainer_folder / f"fold_{fold}") / SLICING_FILE
+            if path.is_file():
+                found.append(path)
+    if not found:
+        raise SlicingNotFoundError(_how_to_get_one(folder, plans, configuration, fold))
+    if len(found) > 1:
+        listed = "".join(f"\n  {path}" for path in found)
+        raise SeveralSlicingsError(
+            f"{len(found)} supernets have a slicing for {folder.name}, {configuration}, fold {fold}:{listed}\n"
+            f"{SLICING_VARIABLE}=FILE decides: set it to one of them, or delete the others"
+        )
+    return found[0]
+
+
+def _how_to_get_one(folder: Path, plans: str, configuration: str, fold: int | str) -> str:
+    where = f"-d {folder.name} -c {configuration} -f {fold} -p {plans}"
+    return (
+        f"no slicing for {folder.name}, {configuration}, fold {fold}: there is no "
+        f"SliceMamba*SupernetTrainer*__{plans}__{configuration}/fold_{fold}/{SEARCH_FOLDER}/{SLICING_FILE} in "
+        f"{folder}. Get one in one of three ways:\n"
+        f"  slicemamba search {where}\n"
+        "      searches it with the fold's trained supernet\n"
+        f"  slicemamba slicing {where} --set 2x4\n"
+        "      sets it without a search (2x4x2 in 3D; random:SEED, consensus and a file work too)\n"
+        f"  export {SLICING_VARIABLE}=FILE\n"
+        f"      names any {SLICING_FILE} for this training"
+    )

@@ -1,0 +1,87 @@
+"""Do two searches mean the same thing by an architecture and its fitness?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .fitness import FITNESS_DEFINITION
+from .settings import SearchSettings
+
+SCHEMA_VERSION = 1
+
+_TITLES = {
+    "schema_version": "ledger schema version",
+    "settings.mutation_probability": "mutation probability",
+    "plans_name": "plans",
+    "supernet_checkpoint_sha256": "supernet checkpoint (SHA-256)",
+    "plans_sha256": "plans content (SHA-256)",
+    "n_blocks": "number of blocks",
+    "fitness_definition": "fitness definition",
+}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Everything that the evaluations of a search depend on.
+
+    trainer: class name of the supernet's trainer. candidates: the thicknesses to choose from at every block, the same
+    for all. evaluation: what else changes the fitness, e.g. {"tile_step_size": 0.5}; plain JSON values.
+    """
+
+    dataset: str
+    trainer: str
+    plans_name: str
+    configuration: str
+    fold: int | str
+    supernet_checkpoint_sha256: str
+    plans_sha256: str
+    n_blocks: int
+    candidates: tuple[tuple[int, ...], ...]
+    settings: SearchSettings
+    fitness_definition: str = FITNESS_DEFINITION
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_candidates_per_block(self) -> tuple[int, ...]:
+        """(blocks,) number of candidates."""
+        return (len(self.candidates),) * self.n_blocks
+
+    @property
+    def study_name(self) -> str:
+        """A name that no other fold's search has: TRAINER__PLANS__CONFIG below the dataset, as nnU-Net's folders."""
+        return f"{self.dataset}/{self.trainer}__{self.plans_name}__{self.configuration}/fold_{self.fold}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, as the study keeps them."""
+        content = {**vars(self), "settings": self.settings.as_dict(), "schema_version": SCHEMA_VERSION}
+        return json.loads(json.dumps(content))
+
+    def differences(self, stored: Mapping[str, Any]) -> list[str]:
+        """What differs from a stored as_dict(), one readable phrase each, naming both values; empty if nothing does."""
+        theirs, ours = dict(_leaves(stored)), dict(_leaves(self.as_dict()))
+        return [
+            f"{_title(key)} {_shown(theirs.get(key))}, this search has {_shown(ours.get(key))}"
+            for key in dict.fromkeys([*ours, *theirs])
+            if theirs.get(key) != ours.get(key)
+        ]
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _title(key: str) -> str:
+    return _TITLES.get(key, key.removeprefix("settings.").removeprefix("evaluation.").replace("_", " "))
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, (list, bool)) else str(value)
+    is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    return f"{text[:12]}..." if is_hash else text

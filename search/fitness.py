@@ -1,0 +1,65 @@
+"""How good is an architecture? Mean foreground Dice from counted voxels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FITNESS_DEFINITION = (
+    "mean foreground Dice: 2TP/(2TP+FP+FN) per case and class over whole cases, undefined where TP+FP+FN=0; "
+    "mean over the cases where it is defined per class, then mean over the classes where that is defined"
+)
+
+
+@dataclass(frozen=True)
+class FoldDice:
+    """fitness: mean foreground Dice, 0 to 1 or NaN. per_class: (classes,) float64, 0 to 1 or NaN."""
+
+    fitness: float
+    per_class: NDArray[np.float64]
+
+    def details(self) -> dict[str, Any]:
+        """For Evaluation.details."""
+        return {"dice_per_class": self.per_class.tolist()}
+
+
+def dice_per_case(counts: ArrayLike) -> NDArray[np.float64]:
+    """Dice of every case and class: 2 TP / (2 TP + FP + FN).
+
+    counts: (cases, classes, 3) voxels counted as true positive, false positive, false negative; whole cases, foreground
+    classes (or regions) only, ignored voxels left out.
+    Returns (cases, classes) float64; NaN where truth and prediction both lack the class, as in nnU-Net's summary.json.
+    Raises ValueError for another shape, or for negative or non-finite counts.
+    """
+    voxels = np.asarray(counts, dtype=np.float64)
+    if voxels.ndim != 3 or voxels.shape[-1] != 3:
+        raise ValueError(f"counts have shape {voxels.shape}, they need (cases, classes, 3): TP, FP, FN")
+    if not np.isfinite(voxels).all() or (voxels < 0).any():
+        raise ValueError("counts must be finite and not negative; did a 16-bit type overflow while counting voxels?")
+    tp, fp, fn = np.moveaxis(voxels, -1, 0)
+    denominator = 2 * tp + fp + fn
+    return np.divide(2 * tp, denominator, out=np.full_like(denominator, np.nan), where=denominator > 0)
+
+
+def mean_foreground_dice(counts: ArrayLike) -> FoldDice:
+    """The fitness of an architecture from its predictions of a fold's validation cases (FITNESS_DEFINITION).
+
+    counts: (cases, classes, 3), see dice_per_case.
+    Equals `foreground_mean` of nnU-Net's summary.json, with one difference: a class that is absent from truth and
+    prediction in every case makes nnU-Net's mean NaN, here it is left out. NaN only if that holds for every class, or
+    without cases.
+    """
+    dice = dice_per_case(counts)
+    per_class = _mean_of_defined(dice)
+    return FoldDice(float(_mean_of_defined(per_class[:, None])[0]), per_class)
+
+
+def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the first axis without NaN; NaN where nothing is left, without np.nanmean's warning."""
+    defined = ~np.isnan(values)
+    number = defined.sum(axis=0)
+    total = np.where(defined, values, 0.0).sum(axis=0)
+    return np.divide(total, number, out=np.full(values.shape[1:], np.nan), where=number > 0)

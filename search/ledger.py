@@ -1,0 +1,171 @@
+"""How is every evaluation kept, so that nothing finished is ever lost?
+
+An Optuna study, one trial per evaluation. A trial enters the storage finished and in one transaction
+(`Study.add_trial`), after its evaluation: a killed process leaves the evaluations before it and no half trial.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from .fingerprint import Fingerprint
+from .records import Record, plain
+from .storage import LedgerError, closing_on_error, location_of, open_storage, quiet_optuna, reason_of
+from .trials import records_of, trial_of
+
+if TYPE_CHECKING:  # Optuna takes as long to import as the rest of the search, and a training needs none of it
+    import optuna
+    from optuna.storages import RDBStorage
+
+_FINGERPRINT_KEY = "slicing_search"
+_REMEDY = "Give this search another study (--study NAME), or start anew (--discard deletes the {n} evaluations in it)"
+
+
+class StudyRefusedError(ValueError):
+    """The study holds another search's evaluations."""
+
+
+class Ledger:
+    """The evaluations of one search. Open one with open_ledger; usable as a context manager.
+
+    fingerprint: of the search. location: where the evaluations are, for people to read.
+    """
+
+    def __init__(self, study: optuna.Study, storage: RDBStorage, fingerprint: Fingerprint) -> None:
+        self.fingerprint = fingerprint
+        self.location = location_of(storage.url)
+        self.study_name = study.study_name
+        self._study = study
+        self._storage = storage
+        trials = study.get_trials(deepcopy=False)
+        self._n_trials = len(trials)
+        self._next_check = time.monotonic()
+        self._records = records_of(trials)
+
+    def records(self) -> list[Record]:
+        """Every evaluation, ordered by (generation, index), whatever the order in which they were added."""
+        return [self._records[key] for key in sorted(self._records)]
+
+    def add(self, record: Record) -> Record:
+        """Keep one evaluation, for good once this returns. Returns it as it will be read again.
+
+        Raises ValueError if its place is taken or its details cannot be kept as JSON; LedgerError if the storage cannot
+        be written or somebody else writes to the study.
+        """
+        from optuna.exceptions import StorageInternalError
+        from sqlalchemy.exc import SQLAlchemyError
+
+        key = (record.generation, record.index)
+        if key in self._records:
+            raise ValueError(f"generation {key[0]} already has an evaluation number {key[1]} in {self.location}")
+        record = replace(record, details=plain(record.details))
+        trial = trial_of(record, self.fingerprint.n_candidates_per_block)
+        try:
+            self._refuse_second_writer()
+            self._study.add_trial(trial)
+        except (StorageInternalError, SQLAlchemyError) as error:
+            raise LedgerError(
+                f"the evaluation of {record.architecture} could not be written to {self.location} "
+                f"({reason_of(error)}). The {len(self._records)} evaluations before it are kept; make room, or end "
+                "what holds the file, and the same command continues"
+            ) from error
+        self._n_trials += 1
+        self._records[key] = record
+        return record
+
+    def _refuse_second_writer(self) -> None:
+        """Once a second at most: it reads the study, which would cost a quick search more than its evaluations."""
+        if time.monotonic() < self._next_check:
+            return
+        n_trials = len(self._study.get_trials(deepcopy=False))
+        if n_trials != self._n_trials:
+            raise LedgerError(
+                f"study '{self.study_name}' in {self.location} has {n_trials} trials where this search left "
+                f"{self._n_trials}: another process writes to it. Stop one of the two; the same command continues"
+            )
+        self._next_check = time.monotonic() + 1.0
+
+    def close(self) -> None:
+        """Let go of the storage; records() still answers."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def open_ledger(
+    storage: str | Path, fingerprint: Fingerprint, study_name: str | None = None, discard: bool = False
+) -> Ledger:
+    """Open the ledger of a search, or begin one.
+
+    storage: a SQLite file, made with its folder if missing, or any SQLAlchemy URL that Optuna takes.
+    study_name: None stands for fingerprint.study_name. discard: begin anew, deleting the study's evaluations.
+    Raises StudyRefusedError if the study is of another search (naming what differs) or not of a search at all;
+    LedgerError if the storage cannot be opened.
+    """
+    import optuna
+
+    name = study_name or fingerprint.study_name
+    database = open_storage(storage)
+    with closing_on_error(database), quiet_optuna():
+        if discard:
+            with contextlib.suppress(KeyError):  # there is nothing to discard
+                optuna.delete_study(study_name=name, storage=database)
+        study = optuna.create_study(storage=database, study_name=name, direction="maximize", load_if_exists=True)
+        ledger = Ledger(study, database, fingerprint)
+        stored = study.user_attrs.get(_FINGERPRINT_KEY)
+        is_maximized = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
+        # A process killed right after it made the study left neither fingerprint nor trials: it is ours to continue.
+        if stored is None and is_maximized and not study.get_trials(deepcopy=False):
+            study.set_user_attr(_FINGERPRINT_KEY, fingerprint.as_dict())
+        else:
+            _refuse_other_search(ledger, stored)
+    return ledger
+
+
+def read_ledger(storage: str | Path, study_name: str | None = None) -> tuple[dict[str, Any], list[Record]]:
+    """Fingerprint (as Fingerprint.as_dict) and evaluations of a search, for reading only.
+
+    study_name: None takes the storage's only study. Raises LedgerError if the file, the study or the choice among
+    several studies is missing.
+    """
+    import optuna
+
+    if "://" not in str(storage) and not Path(storage).is_file():
+        raise LedgerError(f"there is no search in {storage}: no such file. Run `slicemamba search` for this fold first")
+    database = open_storage(storage)
+    where = location_of(database.url)
+    with closing_on_error(database), quiet_optuna():
+        names = [study_name] if study_name else optuna.get_all_study_names(storage=database)
+        if not names:
+            raise LedgerError(f"there is no search in {where}. Run `slicemamba search` for this fold first")
+        if len(names) > 1:
+            raise LedgerError(f"{where} has {len(names)} studies ({', '.join(names)}); name one (--study NAME)")
+        try:
+            study = optuna.load_study(study_name=names[0], storage=database)
+        except KeyError:
+            raise LedgerError(f"{where} has no study '{names[0]}'") from None
+        records = records_of(study.get_trials(deepcopy=False))
+        fingerprint = study.user_attrs.get(_FINGERPRINT_KEY, {})
+    database.engine.dispose()
+    return fingerprint, [records[key] for key in sorted(records)]
+
+
+def _refuse_other_search(ledger: Ledger, stored: Mapping[str, Any] | None) -> None:
+    study = f"study '{ledger.study_name}' in {ledger.location}"
+    remedy = _REMEDY.format(n=len(ledger.records()))
+    if stored is None:
+        raise StudyRefusedError(f"{study} was not made by a slicing search. {remedy}")
+    differences = ledger.fingerprint.differences(stored)
+    if differences:
+        raise StudyRefusedError(f"{study} was made with {'; with '.join(differences)}. {remedy}")

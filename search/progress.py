@@ -1,0 +1,80 @@
+"""How far is the search, and how good is it?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from .records import Record, best_record, mean_fitness
+from .settings import SearchSettings
+
+
+class SearchProgress:
+    """A progress bar with the best fitness so far and the generation's mean; a context manager.
+
+    Where the console is no terminal (a log file), one line per generation takes the bar's place. enabled: False shows
+    nothing. n_stored: evaluations of an earlier run, which count as done but not for the time that remains.
+    """
+
+    def __init__(self, settings: SearchSettings, n_stored: int, console: Console, enabled: bool = True) -> None:
+        self._settings = settings
+        self._console = console
+        self._lines = enabled and not console.is_terminal
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("best {task.fields[best]}  mean {task.fields[mean]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not enabled or self._lines,
+        )
+        self._task = self._bar.add_task("", total=settings.evaluations, completed=n_stored, best="-", mean="-")
+        self._best = math.nan
+        self._generation = 0
+        self._in_generation: list[Record] = []
+
+    def __enter__(self) -> SearchProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def generation_begins(self, generation: int, before: Sequence[Record]) -> None:
+        """generation: 0 is the random one. before: the records of the earlier generations."""
+        best = best_record(before)
+        self._best = best.fitness if best else math.nan
+        self._generation = generation
+        self._in_generation = []
+        self._bar.update(self._task, description=f"generation {generation}/{self._settings.generations}")
+
+    def add(self, record: Record, stored: bool) -> None:
+        """One more record of this generation. stored: it is of an earlier run."""
+        self._in_generation.append(record)
+        self._best = record.fitness if math.isnan(self._best) else max(self._best, record.fitness)
+        mean = mean_fitness(self._in_generation)
+        self._bar.update(self._task, advance=0 if stored else 1, best=_shown(self._best), mean=_shown(mean))
+
+    def generation_ends(self) -> None:
+        """All of the generation is evaluated."""
+        if self._lines:
+            generation = f"generation {self._generation}/{self._settings.generations}"
+            mean = mean_fitness(self._in_generation)
+            seconds = math.fsum(record.seconds for record in self._in_generation)
+            self._console.print(
+                f"{generation}: {len(self._in_generation)} architectures in {seconds:.1f} s, "
+                f"best so far {_shown(self._best)}, mean {_shown(mean)}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _shown(fitness: float) -> str:
+    return "-" if math.isnan(fitness) else f"{fitness:.4f}"

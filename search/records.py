@@ -1,0 +1,98 @@
+"""What is known of one architecture before, during and after its evaluation.
+
+Notation: an architecture is a tuple of one candidate index per block, in network order (encoder stages first, then
+decoder stages); in 2D the indices 0..3 mean the thicknesses (2, 2), (2, 4), (4, 2), (4, 4). Fitness has no unit and
+larger is better; NaN means that it is undefined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+Architecture: TypeAlias = tuple[int, ...]
+Slicing: TypeAlias = tuple[tuple[int, ...], ...]
+History: TypeAlias = Sequence[tuple[Architecture, float]]
+
+RANDOM, MUTANT, CROSSOVER = "random", "mutant", "crossover"
+ORIGINS = (RANDOM, MUTANT, CROSSOVER)
+
+
+class Proposal(NamedTuple):
+    """An architecture to evaluate, and how it came about: one of ORIGINS."""
+
+    architecture: Architecture
+    origin: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluating one architecture gave.
+
+    fitness: larger is better, finite or NaN (undefined). details: anything else worth keeping, e.g. Dice per class;
+    names to numbers, strings, lists or dicts of them (NumPy's included). Raises ValueError for an infinite fitness.
+    """
+
+    fitness: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fitness", float(self.fitness))
+        if math.isinf(self.fitness):
+            raise ValueError(f"a fitness is finite or NaN, got {self.fitness}; return NaN where it is undefined")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished evaluation, as the ledger keeps it.
+
+    generation: 0 is the random one. index: position within the generation. origin: one of ORIGINS. seconds: duration
+    of the evaluation. details: as in Evaluation, plain JSON values.
+    """
+
+    architecture: Architecture
+    fitness: float
+    generation: int
+    index: int
+    origin: str
+    seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def history_of(records: Iterable[Record]) -> list[tuple[Architecture, float]]:
+    """(architecture, fitness) of every record, in the given order."""
+    return [(record.architecture, record.fitness) for record in records]
+
+
+def best_record(records: Iterable[Record]) -> Record | None:
+    """The record with the highest fitness; the first of equals. None if no fitness is defined."""
+    best: Record | None = None
+    for record in records:
+        if not math.isnan(record.fitness) and (best is None or record.fitness > best.fitness):
+            best = record
+    return best
+
+
+def mean_fitness(records: Iterable[Record]) -> float:
+    """Mean of the defined fitness values, NaN without any."""
+    values = [record.fitness for record in records if not math.isnan(record.fitness)]
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def plain(value: Any) -> Any:
+    """As JSON gives it back: NumPy's types become Python's, NaN and infinity None, tuples lists. Else ValueError."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    raise ValueError(f"details hold {str(value)!r}, a {type(value).__name__}; give numbers, strings, lists, dicts")

@@ -1,0 +1,202 @@
+"""Search a fold, or set its slicing: from a selection to best_slicing.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from .choices import choose_slicing
+from .figure import write_search_figure
+from .find import FIGURE_FILE, SLICING_FILE, STUDY_FILE, slicing_search_folder
+from .fingerprint import Fingerprint
+from .fitness import FITNESS_DEFINITION
+from .hashing import sha256_of_file, sha256_of_plans
+from .ledger import open_ledger, read_ledger
+from .loop import run_search
+from .records import History, history_of
+from .settings import SearchSettings
+from .slicing_choice import SlicingChoice
+from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
+from .supernet_fold import (
+    MIRRORING,
+    TILE_STEP_SIZE,
+    SupernetError,
+    SupernetFold,
+    require_checkpoint,
+    require_supernet_trainer,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from nnunetv2_slicemamba.selection import Selection
+
+
+@dataclass(frozen=True)
+class FoldSearch:
+    """What a search of a fold ended with: the best fitness, how many evaluations, and the files it wrote."""
+
+    fitness: float
+    evaluations: int
+    evaluated_now: int
+    file: Path
+    figure: Path
+
+
+def search_fold(
+    selection: Selection,
+    trainer: str,
+    settings: SearchSettings,
+    device: torch.device,
+    storage: str | None = None,
+    study: str | None = None,
+    discard: bool = False,
+    console: Console | None = None,
+) -> FoldSearch:
+    """Searches the slicing of a fold with its trained supernet, or continues that search.
+
+    storage: Optuna storage URL, default a SQLite file in the fold's slicing_search folder. study: its name there.
+    discard: delete what the study holds. Writes best_slicing.json and a figure into slicing_search.
+    Raises SupernetError without a trained supernet or validation cases, StudyRefusedError if the study belongs to
+    another search, LedgerError if it cannot be read or written.
+    """
+    require_supernet_trainer(trainer)
+    checkpoint = require_checkpoint(selection, trainer)
+    plans_hash = check_same_plans(selection, trainer)
+    fold = SupernetFold(selection, trainer, device)
+    fingerprint = Fingerprint(
+        dataset=selection.dataset,
+        trainer=trainer,
+        plans_name=selection.plans_name,
+        configuration=selection.configuration,
+        fold=selection.fold,
+        supernet_checkpoint_sha256=sha256_of_file(checkpoint),
+        plans_sha256=plans_hash,
+        n_blocks=selection.n_blocks,
+        candidates=selection.candidates,
+        settings=settings,
+        evaluation={
+            "tile_step_size": TILE_STEP_SIZE,
+            "mirroring": MIRRORING,
+            "validation_cases": len(fold.case_names),
+            "validation_cases_sha256": hashlib.sha256("\n".join(fold.case_names).encode()).hexdigest(),
+        },
+    )
+    folder = slicing_search_folder(selection.fold_folder(trainer))
+    with open_ledger(storage or folder / STUDY_FILE, fingerprint, study, discard) as ledger:
+        result = run_search(fold, settings, ledger, console=console)
+    best = result.best
+    choice = SlicingChoice(
+        slicing=tuple(selection.candidates[index] for index in best.architecture),
+        how_chosen="search",
+        architecture=best.architecture,
+        fitness=best.fitness,
+        seed=settings.seed,
+        details={
+            "evaluations": len(result.records),
+            "generation": best.generation,
+            "origin": best.origin,
+            "settings": settings.as_dict(),
+            "ledger": ledger.location,
+            "study": ledger.study_name,
+        },
+    )
+    file = write_choice(selection, trainer, choice, fingerprint.supernet_checkpoint_sha256, plans_hash)
+    figure = folder / FIGURE_FILE
+    title = f"{selection.dataset}, {selection.configuration}, fold {selection.fold}"
+    names = ["x".join(map(str, thickness)) for thickness in selection.candidates]
+    write_search_figure(result.records, figure, names, title, stages_of(selection))
+    return FoldSearch(best.fitness, len(result.records), result.evaluated_now, file, figure)
+
+
+def set_slicing(selection: Selection, trainer: str, value: str) -> tuple[Path, SlicingChoice]:
+    """Writes a fold's best_slicing.json for `slicemamba slicing --set VALUE`, without a search.
+
+    A file that was there before is kept beside it. Returns the file and what it holds. Raises ValueError naming the
+    value, the rule and the remedy.
+    """
+    require_supernet_trainer(trainer)
+    choice = choose_slicing(
+        value,
+        selection.n_blocks,
+        selection.n_dims,
+        selection.candidates,
+        lambda: fold_histories(selection, trainer),
+    )
+    return write_choice(
+        selection, trainer, choice, None, sha256_of_plans(selection.plans, selection.configuration)
+    ), choice
+
+
+def fold_histories(selection: Selection, trainer: str) -> Mapping[int | str, History]:
+    """The evaluations of every fold's search that lies in its slicing_search folder."""
+    found: dict[int | str, History] = {}
+    for folder in sorted(selection.configuration_folder(trainer).glob("fold_*")):
+        study = slicing_search_folder(folder) / STUDY_FILE
+        if study.is_file():
+            name = folder.name.removeprefix("fold_")
+            _, records = read_ledger(study)
+            found[int(name) if name.isdigit() else name] = history_of(records)
+    return found
+
+
+def write_choice(
+    selection: Selection, trainer: str, choice: SlicingChoice, checkpoint_hash: str | None, plans_hash: str
+) -> Path:
+    """Writes best_slicing.json into the fold's slicing_search folder; one with another slicing is kept beside it."""
+    folder = slicing_search_folder(selection.fold_folder(trainer))
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / SLICING_FILE
+    content = SlicingFile(
+        choice=choice,
+        candidates=selection.candidates,
+        fitness_definition=FITNESS_DEFINITION if choice.fitness is not None else None,
+        dataset=selection.dataset,
+        configuration=selection.configuration,
+        plans_name=selection.plans_name,
+        fold=selection.fold,
+        supernet_checkpoint_sha256=checkpoint_hash,
+        plans_sha256=plans_hash,
+    )
+    if file.is_file() and not holds(file, choice):
+        shutil.copy2(file, folder / f"previous_{SLICING_FILE}")
+    write_slicing_file(content, file)
+    return file
+
+
+def holds(file: Path, choice: SlicingChoice) -> bool:
+    """Whether a slicing file can be read and has the slicing of `choice`."""
+    try:
+        return read_slicing_file(file).slicing == choice.slicing
+    except SlicingFileError:
+        return False
+
+
+def stages_of(selection: Selection) -> list[tuple[str, int]]:
+    """(name, number of blocks) of the network's stages in network order."""
+    kwargs = selection.arch_kwargs
+    return [
+        *((f"encoder {i + 1}", n) for i, n in enumerate(kwargs["n_blocks_per_stage"])),
+        *((f"decoder {i + 1}", n) for i, n in enumerate(kwargs["n_blocks_per_stage_decoder"])),
+    ]
+
+
+def check_same_plans(selection: Selection, trainer: str) -> str:
+    """The hash of the plans, which must be those that the supernet was trained with."""
+    now = sha256_of_plans(selection.plans, selection.configuration)
+    trained_file = selection.configuration_folder(trainer) / "plans.json"
+    if trained_file.is_file():
+        then = sha256_of_plans(json.loads(trained_file.read_text()), selection.configuration)
+        if then != now:
+            raise SupernetError(
+                f"plans {selection.plans_name!r} in nnUNet_preprocessed (SHA-256 {now[:12]}...) are not those that the "
+                f"supernet was trained with ({trained_file}, {then[:12]}...); train the supernet anew, or restore them"
+            )
+    return now

@@ -1,0 +1,78 @@
+"""How large the search is and what it draws: the settings of the evolution."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Settings of the evolutionary search; the defaults are those of Fan et al., IEEE JBHI 2025: 1,050 evaluations.
+
+    population: architectures per generation, the random generation 0 included.
+    generations: generations after the random one; 0 makes the search a random one.
+    parents: how many of the best architectures seen so far have children.
+    mutants, crossovers: children of each kind per generation; what they leave of the population is random.
+        None stands for half the population, rounded down, and for the rest of the population.
+    mutation_probability: probability with which a mutant's gene is drawn anew.
+    seed: of every draw of the search.
+
+    Raises TypeError or ValueError naming the value, the rule and the remedy.
+    """
+
+    population: int = 50
+    generations: int = 20
+    parents: int = 10
+    mutants: int | None = None
+    crossovers: int | None = None
+    mutation_probability: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_whole("population", self.population, 1)
+        _check_whole("generations", self.generations, 0)
+        _check_whole("parents", self.parents, 1)
+        _check_whole("seed", self.seed, 0)
+        if self.mutants is None:
+            object.__setattr__(self, "mutants", self.population // 2)
+        mutants = _check_whole("mutants", self.mutants, 0)
+        if self.crossovers is None:
+            object.__setattr__(self, "crossovers", max(self.population - mutants, 0))
+        crossovers = _check_whole("crossovers", self.crossovers, 0)
+        if mutants + crossovers > self.population:
+            raise ValueError(
+                f"{mutants} mutants and {crossovers} crossovers are more than the population of {self.population}; "
+                f"lower them, or give a population of at least {mutants + crossovers}"
+            )
+        probability = self.mutation_probability
+        if isinstance(probability, bool) or not isinstance(probability, numbers.Real):
+            raise TypeError(f"mutation_probability is {probability!r}, it must be a number from 0 to 1")
+        if math.isnan(probability) or not 0 <= probability <= 1:
+            raise ValueError(f"mutation_probability is {probability}, it must lie between 0 and 1; the default is 0.1")
+
+    @property
+    def evaluations(self) -> int:
+        """How many architectures the whole search evaluates; fewer only if there are not so many."""
+        return self.population * (self.generations + 1)
+
+    @property
+    def children(self) -> tuple[int, int]:
+        """How many (mutants, crossovers) a generation has."""
+        assert self.mutants is not None
+        assert self.crossovers is not None
+        return self.mutants, self.crossovers
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting by its name, as plain JSON values."""
+        return asdict(self)
+
+
+def _check_whole(name: str, value: Any, smallest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}, it must be a whole number")
+    if value < smallest:
+        raise ValueError(f"{name} is {value}, it must be at least {smallest}; give {smallest} or more")
+    return value

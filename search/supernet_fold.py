@@ -1,0 +1,188 @@
+"""A fold's trained supernet and its validation cases: what the fitness of an architecture is measured with."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .fitness import mean_foreground_dice
+from .records import Architecture, Evaluation
+
+if TYPE_CHECKING:
+    from nnunetv2_slicemamba.selection import Selection
+
+CHECKPOINT = "checkpoint_final.pth"
+# how cases are predicted; part of the search's fingerprint
+TILE_STEP_SIZE = 0.5
+MIRRORING = False
+
+
+class SupernetError(ValueError):
+    """The fold's supernet cannot be evaluated."""
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """data: (channels, *spatial) float32, preprocessed, with the previous stage's one-hot labels in a cascade.
+    truth: (1, *spatial) integer labels."""
+
+    name: str
+    data: torch.Tensor
+    truth: NDArray[np.integer]
+
+
+def require_checkpoint(selection: Selection, trainer: str) -> Path:
+    """The trained supernet of a fold; SupernetError naming the training command if there is none."""
+    file = selection.fold_folder(trainer) / CHECKPOINT
+    if file.is_file():
+        return file
+    command = (
+        f"nnUNetv2_train {selection.dataset} {selection.configuration} {selection.fold} "
+        f"-tr {trainer} -p {selection.plans_name}"
+    )
+    started = (file.parent / "checkpoint_latest.pth").is_file() or (file.parent / "checkpoint_best.pth").is_file()
+    what = "its training is not finished: continue it with" if started else "train it first with"
+    raise SupernetError(f"there is no trained supernet {file}; {what} '{command}{' --c' if started else ''}'")
+
+
+class SupernetFold:
+    """Evaluates architectures of one fold's supernet on the fold's validation cases.
+
+    selection: dataset, plans, configuration and fold. trainer: class name of the supernet's trainer. device: where to
+    predict. Loads checkpoint and cases once and keeps them. Whole cases are predicted, by sliding window where they
+    are larger than the patch, without mirroring and without anything random: the same architecture gives the same
+    fitness on the same machine.
+    Raises SupernetError if there is no trained supernet, or the fold has no validation cases.
+    """
+
+    def __init__(self, selection: Selection, trainer: str, device: torch.device) -> None:
+        self.checkpoint = require_checkpoint(selection, trainer)
+        self.trainer_name, self.device = trainer, device
+        with quiet():
+            self._trainer = make_trainer(selection, trainer, device)
+            _, keys = self._trainer.do_split()
+        if not keys:
+            raise SupernetError(
+                f"fold {selection.fold} of {selection.dataset} has no validation cases, so no architecture can be "
+                f"compared; give the fold some in splits_final.json, or use 'slicemamba slicing --set'"
+            )
+        self.case_names: list[str] = list(keys)
+        self.label_manager = self._trainer.label_manager
+        self._loaded = False
+
+    def load(self) -> None:
+        """Builds the network and reads the cases; done by the first evaluation if not before."""
+        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+        from nnunetv2_slicemamba.nets import SliceMambaSupernet
+
+        with quiet():
+            self._trainer.initialize()
+        network = self._trainer.network
+        assert isinstance(network, SliceMambaSupernet)
+        weights = torch.load(self.checkpoint, map_location="cpu", weights_only=False)["network_weights"]
+        network.load_state_dict(weights)
+        network.decoder.deep_supervision = False
+        self.network = network.eval()
+        self.cases = load_cases(self._trainer, self.case_names)
+        with quiet():
+            self.predictor = nnUNetPredictor(
+                tile_step_size=TILE_STEP_SIZE, use_mirroring=MIRRORING, device=self.device, allow_tqdm=False
+            )
+        self.predictor.manual_initialization(
+            network,
+            self._trainer.plans_manager,
+            self._trainer.configuration_manager,
+            None,  # a list of parameters would be loaded for every case and reset the path
+            self._trainer.dataset_json,
+            self.trainer_name,
+            None,
+        )
+        self._loaded = True
+
+    def __call__(self, architecture: Architecture) -> Evaluation:
+        """Mean foreground Dice of the path over the validation cases, see search.fitness."""
+        if not self._loaded:
+            self.load()
+        self.network.set_architecture(architecture)
+        counts = [self._count(case) for case in self.cases]
+        dice = mean_foreground_dice(np.stack(counts))
+        return Evaluation(dice.fitness, dice.details())
+
+    def _count(self, case: ValidationCase) -> NDArray[np.int64]:
+        """(classes, 3) true positives, false positives, false negatives, as nnU-Net's evaluation counts them."""
+        from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn, region_or_label_to_mask
+
+        manager = self.label_manager
+        logits = self.predictor.predict_sliding_window_return_logits(case.data)
+        predicted = manager.convert_logits_to_segmentation(logits.cpu()).numpy()[None]
+        ignored = case.truth == manager.ignore_label if manager.has_ignore_label else None
+        classes = manager.foreground_regions if manager.has_regions else manager.foreground_labels
+        counted = [
+            compute_tp_fp_fn_tn(region_or_label_to_mask(case.truth, c), region_or_label_to_mask(predicted, c), ignored)[
+                :3
+            ]
+            for c in classes
+        ]
+        return np.array(counted, dtype=np.int64)
+
+
+def make_trainer(selection: Selection, trainer: str, device: torch.device) -> Any:
+    """The nnU-Net trainer of a fold, which knows the split, the data's class and the labels."""
+    from nnunetv2_slicemamba.trainers import TRAINERS
+
+    return TRAINERS[trainer](
+        # nnU-Net pops this key from the plans it is given
+        plans={**selection.plans, "continue_training": True},
+        configuration=selection.configuration,
+        fold=selection.fold,
+        dataset_json=json.loads((selection.preprocessed_folder / "dataset.json").read_text()),
+        device=device,
+    )
+
+
+def require_supernet_trainer(trainer: str) -> None:
+    """Raises SupernetError listing the supernet trainers unless `trainer` is one."""
+    from nnunetv2_slicemamba.trainers import TRAINERS
+
+    known = [name for name in TRAINERS if "Supernet" in name]
+    if trainer not in known:
+        raise SupernetError(f"{trainer!r} is no supernet trainer; give -tr one of {', '.join(known)}")
+
+
+def load_cases(trainer: Any, keys: list[str]) -> list[ValidationCase]:
+    """The preprocessed cases `keys`, in that order, in memory."""
+    from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+
+    dataset = trainer.dataset_class(
+        trainer.preprocessed_dataset_folder,
+        keys,
+        folder_with_segs_from_previous_stage=trainer.folder_with_segs_from_previous_stage,
+    )
+    cases = []
+    for key in keys:
+        data, seg, previous, _ = dataset.load_case(key)
+        array = np.asarray(data[:], dtype=np.float32)
+        if trainer.is_cascaded:
+            labels = trainer.label_manager.foreground_labels
+            array = np.vstack((array, convert_labelmap_to_one_hot(previous[:], labels, output_dtype=array.dtype)))
+        cases.append(ValidationCase(key, torch.from_numpy(array), np.asarray(seg[:])))
+    return cases
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """nnU-Net prints citations and settings whenever a trainer or predictor is made."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

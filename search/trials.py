@@ -1,0 +1,68 @@
+"""How does an Optuna trial hold an evaluation?
+
+Parameters block_00, block_01, ... hold the candidate index of every block, so that Optuna's dashboard and importances
+understand them; attributes hold the rest. Optuna refuses NaN in a complete trial: an evaluation with undefined fitness
+is a failed trial without a value, with its parameters and attributes.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .records import Record
+
+if TYPE_CHECKING:
+    import optuna
+
+OWN_ATTRIBUTES = ("architecture", "generation", "index", "origin", "seconds")
+
+
+def trial_of(record: Record, n_candidates_per_block: Sequence[int]) -> optuna.trial.FrozenTrial:
+    """A finished trial that holds the record; its details must be plain. ValueError if their names are the ledger's."""
+    import optuna
+
+    clash = set(record.details) & set(OWN_ATTRIBUTES)
+    if clash:
+        raise ValueError(f"details may not be named {', '.join(sorted(clash))}: the ledger uses these names itself")
+    names = [f"block_{block:02d}" for block in range(len(n_candidates_per_block))]
+    choices = [optuna.distributions.CategoricalDistribution(tuple(range(n))) for n in n_candidates_per_block]
+    undefined = math.isnan(record.fitness)
+    trial = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.FAIL if undefined else optuna.trial.TrialState.COMPLETE,
+        value=None if undefined else record.fitness,
+        params=dict(zip(names, record.architecture, strict=True)),
+        distributions=dict(zip(names, choices, strict=True)),
+        user_attrs={
+            "architecture": list(record.architecture),
+            "generation": record.generation,
+            "index": record.index,
+            "origin": record.origin,
+            "seconds": record.seconds,
+            **record.details,
+        },
+    )
+    trial.datetime_complete = datetime.datetime.now()  # without a zone, as Optuna's own
+    trial.datetime_start = trial.datetime_complete - datetime.timedelta(seconds=record.seconds)
+    return trial
+
+
+def records_of(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[tuple[int, int], Record]:
+    """The records by (generation, index). What a search did not write is left out; of two, the older one counts."""
+    records: dict[tuple[int, int], Record] = {}
+    for trial in trials:
+        attributes = trial.user_attrs
+        if trial.state.is_finished() and all(name in attributes for name in OWN_ATTRIBUTES):
+            record = Record(
+                architecture=tuple(attributes["architecture"]),
+                fitness=math.nan if trial.value is None else trial.value,
+                generation=attributes["generation"],
+                index=attributes["index"],
+                origin=attributes["origin"],
+                seconds=attributes["seconds"],
+                details={name: value for name, value in attributes.items() if name not in OWN_ATTRIBUTES},
+            )
+            records.setdefault((record.generation, record.index), record)
+    return records

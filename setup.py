@@ -1,0 +1,47 @@
+"""Installs the extension; two top-level folders are mapped into the package."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "nnunetv2_slicemamba"
+
+test = ["pytest>=8", "pytest-xdist>=3.5", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"]
+
+setup(
+    name="nnunetv2-slicemamba",
+    version="0.1.0",
+    description="SliceMamba with its architecture search, as an extension of nnU-Net v2",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[
+        *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
+        *(f"{PACKAGE}.{name}" for name in ("ext_trainer", "trainers", "search")),
+    ],
+    package_dir={
+        PACKAGE: PACKAGE,
+        f"{PACKAGE}.trainers": "trainers",
+        f"{PACKAGE}.search": "search",
+    },
+    package_data={PACKAGE: ["ops/cuda/*.cu", "ops/cuda/*.cuh", "demo/data/**/*"], "": ["py.typed"]},
+    install_requires=[
+        "nnunetv2>=2.8,<3",
+        "torch>=2.4",
+        "numpy>=1.24",
+        "batchgenerators>=0.25.1",
+        "dynamic-network-architectures>=0.4.4,<0.5",
+        "SimpleITK>=2.2.1",
+        "optuna>=4.0",
+        "typer>=0.12",
+        "rich>=13",
+        "matplotlib>=3.7",
+        "numba>=0.60; python_version < '3.15'",
+    ],
+    extras_require={
+        "mamba": ["mamba-ssm>=2.2", "causal-conv1d>=1.4"],
+        "test": test,
+    },
+    entry_points={"console_scripts": ["slicemamba=nnunetv2_slicemamba.cli:main"]},
+)

@@ -1,0 +1,93 @@
+"""The slicing of a fold is found, or it is said how to get one."""
+
+import pytest
+
+from nnunetv2_slicemamba.search import (
+    SLICING_VARIABLE,
+    SeveralSlicingsError,
+    SlicingNotFoundError,
+    find_slicing_file,
+    slicing_file_for_training,
+    slicing_search_folder,
+)
+
+PLANS = "nnUNetSliceMambaSPlans"
+
+
+@pytest.fixture
+def results(tmp_path):
+    return tmp_path / "Dataset999_Test"
+
+
+def put(results, trainer="SliceMambaSupernetTrainer", plans=PLANS, configuration="2d", fold=0):
+    folder = slicing_search_folder(results / f"{trainer}__{plans}__{configuration}" / f"fold_{fold}")
+    folder.mkdir(parents=True)
+    (folder / "best_slicing.json").write_text("{}")
+    return folder / "best_slicing.json"
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        "SliceMambaSupernetTrainer",
+        "SliceMambaSupernetTrainer_5epochs",
+        "SliceMambaSharedSupernetTrainer",
+        "SliceMambaSharedSupernetTrainer_100epochs",
+    ],
+)
+def test_the_slicing_of_whichever_supernet_has_one_is_found(results, trainer):
+    file = put(results, trainer)
+    for other in ({"fold": 1}, {"plans": "OtherPlans"}, {"configuration": "3d_fullres"}):
+        put(results, trainer, **other)
+    put(results, "SliceMambaTrainer")
+    put(results, "nnUNetTrainer")
+    (results / "a_file").write_text("")
+    assert find_slicing_file(results, PLANS, "2d", 0) == file
+
+
+def test_fold_all_is_a_fold(results):
+    file = put(results, fold="all")
+    assert find_slicing_file(results, PLANS, "2d", "all") == file
+
+
+def test_fold_1_is_not_fold_10(results):
+    put(results, fold=10)
+    with pytest.raises(SlicingNotFoundError):
+        find_slicing_file(results, PLANS, "2d", 1)
+
+
+@pytest.mark.parametrize("make_folder", [True, False])
+def test_without_one_the_error_gives_the_three_ways_to_get_one(results, make_folder):
+    if make_folder:
+        put(results, fold=1)
+    with pytest.raises(SlicingNotFoundError) as error:
+        find_slicing_file(results, PLANS, "2d", 0)
+    message = str(error.value)
+    assert f"slicemamba search -d Dataset999_Test -c 2d -f 0 -p {PLANS}\n" in message
+    assert f"slicemamba slicing -d Dataset999_Test -c 2d -f 0 -p {PLANS} --set 2x4\n" in message
+    assert "export SLICEMAMBA_SLICING=FILE\n" in message
+    assert str(results) in message
+
+
+def test_several_are_listed_and_the_variable_decides(results):
+    files = [put(results), put(results, "SliceMambaSharedSupernetTrainer")]
+    with pytest.raises(SeveralSlicingsError, match=r"2 supernets have a slicing .*fold 0") as error:
+        slicing_file_for_training(results, PLANS, "2d", 0, {})
+    assert all(str(file) in str(error.value) for file in files)
+    assert "SLICEMAMBA_SLICING=FILE decides" in str(error.value)
+    assert slicing_file_for_training(results, PLANS, "2d", 0, {SLICING_VARIABLE: str(files[1])}) == files[1]
+
+
+def test_the_variable_is_read_from_the_environment(results, monkeypatch):
+    own, other = put(results), put(results, fold=3)
+    assert slicing_file_for_training(results, PLANS, "2d", 0) == own
+    monkeypatch.setenv(SLICING_VARIABLE, str(other))
+    assert slicing_file_for_training(results, PLANS, "2d", 0) == other
+    monkeypatch.setenv(SLICING_VARIABLE, "")
+    assert slicing_file_for_training(results, PLANS, "2d", 0) == own
+
+
+def test_a_variable_that_names_no_file_is_refused_even_if_the_fold_has_one(results):
+    put(results)
+    with pytest.raises(SlicingNotFoundError, match=r"SLICEMAMBA_SLICING is nowhere\.json, which is no file; .* unset"):
+        slicing_file_for_training(results, PLANS, "2d", 0, {SLICING_VARIABLE: "nowhere.json"})

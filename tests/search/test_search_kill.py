@@ -1,0 +1,90 @@
+"""A search that is killed, again and again, ends as one that never was."""
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import killable_search
+import optuna
+import pytest
+from killable_search import SETTINGS, evaluate, fingerprint
+
+from nnunetv2_slicemamba.search import Record, open_ledger, read_ledger, run_search
+
+
+def content_of(records: list[Record]) -> list[tuple]:
+    """Everything but the time it took; NaN made comparable."""
+    return [
+        (r.generation, r.index, r.origin, r.architecture, None if math.isnan(r.fitness) else r.fitness, dict(r.details))
+        for r in records
+    ]
+
+
+def start(study: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, killable_search.__file__, str(study)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def kill_after(process: subprocess.Popen, n_lines: int, seconds: float) -> list[str]:
+    """Read n_lines of its output, wait a moment, kill it for real. Returns what it printed."""
+    assert process.stdout is not None
+    printed = [process.stdout.readline() for _ in range(n_lines)]
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    rest, _ = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    return [line for line in printed + rest.splitlines(keepends=True) if line.endswith("\n")]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_search_killed_at_random_moments_ends_with_the_trials_and_winner_of_an_uninterrupted_one(tmp_path):
+    with open_ledger(tmp_path / "whole.db", fingerprint()) as ledger:
+        whole = run_search(evaluate, SETTINGS, ledger, progress=False)
+    assert any(math.isnan(r.fitness) for r in whole.records), "the test should include an undefined fitness"
+
+    rng = random.Random()
+    study = tmp_path / "killed.db"
+    kill_after(start(study), 0, rng.uniform(0.3, 1.5))  # while it imports, or makes its tables
+    kept: list[str] = []
+    for n_lines in (
+        1,
+        2 * rng.randint(3, 6),
+        2 * rng.randint(2, 5) + 1,
+    ):  # the first evaluation, one just ended or begun
+        ended = [line for line in kill_after(start(study), n_lines, rng.uniform(0, 0.05)) if line.startswith("end")]
+        before, kept = kept, [f"end {r.architecture}\n" for r in read_ledger(study)[1]]
+        # Nothing kept is lost; of what this process evaluated, at most the last, killed while it was written.
+        assert kept in ([*before, *ended], [*before, *ended[:-1]])
+    process = start(study)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert printed.splitlines()[-1] == "done"
+    assert 0 < sum(line.startswith("begin") for line in printed.splitlines()) < len(whole.records), "it began anew"
+
+    with open_ledger(study, fingerprint()) as ledger:
+        again = run_search(evaluate, SETTINGS, ledger, progress=False)
+    assert again.evaluated_now == 0
+    assert content_of(again.records) == content_of(whole.records)
+    assert content_of([again.best]) == content_of([whole.best])
+
+    trials = [
+        optuna.load_study(study_name=fingerprint().study_name, storage=f"sqlite:///{file}").trials
+        for file in (study, tmp_path / "whole.db")
+    ]
+    assert [t.number for t in trials[0]] == list(range(SETTINGS.evaluations)), "a half trial was left"
+    assert all(t.state.is_finished() for t in trials[0])
+    for killed, uninterrupted in zip(*trials, strict=True):
+        assert (killed.params, killed.value, killed.state) == (
+            uninterrupted.params,
+            uninterrupted.value,
+            uninterrupted.state,
+        )

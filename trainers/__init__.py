@@ -1,0 +1,16 @@
+"""nnU-Net trainers: the supernet's, the chosen network's, and their variants (every name in `TRAINERS`)."""
+
+from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer
+from nnunetv2_slicemamba.trainers.finite import NonFiniteLossError
+from nnunetv2_slicemamba.trainers.supernet import SliceMambaSharedSupernetTrainer, SliceMambaSupernetTrainer
+from nnunetv2_slicemamba.trainers.variants import TRAINERS
+
+__all__ = [
+    "TRAINERS",
+    "NonFiniteLossError",
+    "SliceMambaSharedSupernetTrainer",
+    "SliceMambaSupernetTrainer",
+    "SliceMambaTrainer",
+]
+
+globals().update(TRAINERS)

@@ -1,0 +1,171 @@
+"""What our two trainers share: AdamW with warm-up, safe checkpoints, deep supervision scales, the finite check."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import nn
+from torch._dynamo import OptimizedModule
+
+from nnunetv2_slicemamba.nets.base import SliceMambaBase
+from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
+from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
+from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
+from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
+
+
+class SliceMambaBaseTrainer(nnUNetTrainer):
+    """nnU-Net's trainer with SliceMamba's optimiser and guards; subclasses say which network and which slicing.
+
+    Class attributes are the settings that variants change: nnU-Net rebuilds trainers from constructor arguments
+    that subclasses must not extend.
+    """
+
+    epochs: ClassVar[int] = 1000
+    iterations_per_epoch: ClassVar[int] = 250
+    validation_iterations: ClassVar[int] = 50
+    deep_supervision: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        # learning rate and decay of the publication
+        self.initial_lr = 1e-3
+        self.weight_decay = 1e-2
+        self.num_epochs = self.epochs
+        self.num_iterations_per_epoch = self.iterations_per_epoch
+        self.num_val_iterations_per_epoch = self.validation_iterations
+        self.enable_deep_supervision = self.deep_supervision
+        self.save_every = 10
+        self.iteration = 0
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        return build_from_plans(
+            NETWORK_CLASS,
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
+
+    @property
+    def bare_network(self) -> SliceMambaBase:
+        """The network without the wrappers of DDP and torch.compile."""
+        network = self.network.module if self.is_ddp else self.network
+        bare = network._orig_mod if isinstance(network, OptimizedModule) else network
+        assert isinstance(bare, SliceMambaBase)
+        return bare
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self.network, self.weight_decay),
+            lr=self.initial_lr,
+            fused=self.device.type == "cuda",
+        )
+        total = self.num_epochs * self.num_iterations_per_epoch
+        schedule = WarmupPoly(self.initial_lr, warmup=max(1, min(1250, total // 20)), total=total)
+        return optimizer, IterationScheduler(optimizer, schedule, self.num_iterations_per_epoch)
+
+    def _get_deep_supervision_scales(self) -> list[list[float]] | None:
+        # nnU-Net derives the scales from strides whose first keeps the resolution; ours starts with the patch
+        # embedding, while the first output is at full resolution all the same
+        if not self.enable_deep_supervision:
+            return None
+        strides = np.array(self.configuration_manager.pool_op_kernel_sizes)
+        return [[1.0] * strides.shape[1], *(1 / np.cumprod(strides, axis=0))[:-1].tolist()]
+
+    def _build_loss(self) -> nn.Module:
+        with np.errstate(invalid="ignore"):
+            loss = super()._build_loss()
+        if isinstance(loss, DeepSupervisionWrapper) and len(loss.weight_factors) == 1:
+            # nnU-Net gives the lowest resolution weight 0, here it is the only one
+            loss.weight_factors = (1.0,)
+        # with a gradient scaler a non-finite loss cannot reach the weights, and train_step sees it afterwards
+        return loss if self.grad_scaler is not None else GuardedLoss(loss)
+
+    def on_train_epoch_start(self) -> None:
+        self.iteration = self.current_epoch * self.num_iterations_per_epoch
+        super().on_train_epoch_start()
+
+    def train_step(self, batch: dict) -> dict:
+        self.lr_scheduler.step_iteration(self.iteration)
+        try:
+            result = super().train_step(batch)
+        except FloatingPointError as error:
+            raise self._non_finite(batch, str(error)) from None
+        if not np.isfinite(result["loss"]):
+            raise self._non_finite(batch, f"loss {result['loss']}")
+        self.iteration += 1
+        return result
+
+    def _non_finite(self, batch: dict, what: str) -> NonFiniteLossError:
+        def forward(data: torch.Tensor) -> Any:
+            with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
+                return self.bare_network(data)
+
+        origin = first_non_finite(self.bare_network, batch["data"].to(self.device), forward)
+        message = (
+            f"{what} in iteration {self.iteration} (epoch {self.current_epoch}) with {self.describe_path()}: {origin}. "
+            f"Checkpoints written so far are kept; continue with --c."
+        )
+        self.print_to_log_file(message)
+        return NonFiniteLossError(message)
+
+    def describe_path(self) -> str:
+        """What the network computes with now, for messages."""
+        return f"network {type(self.bare_network).__name__}"
+
+    def save_checkpoint(self, filename: str) -> None:
+        # nnU-Net writes in place: a kill while writing would lose the only checkpoint
+        temporary = f"{filename}.tmp"
+        super().save_checkpoint(temporary)
+        if self.local_rank == 0 and os.path.isfile(temporary):
+            os.replace(temporary, filename)
+
+
+def build_from_plans(
+    network_class: str,
+    plans_manager: Any,
+    configuration_manager: Any,
+    num_input_channels: int,
+    num_output_channels: int,
+    enable_deep_supervision: bool,
+    **changed: Any,
+) -> nn.Module:
+    """Builds `network_class` with the plans' arguments, `changed` added; refuses plans of another network."""
+    planned = configuration_manager.network_arch_class_name
+    if planned.rpartition(".")[-1] != NETWORK_CLASS.rpartition(".")[-1]:
+        raise ValueError(
+            f"the plans {plans_manager.plans_name!r} hold the network {planned}, SliceMamba's trainers need plans of a "
+            f"SliceMamba planner: run 'slicemamba plan' and pass its plans with -p, e.g. -p nnUNetSliceMambaPlans"
+        )
+    return get_network_from_plans(
+        network_class,
+        {**configuration_manager.network_arch_init_kwargs, **changed},
+        configuration_manager.network_arch_init_kwargs_req_import,
+        num_input_channels,
+        num_output_channels,
+        allow_init=True,
+        deep_supervision=enable_deep_supervision,
+    )

@@ -1,0 +1,65 @@
+"""SliceMambaTrainer: trains the network with the slicing that was chosen for the fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
+from nnunetv2_slicemamba.search.find import slicing_file_for_training
+from nnunetv2_slicemamba.search.slicing_file import read_slicing_file
+from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
+
+
+class SliceMambaTrainer(SliceMambaBaseTrainer):
+    """Trains SliceMambaUNet from scratch with the fold's best_slicing.json.
+
+    The file is read when training starts from epoch 0, after -pretrained_weights, which bring a slicing of their
+    own. Continued training, validation and prediction use the checkpoint's slicing and need no file; continuing
+    beside a file with another slicing is refused.
+    """
+
+    @property
+    def sliced_network(self) -> SliceMambaUNet:
+        network = self.bare_network
+        assert isinstance(network, SliceMambaUNet)
+        return network
+
+    def find_slicing(self) -> Path:
+        """The fold's slicing file; FileNotFoundError naming the ways to get one if there is none."""
+        return slicing_file_for_training(
+            Path(self.output_folder_base).parent,
+            self.plans_manager.plans_name,
+            self.configuration_name,
+            self.fold,
+        )
+
+    def on_train_start(self) -> None:
+        if self.current_epoch == 0:
+            self._use_slicing_file()
+        else:
+            self._check_slicing_file()
+        super().on_train_start()
+
+    def _use_slicing_file(self) -> None:
+        file = self.find_slicing()
+        chosen = read_slicing_file(file)
+        if not self.was_initialized:
+            self.initialize()
+        chosen.check_fits(self.sliced_network.n_blocks, self.sliced_network.n_dims)
+        self.sliced_network.set_slicing(chosen.slicing)
+        self.print_to_log_file(f"Slicing from {file} ({chosen.choice.how_chosen}): {self.sliced_network.get_slicing()}")
+
+    def _check_slicing_file(self) -> None:
+        try:
+            file = self.find_slicing()
+        except FileNotFoundError:
+            return
+        wanted = read_slicing_file(file).slicing
+        if wanted != self.sliced_network.get_slicing():
+            raise ValueError(
+                f"the checkpoint in {self.output_folder} was trained with another slicing than {file} holds: "
+                f"continue with the file it was started with (SLICEMAMBA_SLICING=FILE), or train anew without --c"
+            )
+
+    def describe_path(self) -> str:
+        return f"slicing {self.sliced_network.get_slicing()}"

@@ -1,0 +1,132 @@
+"""SliceMambaSupernetTrainer: trains one randomly drawn path of the supernet per iteration."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from nnunetv2.paths import nnUNet_results
+from torch import nn
+
+from nnunetv2_slicemamba.nets.supernet import Architecture, SliceMambaSupernet
+from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, build_from_plans
+
+SUPERNET_CLASS = "nnunetv2_slicemamba.nets.supernet.SliceMambaSupernet"
+
+
+def path_generator(seed: int, iteration: int) -> torch.Generator:
+    """The generator of one iteration's path: a function of (seed, iteration) alone.
+
+    Every rank and every continued training therefore follow the same sequence of paths.
+    """
+    state = np.random.SeedSequence([seed, iteration]).generate_state(1, dtype=np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
+    """Trains the supernet that `slicemamba search` evaluates.
+
+    Every iteration draws an architecture uniformly and updates that path. Validation uses one path throughout, so
+    that its curve compares epochs and not paths; that path is stored in the network's `architecture` buffer.
+    """
+
+    path_seed: ClassVar[int] = 12345
+    # the draw of the path that validation uses; no training iteration is negative
+    validation_draw: ClassVar[int] = 2**40
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        if self.is_cascaded and nnUNet_results.is_set():
+            # the previous stage's predictions come from the final trainer, not from a supernet
+            own, final = type(self).__name__, final_trainer_name(type(self).__name__)
+            predictions = vars(self)["folder_with_segs_from_previous_stage"]
+            self.folder_with_segs_from_previous_stage = predictions.replace(f"{own}__", f"{final}__")
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        return build_from_plans(
+            SUPERNET_CLASS,
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+        )
+
+    def _do_i_compile(self) -> bool:
+        # the path changes in every iteration: each would be compiled anew
+        return False
+
+    @property
+    def supernet(self) -> SliceMambaSupernet:
+        network = self.bare_network
+        assert isinstance(network, SliceMambaSupernet)
+        return network
+
+    def on_train_start(self) -> None:
+        if not self.was_initialized:
+            self.initialize()
+        if self.current_epoch == 0:
+            generator = path_generator(self.path_seed, self.validation_draw)
+            self.supernet.set_architecture(self.supernet.sample_architecture(generator))
+        super().on_train_start()
+
+    def train_step(self, batch: dict) -> dict:
+        self.draw_path(self.iteration)
+        return super().train_step(batch)
+
+    def draw_path(self, iteration: int) -> Architecture:
+        """Selects and returns the path of a global iteration."""
+        return self.supernet.sample_architecture(path_generator(self.path_seed, iteration))
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.supernet.restore_architecture()
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        self.supernet.restore_architecture()
+        super().perform_actual_validation(save_probabilities)
+
+    def describe_path(self) -> str:
+        return f"architecture {self.supernet.get_architecture()}"
+
+
+class SliceMambaSharedSupernetTrainer(SliceMambaSupernetTrainer):
+    """The supernet with one set of weights per block position, used by all candidate slicings."""
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: Any,
+        configuration_manager: Any,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        return build_from_plans(
+            SUPERNET_CLASS,
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
+            share_weights=True,
+        )
+
+
+def final_trainer_name(supernet_trainer: str) -> str:
+    """Name of the final trainer that goes with a supernet trainer: SliceMambaTrainer with the same suffix."""
+    return supernet_trainer.replace("SharedSupernet", "").replace("Supernet", "")

@@ -1,0 +1,34 @@
+"""Trainer variants with other lengths and without deep supervision, named as nnU-Net names its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
+from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer
+from nnunetv2_slicemamba.trainers.supernet import SliceMambaSharedSupernetTrainer, SliceMambaSupernetTrainer
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "NoDeepSupervision": {"deep_supervision": False},
+    **{f"_{n}epochs": {"epochs": n} for n in (5, 10, 20, 50, 100, 250, 500)},
+    # one short epoch, for tests of a pipeline
+    "_1epoch": {"epochs": 1, "iterations_per_epoch": 4, "validation_iterations": 1},
+    # minutes on a CPU, for `slicemamba demo`
+    "_demo": {"epochs": 6, "iterations_per_epoch": 50, "validation_iterations": 4},
+}
+
+
+def variant(trainer: type[SliceMambaBaseTrainer], suffix: str) -> type[SliceMambaBaseTrainer]:
+    """The trainer class with the suffix's settings, importable from this module under its name."""
+    changed = ", ".join(f"{key} = {value}" for key, value in SETTINGS[suffix].items())
+    attributes = {**SETTINGS[suffix], "__module__": __name__, "__doc__": f"{trainer.__name__} with {changed}."}
+    return type(f"{trainer.__name__}{suffix}", (trainer,), attributes)
+
+
+TRAINERS: dict[str, type[SliceMambaBaseTrainer]] = {
+    cls.__name__: cls
+    for base in (SliceMambaTrainer, SliceMambaSupernetTrainer, SliceMambaSharedSupernetTrainer)
+    for cls in (base, *(variant(base, suffix) for suffix in SETTINGS))
+}
+# nnU-Net finds trainers as attributes of modules
+globals().update(TRAINERS)
