@@ -12,11 +12,11 @@ import torch
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_slicemamba.names import DEFAULT_PLANS
 from nnunetv2_slicemamba.nets.base import default_candidates
 
+
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-DEFAULT_PLANS = "nnUNetSliceMambaPlans"
-DEFAULT_SUPERNET_TRAINER = "SliceMambaSupernetTrainer"
 
 
 class InputError(ValueError):

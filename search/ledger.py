@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from .fingerprint import Fingerprint
 from .records import Record, plain
-from .storage import LedgerError, closing_on_error, location_of, open_storage, quiet_optuna, reason_of
+from .storage import LedgerError, closing_on_error, is_url, location_of, open_storage, quiet_optuna, reason_of
 from .trials import records_of, trial_of
 
 if TYPE_CHECKING:  # Optuna takes as long to import as the rest of the search, and a training needs none of it
@@ -37,9 +37,9 @@ class Ledger:
     fingerprint: of the search. location: where the evaluations are, for people to read.
     """
 
-    def __init__(self, study: optuna.Study, storage: RDBStorage, fingerprint: Fingerprint) -> None:
+    def __init__(self, study: optuna.Study, storage: RDBStorage, location: str, fingerprint: Fingerprint) -> None:
         self.fingerprint = fingerprint
-        self.location = location_of(storage.url)
+        self.location = location
         self.study_name = study.study_name
         self._study = study
         self._storage = storage
@@ -122,7 +122,7 @@ def open_ledger(
             with contextlib.suppress(KeyError):  # there is nothing to discard
                 optuna.delete_study(study_name=name, storage=database)
         study = optuna.create_study(storage=database, study_name=name, direction="maximize", load_if_exists=True)
-        ledger = Ledger(study, database, fingerprint)
+        ledger = Ledger(study, database, location_of(storage), fingerprint)
         stored = study.user_attrs.get(_FINGERPRINT_KEY)
         is_maximized = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
         # A process killed right after it made the study left neither fingerprint nor trials: it is ours to continue.
@@ -141,10 +141,10 @@ def read_ledger(storage: str | Path, study_name: str | None = None) -> tuple[dic
     """
     import optuna
 
-    if "://" not in str(storage) and not Path(storage).is_file():
+    if not is_url(storage) and not Path(storage).is_file():
         raise LedgerError(f"there is no search in {storage}: no such file. Run `slicemamba search` for this fold first")
     database = open_storage(storage)
-    where = location_of(database.url)
+    where = location_of(storage)
     with closing_on_error(database), quiet_optuna():
         names = [study_name] if study_name else optuna.get_all_study_names(storage=database)
         if not names:

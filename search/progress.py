@@ -24,6 +24,7 @@ class SearchProgress:
         self._settings = settings
         self._console = console
         self._lines = enabled and not console.is_terminal
+        self._is_bar = enabled and console.is_terminal
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -32,7 +33,7 @@ class SearchProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not enabled or self._lines,
+            disable=not self._is_bar,
         )
         self._task = self._bar.add_task("", total=settings.evaluations, completed=n_stored, best="-", mean="-")
         self._best = math.nan
@@ -40,11 +41,13 @@ class SearchProgress:
         self._in_generation: list[Record] = []
 
     def __enter__(self) -> SearchProgress:
-        self._bar.start()
+        if self._is_bar:  # older versions of rich end a disabled bar with an empty line
+            self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._bar.stop()
+        if self._is_bar:
+            self._bar.stop()
 
     def generation_begins(self, generation: int, before: Sequence[Record]) -> None:
         """generation: 0 is the random one. before: the records of the earlier generations."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,13 +26,19 @@ def open_storage(storage: str | Path) -> RDBStorage:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
-    url = str(storage)
     try:
-        if "://" not in url:
-            Path(url).parent.mkdir(parents=True, exist_ok=True)
-            url = _sqlite_url(Path(url))
-        is_sqlite = make_url(url).get_backend_name() == "sqlite"
-        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_SECONDS}} if is_sqlite else None)
+        if is_url(storage):
+            is_sqlite = make_url(str(storage)).get_backend_name() == "sqlite"
+            arguments = {"connect_args": {"timeout": LOCK_SECONDS}} if is_sqlite else None
+            return RDBStorage(str(storage), arguments)
+        file = Path(storage).absolute()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # A URL cannot name every file (SQLAlchemy and Optuna read #, ?, % and {} in it), so we connect ourselves; of
+        # the URL only its kind counts.
+        return RDBStorage(
+            "sqlite:///study.db",
+            {"creator": lambda: sqlite3.connect(file, timeout=LOCK_SECONDS, check_same_thread=False)},
+        )
     except (OSError, ImportError, OptunaError, SQLAlchemyError, RuntimeError) as error:
         raise LedgerError(
             f"cannot open {storage} as a study ({reason_of(error)}). Is the folder writable, and the file an Optuna "
@@ -39,21 +46,18 @@ def open_storage(storage: str | Path) -> RDBStorage:
         ) from error
 
 
-def _sqlite_url(path: Path) -> str:
-    from sqlalchemy.engine import URL
-
-    url = URL.create("sqlite", database=str(path.absolute())).render_as_string(hide_password=False)
-    return url.replace("{", "{{").replace("}", "}}")  # RDBStorage formats its URL
-
-
-def location_of(url: str) -> str:
-    """Where a storage is, for people to read: a SQLite storage's file, or the URL without its password."""
+def location_of(storage: str | Path) -> str:
+    """Where a storage is, for people to read: a file's path, or the URL without its password."""
     from sqlalchemy.engine import make_url
 
-    parsed = make_url(url)
-    if parsed.get_backend_name() == "sqlite" and parsed.database:
-        return parsed.database
-    return parsed.render_as_string(hide_password=True)
+    if is_url(storage):
+        return make_url(str(storage)).render_as_string(hide_password=True)
+    return str(Path(storage).absolute())
+
+
+def is_url(storage: str | Path) -> bool:
+    """Whether a storage is a URL and not a SQLite file."""
+    return isinstance(storage, str) and "://" in storage
 
 
 @contextlib.contextmanager

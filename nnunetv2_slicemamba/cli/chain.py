@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.cli.options import Configuration, Dataset, Device
+from nnunetv2_slicemamba.names import DEFAULT_TRAINER
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -23,7 +24,7 @@ def run(
     plans: Annotated[str | None, typer.Option("-p", help="Plans' name; default: those of --size.")] = None,
     gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
     trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
-        "SliceMambaTrainer"
+        DEFAULT_TRAINER
     ),
     supernet_trainer: Annotated[
         str | None, typer.Option("--supernet-trainer", help="Default: the one with the final trainer's length.")

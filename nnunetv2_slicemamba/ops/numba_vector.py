@@ -111,16 +111,15 @@ def _softplus_ir(builder: Any, z: Any) -> tuple[Any, Any]:
     return value, _select(builder, z, "<", zero, _mul(builder, w, upper), upper)
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """Where the index-th vector of a contiguous one-dimensional float32 array lies."""
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, start: Any) -> Any:
+    """Where the vector that starts with a number of a contiguous one-dimensional float32 array lies."""
     data = context.make_array(array_type)(context, builder, array).data
-    start = builder.mul(index, ir.Constant(index.type, WIDTH))
     return builder.bitcast(builder.gep(data, [start]), _VECTOR_IR.as_pointer())
 
 
 @intrinsic
-def load(typingctx: Any, array: Any, index: Any) -> Any:
-    """The index-th vector of a contiguous one-dimensional float32 array; no bounds are checked."""
+def load(typingctx: Any, array: Any, start: Any) -> Any:
+    """The vector at start in a contiguous one-dimensional float32 array; no bounds are checked."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(_pointer(context, builder, signature.args[0], *args), align=4)
@@ -129,12 +128,12 @@ def load(typingctx: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
-def store(typingctx: Any, array: Any, index: Any, value: Any) -> Any:
-    """Writes the index-th vector of a contiguous one-dimensional float32 array; no bounds are checked."""
+def store(typingctx: Any, array: Any, start: Any, value: Any) -> Any:
+    """Writes the vector at start in a contiguous one-dimensional float32 array; no bounds are checked."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array, index, value = args
-        builder.store(value, _pointer(context, builder, signature.args[0], array, index), align=4)
+        array, start, value = args
+        builder.store(value, _pointer(context, builder, signature.args[0], array, start), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate

@@ -85,7 +85,8 @@ def run(scan, inputs: dict[str, Any], sizes, thickness, dy: Tensor) -> dict[str,
     leaves = {name: None if t is None else t.detach().requires_grad_() for name, t in inputs.items()}
     out = call(scan, leaves, sizes, thickness)
     out.backward(dy.to(out.dtype))
-    results = {name: t.grad for name, t in leaves.items() if t is not None}
+    given = {name: t for name, t in leaves.items() if t is not None}
+    results = {name: torch.zeros_like(t) if t.grad is None else t.grad for name, t in given.items()}
     return {"out": out.detach(), **results}
 
 

@@ -63,7 +63,7 @@ def test_every_evaluation_best_and_mean_are_drawn(tmp_path, drawn):
     assert [t.get_text() for t in below.get_yticklabels()] == [n.replace("x", chr(215)) for n in NAMES]
     assert below.get_xlabel() == "block, in network order"
     assert colorbar.get_ylabel() == "share"
-    assert figure.get_suptitle() == "Dataset999, 2d, fold 0"
+    assert [text.get_text() for text in figure.texts] == ["Dataset999, 2d, fold 0"]
 
 
 def test_nothing_is_cut_off(tmp_path, drawn):

@@ -5,8 +5,9 @@
 //   STATES       states per channel, padded to 4, 8, 16 or 32 (padding has A = B = C = 0)
 //   STAGE        tokens per stage, 16 or 32; a stage lives in shared memory
 //   WIDE_ROWS    1: rows of x, dt, y and dy can be read 16 bytes at a time and E is a multiple of 8
-//   WIDE_STATES  1: rows of B and C can be read two elements at a time and N is even
+//   WIDE_STATES  1: rows of B and C can be read two elements at a time and N is STATES
 //   FORWARD_BLOCKS, BACKWARD_BLOCKS   resident blocks per multiprocessor that the registers must allow
+//   SHARED_FORWARD, SHARED_BACKWARD   bytes of dynamic shared memory, checked against the structures
 //
 // Work layout: a block of 4 warps owns 64 channels of one (batch, direction, chunk) and walks its tokens. A lane owns
 // 2 channels x STATES/4 states: `group` = lane / 4 picks the channels of the warp's 16, `part` = lane % 4 the states.
@@ -19,6 +20,7 @@ constexpr int WARPS = 4;
 constexpr int THREADS = 32 * WARPS;
 constexpr int LANE_CHANNELS = 2;
 constexpr int LANE_STATES = STATES / 4;
+constexpr int LANE_VALUES = LANE_CHANNELS * LANE_STATES;
 constexpr int WARP_CHANNELS = 8 * LANE_CHANNELS;
 constexpr int BLOCK_CHANNELS = WARPS * WARP_CHANNELS;
 constexpr int PIECE = 8;  // channels that one thread moves between global and shared memory
@@ -45,9 +47,8 @@ struct ScanArgs {
     float *state_parts;     // (channel blocks, batch, L, K, 2 STATES) partial sums of dB and dC
     float *A_parts, *bias_parts, *D_parts;  // (batch, chunks, K, padded E, STATES), (.., K, padded E), (.., padded E)
     float *dA, *dbias, *dD;
-    long long dt_batch, dt_token, dt_direction;
-    long long B_batch, B_token, B_direction;
-    long long C_batch, C_token, C_direction;
+    long long dt_batch, B_batch, C_batch;
+    int dt_token, dt_direction, B_token, B_direction, C_token, C_direction;
     int batch, L, E, K, N;
     int channel_blocks, stages, chunks, chunk_stages;
     int param_blocks, state_blocks;  // leading thread blocks of the finishing kernel
@@ -59,6 +60,7 @@ struct ScanArgs {
 typedef float Element;
 typedef uint2 Pair;
 typedef float SavedState;
+constexpr u32 MINUS_INFINITY = 0xff800000u;
 __device__ __forceinline__ float2 to_floats(uint2 v) { return make_float2(__uint_as_float(v.x), __uint_as_float(v.y)); }
 __device__ __forceinline__ uint2 from_floats(float a, float b) {
     return make_uint2(__float_as_uint(a), __float_as_uint(b));
@@ -68,6 +70,7 @@ typedef u16 Element;
 typedef u32 Pair;
 typedef u16 SavedState;  // bfloat16: half the memory, and its range is float32's
 #if ELEMENT == 1
+constexpr u32 MINUS_INFINITY = 0xfc00fc00u;  // two of them
 __device__ __forceinline__ float2 to_floats(u32 v) {
     float2 r;
     asm("{.reg .f16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b;}" : "=f"(r.x), "=f"(r.y) : "r"(v));
@@ -81,6 +84,7 @@ __device__ __forceinline__ u32 from_floats(float a, float b) {
     return r;
 }
 #else
+constexpr u32 MINUS_INFINITY = 0xff80ff80u;
 __device__ __forceinline__ float2 to_floats(u32 v) {
     return make_float2(__uint_as_float(v << 16), __uint_as_float(v & 0xffff0000u));
 }
@@ -99,16 +103,27 @@ union Piece {
     uint4 words[PIECE * sizeof(Element) / 16];
 };
 
+// The piece at `at`, of which `valid` channels exist.
 __device__ __forceinline__ Piece load_piece(const Element* at, int valid) {
     Piece p;
-#if WIDE_ROWS
 #pragma unroll
-    for (int i = 0; i < int(sizeof(Piece) / 16); i++)
-        p.words[i] = valid > 0 ? __ldg(reinterpret_cast<const uint4*>(at) + i) : make_uint4(0, 0, 0, 0);
-#else
+    for (int i = 0; i < (WIDE_ROWS ? int(sizeof(Piece) / 16) : 0); i++)
+        p.words[i] = __ldg(reinterpret_cast<const uint4*>(at) + i);
 #pragma unroll
-    for (int i = 0; i < PIECE; i++) p.values[i] = i < valid ? __ldg(at + i) : Element(0);
-#endif
+    for (int i = 0; i < (WIDE_ROWS ? 0 : PIECE); i++) p.values[i] = i < valid ? __ldg(at + i) : Element(0);
+    return p;
+}
+
+// The piece of row `row`; without branches: where there is no such row (-1) or channel, row 0 is read from a base that
+// exists (see Place) and replaced by `filler`.
+__device__ __forceinline__ Piece load_row(const Element* base, int stride, int row, int valid, u32 filler) {
+    Piece p = load_piece(base + (long long)max(row, 0) * stride, valid);
+    const bool live = row >= 0 && valid > 0;
+#pragma unroll
+    for (int i = 0; i < int(sizeof(Piece) / 16); i++) {
+        uint4& w = p.words[i];
+        w.x = live ? w.x : filler, w.y = live ? w.y : filler, w.z = live ? w.z : filler, w.w = live ? w.w : filler;
+    }
     return p;
 }
 
@@ -193,11 +208,12 @@ __device__ __forceinline__ float log2_fast(float x) {
 
 // log(1 + exp(v)); a series where 1 + exp(v) would lose digits, the identity where exp(v) would overflow.
 __device__ __forceinline__ float softplus(float v) {
-    float u = exp2_fast(fminf(v, 30.f) * LOG2E);
-    float small = u * (1.f - u * (0.5f - u * 0.33333333f));
-    float large = log2_fast(1.f + u) * LN2;
-    float soft = u < 0.02f ? small : large;
-    return v > 20.f ? v : soft;
+    float bounded;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(bounded) : "f"(v), "f"(30.f));
+    const float u = exp2_fast(bounded * LOG2E);
+    const float small = u * (1.f - u * (0.5f - u * 0.33333333f));
+    const float large = log2_fast(1.f + u) * LN2;
+    return fmaxf(u < 0.02f ? small : large, v);
 }
 
 // d softplus / dv = 1 - exp(-softplus(v)), from delta = softplus(v).
@@ -221,7 +237,7 @@ struct Place {
     int lane, warp, group, part;  // see the head of this file
     int block, chunk, k, b;       // channel block, chunk, direction, batch element
     int piece, row;               // the thread's piece and first row when it moves rows
-    int piece_channel, piece_valid;
+    int piece_channel, piece_valid;  // first channel of the piece, 0 if it does not exist; how many channels exist
     int channel, valid;           // first of the lane's two channels and how many of them exist
 
     __device__ __forceinline__ Place(const ScanArgs& p, int chunks) {
@@ -234,6 +250,7 @@ struct Place {
         piece = t % ROW_THREADS, row = t / ROW_THREADS;
         piece_channel = block * BLOCK_CHANNELS + PIECE * piece;
         piece_valid = p.E - piece_channel;
+        piece_channel = piece_valid > 0 ? piece_channel : 0;
         channel = block * BLOCK_CHANNELS + warp * WARP_CHANNELS + group * LANE_CHANNELS;
         valid = p.E - channel;
     }
@@ -242,7 +259,7 @@ struct Place {
     // Lanes are consecutive, so that a warp's accesses are.
     __device__ __forceinline__ long long state_offset(const ScanArgs& p, long long index) const {
         long long unit = (index * p.channel_blocks + block) * WARPS + warp;
-        return (unit * 32 + lane) * (LANE_CHANNELS * LANE_STATES);
+        return (unit * 32 + lane) * LANE_VALUES;
     }
 };
 
@@ -260,60 +277,85 @@ __device__ __forceinline__ void load_rates(LaneStates& a, const ScanArgs& p, con
         }
 }
 
-__device__ __forceinline__ void load_states(LaneStates& h, const float* at) {
-    float* flat = &h[0][0];
+// WORDS consecutive 4-byte words of global memory, aligned to their size or to 16 bytes.
+template <int WORDS> __device__ __forceinline__ void load_words(u32 (&w)[WORDS], const void* at) {
+    if constexpr (WORDS % 4 == 0) {
 #pragma unroll
-    for (int i = 0; i < LANE_CHANNELS * LANE_STATES; i += 2) {
-        float2 v = *reinterpret_cast<const float2*>(at + i);
-        flat[i] = v.x, flat[i + 1] = v.y;
+        for (int i = 0; i < WORDS / 4; i++) {
+            const uint4 v = static_cast<const uint4*>(at)[i];
+            w[4 * i] = v.x, w[4 * i + 1] = v.y, w[4 * i + 2] = v.z, w[4 * i + 3] = v.w;
+        }
+    } else if constexpr (WORDS == 2) {
+        const uint2 v = *static_cast<const uint2*>(at);
+        w[0] = v.x, w[1] = v.y;
+    } else {
+        w[0] = *static_cast<const u32*>(at);
     }
 }
 
-__device__ __forceinline__ void store_states(float* at, const LaneStates& h) {
-    const float* flat = &h[0][0];
+template <int WORDS> __device__ __forceinline__ void store_words(void* at, const u32 (&w)[WORDS]) {
+    if constexpr (WORDS % 4 == 0) {
 #pragma unroll
-    for (int i = 0; i < LANE_CHANNELS * LANE_STATES; i += 2)
-        *reinterpret_cast<float2*>(at + i) = make_float2(flat[i], flat[i + 1]);
+        for (int i = 0; i < WORDS / 4; i++)
+            static_cast<uint4*>(at)[i] = make_uint4(w[4 * i], w[4 * i + 1], w[4 * i + 2], w[4 * i + 3]);
+    } else if constexpr (WORDS == 2) {
+        *static_cast<uint2*>(at) = make_uint2(w[0], w[1]);
+    } else {
+        *static_cast<u32*>(at) = w[0];
+    }
+}
+
+__device__ __forceinline__ void load_states(LaneStates& h, const float* at) {
+    u32 words[LANE_VALUES];
+    load_words(words, at);
+#pragma unroll
+    for (int i = 0; i < LANE_VALUES; i++) h[i / LANE_STATES][i % LANE_STATES] = __uint_as_float(words[i]);
+}
+
+__device__ __forceinline__ void store_states(float* at, const LaneStates& h) {
+    u32 words[LANE_VALUES];
+#pragma unroll
+    for (int i = 0; i < LANE_VALUES; i++) words[i] = __float_as_uint(h[i / LANE_STATES][i % LANE_STATES]);
+    store_words(at, words);
 }
 
 // The same in bfloat16.
 __device__ __forceinline__ void load_states(LaneStates& h, const u16* at) {
-    float* flat = &h[0][0];
+    u32 words[LANE_VALUES / 2];
+    load_words(words, at);
 #pragma unroll
-    for (int i = 0; i < LANE_CHANNELS * LANE_STATES; i += 2) {
-        u32 v = *reinterpret_cast<const u32*>(at + i);
-        flat[i] = __uint_as_float(v << 16), flat[i + 1] = __uint_as_float(v & 0xffff0000u);
-    }
+    for (int i = 0; i < LANE_VALUES; i++)
+        h[i / LANE_STATES][i % LANE_STATES] = __uint_as_float(i % 2 ? words[i / 2] & 0xffff0000u : words[i / 2] << 16);
 }
 
 __device__ __forceinline__ void store_states(u16* at, const LaneStates& h) {
-    const float* flat = &h[0][0];
+    u32 words[LANE_VALUES / 2];
 #pragma unroll
-    for (int i = 0; i < LANE_CHANNELS * LANE_STATES; i += 2) {
-        u32 v;
-        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(v) : "f"(flat[i + 1]), "f"(flat[i]));
-        *reinterpret_cast<u32*>(at + i) = v;
+    for (int i = 0; i < LANE_VALUES / 2; i++) {
+        const float low = h[2 * i / LANE_STATES][2 * i % LANE_STATES];
+        const float high = h[(2 * i + 1) / LANE_STATES][(2 * i + 1) % LANE_STATES];
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(words[i]) : "f"(high), "f"(low));
     }
+    store_words(at, words);
 }
 
-// Reads rows of B and C (MATRICES 2) or of one of them: a thread always reads the same two states of one matrix.
+// Reads rows of B and C (MATRICES 2) or of one of them: a thread always reads the same two states of one matrix. Past
+// the end of the sequence row 0 is read: delta and dy are 0 there, so B and C do not matter.
 template <int MATRICES> struct StateRows {
     static constexpr int PAIRS = MATRICES * STATES / 2;  // pairs per token
     static constexpr int STEP = THREADS / PAIRS;         // tokens per pass
     static constexpr int LOADS = (STAGE + STEP - 1) / STEP;
     const Element* base;
-    long long stride;
-    int token, column, valid;
+    int stride, token, matrix, state, valid;
     Pair pairs[LOADS];
 
     __device__ __forceinline__ StateRows(const ScanArgs& p, const Place& at, bool only_C) {
-        const int pair = threadIdx.x % PAIRS, matrix = pair / (STATES / 2), state = 2 * (pair % (STATES / 2));
-        const bool from_C = only_C || matrix == 1;
-        token = threadIdx.x / PAIRS;
-        column = matrix * STATES + state;
+        const int pair = threadIdx.x % PAIRS;
+        token = threadIdx.x / PAIRS, matrix = pair / (STATES / 2), state = 2 * (pair % (STATES / 2));
         valid = p.N - state;
-        const Element* origin = static_cast<const Element*>(from_C ? p.C : p.B);
-        base = origin + at.b * (from_C ? p.C_batch : p.B_batch) + at.k * (from_C ? p.C_direction : p.B_direction) + state;
+        const bool from_C = only_C || matrix == 1;
+        const Element* const origin = static_cast<const Element*>(from_C ? p.C : p.B) + (valid > 0 ? state : 0);
+        base = origin + at.b * (from_C ? p.C_batch : p.B_batch) + (long long)at.k * (from_C ? p.C_direction : p.B_direction);
         stride = from_C ? p.C_token : p.B_token;
     }
 
@@ -322,25 +364,24 @@ template <int MATRICES> struct StateRows {
 #pragma unroll
         for (int i = 0; i < LOADS; i++) {
             const int row = __shfl_sync(~0u, position, (token + i * STEP) & 31);
-            union { Pair pair; Element values[2]; } u;
-            u.values[0] = u.values[1] = Element(0);
-            const Element* at = base + row * stride;
+            const Element* const at = base + (long long)max(row, 0) * stride;
 #if WIDE_STATES
-            if (row >= 0 && valid > 0) u.pair = __ldg(reinterpret_cast<const Pair*>(at));
+            pairs[i] = __ldg(reinterpret_cast<const Pair*>(at));
 #else
-            if (row >= 0 && valid > 0) u.values[0] = __ldg(at);
-            if (row >= 0 && valid > 1) u.values[1] = __ldg(at + 1);
-#endif
+            union { Pair pair; Element values[2]; } u;
+            u.values[0] = valid > 0 ? __ldg(at) : Element(0);
+            u.values[1] = valid > 1 ? __ldg(at + 1) : Element(0);
             pairs[i] = u.pair;
+#endif
         }
     }
 
-    __device__ __forceinline__ void put(float (*states)[2 * STATES]) const {
+    // Calls write(token, matrix, state, values of two states).
+    template <typename Write> __device__ __forceinline__ void put(Write write) const {
 #pragma unroll
         for (int i = 0; i < LOADS; i++) {
             const int t = token + i * STEP;
-            float2 v = to_floats(pairs[i]);
-            if (STAGE % STEP == 0 || t < STAGE) *reinterpret_cast<float2*>(&states[t][column]) = v;
+            if (STAGE % STEP == 0 || t < STAGE) write(t, matrix, state, to_floats(this->pairs[i]));
         }
     }
 };
@@ -365,7 +406,7 @@ __device__ __forceinline__ void carry_chunks(const ScanArgs& p, bool reverse) {
     const int element = i % per_chunk;
     const long long direction = i / per_chunk;  // batch * K + k
     if (direction >= (long long)p.batch * p.K) return;
-    const int lane = element / (LANE_CHANNELS * LANE_STATES) % 32, warp = element / (32 * LANE_CHANNELS * LANE_STATES);
+    const int lane = element / LANE_VALUES % 32, warp = element / (32 * LANE_VALUES);
     const int c = element / LANE_STATES % LANE_CHANNELS, state = (lane & 3) * LANE_STATES + element % LANE_STATES;
     const int channel = warp * WARP_CHANNELS + (lane >> 2) * LANE_CHANNELS + c;
     const bool exists = channel < p.E && state < p.N;

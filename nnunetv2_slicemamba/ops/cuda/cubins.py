@@ -21,6 +21,7 @@ HEADERS = ("common.cuh", "walk.cuh")
 ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # the kernels' ELEMENT
 BLOCK_CHANNELS = 64  # channels of a thread block
 THREADS = 128  # of a block that scans
+PIECE = 8  # channels of a row that one thread moves at once
 MAX_STATES = 32
 # Shared memory per multiprocessor from which three blocks of 32-token stages fit; compute capabilities 8.6, 8.9 and
 # 12.0 have 100 KB.
@@ -51,6 +52,7 @@ class Variant:
             "WIDE_STATES": int(self.wide_states),
             "FORWARD_BLOCKS": 3 if many_registers else 4,
             "BACKWARD_BLOCKS": 2 if self.states == MAX_STATES else 3,
+            **{f"SHARED_{part.upper()}": size for part, size in self.shared_bytes().items()},
         }
         return (
             f"--gpu-architecture=sm_{architecture}",
@@ -59,14 +61,15 @@ class Variant:
         )
 
     def shared_bytes(self) -> dict[str, int]:
-        """Dynamic shared memory of the scanning kernels: ForwardStage twice, BackwardStage."""
-        rows = self.stage * 4
-        pairs, states = self.stage * BLOCK_CHANNELS * 8, self.stage * 2 * self.states * 4
-        sub = 4 if self.states <= 16 else 2
+        """Dynamic shared memory of the scanning kernels: two of walk.cuh's ForwardStage, one BackwardStage."""
+        rows, pairs = self.stage * 4, self.stage * BLOCK_CHANNELS * 8
+        states = self.stage * 2 * self.states * 4
+        copies, sub = (1 if self.states == 4 else 2), (4 if self.states <= 16 else 2)
         checkpoints = self.stage // sub * BLOCK_CHANNELS * self.states * 4
+        totals = (2 * THREADS * PIECE + BLOCK_CHANNELS) * 4
         return {
             "forward": 2 * (pairs + states + rows),
-            "backward": pairs + pairs // 2 + states + checkpoints + rows,
+            "backward": pairs + pairs // 2 + copies * states + checkpoints + totals + rows,
         }
 
 

@@ -9,11 +9,10 @@ from functools import cached_property, lru_cache
 import torch
 
 from nnunetv2_slicemamba.ops.cuda import cubins, driver
-from nnunetv2_slicemamba.ops.cuda.cubins import BLOCK_CHANNELS, THREADS, Variant
+from nnunetv2_slicemamba.ops.cuda.cubins import BLOCK_CHANNELS, PIECE, THREADS, Variant
 
 FINISH_THREADS = 256  # of a block that sums partial results
 COMBINE_ROWS = 4  # rows that one of its threads sums over the directions
-PIECE = 8  # channels of a row that one thread moves at once
 # Blocks per multiprocessor from which whole sequences fill the GPU, and up to which chunks are cut otherwise. Chunks
 # cost a second pass over the exponentials, so two of them gain nothing.
 ENOUGH_BLOCKS = 2.6

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.ops.cuda import plan as planning
+from nnunetv2_slicemamba.ops.cuda.cubins import PIECE, padded_states
 from nnunetv2_slicemamba.ops.cuda.driver import pack_arguments
 from nnunetv2_slicemamba.ops.cuda.plan import Plan
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
-# ScanArgs in common.cuh: 24 pointers, 9 strides, 11 counts, padding to 8 bytes
-_ARGUMENTS = struct.Struct("24P9q11i4x")
+# ScanArgs in common.cuh: 24 pointers, 3 long strides, 6 strides, 11 counts, padding to 8 bytes
+_ARGUMENTS = struct.Struct("24P3q6i11i4x")
 FLOAT16_MAX = 65504.0
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
@@ -66,11 +67,11 @@ def _plan(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, D: Tensor, dy:
     K, _, N = A.shape
     piece = 16 // x.element_size()
     wide_rows = (
-        channels % planning.PIECE == 0
+        channels % PIECE == 0
         and D.data_ptr() % 16 == 0
         and all(_aligned(tensor, piece) for tensor in (x, dt, dy) if tensor is not None)
     )
-    wide_states = N % 2 == 0 and _aligned(B, 2) and _aligned(C, 2)
+    wide_states = N == padded_states(N) and _aligned(B, 2) and _aligned(C, 2)
     return planning.make_plan(x.device.index, x.dtype, batch, length, channels, K, N, wide_rows, wide_states)
 
 
@@ -93,9 +94,10 @@ def _pack(plan: Plan, pointers: tuple[int, ...], dt: Tensor, B: Tensor, C: Tenso
     return pack_arguments(
         _ARGUMENTS.pack(
             *pointers,
-            *dt.stride()[:3],
-            *B.stride()[:3],
-            *C.stride()[:3],
+            *(dt.stride(0), B.stride(0), C.stride(0)),
+            *dt.stride()[1:3],
+            *B.stride()[1:3],
+            *C.stride()[1:3],
             *(plan.batch, plan.L, plan.E, plan.K, plan.N),
             *(plan.channel_blocks, plan.stages, plan.chunks, plan.chunk_stages),
             *(plan.param_blocks, plan.state_blocks),

@@ -11,94 +11,157 @@
 
 constexpr int SUB = STATES <= 16 ? 4 : 2;
 constexpr int SUBS = STAGE / SUB;
-constexpr int LANE_FLOATS = LANE_CHANNELS * LANE_STATES;
+// Half of the lanes (group & 4) keep the two halves of their states in swapped order, so that the first step of the
+// sum over channels always sends the second half and keeps the first, without selecting. B and C have a copy in that
+// order. With one state per lane there is nothing to swap.
+constexpr bool SWAPS = LANE_STATES > 1;
+constexpr int HALF = SWAPS ? LANE_STATES / 2 : 1;
+constexpr int COPIES = SWAPS ? 2 : 1;
+constexpr int OWN = HALF > 1 ? HALF / 2 : 1;  // sums that a lane ends with
 
 struct __align__(16) BackwardStage {
-    float4 channels[STAGE][BLOCK_CHANNELS / 2];  // (delta, delta x); later (delta, gradient of delta x); swizzled
-    float dy[STAGE][BLOCK_CHANNELS];             // dy; later the part of ddelta that comes through exp(delta A) / ln 2
-    float states[STAGE][2 * STATES];             // B, then C
-    float checkpoints[WARPS][SUBS][32 * LANE_FLOATS];  // states; later the warp's sums [SUB][2 STATES] of dB and dC
+    float4 channels[STAGE][BLOCK_CHANNELS / 2];        // (delta, delta x); later (delta, gradient of delta x); swizzled
+    float dy[STAGE][BLOCK_CHANNELS];                   // dy; later ddelta / ln 2 as far as it comes through exp(delta A)
+    float states[STAGE][2][COPIES][STATES];            // B and C, each natural and swapped
+    float checkpoints[WARPS][SUBS][32 * LANE_VALUES];  // states; later the warp's sums [SUB][2][STATES] of dB and dC
+    float totals[2][PASS_ROWS][BLOCK_CHANNELS];        // over the stages: every thread's sums of ddelta, of x dy
+    float bias[BLOCK_CHANNELS];
     int rows[STAGE];
 };
-static_assert(SUB * 2 * STATES <= 32 * LANE_FLOATS, "the sums of a warp must fit into its checkpoint");
+static_assert(sizeof(BackwardStage) == SHARED_BACKWARD, "the host gives another size");
+static_assert(SUB * 2 * STATES <= 32 * LANE_VALUES, "the sums of a warp must fit into its checkpoint");
 
-// Sums COUNT values over the 8 lanes of equal `part`; lane `group` ends with the values group * COUNT / 8 and on, or,
-// if COUNT is below 8, with value group / (8 / COUNT).
-template <int COUNT> __device__ __forceinline__ void sum_over_channels(float (&v)[COUNT], int group) {
-    constexpr int A = COUNT > 1 ? COUNT / 2 : 1, B = A > 1 ? A / 2 : 1, C = B > 1 ? B / 2 : 1;
+__device__ __forceinline__ void swap_halves(LaneStates& h, bool swapped) {
 #pragma unroll
-    for (int i = 0; i < A; i++) v[i] = COUNT > 1 ? fold(v[i], v[(i + A) % COUNT], group & 4, 16) : v[i] + exchange(v[i], 16);
+    for (int c = 0; c < LANE_CHANNELS; c++)
 #pragma unroll
-    for (int i = 0; i < B; i++) v[i] = A > 1 ? fold(v[i], v[(i + B) % COUNT], group & 2, 8) : v[i] + exchange(v[i], 8);
-#pragma unroll
-    for (int i = 0; i < C; i++) v[i] = B > 1 ? fold(v[i], v[(i + C) % COUNT], group & 1, 4) : v[i] + exchange(v[i], 4);
+        for (int n = 0; n < (SWAPS ? HALF : 0); n++) {
+            const float low = h[c][n], high = h[c][n + HALF];
+            h[c][n] = swapped ? high : low, h[c][n + HALF] = swapped ? low : high;
+        }
 }
 
-struct LaneGradients {
-    LaneStates arriving, rates;  // gradient that reaches the next token's state from later ones; sum of dA
-};
+// Sums over the 8 lanes of equal `part`. sums: dB and dC of the lane's states. Lane `group` ends with OWN sums of
+// matrix (group >> 1) & 1, from state own_state(group) of the lane's states on; lanes that differ in duplicate() bits
+// end with the same.
+__device__ __forceinline__ void sum_over_channels(float (&sums)[2][LANE_STATES], int group, float (&own)[HALF]) {
+#pragma unroll
+    for (int m = 0; m < 2; m++)
+#pragma unroll
+        for (int n = 0; n < HALF; n++) sums[m][n] += exchange(sums[m][SWAPS ? n + HALF : n], 16);
+#pragma unroll
+    for (int n = 0; n < HALF; n++) own[n] = fold(sums[0][n], sums[1][n], group & 2, 8);
+#pragma unroll
+    for (int n = 0; n < OWN; n++) own[n] = HALF > 1 ? fold(own[n], own[(n + OWN) % HALF], group & 1, 4) : own[n] + exchange(own[n], 4);
+}
+__device__ __forceinline__ int own_state(int group) {
+    return (SWAPS && group & 4 ? HALF : 0) + (HALF > 1 && group & 1 ? OWN : 0);
+}
+__device__ __forceinline__ bool duplicate(int group) { return (!SWAPS && group & 4) || (HALF == 1 && group & 1); }
 
-// Walks back over the SUB tokens from `first` on, whose states start from the checkpoint.
-__device__ __forceinline__ void walk_back(BackwardStage& stage, const Place& at, int sub, const LaneStates& a, LaneGradients& grad) {
-    const int word = swizzle(at.warp * (WARP_CHANNELS / 2) + at.group);
-    float* const checkpoint = stage.checkpoints[at.warp][sub];
+// What a lane works with all the time: its places in shared memory at the stage's first token, its rates and sums.
+struct Lane {
+    float4* channels;
+    float* dy;
+    const float* B;
+    const float* C;
+    float* checkpoints;
+    float* sums;
+    int group, part;
+    LaneStates a;
+    LaneStates arriving;  // gradient that reaches the state from later tokens
+    LaneStates dA;
+
+    __device__ __forceinline__ Lane(BackwardStage& stage, const Place& at) : group(at.group), part(at.part) {
+        channels = &stage.channels[0][swizzle(at.warp * (WARP_CHANNELS / 2) + at.group)];
+        dy = &stage.dy[0][at.warp * WARP_CHANNELS + at.group * LANE_CHANNELS];
+        const int copy = SWAPS && at.group & 4 ? 1 : 0;
+        B = &stage.states[0][0][copy][at.part * LANE_STATES], C = B + COPIES * STATES;
+        checkpoints = &stage.checkpoints[at.warp][0][at.lane * LANE_STATES];
+        sums = &stage.checkpoints[at.warp][0][(at.group >> 1 & 1) * STATES + at.part * LANE_STATES + own_state(at.group)];
+    }
+};
+constexpr int CHANNEL_STEP = BLOCK_CHANNELS / 2, STATE_STEP = 2 * COPIES * STATES;  // from token to token
+constexpr int CHECKPOINT_STEP = 32 * LANE_VALUES;                                  // from sub-stage to sub-stage
+
+__device__ __forceinline__ void save_checkpoint(const Lane& lane, int sub, const LaneStates& h) {
+#pragma unroll
+    for (int c = 0; c < LANE_CHANNELS; c++)
+        store_vector(lane.checkpoints + sub * CHECKPOINT_STEP + c * 32 * LANE_STATES, h[c]);
+}
+
+// to += a b
+__device__ __forceinline__ void add_products(float* to, const float (&a)[PIECE], const float (&b)[PIECE]) {
+    float sum[PIECE];
+    load_vector(sum, to);
+#pragma unroll
+    for (int c = 0; c < PIECE; c++) sum[c] = fmaf(a[c], b[c], sum[c]);
+    store_vector(to, sum);
+}
+
+// One token forward: decay = exp(delta A), next = decay h + delta x B. `next` may be h.
+__device__ __forceinline__ void advance(const Lane& lane, int t, const LaneStates& h, LaneStates& next, LaneStates& decay) {
+    float B[LANE_STATES];
+    load_vector(B, lane.B + t * STATE_STEP);
+    const float4 v = lane.channels[t * CHANNEL_STEP];
+    const float delta[LANE_CHANNELS] = {v.x, v.z}, input[LANE_CHANNELS] = {v.y, v.w};
+#pragma unroll
+    for (int c = 0; c < LANE_CHANNELS; c++)
+#pragma unroll
+        for (int n = 0; n < LANE_STATES; n++) {
+            decay[c][n] = exp2_fast(delta[c] * lane.a[c][n]);
+            next[c][n] = fmaf(decay[c][n], h[c][n], input[c] * B[n]);
+        }
+}
+
+// Walks back over the SUB tokens of a sub-stage, whose states start from its checkpoint.
+__device__ __forceinline__ void walk_back(Lane& lane, int sub) {
     LaneStates h[SUB + 1], decay[SUB];
 #pragma unroll
-    for (int c = 0; c < LANE_CHANNELS; c++) load_vector(h[0][c], checkpoint + (c * 32 + at.lane) * LANE_STATES);
+    for (int c = 0; c < LANE_CHANNELS; c++)
+        load_vector(h[0][c], lane.checkpoints + sub * CHECKPOINT_STEP + c * 32 * LANE_STATES);
 #pragma unroll
-    for (int u = 0; u < SUB; u++) {
-        const int t = sub * SUB + u;
-        float B[LANE_STATES];
-        load_vector(B, &stage.states[t][at.part * LANE_STATES]);
-        const float4 v = stage.channels[t][word];
-        const float delta[LANE_CHANNELS] = {v.x, v.z}, input[LANE_CHANNELS] = {v.y, v.w};
-#pragma unroll
-        for (int c = 0; c < LANE_CHANNELS; c++)
-#pragma unroll
-            for (int n = 0; n < LANE_STATES; n++) {
-                decay[u][c][n] = exp2_fast(delta[c] * a[c][n]);
-                h[u + 1][c][n] = fmaf(decay[u][c][n], h[u][c][n], input[c] * B[n]);
-            }
-    }
+    for (int u = 0; u < SUB; u++) advance(lane, sub * SUB + u, h[u], h[u + 1], decay[u]);
     __syncwarp();  // every lane has read the checkpoint that the sums replace
+    float over_states[SUB];
 #pragma unroll
     for (int u = SUB - 1; u >= 0; u--) {
         const int t = sub * SUB + u;
-        float B[LANE_STATES], C[LANE_STATES], sums[2 * LANE_STATES] = {};
-        load_vector(B, &stage.states[t][at.part * LANE_STATES]);
-        load_vector(C, &stage.states[t][STATES + at.part * LANE_STATES]);
-        const float4 v = stage.channels[t][word];
-        float* const dy_at = &stage.dy[t][at.warp * WARP_CHANNELS + at.group * LANE_CHANNELS];
-        const float2 w = *reinterpret_cast<const float2*>(dy_at);
+        float B[LANE_STATES], C[LANE_STATES], sums[2][LANE_STATES] = {}, own[HALF];
+        load_vector(B, lane.B + t * STATE_STEP);
+        load_vector(C, lane.C + t * STATE_STEP);
+        const float4 v = lane.channels[t * CHANNEL_STEP];
+        const float2 w = *reinterpret_cast<const float2*>(lane.dy + t * BLOCK_CHANNELS);
         const float delta[LANE_CHANNELS] = {v.x, v.z}, input[LANE_CHANNELS] = {v.y, v.w}, dy[LANE_CHANNELS] = {w.x, w.y};
         float d_input[LANE_CHANNELS] = {}, d_delta[LANE_CHANNELS] = {};
 #pragma unroll
         for (int c = 0; c < LANE_CHANNELS; c++)
 #pragma unroll
             for (int n = 0; n < LANE_STATES; n++) {
-                const float g = fmaf(dy[c], C[n], grad.arriving[c][n]);
-                sums[LANE_STATES + n] = fmaf(dy[c], h[u + 1][c][n], sums[LANE_STATES + n]);
-                sums[n] = fmaf(g, input[c], sums[n]);
+                const float g = fmaf(dy[c], C[n], lane.arriving[c][n]);
+                sums[0][n] = fmaf(g, input[c], sums[0][n]);
+                sums[1][n] = fmaf(dy[c], h[u + 1][c][n], sums[1][n]);
                 d_input[c] = fmaf(g, B[n], d_input[c]);
                 const float leaving = g * decay[u][c][n], d_exponent = leaving * h[u][c][n];
-                d_delta[c] = fmaf(d_exponent, a[c][n], d_delta[c]);
-                grad.rates[c][n] = fmaf(d_exponent, delta[c], grad.rates[c][n]);
-                grad.arriving[c][n] = leaving;
+                d_delta[c] = fmaf(d_exponent, lane.a[c][n], d_delta[c]);
+                lane.dA[c][n] = fmaf(d_exponent, delta[c], lane.dA[c][n]);
+                lane.arriving[c][n] = leaving;
             }
-        sum_over_channels(sums, at.group);
-        constexpr int OWN = LANE_STATES >= 4 ? LANE_STATES / 4 : 1;  // sums that a lane ends with
-        constexpr int SHARE = 4 / LANE_STATES > 1 ? 4 / LANE_STATES : 1;  // lanes that end with the same one
-        if (at.group % SHARE == 0) {
-            const int value = at.group / SHARE * OWN, matrix = value / LANE_STATES;
-            float* to = checkpoint + u * 2 * STATES + matrix * STATES + at.part * LANE_STATES + value % LANE_STATES;
+        sum_over_channels(sums, lane.group, own);
+        if (!duplicate(lane.group))
 #pragma unroll
-            for (int i = 0; i < OWN; i++) to[i] = sums[i];
-        }
+            for (int i = 0; i < OWN; i++) lane.sums[sub * CHECKPOINT_STEP + u * 2 * STATES + i] = own[i];
         // over the states: lanes 0, 1 end with d_input of channel 0, 1, lanes 2, 3 with d_delta
-        const float first = fold(d_input[0], d_delta[0], at.part & 2, 2), second = fold(d_input[1], d_delta[1], at.part & 2, 2);
-        const float sum = fold(first, second, at.part & 1, 1);
-        if (at.part & 2) dy_at[at.part & 1] = sum;
-        else reinterpret_cast<float*>(&stage.channels[t][word])[(at.part & 1) * 2 + 1] = sum;
+        const float first = fold(d_input[0], d_delta[0], lane.part & 2, 2);
+        const float second = fold(d_input[1], d_delta[1], lane.part & 2, 2);
+        over_states[u] = fold(first, second, lane.part & 1, 1);
+    }
+    __syncwarp();  // every lane has read what the gradients replace
+#pragma unroll
+    for (int u = 0; u < SUB; u++) {
+        const int t = sub * SUB + u;
+        if (lane.part & 2) lane.dy[t * BLOCK_CHANNELS + (lane.part & 1)] = over_states[u];
+        else reinterpret_cast<float*>(lane.channels + t * CHANNEL_STEP)[(lane.part & 1) * 2 + 1] = over_states[u];
     }
 }
 
@@ -108,54 +171,68 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
     const int first = at.chunk * p.chunk_stages, end = min(first + p.chunk_stages, p.stages);
     const long long bk = (long long)at.b * p.K + at.k, chunk_index = (long long)at.b * p.chunks + at.chunk;
     const int padded = p.channel_blocks * BLOCK_CHANNELS;
+    const bool swapped = at.group & 4;
 
-    LaneStates a;
-    LaneGradients grad;
-    load_rates(a, p, at);
+    Lane lane(stage, at);
+    load_rates(lane.a, p, at);
 #pragma unroll
     for (int c = 0; c < LANE_CHANNELS; c++)
 #pragma unroll
-        for (int n = 0; n < LANE_STATES; n++) grad.arriving[c][n] = grad.rates[c][n] = 0.f;
-    if (p.chunks > 1) load_states(grad.arriving, p.chunk_state + at.state_offset(p, bk * p.chunks + at.chunk));
+        for (int n = 0; n < LANE_STATES; n++) lane.arriving[c][n] = lane.dA[c][n] = 0.f;
+    if (p.chunks > 1) load_states(lane.arriving, p.chunk_state + at.state_offset(p, bk * p.chunks + at.chunk));
+    swap_halves(lane.a, swapped);
+    swap_halves(lane.arriving, swapped);
 
     const long long image = (long long)at.b * p.L * p.E + at.piece_channel;
     const Element* const x_rows = static_cast<const Element*>(p.x) + image;
     const Element* const dy_rows = static_cast<const Element*>(p.dy) + image;
     const Element* const dt_rows = static_cast<const Element*>(p.dt)
-        + at.b * p.dt_batch + at.k * p.dt_direction + at.piece_channel;
+        + at.b * p.dt_batch + (long long)at.k * p.dt_direction + at.piece_channel;
     Element* const dx_rows = static_cast<Element*>(p.y) + bk * p.L * p.E + at.piece_channel;
     Element* const ddt_rows = static_cast<Element*>(p.ddt) + ((long long)at.b * p.L * p.K + at.k) * p.E + at.piece_channel;
     float* const state_parts = p.state_parts + (((long long)at.block * p.batch + at.b) * p.L * p.K + at.k) * 2 * STATES;
     StateRows<2> states(p, at, false);
-    float bias_sum[PIECE] = {}, D_sum[PIECE] = {};
+    float* const bias = stage.bias + PIECE * at.piece;
+    float* const bias_total = stage.totals[0][at.row] + PIECE * at.piece;
+    float* const D_total = stage.totals[1][at.row] + PIECE * at.piece;
+#pragma unroll
+    for (int c = 0; c < PIECE; c++) {
+        const bool exists = p.bias && c < at.piece_valid;
+        bias_total[c] = D_total[c] = 0.f;
+        if (at.row == 0) bias[c] = exists ? p.bias[(long long)at.k * p.E + at.piece_channel + c] : 0.f;
+    }
+    __syncthreads();
 
-    for (int s = end - 1; s >= first; s--) {
-        const int position = load_position(p, at, s);
-        int rows[PASSES];
-        Piece x[PASSES], dt[PASSES], dy[PASSES];
+    int rows[PASSES], position = load_position(p, at, end - 1);
+    Piece x[PASSES], dt[PASSES], dy[PASSES];
+    LaneStates h;
+    auto fetch = [&](int s) {
 #pragma unroll
         for (int r = 0; r < PASSES; r++) {
             rows[r] = __shfl_sync(~0u, position, at.row + r * PASS_ROWS);
-            const int valid = rows[r] < 0 ? 0 : at.piece_valid;
-            x[r] = load_piece(x_rows + (long long)rows[r] * p.E, valid);
-            dt[r] = load_piece(dt_rows + rows[r] * p.dt_token, valid);
-            dy[r] = load_piece(dy_rows + (long long)rows[r] * p.E, valid);
+            x[r] = load_row(x_rows, p.E, rows[r], at.piece_valid, 0u);
+            dt[r] = load_row(dt_rows, p.dt_token, rows[r], at.piece_valid, MINUS_INFINITY);  // delta 0
+            dy[r] = load_row(dy_rows, p.E, rows[r], at.piece_valid, 0u);
         }
         states.load(position);
-        LaneStates h;
         load_states(h, static_cast<const SavedState*>(p.states) + at.state_offset(p, bk * p.stages + s));
+        position = s > first ? load_position(p, at, s - 1) : -1;
+    };
+    fetch(end - 1);
+
+    for (int s = end - 1; s >= first; s--) {
 #pragma unroll
         for (int r = 0; r < PASSES; r++) {
-            float delta[PIECE], input[PIECE], gradient[PIECE];
+            float delta[PIECE], input[PIECE], gradient[PIECE], shift[PIECE];
+            load_vector(shift, bias);
             unpack(dt[r], delta);
             unpack(x[r], input);
             unpack(dy[r], gradient);
             const int t = at.row + r * PASS_ROWS;
+            if (at.k == 0) add_products(D_total, input, gradient);  // the gradient of D is the same for all directions
 #pragma unroll
             for (int c = 0; c < PIECE; c++) {
-                const float bias = p.bias && c < at.piece_valid ? p.bias[(long long)at.k * p.E + at.piece_channel + c] : 0.f;
-                delta[c] = rows[r] < 0 ? 0.f : softplus(delta[c] + bias);
-                if (at.k == 0) D_sum[c] = fmaf(input[c], gradient[c], D_sum[c]);  // equal for every direction
+                delta[c] = softplus(delta[c] + shift[c]);
                 input[c] *= delta[c];
             }
 #pragma unroll
@@ -165,43 +242,42 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
             store_vector(&stage.dy[t][PIECE * at.piece], gradient);
             if (at.piece == 0) stage.rows[t] = rows[r];
         }
-        states.put(stage.states);
+        states.put([&](int t, int matrix, int state, float2 v) {
+            *reinterpret_cast<float2*>(&stage.states[t][matrix][0][state]) = v;
+            if (HALF > 1) *reinterpret_cast<float2*>(&stage.states[t][matrix][COPIES - 1][state ^ HALF]) = v;
+            else if (SWAPS) *reinterpret_cast<float2*>(&stage.states[t][matrix][COPIES - 1][state]) = make_float2(v.y, v.x);
+        });
         __syncthreads();
 
-        const int word = swizzle(at.warp * (WARP_CHANNELS / 2) + at.group);
+        swap_halves(h, swapped);
 #pragma unroll 1
-        for (int sub = 0; sub < SUBS; sub++) {
-#pragma unroll
-            for (int c = 0; c < LANE_CHANNELS; c++)
-                store_vector(stage.checkpoints[at.warp][sub] + (c * 32 + at.lane) * LANE_STATES, h[c]);
-            if (sub == SUBS - 1) break;
+        for (int sub = 0; sub < SUBS - 1; sub++) {
+            save_checkpoint(lane, sub, h);
 #pragma unroll
             for (int u = 0; u < SUB; u++) {
-                const int t = sub * SUB + u;
-                float B[LANE_STATES];
-                load_vector(B, &stage.states[t][at.part * LANE_STATES]);
-                const float4 v = stage.channels[t][word];
-                const float delta[LANE_CHANNELS] = {v.x, v.z}, input[LANE_CHANNELS] = {v.y, v.w};
-#pragma unroll
-                for (int c = 0; c < LANE_CHANNELS; c++)
-#pragma unroll
-                    for (int n = 0; n < LANE_STATES; n++)
-                        h[c][n] = fmaf(exp2_fast(delta[c] * a[c][n]), h[c][n], input[c] * B[n]);
+                LaneStates decay;
+                advance(lane, sub * SUB + u, h, h, decay);
             }
         }
+        save_checkpoint(lane, SUBS - 1, h);
 #pragma unroll 1
-        for (int sub = SUBS - 1; sub >= 0; sub--) {
-            walk_back(stage, at, sub, a, grad);
-            __syncwarp();
+        for (int sub = SUBS - 1; sub >= 0; sub--) walk_back(lane, sub);
+        // x again: held over the stage, it would cost the registers that a third block needs
+        Piece x_again[PASSES];
+        int done[PASSES];
+#pragma unroll
+        for (int r = 0; r < PASSES; r++) {
+            done[r] = stage.rows[at.row + r * PASS_ROWS];
+            x_again[r] = load_row(x_rows, p.E, done[r], at.piece_valid, 0u);
         }
         __syncthreads();
+        if (s > first) fetch(s - 1);  // arrives during the epilogue, which has registers to spare
 
 #pragma unroll
         for (int r = 0; r < PASSES; r++) {
-            const int t = at.row + r * PASS_ROWS, valid = rows[r] < 0 ? 0 : at.piece_valid;
+            const int t = at.row + r * PASS_ROWS, valid = done[r] < 0 ? 0 : at.piece_valid;
             float input[PIECE], through_decay[PIECE], ddt[PIECE], dx[PIECE];
-            // read again: held over the stage, x would cost the registers that a third block needs
-            unpack(load_piece(x_rows + (long long)rows[r] * p.E, valid), input);
+            unpack(x_again[r], input);
             load_vector(through_decay, &stage.dy[t][PIECE * at.piece]);
 #pragma unroll
             for (int w = 0; w < PIECE / 2; w++) {
@@ -212,13 +288,20 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
                     const int c = 2 * w + i;
                     ddt[c] = (through_decay[c] * LN2 + input[c] * d_input[i]) * softplus_slope(delta[i]);
                     dx[c] = delta[i] * d_input[i];
-                    bias_sum[c] += ddt[c];
                 }
             }
-            store_piece(ddt_rows + (long long)rows[r] * p.K * p.E, ddt, valid);
-            store_piece(dx_rows + (long long)rows[r] * p.E, dx, valid);
+            float total[PIECE];
+            load_vector(total, bias_total);
+#pragma unroll
+            for (int c = 0; c < PIECE; c++) total[c] += ddt[c];
+            store_vector(bias_total, total);
+            store_piece(ddt_rows + (long long)done[r] * (p.K * p.E), ddt, valid);
+            store_piece(dx_rows + (long long)done[r] * p.E, dx, valid);
         }
-        for (int m = threadIdx.x; m < STAGE * STATES / 2; m += THREADS) {
+#pragma unroll
+        for (int i = 0; i < (STAGE * STATES / 2 + THREADS - 1) / THREADS; i++) {
+            const int m = threadIdx.x + i * THREADS;
+            if (STAGE * STATES / 2 % THREADS && m >= STAGE * STATES / 2) break;
             const int t = m / (STATES / 2), column = m % (STATES / 2) * 4;
             float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
 #pragma unroll
@@ -228,24 +311,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
                 sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
             }
             if (stage.rows[t] >= 0)
-                *reinterpret_cast<float4*>(state_parts + (long long)stage.rows[t] * p.K * 2 * STATES + column) = sum;
+                *reinterpret_cast<float4*>(state_parts + (long long)stage.rows[t] * (p.K * 2 * STATES) + column) = sum;
         }
         __syncthreads();
     }
 
-    // sums over the rows that the block's threads moved
-    float* const scratch = reinterpret_cast<float*>(shared);
-    float* const mine = scratch + at.row * BLOCK_CHANNELS + PIECE * at.piece;
-    store_vector(mine, bias_sum);
-    store_vector(mine + PASS_ROWS * BLOCK_CHANNELS, D_sum);
-    __syncthreads();
     const int which = threadIdx.x / BLOCK_CHANNELS, e = threadIdx.x % BLOCK_CHANNELS;
-    static_assert(THREADS == 2 * BLOCK_CHANNELS, "one thread per channel and sum");
+    static_assert(THREADS == 2 * BLOCK_CHANNELS, "one thread per channel and total");
     float sum = 0.f;
-    for (int r = 0; r < PASS_ROWS; r++) sum += scratch[(which * PASS_ROWS + r) * BLOCK_CHANNELS + e];
+    for (int r = 0; r < PASS_ROWS; r++) sum += stage.totals[which][r][e];
     if (which == 0) p.bias_parts[(chunk_index * p.K + at.k) * padded + at.block * BLOCK_CHANNELS + e] = sum;
     else if (at.k == 0) p.D_parts[chunk_index * padded + at.block * BLOCK_CHANNELS + e] = sum;
-    store_states(p.A_parts + at.state_offset(p, chunk_index * p.K + at.k), grad.rates);
+    swap_halves(lane.dA, swapped);
+    store_states(p.A_parts + at.state_offset(p, chunk_index * p.K + at.k), lane.dA);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS) backward_chunk(const __grid_constant__ ScanArgs p) {
@@ -283,8 +361,8 @@ __device__ __forceinline__ void finish_parameters(const ScanArgs& p) {
 #pragma unroll
     for (int i = 0; i < SLICES; i++) sum += slices[i][lane];
     if (kind == 0) {  // undo the lane order of state_offset()
-        const int n = index % LANE_STATES, c = index / LANE_STATES % LANE_CHANNELS, owner = index / LANE_FLOATS % 32;
-        const long long unit = index / LANE_FLOATS / 32, k = unit / (p.channel_blocks * WARPS);
+        const int n = index % LANE_STATES, c = index / LANE_STATES % LANE_CHANNELS, owner = index / LANE_VALUES % 32;
+        const long long unit = index / LANE_VALUES / 32, k = unit / (p.channel_blocks * WARPS);
         const int e = unit % (p.channel_blocks * WARPS) * WARP_CHANNELS + (owner >> 2) * LANE_CHANNELS + c;
         const int state = (owner & 3) * LANE_STATES + n;
         if (e < p.E && state < p.N) p.dA[(k * p.E + e) * p.N + state] = sum;

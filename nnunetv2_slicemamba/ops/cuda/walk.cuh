@@ -12,6 +12,8 @@ struct __align__(16) ForwardStage {
     int rows[STAGE];                             // raster index, -1 past the end
 };
 
+static_assert(2 * sizeof(ForwardStage) == SHARED_FORWARD, "the host gives another size");
+
 // OUTPUT computes y; CHUNK the end state of a chunk; REVERSE_CHUNK, for the backward, the gradient that leaves a
 // chunk's first token: g_(t-1) = exp(delta_t A) (g_t + dy_t C_t), i.e. the same walk backwards with (x, B) = (dy, C).
 enum Pass { OUTPUT, CHUNK, REVERSE_CHUNK };
@@ -35,7 +37,7 @@ template <int PASS> __device__ __forceinline__ void walk_chunk(const ScanArgs& p
     const Element* const x_rows = static_cast<const Element*>(PASS == REVERSE_CHUNK ? p.dy : p.x)
         + (long long)at.b * p.L * p.E + at.piece_channel;
     const Element* const dt_rows = static_cast<const Element*>(p.dt)
-        + at.b * p.dt_batch + at.k * p.dt_direction + at.piece_channel;
+        + at.b * p.dt_batch + (long long)at.k * p.dt_direction + at.piece_channel;
     Element* const y_rows = static_cast<Element*>(p.y) + bk * p.L * p.E + at.channel;
     float bias[PIECE];
 #pragma unroll
@@ -51,9 +53,8 @@ template <int PASS> __device__ __forceinline__ void walk_chunk(const ScanArgs& p
 #pragma unroll
         for (int r = 0; r < PASSES; r++) {
             rows[r] = __shfl_sync(~0u, position, at.row + r * PASS_ROWS);
-            const int valid = rows[r] < 0 ? 0 : at.piece_valid;
-            x[r] = load_piece(x_rows + (long long)rows[r] * p.E, valid);
-            dt[r] = load_piece(dt_rows + rows[r] * p.dt_token, valid);
+            x[r] = load_row(x_rows, p.E, rows[r], at.piece_valid, 0u);
+            dt[r] = load_row(dt_rows, p.dt_token, rows[r], at.piece_valid, MINUS_INFINITY);  // delta 0
         }
         states.load(position);
         position = i + 1 < count ? load_position(p, at, stage_of(i + 1)) : -1;
@@ -70,7 +71,7 @@ template <int PASS> __device__ __forceinline__ void walk_chunk(const ScanArgs& p
             const int t = at.row + r * PASS_ROWS;
 #pragma unroll
             for (int c = 0; c < PIECE; c++) {
-                delta[c] = rows[r] < 0 ? 0.f : softplus(delta[c] + bias[c]);  // delta 0 leaves the state alone
+                delta[c] = softplus(delta[c] + bias[c]);
                 if (PASS != REVERSE_CHUNK) input[c] *= delta[c];
             }
 #pragma unroll
@@ -79,7 +80,9 @@ template <int PASS> __device__ __forceinline__ void walk_chunk(const ScanArgs& p
                     make_float4(delta[2 * w], input[2 * w], delta[2 * w + 1], input[2 * w + 1]);
             if (at.piece == 0) stage.rows[t] = rows[r];
         }
-        states.put(stage.states);
+        states.put([&](int t, int matrix, int state, float2 v) {
+            *reinterpret_cast<float2*>(&stage.states[t][matrix * STATES + state]) = v;
+        });
         __syncthreads();  // the other buffer is free from here on: every warp has left the stage before
         if (i + 1 < count) prefetch(i + 1);
         if (PASS == OUTPUT && p.states)

@@ -1,0 +1,108 @@
+"""`slicemamba search` on a trained supernet: killed and continued, refused, and used by the final trainer."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from workspace import BIN, FINAL, PLANS, SUPERNET, Workspace
+
+from nnunetv2_slicemamba.search import read_ledger, read_slicing_file
+
+pytestmark = pytest.mark.xdist_group("searched")
+
+SEARCH = ("search", "-d", "511", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", SUPERNET, "-device", "cpu")
+SMALL = ("--population", "6", "--generations", "1", "--parents", "2")
+
+
+def url(workspace: Workspace, name: str) -> str:
+    return f"sqlite:///{workspace.root / name}"
+
+
+def trials(workspace: Workspace, name: str) -> list[tuple]:
+    _, records = read_ledger(url(workspace, name))
+    return [(r.generation, r.index, r.origin, r.architecture, r.fitness) for r in records]
+
+
+def test_a_killed_search_continues_to_the_result_of_one_never_interrupted(supernet: Workspace) -> None:
+    whole, killed = url(supernet, "whole.db"), url(supernet, "killed.db")
+    supernet.run("slicemamba", *SEARCH, *SMALL, "--storage", whole)
+    file = supernet.results(SUPERNET) / "fold_0" / "slicing_search" / "best_slicing.json"
+    expected = read_slicing_file(file)
+
+    process = subprocess.Popen(
+        [str(BIN / "slicemamba"), *SEARCH, *SMALL, "--storage", killed],
+        env=supernet.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 240
+    done = 0
+    while done < 3 and time.monotonic() < until:
+        time.sleep(0.1)
+        if (supernet.root / "killed.db").is_file():
+            try:
+                done = len(trials(supernet, "killed.db"))
+            except RuntimeError:  # the study is not there yet
+                continue
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = trials(supernet, "killed.db")
+    assert 3 <= len(left) < 12, "the kill came too late to prove anything"
+
+    supernet.run("slicemamba", *SEARCH, *SMALL, "--storage", killed)
+    assert trials(supernet, "killed.db") == trials(supernet, "whole.db")
+    assert trials(supernet, "killed.db")[: len(left)] == left
+    continued = read_slicing_file(file)
+    assert continued.choice.architecture == expected.choice.architecture
+    assert continued.choice.fitness == expected.choice.fitness
+
+
+def test_another_seed_in_the_same_study_is_refused_before_work(supernet: Workspace) -> None:
+    storage = url(supernet, "seeded.db")
+    supernet.run("slicemamba", *SEARCH, "--population", 2, "--generations", 0, "--storage", storage)
+    before = trials(supernet, "seeded.db")
+    done = supernet.call(
+        "slicemamba", *SEARCH, "--population", 2, "--generations", 0, "--storage", storage, "--seed", 7
+    )
+    assert done.returncode == 2
+    assert "seed 0, this search has 7" in " ".join(done.stdout.split())
+    assert trials(supernet, "seeded.db") == before
+
+
+def test_the_fitness_is_nnunets_foreground_dice_of_the_path(
+    supernet: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The supernet's own validation in nnU-Net predicted its stored path, with mirroring; the search's fitness of that
+    path, on the same preprocessed cases, must be the same metric of nearly the same prediction."""
+    from nnunetv2_slicemamba.search.supernet_fold import SupernetFold
+    from nnunetv2_slicemamba.selection import select
+
+    for key, value in supernet.environment().items():
+        monkeypatch.setenv(key, value)
+    fold = SupernetFold(select("511", "2d", "0", PLANS), SUPERNET, torch.device("cpu"))
+    fold.load()
+    stored = fold.network.get_architecture()
+    first = fold(stored)
+    other = tuple((index + 1) % 4 for index in stored)
+    fold(other)
+    assert fold(stored).fitness == first.fitness, "the fitness depends on what was evaluated before"
+    fold.predictor.use_mirroring, fold.predictor.allowed_mirroring_axes = True, (0, 1)
+    summary = json.loads((supernet.results(SUPERNET) / "fold_0" / "validation" / "summary.json").read_text())
+    assert fold(stored).fitness == pytest.approx(summary["foreground_mean"]["Dice"], abs=1e-3)
+
+
+def test_the_final_trainer_uses_what_the_search_chose(supernet: Workspace) -> None:
+    supernet.run("slicemamba", *SEARCH, *SMALL)
+    folder = supernet.results(SUPERNET) / "fold_0" / "slicing_search"
+    assert (folder / "search.png").read_bytes()[:4] == b"\x89PNG"
+    chosen = read_slicing_file(folder / "best_slicing.json")
+    variables = {"SLICEMAMBA_SLICING": str(folder / "best_slicing.json")}
+    supernet.run("nnUNetv2_train", 511, "2d", 0, "-tr", FINAL, "-p", PLANS, "-device", "cpu", changed=variables)
+    checkpoint = supernet.results(FINAL) / "fold_0" / "checkpoint_final.pth"
+    slicing = torch.load(checkpoint, weights_only=False)["network_weights"]["slicing"]
+    assert tuple(map(tuple, slicing.tolist())) == chosen.slicing

@@ -1,0 +1,49 @@
+"""Small networks of every kind, and the scan backends to test them with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from nnunetv2_slicemamba.ops import available_backends
+
+# anisotropic on purpose: an axis mixed up with another shows
+STRIDES = {
+    2: [[4, 4], [2, 2], [2, 1]],
+    3: [[1, 4, 4], [2, 2, 2], [1, 2, 2]],
+}
+
+
+@pytest.fixture
+def settings() -> Callable[..., dict[str, Any]]:
+    """settings(n_dims, **changes): constructor arguments of a network with 3 stages and 8 blocks."""
+
+    def make(n_dims: int = 2, **changes: Any) -> dict[str, Any]:
+        return {
+            "input_channels": 2,
+            "num_classes": 3,
+            "n_stages": 3,
+            "features_per_stage": [8, 16, 24],
+            "strides": STRIDES[n_dims],
+            "n_blocks_per_stage": [1, 2, 1],
+            "n_blocks_per_stage_decoder": [1, 1, 2],
+            "d_state": 4,
+            "drop_path_rate": 0.0,
+        } | changes
+
+    return make
+
+
+@pytest.fixture(params=[name for name in available_backends("cpu") if name != "reference"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every scan backend that networks run with on this CPU, chosen as a user would."""
+    monkeypatch.setenv("SLICEMAMBA_BACKEND", request.param)
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    torch.manual_seed(0)
