@@ -145,7 +145,10 @@ def exponential_rate(repeats: int) -> float:
     major, minor = torch.cuda.get_device_capability()
     options = (f"--gpu-architecture=sm_{major}{minor}",)
     kernel = driver.Kernel(
-        driver.Module(driver.compile_cubin("exponentials.cu", EXPONENTIALS, {}, options)), "exponentials", 256, 0
+        driver.Module(driver.compile_cubin("exponentials.cu", EXPONENTIALS, {}, options), torch.cuda.current_device()),
+        "exponentials",
+        256,
+        0,
     )
     out, rounds = torch.zeros(1, device="cuda"), 512
     blocks = 8 * torch.cuda.get_device_properties(0).multi_processor_count
@@ -157,10 +160,11 @@ def exponential_rate(repeats: int) -> float:
 def measure(case: Case, backend: str, dtype: torch.dtype, repeats: int) -> dict[str, float]:
     """Milliseconds, bytes and microseconds of one backend; see the head of this file."""
     *tensors, dy = make_inputs(case, dtype)
+    x, dt, B, C, A, D, bias = tensors
     thickness = (2,) * len(case.sizes)
 
     def forward() -> Tensor:
-        return slice_scan(*tensors[:6], case.sizes, thickness, delta_bias=tensors[6], backend=backend)
+        return slice_scan(x, dt, B, C, A, D, case.sizes, thickness, delta_bias=bias, backend=backend)
 
     def both() -> None:
         torch.autograd.grad(forward(), tensors, dy)

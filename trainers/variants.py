@@ -12,9 +12,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "NoDeepSupervision": {"deep_supervision": False},
     **{f"_{n}epochs": {"epochs": n} for n in (5, 10, 20, 50, 100, 250, 500)},
     # one short epoch, for tests of a pipeline
-    "_1epoch": {"epochs": 1, "iterations_per_epoch": 4, "validation_iterations": 1},
+    "_1epoch": {"epochs": 1, "iterations_per_epoch": 20, "validation_iterations": 2},
     # minutes on a CPU, for `slicemamba demo`
-    "_demo": {"epochs": 6, "iterations_per_epoch": 50, "validation_iterations": 4},
+    "_demo": {"epochs": 6, "iterations_per_epoch": 60, "validation_iterations": 4},
 }
 
 

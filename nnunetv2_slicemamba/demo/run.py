@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.selection import Selection, select
 
 PLANS = "nnUNetSliceMambaSPlans"
 TRAINER, SUPERNET = "SliceMambaTrainer_demo", "SliceMambaSupernetTrainer_demo"
-SEARCH = ("--population", "8", "--generations", "2", "--parents", "3")
+SEARCH = ("--population", "8", "--generations", "1", "--parents", "3")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
         highlight=False,
     )
     name, configuration = str(dataset.dataset_id), dataset.configuration
-    plan = ["-d", name, "-c", configuration, "--size", "S", "--gpu-memory", "2"]
+    # a target that leaves a small patch, so that a CPU is done in minutes
+    plan = ["-d", name, "-c", configuration, "--size", "S", "--gpu-memory", "0.5"]
     run_command("slicemamba", ["plan", *plan], console, quiet=True)
 
     flags = ["-tr", SUPERNET, "-p", PLANS, "-device", device]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +24,17 @@ def expand_dt(dt: Tensor, dt_weight: Tensor | None) -> Tensor:
     if dt_weight is None:
         return dt
     return torch.einsum("blkr,ker->blke", dt, dt_weight)
+
+
+def without_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """For backward(ctx, grad): computes in the gradient's type even if `.backward()` is called under autocast."""
+
+    @wraps(backward)
+    def run(ctx: Any, grad: Tensor) -> Any:
+        with torch.autocast(grad.device.type, enabled=False):
+            return backward(ctx, grad)
+
+    return run
 
 
 def check_inputs(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from nnunetv2_slicemamba.ops.inputs import without_autocast
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 # Parts into which the channels are cut for the threads. Every part holds its own sums over its channels (the gradients
@@ -122,6 +123,7 @@ class _NumbaScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         from nnunetv2_slicemamba.ops import numba_kernels
 

@@ -25,7 +25,8 @@ def slice_scan_reference(
     """The sum of the K directions' selective scans, one token after another; autograd runs through every step.
 
     Shapes as in `slice_scan`: x (batch, L, E), dt (batch, L, K, E or R), B, C (batch, L, K, N), A (K, E, N), D (K, E).
-    Returns (batch, L, E) in raster order, float64 if x is, else float32. Slow, and keeps every state for the backward.
+    Returns (batch, L, E) in raster order, float64 if x is, else float32. Slow, and keeps every state for the
+    backward.
     """
     dtype = compute_dtype(x.dtype)
     x, dt, B, C, A, D = (tensor.to(dtype) for tensor in (x, dt, B, C, A, D))
@@ -38,9 +39,9 @@ def slice_scan_reference(
     for k, order in enumerate(cached_orders(sizes, thickness, x.device)):
         h = x.new_zeros(x.shape[0], x.shape[2], A.shape[2])  # (batch, E, N)
         visited = []
-        for i in order.tolist():
-            step = delta[:, i, k, :, None]
-            h = torch.exp(step * A[k]) * h + step * B[:, i, k, None, :] * x[:, i, :, None]
-            visited.append((C[:, i, k, None, :] * h).sum(-1) + D[k] * x[:, i])
+        in_order = (x[:, order], delta[:, order, k], B[:, order, k], C[:, order, k])
+        for x_t, delta_t, B_t, C_t in zip(*(tensor.unbind(1) for tensor in in_order), strict=True):
+            h = torch.exp(delta_t[..., None] * A[k]) * h + (delta_t * x_t)[..., None] * B_t[:, None, :]
+            visited.append((h * C_t[:, None, :]).sum(-1) + D[k] * x_t)
         out = out.index_add(1, order, torch.stack(visited, dim=1))
     return out

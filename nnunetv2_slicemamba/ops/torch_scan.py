@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nnunetv2_slicemamba.ops.inputs import compute_dtype
+from nnunetv2_slicemamba.ops.inputs import compute_dtype, without_autocast
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 _CHUNK_TOKENS = (8, 128)
@@ -224,6 +224,7 @@ class _TorchScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *saved, kept = ctx.saved_tensors
         inputs = _Inputs(*saved)

@@ -61,8 +61,11 @@ def plan_and_preprocess(
 
     size: "S", "M" or "L". configurations: default all that the plans have and that need data of their own.
     gpu_memory: target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even
-    where they are complete. Raises ValueError for a configuration that the plans do not have.
+    where they are complete. Raises ValueError for a size that does not exist or a configuration that the plans do
+    not have.
     """
+    if size not in PLANNERS:
+        raise ValueError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
     extract_fingerprint_dataset(dataset_id, check_dataset_integrity=verify, clean=clean)
     planner = PLANNERS[size]
     name = plans_name or planner.default_plans_name

@@ -59,10 +59,10 @@ def published_state_dict(
             problems.append(f"{name}: unknown to this network")
             continue
         value = value.to(result[ours].dtype)
-        if chosen == "vmunet" and ours.endswith(PER_DIRECTION):
-            value = reorder_directions(value)
         if value.shape != result[ours].shape:
             problems.append(f"{name}: shape {tuple(value.shape)}, this network needs {tuple(result[ours].shape)}")
+        elif chosen == "vmunet" and ours.endswith(PER_DIRECTION):
+            value = reorder_directions(value)
         result[ours] = value
         seen.add(ours)
     problems += [f"{name}: missing in the checkpoint" for name in result if name not in seen | optional]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -35,7 +36,20 @@ def two_folds(planned: Workspace) -> Workspace:
     for fold, slicing in ((0, "2x2"), (1, "4x4")):
         planned.run("slicemamba", "slicing", "-d", "511", "-c", "2d", "-f", fold, "-p", PLANS, "--set", slicing)
         planned.run("nnUNetv2_train", "511", "2d", fold, "-tr", FINAL, "-p", PLANS, "-device", "cpu", "--npz")
+        amplify_scan(planned.results(FINAL) / f"fold_{fold}" / "checkpoint_final.pth")
     return planned
+
+
+def amplify_scan(file: Path) -> None:
+    """After seconds of training the blocks hardly matter; makes the scan's share in a checkpoint's output large, so
+    that a wrong slicing shows."""
+    checkpoint = torch.load(file, weights_only=False)
+    for name, value in checkpoint["network_weights"].items():
+        if name.endswith("dt_projs_bias"):
+            value += 3
+        elif name.endswith(("x_proj_weight", "bss.out_proj.weight")):
+            value *= 10
+    torch.save(checkpoint, file)
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +57,8 @@ def supernet(planned: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wo
     """A workspace of its own with fold 0's supernet trained."""
     workspace = copy_of(planned, tmp_path_factory.mktemp("supernet"))
     workspace.run("nnUNetv2_train", "511", "2d", "0", "-tr", SUPERNET, "-p", PLANS, "-device", "cpu")
+    amplify_scan(workspace.results(SUPERNET) / "fold_0" / "checkpoint_final.pth")
+    workspace.run("nnUNetv2_train", "511", "2d", "0", "-tr", SUPERNET, "-p", PLANS, "-device", "cpu", "--val")
     return workspace
 
 

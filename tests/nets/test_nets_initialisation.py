@@ -33,7 +33,7 @@ def test_the_other_scan_parameters_start_as_published() -> None:
     assert torch.equal(bss.Ds, torch.ones(4 * 64))
     for weight, bound in ((bss.x_proj_weight, 64**-0.5), (bss.dt_projs_weight, bss.rank**-0.5)):
         assert bound * 0.95 < weight.abs().max() <= bound
-        assert weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+        assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
 
 
 @pytest.mark.parametrize("kind", [SliceMambaUNet, SliceMambaSupernet])
@@ -61,8 +61,8 @@ def test_nnunets_initialisation_leaves_scan_parameters_and_convolutions_alone(
 
 def test_linear_weights_have_a_deviation_of_two_hundredths() -> None:
     bss = BSS(64)
-    assert bss.in_proj.weight.std() == pytest.approx(0.02, rel=0.1)
-    assert bss.out_proj.weight.std() == pytest.approx(0.02, rel=0.1)
+    assert bss.in_proj.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    assert bss.out_proj.weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 @pytest.mark.parametrize("kind", ["unet.SliceMambaUNet", "supernet.SliceMambaSupernet"])

@@ -19,7 +19,16 @@ SLICINGS = [[(2, 2), (2, 4), (4, 2), (4, 4), (2, 2), (4, 2), (2, 4), (4, 4)], [(
 @pytest.fixture
 def folds(settings: Callable[..., dict[str, Any]]) -> list[SliceMambaUNet]:
     """Two networks of one configuration with different weights and different slicing."""
-    return [SliceMambaUNet(**settings(), slicing=slicing).eval() for slicing in SLICINGS]
+    return [sensitive(SliceMambaUNet(**settings(), slicing=slicing)) for slicing in SLICINGS]
+
+
+@torch.no_grad()
+def sensitive(network: SliceMambaUNet) -> SliceMambaUNet:
+    """With large weights: as drawn, a network hardly depends on its slicing."""
+    for block in network.block_positions():
+        for parameter in (block.bss.in_proj.weight, block.bss.x_proj_weight, block.bss.out_proj.weight):
+            parameter.mul_(8)
+    return network.eval()
 
 
 @pytest.fixture
@@ -42,15 +51,18 @@ def test_two_folds_loaded_one_after_another_into_one_network_each_give_their_own
 def test_weights_with_another_slicing_give_other_outputs(folds: list[SliceMambaUNet], x: Tensor) -> None:
     right = folds[0](x)
     folds[0].set_slicing(SLICINGS[1])
-    assert (folds[0](x) - right).norm() > 1e-3 * right.norm()
+    assert (folds[0](x) - right).norm() > 0.01 * right.norm()
 
 
 @torch.no_grad()
 def test_a_compiled_network_follows_the_slicing_of_the_weights_it_loads(
-    folds: list[SliceMambaUNet], x: Tensor, settings: Callable[..., dict[str, Any]]
+    x: Tensor, settings: Callable[..., dict[str, Any]]
 ) -> None:
-    one = SliceMambaUNet(**settings()).eval()
-    compiled = torch.compile(one, backend="eager")
+    # as small as can be: tracing takes seconds
+    tiny = {"n_stages": 1, "features_per_stage": [8], "strides": [[4, 4]]}
+    blocks = {"n_blocks_per_stage": [1], "n_blocks_per_stage_decoder": [1]}
+    folds = [sensitive(SliceMambaUNet(**settings(**tiny, **blocks), slicing=slicing[-2:])) for slicing in SLICINGS]
+    compiled = torch.compile(SliceMambaUNet(**settings(**tiny, **blocks)).eval(), backend="eager")
     compiled(x)
     for fold in folds:
         # as nnU-Net's predictor does

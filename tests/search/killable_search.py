@@ -18,6 +18,7 @@ from nnunetv2_slicemamba.search import Architecture, Evaluation, Fingerprint, Se
 
 CANDIDATES = ((2, 2), (2, 4), (4, 2), (4, 4))
 SETTINGS = SearchSettings(population=6, generations=4, parents=3, seed=7)
+LONGER = SearchSettings(population=12, generations=4, parents=3, seed=7)  # not over before it is killed
 
 
 def fingerprint(settings: SearchSettings = SETTINGS, **changes: Any) -> Fingerprint:
@@ -54,8 +55,8 @@ def main(study_file: str) -> None:
         print("end", architecture, flush=True)
         return evaluate(architecture)
 
-    with open_ledger(study_file, fingerprint()) as ledger:
-        run_search(evaluate_aloud, SETTINGS, ledger, progress=False)
+    with open_ledger(study_file, fingerprint(LONGER)) as ledger:
+        run_search(evaluate_aloud, LONGER, ledger, progress=False)
     print("done", flush=True)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import killable_search
 import optuna
 import pytest
-from killable_search import SETTINGS, evaluate, fingerprint
+from killable_search import LONGER, evaluate, fingerprint
 
 from nnunetv2_slicemamba.search import Record, open_ledger, read_ledger, run_search
 
@@ -48,14 +48,14 @@ def kill_after(process: subprocess.Popen, n_lines: int, seconds: float) -> list[
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
 def test_a_search_killed_at_random_moments_ends_with_the_trials_and_winner_of_an_uninterrupted_one(tmp_path):
-    with open_ledger(tmp_path / "whole.db", fingerprint()) as ledger:
-        whole = run_search(evaluate, SETTINGS, ledger, progress=False)
+    with open_ledger(tmp_path / "whole.db", fingerprint(LONGER)) as ledger:
+        whole = run_search(evaluate, LONGER, ledger, progress=False)
     assert any(math.isnan(r.fitness) for r in whole.records), "the test should include an undefined fitness"
 
     rng = random.Random()
     study = tmp_path / "killed.db"
     # While it imports, makes its tables, or evaluates already. Nobody looks into what that one left but the next.
-    ended = kill_after(start(study), 0, rng.uniform(0.3, 1.5))
+    ended = kill_after(start(study), 0, rng.uniform(0.3, 1.2))
     possible = [ended, ended[:-1]]
     for n_lines in (1, 2 * rng.randint(3, 6), 2 * rng.randint(2, 5) + 1):  # the first begun, then one ended, one begun
         ended = kill_after(start(study), n_lines, rng.uniform(0, 0.05))
@@ -69,17 +69,17 @@ def test_a_search_killed_at_random_moments_ends_with_the_trials_and_winner_of_an
     assert printed.splitlines()[-1] == "done"
     assert 0 < sum(line.startswith("begin") for line in printed.splitlines()) < len(whole.records), "it began anew"
 
-    with open_ledger(study, fingerprint()) as ledger:
-        again = run_search(evaluate, SETTINGS, ledger, progress=False)
+    with open_ledger(study, fingerprint(LONGER)) as ledger:
+        again = run_search(evaluate, LONGER, ledger, progress=False)
     assert again.evaluated_now == 0
     assert content_of(again.records) == content_of(whole.records)
     assert content_of([again.best]) == content_of([whole.best])
 
     trials = [
-        optuna.load_study(study_name=fingerprint().study_name, storage=f"sqlite:///{file}").trials
+        optuna.load_study(study_name=fingerprint(LONGER).study_name, storage=f"sqlite:///{file}").trials
         for file in (study, tmp_path / "whole.db")
     ]
-    assert [t.number for t in trials[0]] == list(range(SETTINGS.evaluations)), "a half trial was left"
+    assert [t.number for t in trials[0]] == list(range(LONGER.evaluations)), "a half trial was left"
     assert all(t.state.is_finished() for t in trials[0])
     for killed, uninterrupted in zip(*trials, strict=True):
         assert (killed.params, killed.value, killed.state) == (

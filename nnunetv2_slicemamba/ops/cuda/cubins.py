@@ -17,7 +17,9 @@ from nnunetv2_slicemamba.ops.cuda import driver
 
 CACHE_VARIABLE = "SLICEMAMBA_CACHE"
 SOURCES = {"forward": "scan_forward.cu", "backward": "scan_backward.cu"}
-HEADERS = ("common.cuh", "walk.cuh")
+HEADERS = tuple(
+    f"{name}.cuh" for name in ["settings", "elements", "common", "reductions", "walk", "walk_back", "finish"]
+)
 ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # the kernels' ELEMENT
 BLOCK_CHANNELS = 64  # channels of a thread block
 THREADS = 128  # of a block that scans
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Variant:
-    """One compiled form of the kernels; common.cuh explains the settings."""
+    """One compiled form of the kernels; settings.cuh explains them."""
 
     dtype: torch.dtype
     states: int  # padded, see `padded_states`

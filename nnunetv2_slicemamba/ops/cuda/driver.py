@@ -15,6 +15,7 @@ from pathlib import Path
 
 MAX_DYNAMIC_SHARED_BYTES = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 SHARED_BYTES_PER_MULTIPROCESSOR = 81  # CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR
+INVALID_CONTEXT = 201  # CUDA_ERROR_INVALID_CONTEXT
 DEFAULT_SHARED_BYTES = 48 * 1024  # a kernel gets more only after asking for it
 
 
@@ -31,6 +32,9 @@ def load_driver() -> ctypes.CDLL:
     driver.cuFuncSetAttribute.argtypes = [pointer, ctypes.c_int, ctypes.c_int]
     driver.cuDeviceGetAttribute.argtypes = [pointer, ctypes.c_int, ctypes.c_int]
     driver.cuGetErrorString.argtypes = [ctypes.c_int, pointer]
+    driver.cuDeviceGet.argtypes = [pointer, ctypes.c_int]
+    driver.cuDevicePrimaryCtxRetain.argtypes = [pointer, ctypes.c_int]
+    driver.cuCtxSetCurrent.argtypes = [pointer]
     return driver
 
 
@@ -48,6 +52,24 @@ def shared_bytes_per_multiprocessor(device: int) -> int:
     code = load_driver().cuDeviceGetAttribute(ctypes.byref(value), SHARED_BYTES_PER_MULTIPROCESSOR, device)
     check(code, "asking the GPU for its shared memory")
     return value.value
+
+
+@lru_cache(maxsize=64)
+def _primary_context(device: int) -> ctypes.c_void_p:
+    number, context = ctypes.c_int(), ctypes.c_void_p()
+    check(load_driver().cuDeviceGet(ctypes.byref(number), device), f"finding CUDA device {device}")
+    code = load_driver().cuDevicePrimaryCtxRetain(ctypes.byref(context), number)
+    check(code, f"finding the context of CUDA device {device}")
+    return context
+
+
+def use_primary_context(device: int) -> None:
+    """Makes the context that PyTorch uses for CUDA device `device` the calling thread's.
+
+    PyTorch selects the device of a new thread, such as autograd's, but the CUDA runtime binds the context only with the
+    first call that needs it.
+    """
+    check(load_driver().cuCtxSetCurrent(_primary_context(device)), f"using the context of CUDA device {device}")
 
 
 class Kernel:
@@ -70,18 +92,23 @@ class Kernel:
 
     def launch(self, blocks: int, arguments: ctypes.Array, stream: int) -> None:
         """Queues `blocks` blocks on `stream`; `arguments` from `pack_arguments`. The device must be current."""
-        if blocks:
-            code = self._launch(
-                self.function, blocks, 1, 1, self.threads, 1, 1, self.shared_bytes, stream, arguments, None
-            )
-            if code:
-                check(code, f"launching {self.name} with {blocks} blocks")
+        if not blocks:
+            return
+        shape = (blocks, 1, 1, self.threads, 1, 1, self.shared_bytes)
+        code = self._launch(self.function, *shape, stream, arguments, None)
+        if code == INVALID_CONTEXT:
+            use_primary_context(self.module.device)
+            code = self._launch(self.function, *shape, stream, arguments, None)
+        if code:
+            check(code, f"launching {self.name} with {blocks} blocks")
 
 
 class Module:
-    """A cubin loaded into the current device's context. RuntimeError if the driver does not take it."""
+    """A cubin loaded into the context of CUDA device `device`. RuntimeError if the driver does not take it."""
 
-    def __init__(self, cubin: bytes) -> None:
+    def __init__(self, cubin: bytes, device: int) -> None:
+        use_primary_context(device)
+        self.device = device
         self.handle = ctypes.c_void_p()
         check(load_driver().cuModuleLoadData(ctypes.byref(self.handle), cubin), "loading the scan kernels")
 

@@ -12,6 +12,7 @@ from nnunetv2_slicemamba.ops.cuda import cubins, driver
 from nnunetv2_slicemamba.ops.cuda.cubins import BLOCK_CHANNELS, PIECE, THREADS, Variant
 
 FINISH_THREADS = 256  # of a block that sums partial results
+EXPAND_TOKENS = 64  # of a block that expands step sizes of low rank
 COMBINE_ROWS = 4  # rows that one of its threads sums over the directions
 # Blocks per multiprocessor from which whole sequences fill the GPU, and up to which chunks are cut otherwise. Chunks
 # cost a second pass over the exponentials, so two of them gain nothing.
@@ -26,6 +27,7 @@ _KERNELS = {  # name -> (threads, which shared memory it needs)
         "forward_chunk": (THREADS, "forward"),
         "forward_carry": (THREADS, None),
         "forward_combine": (FINISH_THREADS, None),
+        "forward_expand": (THREADS, None),
     },
     "backward": {
         "backward_scan": (THREADS, "backward"),
@@ -67,6 +69,10 @@ class Plan:
         return self.batch * self.K * (self.chunks - 1) * self.channel_blocks
 
     @property
+    def expand_blocks(self) -> int:
+        return -(-self.batch * self.L // EXPAND_TOKENS) * self.K * self.channel_blocks
+
+    @property
     def carry_blocks(self) -> int:
         return -(-self.batch * self.K * self.padded_channels * self.variant.states // THREADS)
 
@@ -82,6 +88,28 @@ class Plan:
     @property
     def state_blocks(self) -> int:
         return -(-self.batch * self.L * self.K * self.variant.states // 2 // FINISH_THREADS)
+
+    @cached_property
+    def counts(self) -> tuple[int, ...]:
+        """The numbers that end ScanArgs in common.cuh."""
+        sizes = (self.batch, self.L, self.E, self.K, self.N)
+        layout = (self.channel_blocks, self.stages, self.chunks, self.chunk_stages)
+        return (*sizes, *layout, self.param_blocks, self.state_blocks)
+
+    @cached_property
+    def forward_launches(self) -> tuple[tuple[str, int], ...]:
+        """Kernels of a forward pass in order, with their blocks."""
+        chain = (("forward_chunk", self.chunk_blocks), ("forward_carry", self.carry_blocks))
+        scan = (("forward_scan", self.scan_blocks), ("forward_combine", self.combine_blocks))
+        return (*chain, *scan) if self.chunks > 1 else scan
+
+    @cached_property
+    def backward_launches(self) -> tuple[tuple[str, int], ...]:
+        """Kernels of a backward pass in order, with their blocks."""
+        chain = (("backward_chunk", self.chunk_blocks), ("backward_carry", self.carry_blocks))
+        finish = self.param_blocks + self.state_blocks + self.combine_blocks
+        scan = (("backward_scan", self.scan_blocks), ("backward_finish", finish))
+        return (*chain, *scan) if self.chunks > 1 else scan
 
     @cached_property
     def forward_scratch(self) -> tuple[int, ...]:
@@ -144,12 +172,23 @@ def device_numbers(device: int) -> tuple[int, int, int]:
 
 @lru_cache(maxsize=1024)
 def make_plan(
-    device: int, dtype: torch.dtype, batch: int, L: int, E: int, K: int, N: int, wide_rows: bool, wide_states: bool
+    device: int,
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    rates: tuple[int, ...],
+    dt_stride: tuple[int, ...],
+    state_strides: tuple[int, ...],
+    wide_rows: bool,
+    wide_states: bool,
 ) -> Plan:
-    """The layout for x (batch, L, E), K directions and N states; `wide_*` as in common.cuh.
+    """The layout for x of shape (batch, L, E) and A of shape `rates` (K, E, N).
 
+    dt_stride, state_strides: strides of dt and of B and C, but for their last axis, in elements. wide_rows: whether x,
+    dt, dy and D start at multiples of 16 bytes; wide_states: whether B and C start at multiples of two elements.
     Raises ValueError if N is beyond what the kernels hold in registers.
     """
+    batch, L, E = shape
+    K, _, N = rates
     if not 1 <= N <= cubins.MAX_STATES:
         raise ValueError(
             f"N is {N}, the CUDA backend takes 1 to {cubins.MAX_STATES} states per channel; "
@@ -157,6 +196,8 @@ def make_plan(
         )
     _, multiprocessors, shared_bytes = device_numbers(device)
     states = cubins.padded_states(N)
+    wide_rows = wide_rows and E % PIECE == 0 and all(stride * dtype.itemsize % 16 == 0 for stride in dt_stride)
+    wide_states = wide_states and states == N and all(stride % 2 == 0 for stride in state_strides)
     stage = cubins.stage_tokens(states, shared_bytes)
     channel_blocks, stages = -(-E // BLOCK_CHANNELS), -(-L // stage)
     per_chunk = chunk_stages(batch * K * channel_blocks, stages, multiprocessors)
@@ -182,11 +223,10 @@ def kernels(part: str, plan: Plan) -> dict[str, driver.Kernel]:
 
 def _load(part: str, plan: Plan) -> dict[str, driver.Kernel]:
     capability = device_numbers(plan.device)[0]
-    torch.cuda.current_stream(plan.device).synchronize()  # makes sure that PyTorch's context exists and is current
     try:
-        module = driver.Module(cubins.cached_cubin(part, plan.variant, capability))
+        module = driver.Module(cubins.cached_cubin(part, plan.variant, capability), plan.device)
     except RuntimeError:  # a damaged file in the cache
-        module = driver.Module(cubins.cached_cubin(part, plan.variant, capability, rebuild=True))
+        module = driver.Module(cubins.cached_cubin(part, plan.variant, capability, rebuild=True), plan.device)
     shared = plan.variant.shared_bytes()
     return {
         name: driver.Kernel(module, name, threads, shared[which] if which else 0)

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from nnunetv2_slicemamba.ops.cuda import low_rank
 from nnunetv2_slicemamba.ops.cuda import plan as planning
-from nnunetv2_slicemamba.ops.cuda.cubins import PIECE, padded_states
 from nnunetv2_slicemamba.ops.cuda.driver import pack_arguments
 from nnunetv2_slicemamba.ops.cuda.plan import Plan
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 # ScanArgs in common.cuh: 24 pointers, 3 long strides, 6 strides, 11 counts, padding to 8 bytes
 _ARGUMENTS = struct.Struct("24P3q6i11i4x")
-FLOAT16_MAX = 65504.0
+_EXPAND_ARGUMENTS = struct.Struct("3Pq2i6i")  # ExpandArgs in scan_forward.cu
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
-@contextmanager
-def current_device(device: int) -> Iterator[int]:
-    """Makes a CUDA device current, as launches need it, and yields its current stream's handle."""
-    if torch.cuda.current_device() == device:
-        yield torch.cuda.current_stream(device).cuda_stream
-    else:
-        with torch.cuda.device(device):
-            yield torch.cuda.current_stream(device).cuda_stream
+def current_stream(device: int) -> int:
+    """The handle of the current stream of CUDA device `device`."""
+    return torch.cuda.current_stream(device).cuda_stream
+
+
+# what torch.compile's generated code and Triton use, and twenty times as fast; not a documented function
+current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", current_stream)
 
 
 @lru_cache(maxsize=512)
@@ -54,25 +51,18 @@ def dense_rows(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 
-def _aligned(tensor: Tensor, elements: int) -> bool:
-    """Whether every row starts at a multiple of `elements` elements."""
-    step = elements * tensor.element_size()
-    return tensor.data_ptr() % step == 0 and all(
-        stride % elements == 0 for stride, size in zip(tensor.stride()[:-1], tensor.shape, strict=False) if size > 1
+def _plan(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, rows: int, states: int) -> Plan:
+    """rows: the addresses of x, dt, D and, if there is one, dy, or-ed; states: those of B and C."""
+    return planning.make_plan(
+        x.device.index,
+        x.dtype,
+        x.shape,
+        A.shape,
+        dt.stride()[:3],
+        B.stride()[:3] + C.stride()[:3],
+        rows % 16 == 0,
+        states % (2 * x.element_size()) == 0,
     )
-
-
-def _plan(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, D: Tensor, dy: Tensor | None = None) -> Plan:
-    batch, length, channels = x.shape
-    K, _, N = A.shape
-    piece = 16 // x.element_size()
-    wide_rows = (
-        channels % PIECE == 0
-        and D.data_ptr() % 16 == 0
-        and all(_aligned(tensor, piece) for tensor in (x, dt, dy) if tensor is not None)
-    )
-    wide_states = N == padded_states(N) and _aligned(B, 2) and _aligned(C, 2)
-    return planning.make_plan(x.device.index, x.dtype, batch, length, channels, K, N, wide_rows, wide_states)
 
 
 def empty_states(x: Tensor, A: Tensor, save: bool) -> Tensor:
@@ -90,51 +80,36 @@ def _pointer(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _launch(plan: Plan, part: str, launches: tuple[tuple[str, int], ...], arguments: ctypes.Array) -> None:
+    """Launches kernels of `part`, given as (name, blocks), on the current stream of the plan's device."""
+    if torch.cuda.current_device() != plan.device:
+        with torch.cuda.device(plan.device):
+            return _launch(plan, part, launches, arguments)
+    kernels, stream = planning.kernels(part, plan), current_stream(plan.device)
+    for name, blocks in launches:
+        kernels[name].launch(blocks, arguments, stream)
+
+
 def _pack(plan: Plan, pointers: tuple[int, ...], dt: Tensor, B: Tensor, C: Tensor) -> ctypes.Array:
+    dt_stride, B_stride, C_stride = dt.stride(), B.stride(), C.stride()
     return pack_arguments(
         _ARGUMENTS.pack(
             *pointers,
-            *(dt.stride(0), B.stride(0), C.stride(0)),
-            *dt.stride()[1:3],
-            *B.stride()[1:3],
-            *C.stride()[1:3],
-            *(plan.batch, plan.L, plan.E, plan.K, plan.N),
-            *(plan.channel_blocks, plan.stages, plan.chunks, plan.chunk_stages),
-            *(plan.param_blocks, plan.state_blocks),
+            *(dt_stride[0], B_stride[0], C_stride[0]),
+            *(dt_stride[1], dt_stride[2], B_stride[1], B_stride[2], C_stride[1], C_stride[2]),
+            *plan.counts,
         )
     )
 
 
-def expand_dt(dt: Tensor, dt_weight: Tensor) -> Tensor:
-    """(batch, L, K, E) from dt (batch, L, K, R) and dt_weight (K, E, R), in dt's type."""
-    batch, length, K, rank = dt.shape
-    channels = dt_weight.shape[1]
-    full = dt.new_empty(batch, length, K, channels)
-    # written in place, one matrix per direction; `out` also keeps autocast away
-    torch.bmm(
-        dt.reshape(batch * length, K, rank).transpose(0, 1),
-        dt_weight.to(dt.dtype).transpose(1, 2),
-        out=full.view(batch * length, K, channels).transpose(0, 1),
-    )
-    return full
-
-
-def _reduce_dt(ddt: Tensor, dt: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of dt (batch, L, K, R) and of dt_weight (K, E, R) from that of their product (batch, L, K, E)."""
-    batch, length, K, rank = dt.shape
-    tokens, channels = batch * length, dt_weight.shape[1]
-    by_direction = ddt.view(tokens, K, channels).transpose(0, 1)
-    d_low = dt.new_empty(batch, length, K, rank)
-    weight = dt_weight.to(dt.dtype)
-    torch.bmm(by_direction, weight, out=d_low.view(tokens, K, rank).transpose(0, 1))
-    if dt.dtype == torch.float16:  # as the kernels do: large sums saturate, NaN stays
-        d_low.clamp_(-FLOAT16_MAX, FLOAT16_MAX)
-    low = dt.reshape(tokens, K, rank).transpose(0, 1)
-    d_weight = torch.empty(dt_weight.shape, dtype=dt.dtype, device=dt.device)
-    torch.bmm(by_direction.transpose(1, 2), low, out=d_weight)
-    if dt.dtype == torch.float16:
-        d_weight.clamp_(-FLOAT16_MAX, FLOAT16_MAX)
-    return d_low, d_weight.to(dt_weight.dtype)
+def _expand(plan: Plan, dt: Tensor, dt_weight: Tensor, full: Tensor) -> None:
+    """Writes dt_weight (K, E, R) applied to dt (batch, L, K, R) into `full` (batch, L, K, E)."""
+    weight = dt_weight.float().contiguous()
+    strides = dt.stride()
+    pointers = (dt.data_ptr(), weight.data_ptr(), full.data_ptr())
+    sizes = (plan.batch, plan.L, plan.E, plan.K, dt.shape[3], plan.channel_blocks)
+    arguments = pack_arguments(_EXPAND_ARGUMENTS.pack(*pointers, *strides[:3], *sizes))
+    _launch(plan, "forward", (("forward_expand", plan.expand_blocks),), arguments)
 
 
 def forward(
@@ -156,26 +131,23 @@ def forward(
     """
     x, A, D = x.contiguous(), A.contiguous(), D.contiguous()
     bias = None if delta_bias is None else delta_bias.contiguous()
-    B, C = dense_rows(B), dense_rows(C)
-    dt = dense_rows(dt) if dt_weight is None else expand_dt(dt, dt_weight)
+    B, C, low = dense_rows(B), dense_rows(C), dense_rows(dt)
+    dt = low if dt_weight is None else x.new_empty(*low.shape[:3], x.shape[2])
     out, states = torch.empty_like(x), empty_states(x, A, save)
     if x.numel() == 0:
         return out, states
-    plan = _plan(x, dt, B, C, A, D)
+    x_at, dt_at, B_at, C_at, D_at = x.data_ptr(), dt.data_ptr(), B.data_ptr(), C.data_ptr(), D.data_ptr()
+    plan = _plan(x, dt, B, C, A, x_at | dt_at | D_at, B_at | C_at)
+    if dt_weight is not None:
+        _expand(plan, low, dt_weight, dt)
     *offsets, size = plan.forward_scratch
     scratch = torch.empty(size, dtype=torch.uint8, device=x.device)
-    y, chunk_state, chunk_delta = (scratch.data_ptr() + offset for offset in offsets)
-    inputs = (x.data_ptr(), dt.data_ptr(), B.data_ptr(), C.data_ptr(), 0, A.data_ptr(), _pointer(bias), D.data_ptr())
+    start = scratch.data_ptr()
+    y, chunk_state, chunk_delta = (start + offset for offset in offsets)
+    inputs = (x_at, dt_at, B_at, C_at, 0, A.data_ptr(), _pointer(bias), D_at)
     order = positions(sizes, thickness, x.device).data_ptr()
     outputs = (order, y, states.data_ptr() if save else 0, chunk_state, chunk_delta, out.data_ptr())
-    arguments = _pack(plan, inputs + outputs + (0,) * 10, dt, B, C)
-    with current_device(plan.device) as stream:
-        run = planning.kernels("forward", plan)
-        if plan.chunks > 1:
-            run["forward_chunk"].launch(plan.chunk_blocks, arguments, stream)
-            run["forward_carry"].launch(plan.carry_blocks, arguments, stream)
-        run["forward_scan"].launch(plan.scan_blocks, arguments, stream)
-        run["forward_combine"].launch(plan.combine_blocks, arguments, stream)
+    _launch(plan, "forward", plan.forward_launches, _pack(plan, inputs + outputs + (0,) * 10, dt, B, C))
     return out, states
 
 
@@ -199,33 +171,34 @@ def backward(
     """
     x, dy, A, D = x.contiguous(), dy.contiguous(), A.contiguous(), D.contiguous()
     bias = None if delta_bias is None else delta_bias.contiguous()
-    B, C, low = dense_rows(B), dense_rows(C), dt
-    dt = dense_rows(dt) if dt_weight is None else expand_dt(dt, dt_weight)
+    B, C, low = dense_rows(B), dense_rows(C), dense_rows(dt)
+    dt = low if dt_weight is None else x.new_empty(*low.shape[:3], x.shape[2])
     dx, dA, dD = torch.empty_like(x), torch.empty_like(A), torch.empty_like(D)
     dbias = D.new_empty(0) if bias is None else torch.empty_like(bias)
-    ddt, dB, dC = x.new_empty(dt.shape), x.new_empty(B.shape), x.new_empty(C.shape)
+    # An expanded dt is read for the last time where its gradient is written, so both share the memory.
+    ddt = dt if dt_weight is not None else x.new_empty(dt.shape)
+    dB, dC = x.new_empty(B.shape), x.new_empty(C.shape)
     if x.numel() == 0:
         for gradient in (dA, dD, dbias):
             gradient.zero_()
     else:
-        plan = _plan(x, dt, B, C, A, D, dy)
+        x_at, dt_at, B_at, C_at, D_at = x.data_ptr(), dt.data_ptr(), B.data_ptr(), C.data_ptr(), D.data_ptr()
+        dy_at = dy.data_ptr()
+        plan = _plan(x, dt, B, C, A, x_at | dt_at | D_at | dy_at, B_at | C_at)
+        if dt_weight is not None:
+            _expand(plan, low, dt_weight, dt)
         *offsets, size = plan.backward_scratch
         scratch = torch.empty(size, dtype=torch.uint8, device=x.device)
-        y, chunk_state, chunk_delta, *parts = (scratch.data_ptr() + offset for offset in offsets)
-        inputs = (x, dt, B, C, dy, A, bias, D, positions(sizes, thickness, x.device))
-        outputs = (y, states.data_ptr(), chunk_state, chunk_delta, dx.data_ptr(), *map(_pointer, (ddt, dB, dC)), *parts)
-        pointers = (*map(_pointer, inputs), *outputs, *map(_pointer, (dA, None if bias is None else dbias, dD)))
-        arguments = _pack(plan, pointers, dt, B, C)
-        with current_device(plan.device) as stream:
-            run = planning.kernels("backward", plan)
-            if plan.chunks > 1:
-                run["backward_chunk"].launch(plan.chunk_blocks, arguments, stream)
-                run["backward_carry"].launch(plan.carry_blocks, arguments, stream)
-            run["backward_scan"].launch(plan.scan_blocks, arguments, stream)
-            run["backward_finish"].launch(
-                plan.param_blocks + plan.state_blocks + plan.combine_blocks, arguments, stream
-            )
+        start = scratch.data_ptr()
+        y, chunk_state, chunk_delta, *parts = (start + offset for offset in offsets)
+        inputs = (x_at, dt_at, B_at, C_at, dy_at, A.data_ptr(), _pointer(bias), D_at)
+        order = positions(sizes, thickness, x.device).data_ptr()
+        outputs = (order, y, states.data_ptr(), chunk_state, chunk_delta, dx.data_ptr())
+        gradients = (ddt.data_ptr(), dB.data_ptr(), dC.data_ptr(), *parts)
+        small = (dA.data_ptr(), _pointer(bias) and dbias.data_ptr(), dD.data_ptr())
+        arguments = _pack(plan, inputs + outputs + gradients + small, dt, B, C)
+        _launch(plan, "backward", plan.backward_launches, arguments)
     if dt_weight is None:
         return dx, ddt, dB, dC, dA, dD, dbias, D.new_empty(0)
-    d_low, d_weight = _reduce_dt(ddt, low, dt_weight)
+    d_low, d_weight = low_rank.reduce_dt(ddt, low, dt_weight)
     return dx, d_low, dB, dC, dA, dD, dbias, d_weight

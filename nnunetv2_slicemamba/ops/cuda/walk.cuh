@@ -12,6 +12,8 @@ struct __align__(16) ForwardStage {
     int rows[STAGE];                             // raster index, -1 past the end
 };
 
+// Sub-steps of 4 tokens that the compiler may interleave; a stage has at least four.
+constexpr int FORWARD_UNROLL = 2;
 static_assert(2 * sizeof(ForwardStage) == SHARED_FORWARD, "the host gives another size");
 
 // OUTPUT computes y; CHUNK the end state of a chunk; REVERSE_CHUNK, for the backward, the gradient that leaves a
@@ -89,7 +91,7 @@ template <int PASS> __device__ __forceinline__ void walk_chunk(const ScanArgs& p
             store_states(static_cast<SavedState*>(p.states) + at.state_offset(p, bk * p.stages + first + i), h);
 
         const int word = swizzle(at.warp * (WARP_CHANNELS / 2) + at.group);
-#pragma unroll 1
+#pragma unroll FORWARD_UNROLL
         for (int t4 = 0; t4 < STAGE; t4 += 4) {
             float y[4][LANE_CHANNELS];
 #pragma unroll
@@ -118,9 +120,9 @@ template <int PASS> __device__ __forceinline__ void walk_chunk(const ScanArgs& p
                 float half[2][LANE_CHANNELS], whole[LANE_CHANNELS];
 #pragma unroll
                 for (int c = 0; c < LANE_CHANNELS; c++) {
-                    half[0][c] = fold(y[0][c], y[2][c], at.part & 2, 2);
-                    half[1][c] = fold(y[1][c], y[3][c], at.part & 2, 2);
-                    whole[c] = fold(half[0][c], half[1][c], at.part & 1, 1);
+                    half[0][c] = fold(y[0][c], y[2][c], at.part & 2, PART_2);
+                    half[1][c] = fold(y[1][c], y[3][c], at.part & 2, PART_2);
+                    whole[c] = fold(half[0][c], half[1][c], at.part & 1, PART_1);
                 }
                 const int row = stage.rows[t4 + at.part];
                 if (row >= 0) store_pair(y_rows + (long long)row * p.E, whole[0], whole[1], at.valid);

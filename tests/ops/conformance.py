@@ -1,0 +1,341 @@
+"""What must every backend of the scan satisfy? A suite to subclass: `class TestMine(ScanConformance): backend = "mine"`.
+
+The oracle is `slice_scan_reference` in float64 on the CPU; it is itself held against closed forms by these tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import exp, log1p, prod
+
+import pytest
+import torch
+from torch import Tensor
+
+from nnunetv2_slicemamba.ops import scan_orders, slice_scan
+from nnunetv2_slicemamba.ops.backends import BACKENDS
+
+
+@dataclass(frozen=True)
+class Case:
+    """Shapes of one scan: tokens and thickness per axis, images, channels E, states N, rank R of dt (None: full)."""
+
+    sizes: tuple[int, ...]
+    thickness: tuple[int, ...]
+    batch: int = 2
+    channels: int = 6
+    states: int = 4
+    rank: int | None = None
+
+    def __str__(self) -> str:
+        sizes, thickness = ("x".join(map(str, axis)) for axis in (self.sizes, self.thickness))
+        return f"{sizes}-by-{thickness}-B{self.batch}-E{self.channels}-N{self.states}-R{self.rank or 'full'}"
+
+
+CASES = (
+    Case((5, 7), (2, 4)),
+    Case((5, 7), (2, 4), batch=1, channels=33, states=16, rank=3),
+    Case((8, 12), (4, 2), rank=1),
+    Case((8, 12), (4, 2), batch=1, channels=16, states=8),
+    Case((1, 9), (3, 1), channels=17, states=1),
+    Case((1, 9), (3, 1), channels=1, states=32, rank=2),
+    Case((1, 1), (2, 2), batch=3, channels=5, states=3),
+    Case((3, 5, 4), (2, 4, 2), channels=20, rank=2),
+    Case((3, 5, 4), (2, 4, 2), batch=1, states=16),
+    Case((6, 7, 9), (2, 2, 4), batch=1, channels=7, states=4, rank=3),
+    Case((17, 23), (4, 4), batch=1, channels=100, states=16),
+    Case((17, 23), (4, 2), batch=3, channels=40, states=8, rank=5),
+)
+SMALL = Case((5, 7), (2, 4), channels=18, states=4, rank=3)
+
+Inputs = dict[str, Tensor]
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 5e-6}
+HALF_TYPES = (torch.float16, torch.bfloat16)
+
+
+def make_inputs(case: Case, seed: int = 0) -> Inputs:
+    """Arguments of `slice_scan` in float64, by name; initialised as in the network, with some spread."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    batch, length, channels, states = case.batch, prod(case.sizes), case.channels, case.states
+    K = 2 * len(case.sizes)
+    inputs = {
+        "x": normal(batch, length, channels),
+        "dt": normal(batch, length, K, case.rank or channels),
+        "B": normal(batch, length, K, states),
+        "C": normal(batch, length, K, states),
+        "A": -torch.exp(0.5 * normal(K, channels, states)) * torch.arange(1, states + 1),
+        "D": normal(K, channels),
+        "delta_bias": normal(K, channels) - 2,
+    }
+    if case.rank is not None:
+        inputs["dt_weight"] = normal(K, channels, case.rank)
+    return inputs
+
+
+def upstream(case: Case, seed: int = 1) -> Tensor:
+    """A gradient of the output, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(case.batch, prod(case.sizes), case.channels, generator=generator, dtype=torch.float64)
+
+
+def converted(inputs: Inputs, dtype: torch.dtype, device: str = "cpu") -> Inputs:
+    """Leaves that require gradients."""
+    return {name: tensor.detach().to(device, dtype).requires_grad_() for name, tensor in inputs.items()}
+
+
+def with_gradients(inputs: Inputs, grad: Tensor, case: Case, backend: str) -> dict[str, Tensor]:
+    """The output under "out" and every gradient under its input's name."""
+    out = slice_scan(**inputs, sizes=case.sizes, thickness=case.thickness, backend=backend)
+    gradients = torch.autograd.grad(out, list(inputs.values()), grad.to(out))
+    return {"out": out.detach(), **dict(zip(inputs, gradients, strict=True))}
+
+
+@lru_cache(maxsize=64)
+def expected(case: Case, rounded_to: torch.dtype) -> dict[str, Tensor]:
+    """The reference's output and gradients in float64 for inputs that `rounded_to` represents."""
+    inputs = converted({name: t.to(rounded_to) for name, t in make_inputs(case).items()}, torch.float64)
+    return with_gradients(inputs, upstream(case).to(rounded_to), case, "reference")
+
+
+def relative_error(got: Tensor, wanted: Tensor) -> float:
+    """Norm of the difference over the norm of what is wanted, or the former where the latter is 0."""
+    assert got.shape == wanted.shape
+    difference, norm = (got.cpu().double() - wanted).norm().item(), wanted.norm().item()
+    return difference / norm if norm > 0 else difference
+
+
+def assert_close(got: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float) -> None:
+    errors = {name: relative_error(tensor, wanted[name]) for name, tensor in got.items()}
+    assert all(error <= tolerance for error in errors.values()), errors  # also fails for NaN
+
+
+def spread_out(tensor: Tensor) -> Tensor:
+    """The same numbers in a tensor that is contiguous in no dimension, without a view of an expanded one."""
+    reversed_axes = tensor.permute(*reversed(range(tensor.dim())))
+    wide = reversed_axes.new_zeros(*reversed_axes.shape[:-1], 2 * reversed_axes.shape[-1])
+    wide[..., ::2] = reversed_axes
+    return wide[..., ::2].permute(*reversed(range(tensor.dim())))
+
+
+class ScanConformance:
+    """Subclass it, name the backend and, if that is not the CPU, the device."""
+
+    backend: str
+    device = "cpu"
+
+    def scan(self, inputs: Inputs, case: Case) -> Tensor:
+        return slice_scan(**inputs, sizes=case.sizes, thickness=case.thickness, backend=self.backend)
+
+    def run(self, case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
+        return with_gradients(converted(make_inputs(case), dtype, self.device), upstream(case), case, self.backend)
+
+    def needs(self, dtype: torch.dtype) -> None:
+        reason = BACKENDS[self.backend].why_not(torch.device(self.device), dtype)
+        if reason is not None:
+            pytest.skip(reason)
+
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    def test_output_and_every_gradient_equal_the_reference(self, case: Case) -> None:
+        self.needs(torch.float32)
+        got = self.run(case, torch.float32)
+        assert all(tensor.dtype == torch.float32 for tensor in got.values())
+        assert_close(got, expected(case, torch.float32), TOLERANCE[torch.float32])
+
+    @pytest.mark.parametrize("case", CASES, ids=str)
+    def test_float64_is_computed_in_float64(self, case: Case) -> None:
+        self.needs(torch.float64)
+        got = self.run(case, torch.float64)
+        assert all(tensor.dtype == torch.float64 for tensor in got.values())
+        assert_close(got, expected(case, torch.float64), TOLERANCE[torch.float64])
+
+    @pytest.mark.parametrize("dtype", HALF_TYPES, ids=str)
+    @pytest.mark.parametrize("case", (SMALL, CASES[-2]), ids=str)
+    def test_half_types_are_rounded_only_at_the_end(self, case: Case, dtype: torch.dtype) -> None:
+        self.needs(dtype)
+        got = self.run(case, dtype)
+        assert all(tensor.dtype == dtype for tensor in got.values())
+        assert_close(got, expected(case, dtype), torch.finfo(dtype).eps)
+
+    def test_half_tokens_with_float32_parameters(self) -> None:
+        self.needs(torch.bfloat16)
+        inputs = converted({n: t.to(torch.bfloat16) for n, t in make_inputs(SMALL).items()}, torch.float32, self.device)
+        for name in ("x", "dt", "B", "C"):
+            inputs[name] = inputs[name].detach().to(torch.bfloat16).requires_grad_()
+        got = with_gradients(inputs, upstream(SMALL).to(torch.bfloat16), SMALL, self.backend)
+        assert all(got[name].dtype == tensor.dtype for name, tensor in inputs.items())
+        assert_close(got, expected(SMALL, torch.bfloat16), torch.finfo(torch.bfloat16).eps)
+        parameters = {name: got[name] for name in ("A", "D", "delta_bias", "dt_weight")}
+        assert_close(parameters, expected(SMALL, torch.bfloat16), 1e-5)
+
+    @pytest.mark.parametrize("case", (SMALL, CASES[-2], CASES[-5]), ids=str)
+    def test_non_contiguous_tensors_give_the_same(self, case: Case) -> None:
+        self.needs(torch.float32)
+        inputs = {n: spread_out(t.detach()).requires_grad_() for n, t in self.float32(case).items()}
+        assert not any(t.is_contiguous() for t in inputs.values() if t.numel() > 1)
+        got = with_gradients(inputs, spread_out(upstream(case)), case, self.backend)
+        assert_close(got, expected(case, torch.float32), TOLERANCE[torch.float32])
+
+    def float32(self, case: Case) -> Inputs:
+        return converted(make_inputs(case), torch.float32, self.device)
+
+    @pytest.mark.parametrize("case", (SMALL, Case((3, 5, 4), (2, 4, 2))), ids=str)
+    def test_an_impulse_decays_along_every_scan_order(self, case: Case) -> None:
+        self.needs(torch.float32)
+        length, K = prod(case.sizes), 2 * len(case.sizes)
+        origin, rate, raw = length // 3, -0.3, 0.4
+        inputs = {n: torch.ones_like(t) for n, t in make_inputs(case).items()}
+        inputs["x"] = torch.zeros_like(inputs["x"])
+        inputs["x"][:, origin] = 1
+        inputs["A"] *= rate
+        inputs["D"] *= 0
+        inputs["dt"] *= raw / (case.rank or 1)
+        inputs["delta_bias"] *= 0
+        delta = log1p(exp(raw))
+        wanted = torch.zeros(length, dtype=torch.float64)
+        for order in scan_orders(case.sizes, case.thickness).tolist():
+            start = order.index(origin)
+            for step, position in enumerate(order[start:]):
+                wanted[position] += case.states * delta * exp(rate * delta * step)
+        got = self.scan({n: t.to(self.device, torch.float32) for n, t in inputs.items()}, case).cpu()
+        assert torch.allclose(got.double(), wanted[None, :, None].expand_as(got), rtol=1e-5, atol=1e-6)
+        assert K == len(scan_orders(case.sizes, case.thickness))
+
+    def test_without_a_bias_it_is_zero(self) -> None:
+        self.needs(torch.float32)
+        inputs = self.float32(SMALL)
+        zero = self.scan({**inputs, "delta_bias": torch.zeros_like(inputs["delta_bias"])}, SMALL)
+        del inputs["delta_bias"]
+        assert torch.equal(self.scan(inputs, SMALL), zero)
+
+    def test_low_rank_steps_equal_their_expansion(self) -> None:
+        self.needs(torch.float32)
+        inputs = self.float32(SMALL)
+        low_rank = self.scan(inputs, SMALL)
+        weight = inputs.pop("dt_weight")
+        inputs["dt"] = torch.einsum("blkr,ker->blke", inputs["dt"], weight)
+        assert relative_error(low_rank.detach(), self.scan(inputs, SMALL).detach().cpu().double()) < 1e-6
+
+    def test_two_runs_give_the_same_bits(self) -> None:
+        self.needs(torch.float32)
+        case = Case((17, 23), (4, 2), batch=2, channels=40, states=8, rank=5)
+        first, second = self.run(case, torch.float32), self.run(case, torch.float32)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+    def test_a_batch_is_its_images(self) -> None:
+        self.needs(torch.float32)
+        inputs = {n: t.detach() for n, t in self.float32(CASES[-1]).items()}
+        together = self.scan(inputs, CASES[-1])
+        for image in range(CASES[-1].batch):
+            one = {n: t[image : image + 1] if n in ("x", "dt", "B", "C") else t for n, t in inputs.items()}
+            alone = self.scan(one, CASES[-1])[0]
+            assert relative_error(together[image], alone.cpu().double()) < 1e-6
+
+    @pytest.mark.parametrize("wanted", ("x", "dt", "B", "C", "A", "D", "delta_bias", "dt_weight"))
+    def test_one_gradient_alone_is_the_same(self, wanted: str) -> None:
+        self.needs(torch.float32)
+        inputs = {n: t.requires_grad_(n == wanted) for n, t in self.float32(SMALL).items()}
+        self.scan(inputs, SMALL).backward(upstream(SMALL).to(self.device, torch.float32))
+        assert [n for n, t in inputs.items() if t.grad is not None] == [wanted]
+        gradient = inputs[wanted].grad
+        assert gradient is not None
+        assert relative_error(gradient, expected(SMALL, torch.float32)[wanted]) < TOLERANCE[torch.float32]
+
+    def test_an_expanded_upstream_gradient_works(self) -> None:
+        self.needs(torch.float32)
+        inputs = self.float32(SMALL)
+        out = self.scan(inputs, SMALL)
+        spread = torch.autograd.grad(out.sum(), list(inputs.values()), retain_graph=True)
+        plain = torch.autograd.grad(out, list(inputs.values()), torch.ones_like(out))
+        assert all(torch.equal(a, b) for a, b in zip(spread, plain, strict=True))
+
+    def test_autocast_does_not_touch_the_recurrence(self) -> None:
+        self.needs(torch.float32)
+        inputs = self.float32(SMALL)
+        plain = self.scan(inputs, SMALL)
+        with torch.autocast(self.device, torch.bfloat16):
+            autocast = self.scan(inputs, SMALL)
+        assert autocast.dtype == torch.float32
+        assert torch.equal(plain, autocast)
+
+    def test_autocast_does_not_touch_the_gradients(self) -> None:
+        self.needs(torch.float32)
+        plain = self.run(SMALL, torch.float32)
+        with torch.autocast(self.device, torch.bfloat16):
+            autocast = self.run(SMALL, torch.float32)
+        assert all(torch.equal(plain[name], autocast[name]) for name in plain)
+
+    def test_without_gradients_the_output_is_the_same(self) -> None:
+        self.needs(torch.float32)
+        inputs = self.float32(SMALL)
+        with torch.no_grad():
+            out = self.scan(inputs, SMALL)
+        assert not out.requires_grad
+        assert torch.equal(out, self.scan(inputs, SMALL))
+
+    def test_training_works_after_a_first_call_in_inference_mode(self) -> None:
+        self.needs(torch.float32)
+        case = Case((4, 19), (3, 2))  # sizes that no other test uses: the orders are made here
+        inputs = self.float32(case)
+        with torch.inference_mode():
+            first = self.scan(inputs, case)
+        got = self.run(case, torch.float32)
+        assert torch.equal(got["out"], first.clone())
+        assert_close(got, expected(case, torch.float32), TOLERANCE[torch.float32])
+
+    @pytest.mark.parametrize("value", (float("nan"), float("inf")), ids=("nan", "inf"))
+    @pytest.mark.parametrize("name", ("x", "dt", "B", "C", "D", "delta_bias", "dt_weight", "A"))
+    def test_what_is_not_finite_reaches_output_and_gradients(self, name: str, value: float) -> None:
+        self.needs(torch.float32)
+        if name == "A" and value > 0:
+            value = float("nan")  # A is negative
+        inputs = {n: t.detach() for n, t in self.float32(SMALL).items()}
+        inputs[name].view(-1)[inputs[name].numel() // 2] = value
+        inputs = {n: t.requires_grad_() for n, t in inputs.items()}
+        out = self.scan(inputs, SMALL)
+        assert not out.isfinite().all()
+        out.sum().backward()
+        assert any(t.grad is not None and not t.grad.isfinite().all() for t in inputs.values())
+
+    def test_a_nan_token_spoils_its_channel_everywhere_and_no_other(self) -> None:
+        self.needs(torch.float32)
+        inputs = {n: t.detach() for n, t in self.float32(SMALL).items()}
+        inputs["x"][1, 3, 5] = float("nan")
+        spoilt = self.scan(inputs, SMALL).isnan()
+        assert spoilt[1, :, 5].all()
+        assert spoilt.sum() == prod(SMALL.sizes)
+
+    @pytest.mark.parametrize("states", (4, 16))
+    def test_extreme_inputs_stay_finite_and_right(self, states: int) -> None:
+        self.needs(torch.float32)
+        case = Case((5, 7), (2, 4), channels=18, states=states)
+        inputs = make_inputs(case)
+        for name in ("x", "dt", "B", "C"):
+            inputs[name] *= 1e3
+        inputs["delta_bias"] = torch.full_like(inputs["delta_bias"], 10.0)
+        inputs = {n: t.float() for n, t in inputs.items()}
+        wanted = with_gradients(converted(inputs, torch.float64), upstream(case), case, "reference")
+        assert all(tensor.isfinite().all() for tensor in wanted.values())
+        got = with_gradients(converted(inputs, torch.float32, self.device), upstream(case), case, self.backend)
+        assert_close(got, wanted, 2e-5)
+
+    def test_the_backward_keeps_few_states(self) -> None:
+        self.needs(torch.float32)
+        case = Case((32, 64), (2, 4), batch=1, channels=32, states=16)
+        inputs = self.float32(case)
+        inputs_bytes = sum(t.numel() * t.element_size() for t in inputs.values())
+        saved: dict[int, int] = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            saved[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            self.scan(inputs, case)
+        every_state = 4 * prod(case.sizes) * inputs["A"].numel()
+        assert 0 < sum(saved.values()) < inputs_bytes + every_state / 12
