@@ -43,6 +43,11 @@ def write_raw_dataset(raw: Path, kind: str, cases: int = 5) -> None:
         "labels": {"background": 0, "ball": 1},
         "numTraining": cases,
         "file_ending": ending,
+        # nnU-Net starts 12 processes to find files that are not listed
+        "dataset": {
+            f"case_{i}": {"images": [f"imagesTr/case_{i}_0000{ending}"], "label": f"labelsTr/case_{i}{ending}"}
+            for i in range(cases)
+        },
     }
     (folder / "dataset.json").write_text(json.dumps(description))
 

@@ -140,7 +140,8 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         # nnU-Net writes in place: a kill while writing would lose the only checkpoint
         temporary = f"{filename}.tmp"
         super().save_checkpoint(temporary)
-        if self.local_rank == 0 and os.path.isfile(temporary):
+        # what a kill left of an earlier one must not take its place where checkpoints are switched off
+        if self.local_rank == 0 and not self.disable_checkpointing:
             os.replace(temporary, filename)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from nnunetv2.paths import nnUNet_results
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.nets.supernet import Architecture, SliceMambaSupernet
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, build_from_plans
@@ -24,6 +25,14 @@ def path_generator(seed: int, iteration: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
+def with_unused_parameters(wrapped: DistributedDataParallel) -> DistributedDataParallel:
+    """The same network in a DDP that does not wait for the gradients of the candidates off the path.
+
+    nnU-Net makes its DDP without options, and that one stops in the second iteration.
+    """
+    return DistributedDataParallel(wrapped.module, device_ids=wrapped.device_ids, find_unused_parameters=True)
+
+
 class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
     """Trains the supernet that `slicemamba search` evaluates.
 
@@ -34,6 +43,7 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
     path_seed: ClassVar[int] = 12345
     # the draw of the path that validation uses; no training iteration is negative
     validation_draw: ClassVar[int] = 2**40
+    network: Any
 
     def __init__(
         self,
@@ -66,6 +76,11 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
             num_output_channels,
             enable_deep_supervision,
         )
+
+    def initialize(self) -> None:
+        super().initialize()
+        if self.is_ddp:
+            self.network = with_unused_parameters(self.network)
 
     def _do_i_compile(self) -> bool:
         # the path changes in every iteration: each would be compiled anew

@@ -26,7 +26,7 @@ def expand_dt(dt: Tensor, dt_weight: Tensor | None) -> Tensor:
     return torch.einsum("blkr,ker->blke", dt, dt_weight)
 
 
-def without_autocast(backward: Callable[..., Any]) -> Callable[..., Any]:
+def without_autocast(backward: Callable[..., Any]) -> Any:
     """For backward(ctx, grad): computes in the gradient's type even if `.backward()` is called under autocast."""
 
     @wraps(backward)

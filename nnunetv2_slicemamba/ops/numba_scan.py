@@ -60,7 +60,9 @@ def _run(tasks: list[Callable[[], None]]) -> None:
             future.result()
 
 
-def _parts(batch: int, directions: int, blocks: int) -> Iterator[tuple[int, int, tuple[int, int], int, tuple[int, int]]]:
+def _parts(
+    batch: int, directions: int, blocks: int
+) -> Iterator[tuple[int, int, tuple[int, int], int, tuple[int, int]]]:
     """Image; number and range of a travel axis's directions; number and range of a part of the channel blocks."""
     parts = min(blocks, _CHANNEL_PARTS)
     for image in range(batch):
@@ -111,7 +113,7 @@ class _NumbaScan(torch.autograd.Function):
         A2 = A.transpose(1, 2).mul(log2(e)).contiguous()
         arrays = _flat(x, _full_rank(dt, weight), bias, B, C, A2)
         outs = [torch.empty_like(x) for _ in range(K // 2)]
-        tasks = []
+        tasks: list[Callable[[], None]] = []
         for image, axis, directions, _, some in _parts(batch, K, blocks):
             outputs = _flat(outs[axis], kept)
             sizes = (channels, N, image, directions, some)
@@ -124,7 +126,7 @@ class _NumbaScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @without_autocast
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         from nnunetv2_slicemamba.ops import numba_kernels
 
         *inputs, kept = ctx.saved_tensors
@@ -137,7 +139,7 @@ class _NumbaScan(torch.autograd.Function):
         gx = [torch.empty_like(x) for _ in range(K // 2)]
         gB, gC = ([torch.empty_like(B) for _ in range(min(blocks, _CHANNEL_PARTS))] for _ in range(2))
         gdt, gA = torch.empty_like(full), A2.new_empty(batch, *A2.shape)
-        tasks = []
+        tasks: list[Callable[[], None]] = []
         for image, axis, directions, part, some in _parts(batch, K, blocks):
             outputs = _flat(kept, gx[axis], gdt, gB[part], gC[part], gA)
             sizes = (x.shape[2], A.shape[2], image, directions, some)

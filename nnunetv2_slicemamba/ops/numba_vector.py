@@ -13,17 +13,20 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from numba import extending
 from numba.core import types
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import models, overload, register_model
 
 WIDTH = 16
+
+intrinsic: Any = extending.intrinsic
 # Products may be fused with sums; nothing else, so NaN, infinity and the rounding trick in exp2 keep their meaning.
 _FLAGS = ("contract",)
 _VECTOR_IR = ir.VectorType(ir.FloatType(), WIDTH)
 _INTEGERS_IR = ir.VectorType(ir.IntType(32), WIDTH)
 
 
-class VectorType(types.Type):  # type: ignore[misc]
+class VectorType(types.Type):
     """numba's name for the vector."""
 
     def __init__(self) -> None:
@@ -34,7 +37,7 @@ vector = VectorType()
 
 
 @register_model(VectorType)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, _VECTOR_IR)
 
@@ -69,7 +72,7 @@ def _polynomial(builder: Any, x: Any, coefficients: tuple[float, ...]) -> Any:
 
 
 def _exp2_ir(builder: Any, y: Any) -> Any:
-    """2^y to about 1e-7 of itself; 0 below -127, infinity from 128, NaN for NaN."""
+    """2^y to about 1e-7 of itself; 0 below -127, infinity from 127.5, NaN for NaN."""
     lowest, highest = _constant(-127.0), _constant(128.0)
     y = _select(builder, y, "<", lowest, lowest, y)
     y = _select(builder, y, ">", highest, highest, y)
@@ -111,32 +114,93 @@ def _softplus_ir(builder: Any, z: Any) -> tuple[Any, Any]:
     return value, _select(builder, z, "<", zero, _mul(builder, w, upper), upper)
 
 
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, start: Any) -> Any:
-    """Where the vector that starts with a number of a contiguous one-dimensional float32 array lies."""
-    data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [start]), _VECTOR_IR.as_pointer())
+_float_pointer = types.CPointer(types.float32)
+
+
+def _number_at(context: Any, builder: Any, source_type: Any, source: Any, place: Any) -> Any:
+    """The address of a number of an array or behind a pointer."""
+    if isinstance(source_type, types.Array):
+        source = context.make_array(source_type)(context, builder, source).data
+    return builder.gep(source, [place])
+
+
+def _vector_at(context: Any, builder: Any, source_type: Any, source: Any, place: Any) -> Any:
+    return builder.bitcast(_number_at(context, builder, source_type, source, place), _VECTOR_IR.as_pointer())
+
+
+def _lane(index: int) -> Any:
+    return ir.Constant(ir.IntType(32), index)
 
 
 @intrinsic
-def load(typingctx: Any, array: Any, start: Any) -> Any:
-    """The vector at start in a contiguous one-dimensional float32 array; no bounds are checked."""
+def pointer(typingctx: Any, array: Any) -> Any:
+    """Where a contiguous float32 array begins.
+
+    A kernel hands this on instead of the array: numba counts references at every call with an array, and threads that
+    count references to the same array wait for each other. The array must outlive it: only for the kernel's arguments.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_pointer(context, builder, signature.args[0], *args), align=4)
+        return context.make_array(signature.args[0])(context, builder, args[0]).data
 
-    return vector(array, types.intp), generate
+    return _float_pointer(array), generate
 
 
 @intrinsic
-def store(typingctx: Any, array: Any, start: Any, value: Any) -> Any:
-    """Writes the vector at start in a contiguous one-dimensional float32 array; no bounds are checked."""
+def load(typingctx: Any, source: Any, start: Any) -> Any:
+    """The vector at start in a contiguous float32 array of one dimension or behind a pointer; no bounds are checked."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array, start, value = args
-        builder.store(value, _pointer(context, builder, signature.args[0], array, start), align=4)
+        return builder.load(_vector_at(context, builder, signature.args[0], *args), align=4)
+
+    return vector(source, types.intp), generate
+
+
+@intrinsic
+def store(typingctx: Any, target: Any, start: Any, value: Any) -> Any:
+    """Writes the vector at start; see `load`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target, start, value = args
+        builder.store(value, _vector_at(context, builder, signature.args[0], target, start), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector), generate
+    return types.void(target, types.intp, vector), generate
+
+
+@intrinsic
+def load_some(typingctx: Any, source: Any, start: Any, count: Any) -> Any:
+    """`load` of the first 1 to WIDTH numbers, then zeros."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, start, count = args
+        value = _constant(0.0)
+        for lane in range(WIDTH):
+            own = builder.icmp_signed("<", ir.Constant(count.type, lane), count)
+            place = builder.add(start, builder.select(own, ir.Constant(start.type, lane), ir.Constant(start.type, 0)))
+            number = builder.load(_number_at(context, builder, signature.args[0], source, place))
+            number = builder.select(own, number, ir.Constant(ir.FloatType(), 0.0))
+            value = builder.insert_element(value, number, _lane(lane))
+        return value
+
+    return vector(source, types.intp, types.intp), generate
+
+
+@intrinsic
+def store_some(typingctx: Any, target: Any, start: Any, count: Any, value: Any) -> Any:
+    """`store` of the first 1 to WIDTH numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        target, start, count, value = args
+        first = builder.extract_element(value, _lane(0))
+        for lane in range(WIDTH):  # the lanes beyond write the first number again
+            own = builder.icmp_signed("<", ir.Constant(count.type, lane), count)
+            place = builder.add(start, builder.select(own, ir.Constant(start.type, lane), ir.Constant(start.type, 0)))
+            number = builder.select(own, builder.extract_element(value, _lane(lane)), first)
+            builder.store(number, _number_at(context, builder, signature.args[0], target, place))
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, types.intp, vector), generate
 
 
 @intrinsic
@@ -172,7 +236,7 @@ def total(typingctx: Any, values: Any) -> Any:
 
 @intrinsic
 def exp2(typingctx: Any, y: Any) -> Any:
-    """2 to the power of every number, to about 1e-7; 0 below -127, infinity from 128, NaN for NaN."""
+    """2 to the power of every number, to about 1e-7; 0 below -127, infinity from 127.5, NaN for NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _exp2_ir(builder, args[0])

@@ -225,7 +225,7 @@ class _TorchScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @without_autocast
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         *saved, kept = ctx.saved_tensors
         inputs = _Inputs(*saved)
         x, dt, B, C, A, D, bias, weight = inputs

@@ -17,7 +17,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from nnunetv2_slicemamba.planning.planner import PLANNERS
 
@@ -159,7 +159,11 @@ def complete_data(dataset_name: str, plans_name: str, configuration: str) -> Non
 def raw_cases(dataset_name: str) -> set[str]:
     """Names of the training cases in nnUNet_raw."""
     raw = Path(str(nnUNet_raw)) / dataset_name
-    return set(get_filenames_of_train_images_and_targets(str(raw), json.loads((raw / "dataset.json").read_text())))
+    description = json.loads((raw / "dataset.json").read_text())
+    if "dataset" in description:
+        return set(description["dataset"])
+    found = get_identifiers_from_splitted_dataset_folder(str(raw / "imagesTr"), description["file_ending"])
+    return {str(case) for case in found}
 
 
 def has_every_case(data: Path, cases: set[str]) -> bool:

@@ -62,9 +62,9 @@ def test_a_sound_installation_is_reported_in_full_with_exit_code_0(tmp_path: Pat
 
 
 def test_backends_that_do_not_run_are_given_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BACKENDS, "numba", Backend("numba", BACKENDS["torch"].scan, lambda *_: "it is raining"))
+    monkeypatch.setitem(BACKENDS, "mamba_ssm", Backend("mamba_ssm", BACKENDS["torch"].scan, lambda *_: "it is raining"))
     details = [finding.detail for finding in doctor.examined(doctor.backends)]
-    assert "numba: it is raining" in details
+    assert "mamba_ssm: it is raining" in details
     assert "reference: only for tests" in details
 
 

@@ -41,7 +41,7 @@ def layout(tmp_path: Path) -> Path:
 def registered_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for PYTHONPATH, with a copy of nnunetv2 in which our classes are registered."""
     folder = tmp_path_factory.mktemp("site")
-    shutil.copytree(nnunetv2.__path__[0], folder / "nnunetv2", ignore=shutil.ignore_patterns("__pycache__", "tests"))
+    shutil.copytree(nnunetv2.__path__[0], folder / "nnunetv2", ignore=shutil.ignore_patterns("tests"))
     register(folder / "nnunetv2")
     return folder
 

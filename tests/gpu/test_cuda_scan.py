@@ -90,6 +90,21 @@ def test_full_rank_views_with_unaligned_rows():
     check(run(scan, inputs, sizes, thickness, dy), run(oracle, upcast(inputs), sizes, thickness, dy), HALF)
 
 
+@pytest.mark.parametrize("dtype", [HALF, BFLOAT], ids=str)
+def test_missing_channels_of_the_last_block_never_show(dtype):
+    # What stood in for them once depended on x's address, so many addresses are tried.
+    sizes, E = (8, 8), 130
+    inputs = make_inputs(1, sizes, E, 16, dtype)
+    dy, room = torch.randn_like(inputs["x"]), torch.full((1 << 20,), float("nan"), device="cuda", dtype=dtype)
+    first = run(scan, inputs, sizes, (2, 2), dy)
+    for start in range(0, 64 * 1024, 1021):
+        moved = room[start : start + inputs["x"].numel()].view_as(inputs["x"])
+        with torch.no_grad():
+            moved.copy_(inputs["x"])
+        results = run(scan, {**inputs, "x": moved}, sizes, (2, 2), dy)
+        assert all(torch.equal(results[name], value) for name, value in first.items()), start
+
+
 def test_without_bias_and_with_mixed_types():
     sizes, thickness = (6, 10), (2, 2)
     inputs = make_inputs(2, sizes, 64, 16, SINGLE, 4)

@@ -34,11 +34,7 @@ def pretend(
 ) -> None:
     """Lets the fingerprint tell of images of another size: planning reads nothing else of them."""
     file = workspace / "nnUNet_raw" / dataset / "dataset.json"
-    description = json.loads(file.read_text())
-    ending = description["file_ending"]
-    # listed, they are not looked for: nnU-Net starts 12 processes for that
-    listed = {"case_0": {"images": [f"imagesTr/case_0_0000{ending}"], "label": f"labelsTr/case_0{ending}"}}
-    file.write_text(json.dumps(description | {"numTraining": cases, "dataset": listed}))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"numTraining": cases}))
     file = workspace / "nnUNet_preprocessed" / dataset / "dataset_fingerprint.json"
     changed = json.loads(file.read_text())
     changed["shapes_after_crop"] = [list(shape)] * len(changed["shapes_after_crop"])

@@ -208,10 +208,7 @@ template <int MATRICES> struct StateRows {
 #if WIDE_STATES
             pairs[i] = __ldg(reinterpret_cast<const Pair*>(at));
 #else
-            union { Pair pair; Element values[2]; } u;
-            u.values[0] = valid > 0 ? __ldg(at) : Element(0);
-            u.values[1] = valid > 1 ? __ldg(at + 1) : Element(0);
-            pairs[i] = u.pair;
+            pairs[i] = load_pair(at, valid);
 #endif
         }
     }

@@ -17,9 +17,7 @@ from nnunetv2_slicemamba.ops.cuda import driver
 
 CACHE_VARIABLE = "SLICEMAMBA_CACHE"
 SOURCES = {"forward": "scan_forward.cu", "backward": "scan_backward.cu"}
-HEADERS = tuple(
-    f"{name}.cuh" for name in ["settings", "elements", "common", "reductions", "walk", "walk_back", "finish"]
-)
+HEADERS = ("settings.cuh", "elements.cuh", "common.cuh", "reductions.cuh", "walk.cuh", "walk_back.cuh", "finish.cuh")
 ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # the kernels' ELEMENT
 BLOCK_CHANNELS = 64  # channels of a thread block
 THREADS = 128  # of a block that scans

@@ -35,6 +35,7 @@ def load_driver() -> ctypes.CDLL:
     driver.cuDeviceGet.argtypes = [pointer, ctypes.c_int]
     driver.cuDevicePrimaryCtxRetain.argtypes = [pointer, ctypes.c_int]
     driver.cuCtxSetCurrent.argtypes = [pointer]
+    driver.cuCtxGetCurrent.argtypes = [pointer]
     return driver
 
 
@@ -70,6 +71,14 @@ def use_primary_context(device: int) -> None:
     first call that needs it.
     """
     check(load_driver().cuCtxSetCurrent(_primary_context(device)), f"using the context of CUDA device {device}")
+
+
+def ensure_context(device: int) -> None:
+    """`use_primary_context` if the calling thread has no context at all."""
+    context = ctypes.c_void_p()
+    check(load_driver().cuCtxGetCurrent(ctypes.byref(context)), "asking for the current CUDA context")
+    if not context.value:
+        use_primary_context(device)
 
 
 class Kernel:

@@ -42,6 +42,19 @@ __device__ __forceinline__ u32 from_floats(float a, float b) {
 #endif
 #endif
 
+// Two elements read one by one, of which `valid` exist; the others are 0. Whole registers on purpose: with conditional
+// 16-bit values CUDA 13.0's compiler let something else than 0 through.
+__device__ __forceinline__ Pair load_pair(const Element* at, int valid) {
+#if ELEMENT == 0
+    return make_uint2(valid > 0 ? __float_as_uint(__ldg(at)) : 0u, valid > 1 ? __float_as_uint(__ldg(at + 1)) : 0u);
+#else
+    u32 low = 0u, high = 0u;
+    if (valid > 0) low = __ldg(at);
+    if (valid > 1) high = __ldg(at + 1);
+    return low | high << 16;
+#endif
+}
+
 // One thread's PIECE channels of a row.
 union Piece {
     Pair pairs[PIECE / 2];
@@ -52,11 +65,13 @@ union Piece {
 // The piece at `at`, of which `valid` channels exist.
 __device__ __forceinline__ Piece load_piece(const Element* at, int valid) {
     Piece p;
+#if WIDE_ROWS
 #pragma unroll
-    for (int i = 0; i < (WIDE_ROWS ? int(sizeof(Piece) / 16) : 0); i++)
-        p.words[i] = __ldg(reinterpret_cast<const uint4*>(at) + i);
+    for (int i = 0; i < int(sizeof(Piece) / 16); i++) p.words[i] = __ldg(reinterpret_cast<const uint4*>(at) + i);
+#else
 #pragma unroll
-    for (int i = 0; i < (WIDE_ROWS ? 0 : PIECE); i++) p.values[i] = i < valid ? __ldg(at + i) : Element(0);
+    for (int i = 0; i < PIECE / 2; i++) p.pairs[i] = load_pair(at + 2 * i, valid - 2 * i);
+#endif
     return p;
 }
 

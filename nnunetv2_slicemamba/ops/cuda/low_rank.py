@@ -1,4 +1,4 @@
-"""How do the gradients of step sizes of low rank follow from those of full rank? Matrix products after the kernels."""
+"""How are step sizes of low rank expanded, and their gradients reduced? Matrix products around the kernels."""
 
 from __future__ import annotations
 
@@ -13,13 +13,26 @@ PIECE_TOKENS = 1024
 FEWEST_TOKENS = 8192  # from which pieces pay
 
 
+def expand_dt(dt: Tensor, dt_weight: Tensor) -> Tensor:
+    """(batch, L, K, E) from dt (batch, L, K, R) and dt_weight (K, E, R), in dt's type."""
+    batch, length, K, rank = dt.shape
+    channels = dt_weight.shape[1]
+    full = dt.new_empty(batch, length, K, channels)
+    # written in place, one matrix per direction; `out` also keeps autocast away, here and below
+    torch.bmm(
+        dt.reshape(batch * length, K, rank).transpose(0, 1),
+        dt_weight.to(dt.dtype).transpose(1, 2),
+        out=full.view(batch * length, K, channels).transpose(0, 1),
+    )
+    return full
+
+
 def reduce_dt(ddt: Tensor, dt: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of dt (batch, L, K, R) and of dt_weight (K, E, R) from that of their product (batch, L, K, E)."""
     batch, length, K, rank = dt.shape
     channels = dt_weight.shape[1]
     by_token = ddt.view(batch * length, K, channels)
     d_dt = dt.new_empty(batch, length, K, rank)
-    # written in place, one matrix per direction; `out` also keeps autocast away, here and below
     torch.bmm(by_token.transpose(0, 1), dt_weight.to(dt.dtype), out=d_dt.view(-1, K, rank).transpose(0, 1))
     return _saturate(d_dt), _weight_gradient(by_token, dt.reshape(-1, K, rank)).to(dt_weight.dtype)
 

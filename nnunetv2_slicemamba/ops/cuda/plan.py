@@ -12,12 +12,11 @@ from nnunetv2_slicemamba.ops.cuda import cubins, driver
 from nnunetv2_slicemamba.ops.cuda.cubins import BLOCK_CHANNELS, PIECE, THREADS, Variant
 
 FINISH_THREADS = 256  # of a block that sums partial results
-EXPAND_TOKENS = 64  # of a block that expands step sizes of low rank
 COMBINE_ROWS = 4  # rows that one of its threads sums over the directions
 # Blocks per multiprocessor from which whole sequences fill the GPU, and up to which chunks are cut otherwise. Chunks
 # cost a second pass over the exponentials, so two of them gain nothing.
 ENOUGH_BLOCKS = 2.6
-CHUNKED_BLOCKS = 11.4
+CHUNKED_BLOCKS = 18.0
 FEWEST_CHUNKS = 3
 SAVED_DTYPE = {torch.float32: torch.float32, torch.float16: torch.bfloat16, torch.bfloat16: torch.bfloat16}
 
@@ -27,7 +26,6 @@ _KERNELS = {  # name -> (threads, which shared memory it needs)
         "forward_chunk": (THREADS, "forward"),
         "forward_carry": (THREADS, None),
         "forward_combine": (FINISH_THREADS, None),
-        "forward_expand": (THREADS, None),
     },
     "backward": {
         "backward_scan": (THREADS, "backward"),
@@ -67,10 +65,6 @@ class Plan:
     @property
     def chunk_blocks(self) -> int:
         return self.batch * self.K * (self.chunks - 1) * self.channel_blocks
-
-    @property
-    def expand_blocks(self) -> int:
-        return -(-self.batch * self.L // EXPAND_TOKENS) * self.K * self.channel_blocks
 
     @property
     def carry_blocks(self) -> int:

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.ops.cuda import low_rank
 from nnunetv2_slicemamba.ops.cuda import plan as planning
-from nnunetv2_slicemamba.ops.cuda.driver import pack_arguments
+from nnunetv2_slicemamba.ops.cuda.driver import ensure_context, pack_arguments
 from nnunetv2_slicemamba.ops.cuda.plan import Plan
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 # ScanArgs in common.cuh: 24 pointers, 3 long strides, 6 strides, 11 counts, padding to 8 bytes
 _ARGUMENTS = struct.Struct("24P3q6i11i4x")
-_EXPAND_ARGUMENTS = struct.Struct("3Pq2i6i")  # ExpandArgs in scan_forward.cu
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
@@ -102,16 +101,6 @@ def _pack(plan: Plan, pointers: tuple[int, ...], dt: Tensor, B: Tensor, C: Tenso
     )
 
 
-def _expand(plan: Plan, dt: Tensor, dt_weight: Tensor, full: Tensor) -> None:
-    """Writes dt_weight (K, E, R) applied to dt (batch, L, K, R) into `full` (batch, L, K, E)."""
-    weight = dt_weight.float().contiguous()
-    strides = dt.stride()
-    pointers = (dt.data_ptr(), weight.data_ptr(), full.data_ptr())
-    sizes = (plan.batch, plan.L, plan.E, plan.K, dt.shape[3], plan.channel_blocks)
-    arguments = pack_arguments(_EXPAND_ARGUMENTS.pack(*pointers, *strides[:3], *sizes))
-    _launch(plan, "forward", (("forward_expand", plan.expand_blocks),), arguments)
-
-
 def forward(
     x: Tensor,
     dt: Tensor,
@@ -131,15 +120,13 @@ def forward(
     """
     x, A, D = x.contiguous(), A.contiguous(), D.contiguous()
     bias = None if delta_bias is None else delta_bias.contiguous()
-    B, C, low = dense_rows(B), dense_rows(C), dense_rows(dt)
-    dt = low if dt_weight is None else x.new_empty(*low.shape[:3], x.shape[2])
+    B, C = dense_rows(B), dense_rows(C)
+    dt = dense_rows(dt) if dt_weight is None else low_rank.expand_dt(dt, dt_weight)
     out, states = torch.empty_like(x), empty_states(x, A, save)
     if x.numel() == 0:
         return out, states
     x_at, dt_at, B_at, C_at, D_at = x.data_ptr(), dt.data_ptr(), B.data_ptr(), C.data_ptr(), D.data_ptr()
     plan = _plan(x, dt, B, C, A, x_at | dt_at | D_at, B_at | C_at)
-    if dt_weight is not None:
-        _expand(plan, low, dt_weight, dt)
     *offsets, size = plan.forward_scratch
     scratch = torch.empty(size, dtype=torch.uint8, device=x.device)
     start = scratch.data_ptr()
@@ -171,8 +158,9 @@ def backward(
     """
     x, dy, A, D = x.contiguous(), dy.contiguous(), A.contiguous(), D.contiguous()
     bias = None if delta_bias is None else delta_bias.contiguous()
-    B, C, low = dense_rows(B), dense_rows(C), dense_rows(dt)
-    dt = low if dt_weight is None else x.new_empty(*low.shape[:3], x.shape[2])
+    B, C, low = dense_rows(B), dense_rows(C), dt
+    ensure_context(x.device.index)  # autograd's thread may have none yet, and cuBLAS warns about that
+    dt = dense_rows(dt) if dt_weight is None else low_rank.expand_dt(dt, dt_weight)
     dx, dA, dD = torch.empty_like(x), torch.empty_like(A), torch.empty_like(D)
     dbias = D.new_empty(0) if bias is None else torch.empty_like(bias)
     # An expanded dt is read for the last time where its gradient is written, so both share the memory.
@@ -185,8 +173,6 @@ def backward(
         x_at, dt_at, B_at, C_at, D_at = x.data_ptr(), dt.data_ptr(), B.data_ptr(), C.data_ptr(), D.data_ptr()
         dy_at = dy.data_ptr()
         plan = _plan(x, dt, B, C, A, x_at | dt_at | D_at | dy_at, B_at | C_at)
-        if dt_weight is not None:
-            _expand(plan, low, dt_weight, dt)
         *offsets, size = plan.backward_scratch
         scratch = torch.empty(size, dtype=torch.uint8, device=x.device)
         start = scratch.data_ptr()

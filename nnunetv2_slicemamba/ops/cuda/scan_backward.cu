@@ -49,10 +49,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
     }
     __syncthreads();
 
-    int rows[PASSES], position = load_position(p, at, end - 1);
-    Piece x[PASSES], dt[PASSES], dy[PASSES];
-    LaneStates h;
-    auto fetch = [&](int s) {
+    for (int s = end - 1; s >= first; s--) {
+        const int position = load_position(p, at, s);
+        int rows[PASSES];
+        Piece x[PASSES], dt[PASSES], dy[PASSES];
+        LaneStates h;
 #pragma unroll
         for (int r = 0; r < PASSES; r++) {
             rows[r] = __shfl_sync(~0u, position, at.row + r * PASS_ROWS);
@@ -62,11 +63,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
         }
         states.load(position);
         load_states(h, static_cast<const SavedState*>(p.states) + at.state_offset(p, bk * p.stages + s));
-        position = s > first ? load_position(p, at, s - 1) : -1;
-    };
-    fetch(end - 1);
-
-    for (int s = end - 1; s >= first; s--) {
+        swap_halves(h, swapped);
 #pragma unroll
         for (int r = 0; r < PASSES; r++) {
             float delta[PIECE], input[PIECE], gradient[PIECE], shift[PIECE];
@@ -95,7 +92,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
         });
         __syncthreads();
 
-        swap_halves(h, swapped);
 #pragma unroll 1
         for (int sub = 0; sub < SUBS - 1; sub++) {
             save_checkpoint(lane, sub, h);
@@ -109,21 +105,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
 #pragma unroll 1
         for (int sub = SUBS - 1; sub >= 0; sub--) walk_back(lane, sub);
         // x again: held over the stage, it would cost the registers that a third block needs
-        Piece x_again[PASSES];
-        int done[PASSES];
 #pragma unroll
         for (int r = 0; r < PASSES; r++) {
-            done[r] = stage.rows[at.row + r * PASS_ROWS];
-            x_again[r] = load_row(x_rows, p.E, done[r], at.piece_valid, 0u);
+            rows[r] = stage.rows[at.row + r * PASS_ROWS];
+            x[r] = load_row(x_rows, p.E, rows[r], at.piece_valid, 0u);
         }
         __syncthreads();
-        if (s > first) fetch(s - 1);  // arrives during the epilogue, which has registers to spare
 
 #pragma unroll
         for (int r = 0; r < PASSES; r++) {
-            const int t = at.row + r * PASS_ROWS, valid = done[r] < 0 ? 0 : at.piece_valid;
+            const int t = at.row + r * PASS_ROWS, valid = rows[r] < 0 ? 0 : at.piece_valid;
             float input[PIECE], through_decay[PIECE], ddt[PIECE], dx[PIECE];
-            unpack(x_again[r], input);
+            unpack(x[r], input);
             load_vector(through_decay, &stage.dy[t][PIECE * at.piece]);
 #pragma unroll
             for (int w = 0; w < PIECE / 2; w++) {
@@ -141,8 +134,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
 #pragma unroll
             for (int c = 0; c < PIECE; c++) total[c] += ddt[c];
             store_vector(bias_total, total);
-            store_piece(ddt_rows + (long long)done[r] * (p.K * p.E), ddt, valid);
-            store_piece(dx_rows + (long long)done[r] * p.E, dx, valid);
+            store_piece(ddt_rows + (long long)rows[r] * (p.K * p.E), ddt, valid);
+            store_piece(dx_rows + (long long)rows[r] * p.E, dx, valid);
         }
 #pragma unroll
         for (int i = 0; i < (STAGE * STATES / 2 + THREADS - 1) / THREADS; i++) {

@@ -1,0 +1,99 @@
+"""The learning rate follows the iteration alone, and weight decay spares what it must."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
+from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
+from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
+
+SETTINGS: dict[str, Any] = {
+    "input_channels": 1,
+    "num_classes": 2,
+    "n_stages": 2,
+    "features_per_stage": [8, 16],
+    "strides": [[4, 4], [2, 2]],
+    "n_blocks_per_stage": [1, 1],
+    "n_blocks_per_stage_decoder": [1, 1],
+}
+
+
+def test_the_rate_rises_linearly_then_decays_to_zero() -> None:
+    schedule = WarmupPoly(1e-3, warmup=10, total=1000)
+    for i in range(10):
+        assert schedule(i) == pytest.approx(1e-3 * (i + 1) / 10 * (1 - i / 1000) ** 0.9)
+    assert schedule(9) == max(schedule(i) for i in range(1000))
+    assert all(later < earlier for earlier, later in pairwise(schedule(i) for i in range(9, 1001)))
+    assert schedule(500) == pytest.approx(1e-3 * 0.5**0.9)
+    assert schedule(1000) == schedule(1200) == 0
+
+
+def test_the_rate_is_a_function_of_the_iteration_alone() -> None:
+    schedule, other = WarmupPoly(1e-3, 10, 100), WarmupPoly(1e-3, 10, 100)
+    forwards = [schedule(i) for i in range(100)]
+    assert [other(i) for i in reversed(range(100))] == forwards[::-1]
+
+
+@pytest.mark.parametrize("bad", [{"warmup": 0, "total": 10}, {"warmup": 1, "total": 0}])
+def test_a_schedule_without_iterations_is_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        WarmupPoly(1e-3, **bad)
+
+
+def test_an_epoch_starts_with_the_rate_of_its_first_iteration_in_every_group() -> None:
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "weight_decay": decay} for decay in (0.0, 0.1)]
+    optimizer, schedule = torch.optim.AdamW(groups, lr=1.0), WarmupPoly(1e-3, 10, 100)
+    scheduler = IterationScheduler(optimizer, schedule, iterations_per_epoch=25)
+    scheduler.step(2)
+    assert [group["lr"] for group in optimizer.param_groups] == [schedule(50)] * 2
+    scheduler.step_iteration(63)
+    assert [group["lr"] for group in optimizer.param_groups] == [schedule(63)] * 2
+
+
+@pytest.mark.parametrize("kind", [SliceMambaUNet, SliceMambaSupernet])
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_every_trainable_parameter_is_in_exactly_one_group(kind: type[nn.Module], deep_supervision: bool) -> None:
+    network = kind(**SETTINGS, deep_supervision=deep_supervision)
+    groups = parameter_groups(network, 0.05)
+    assert [group["weight_decay"] for group in groups] == [0.05, 0.0]
+    listed = [id(parameter) for group in groups for parameter in group["params"]]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {id(p) for p in network.parameters() if p.requires_grad}
+
+
+def test_scan_parameters_biases_and_norms_do_not_decay_and_matrices_do() -> None:
+    network = SliceMambaUNet(**SETTINGS)
+    decayed = {id(parameter) for parameter in parameter_groups(network, 0.05)[0]["params"]}
+    spared_endings = (".bias", "norm.weight", "A_logs", "Ds", "dt_projs_bias")
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            assert (id(parameter) in decayed) == (not name.endswith(spared_endings)), name
+    names = {name.rpartition(".bss.")[-1] for name, p in network.named_parameters() if id(p) in decayed}
+    assert {"x_proj_weight", "dt_projs_weight", "in_proj.weight", "conv.weight", "out_proj.weight"} <= names
+
+
+def test_the_trainers_rate_warms_up_over_a_twentieth_and_continues_where_it_was(
+    make_trainer: Callable[..., Any], batch_for: Callable[[Any], dict[str, Any]]
+) -> None:
+    trainer = make_trainer("SliceMambaTrainer_50epochs")
+    total = 50 * 250
+    schedule = WarmupPoly(1e-3, warmup=total // 20, total=total)
+    trainer.current_epoch = 30
+    trainer.on_train_epoch_start()
+    assert trainer.iteration == 30 * 250
+    for i in range(2):
+        trainer.train_step(batch_for(trainer))
+        rates = {group["lr"] for group in trainer.optimizer.param_groups}
+        assert rates == {schedule(30 * 250 + i)}
+
+
+def test_warm_up_is_at_most_1250_iterations_and_at_least_one(make_trainer: Callable[..., Any]) -> None:
+    assert make_trainer("SliceMambaTrainer").lr_scheduler.schedule.warmup == 1250
+    assert make_trainer("SliceMambaTrainer_1epoch").lr_scheduler.schedule.warmup == 1

@@ -1,0 +1,127 @@
+"""SliceMambaTrainer trains with the slicing that was chosen for its fold, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nnunetv2_slicemamba.search import SlicingChoice, SlicingFile, write_slicing_file
+
+NAME = "SliceMambaTrainer_1epoch"
+CHOSEN = ((2, 4), (4, 2), (4, 4), (2, 2), (4, 2), (2, 2), (4, 4))
+OTHER = ((4, 4),) * 7
+
+
+def write(file: Path, slicing: tuple[tuple[int, ...], ...]) -> Path:
+    write_slicing_file(
+        SlicingFile(
+            choice=SlicingChoice(slicing, "fixed"),
+            candidates=(),
+            fitness_definition=None,
+            dataset="Dataset901_Disks",
+            configuration="2d",
+            plans_name="nnUNetSliceMambaSPlans",
+            fold=0,
+            supernet_checkpoint_sha256=None,
+            plans_sha256=None,
+        ),
+        file,
+    )
+    return file
+
+
+@pytest.fixture
+def folds_file(workspace: Path) -> Path:
+    """Where a search would write the slicing of fold 0."""
+    results = workspace / "nnUNet_results" / "Dataset901_Disks"
+    trainer = "SliceMambaSupernetTrainer_50epochs__nnUNetSliceMambaSPlans__2d"
+    return results / trainer / "fold_0" / "slicing_search" / "best_slicing.json"
+
+
+def continued(trainer: Any, slicing: tuple[tuple[int, ...], ...]) -> Any:
+    """The trainer as after loading a checkpoint that was trained with `slicing`."""
+    trainer.bare_network.set_slicing(slicing)
+    trainer.current_epoch = 1
+    return trainer
+
+
+def test_training_starts_with_the_folds_slicing_and_says_so(make_trainer: Callable[..., Any], folds_file: Path) -> None:
+    write(folds_file, CHOSEN)
+    trainer = make_trainer(NAME, initialize=False)
+    trainer.on_train_start()
+    assert trainer.bare_network.get_slicing() == CHOSEN
+    assert trainer.network.state_dict()["slicing"].tolist() == [list(thickness) for thickness in CHOSEN]
+    assert str(folds_file) in Path(trainer.log_file).read_text()
+
+
+def test_the_file_wins_over_the_slicing_of_pretrained_weights(
+    make_trainer: Callable[..., Any], folds_file: Path
+) -> None:
+    write(folds_file, CHOSEN)
+    trainer = make_trainer(NAME)
+    # as -pretrained_weights leaves it: the other network's buffer with its weights
+    trainer.network.load_state_dict(trainer.network.state_dict() | {"slicing": torch.tensor(OTHER, dtype=torch.uint8)})
+    assert trainer.bare_network.get_slicing() == OTHER
+    trainer.on_train_start()
+    assert trainer.bare_network.get_slicing() == CHOSEN
+
+
+def test_the_variable_names_another_file(
+    make_trainer: Callable[..., Any], folds_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folds_file, CHOSEN)
+    monkeypatch.setenv("SLICEMAMBA_SLICING", str(write(tmp_path / "mine.json", OTHER)))
+    trainer = make_trainer(NAME)
+    trainer.on_train_start()
+    assert trainer.bare_network.get_slicing() == OTHER
+
+
+def test_without_a_file_training_does_not_start_and_the_three_ways_to_get_one_are_named(
+    make_trainer: Callable[..., Any],
+) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        make_trainer(NAME).on_train_start()
+    for way in ("slicemamba search -d Dataset901_Disks -c 2d -f 0", "slicemamba slicing", "SLICEMAMBA_SLICING=FILE"):
+        assert way in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("slicing", "message"),
+    [
+        (((2, 2),) * 22, "has 22 blocks, this network has 7"),
+        (((2, 2, 2),) * 7, "3 axes, this network has 2"),
+    ],
+)
+def test_a_slicing_of_another_network_is_refused(
+    slicing: tuple[tuple[int, ...], ...], message: str, make_trainer: Callable[..., Any], folds_file: Path
+) -> None:
+    write(folds_file, slicing)
+    with pytest.raises(ValueError, match=message):
+        make_trainer(NAME).on_train_start()
+
+
+def test_continuing_beside_another_slicing_is_refused_with_the_file(
+    make_trainer: Callable[..., Any], folds_file: Path
+) -> None:
+    write(folds_file, CHOSEN)
+    trainer = continued(make_trainer(NAME), OTHER)
+    with pytest.raises(ValueError, match="was trained with another slicing") as caught:
+        trainer.on_train_start()
+    assert str(folds_file) in str(caught.value)
+    assert trainer.output_folder in str(caught.value)
+    assert trainer.bare_network.get_slicing() == OTHER
+
+
+@pytest.mark.parametrize("file_is_there", [True, False])
+def test_continuing_keeps_the_checkpoints_slicing_and_needs_no_file(
+    file_is_there: bool, make_trainer: Callable[..., Any], folds_file: Path
+) -> None:
+    if file_is_there:
+        write(folds_file, CHOSEN)
+    trainer = continued(make_trainer(NAME), CHOSEN)
+    trainer.on_train_start()
+    assert trainer.bare_network.get_slicing() == CHOSEN

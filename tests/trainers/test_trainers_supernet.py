@@ -1,0 +1,181 @@
+"""The supernet's trainer follows one sequence of paths, whoever runs it, and validates on one path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from scipy.stats import chisquare
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_slicemamba.nets import SliceMambaSupernet
+from nnunetv2_slicemamba.trainers import TRAINERS
+from nnunetv2_slicemamba.trainers.supernet import final_trainer_name, path_generator, with_unused_parameters
+
+NAME = "SliceMambaSupernetTrainer_1epoch"
+
+
+def draw(seed: int, iteration: int, blocks: int = 22) -> tuple[int, ...]:
+    return tuple(torch.randint(4, (blocks,), generator=path_generator(seed, iteration)).tolist())
+
+
+def test_a_path_is_a_function_of_seed_and_iteration_alone() -> None:
+    paths = [draw(1, i) for i in range(50)]
+    torch.manual_seed(5)
+    assert [draw(1, i) for i in reversed(range(50))] == paths[::-1]
+    assert len(set(paths)) == 50
+    assert not {draw(2, i) for i in range(50)} & set(paths)
+
+
+def test_paths_are_uniform_over_the_iterations_of_a_training() -> None:
+    # every iteration has a generator of its own, whose first draws must not follow its seed
+    paths = torch.tensor([draw(12345, i) for i in range(2000)])
+    for position in (0, 1, 10, 21):
+        now, then = paths[1:, position], paths[:-1, position]
+        assert chisquare(torch.bincount(now, minlength=4).numpy()).pvalue > 1e-4
+        assert chisquare(torch.bincount(4 * now + then, minlength=16).numpy()).pvalue > 1e-4
+
+
+def test_every_rank_and_every_continued_run_follow_the_same_paths(
+    make_trainer: Callable[..., Any], batch_for: Callable[[Any], dict[str, Any]]
+) -> None:
+    def paths(trainer: Any, epoch: int, steps: int) -> list[tuple[int, ...]]:
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        taken = []
+        for _ in range(steps):
+            trainer.train_step(batch_for(trainer))
+            taken.append(trainer.supernet.get_architecture())
+        return taken
+
+    one, other = make_trainer(NAME), make_trainer(NAME)
+    one.num_iterations_per_epoch = other.num_iterations_per_epoch = 2
+    torch.manual_seed(77)
+    whole = paths(one, 0, 2) + paths(one, 1, 2)
+    torch.manual_seed(1)
+    assert paths(other, 1, 2) == whole[2:]
+    assert len(set(whole)) == 4
+
+
+def test_a_step_changes_the_path_and_no_other_candidate(
+    make_trainer: Callable[..., Any], batch_for: Callable[[Any], dict[str, Any]]
+) -> None:
+    trainer = make_trainer(NAME)
+    before = {name: value.clone() for name, value in trainer.supernet.state_dict().items()}
+    trainer.train_step(batch_for(trainer))
+    path = trainer.supernet.get_architecture()
+    after = trainer.supernet.state_dict()
+    for (position, block), picked in zip(trainer.supernet.named_block_positions(), path, strict=True):
+        for index, candidate in enumerate(block):
+            changed = any(
+                not torch.equal(after[f"{position}.{index}.{name}"], before[f"{position}.{index}.{name}"])
+                for name in candidate.state_dict()
+            )
+            assert changed == (index == picked), (position, index)
+
+
+def test_validation_uses_one_path_throughout_and_the_checkpoint_keeps_it(
+    make_trainer: Callable[..., Any], batch_for: Callable[[Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    trainer = make_trainer(NAME)
+    trainer.on_train_start()
+    chosen = tuple(trainer.supernet.state_dict()["architecture"].tolist())
+    assert len(set(chosen)) > 1  # drawn, not the first candidate everywhere
+    for _ in range(2):
+        trainer.on_train_epoch_start()
+        trainer.train_step(batch_for(trainer))
+        assert trainer.supernet.get_architecture() != chosen
+        trainer.on_validation_epoch_start()
+        assert trainer.supernet.get_architecture() == chosen
+    trainer.train_step(batch_for(trainer))
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+
+    # another fold, another machine: the same path
+    torch.manual_seed(9)
+    other = make_trainer(NAME)
+    other.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    assert other.supernet.get_architecture() == chosen
+    # continued training keeps the stored path, whatever a new one would draw
+    other.supernet.set_architecture((3,) * 7)
+    other.on_train_start()
+    assert other.current_epoch > 0
+    assert other.supernet.get_architecture() == (3,) * 7
+
+
+def test_every_fold_validates_on_the_same_path(make_trainer: Callable[..., Any]) -> None:
+    stored = []
+    for seed in (1, 2):
+        trainer = make_trainer(NAME)
+        torch.manual_seed(seed)
+        trainer.on_train_start()
+        stored.append(trainer.supernet.state_dict()["architecture"].tolist())
+    assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize(("name", "shared"), [(NAME, False), ("SliceMambaSharedSupernetTrainer_1epoch", True)])
+def test_plans_of_the_final_network_give_the_supernet(
+    name: str, shared: bool, make_trainer: Callable[..., Any]
+) -> None:
+    trainer = make_trainer(name)
+    assert isinstance(trainer.network, SliceMambaSupernet)
+    assert trainer.network.share_weights is shared
+    # as nnU-Net's predictor builds it
+    built = type(trainer).build_network_architecture(
+        trainer.plans_manager, trainer.configuration_manager, 1, 2, enable_deep_supervision=False
+    )
+    assert isinstance(built, SliceMambaSupernet)
+    built.load_state_dict(trainer.network.state_dict())
+
+
+def test_the_supernet_is_never_compiled_and_the_final_network_as_nnunet_does(
+    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("nnUNet_compile", raising=False)
+    compiled = {}
+    for name in (NAME, "SliceMambaTrainer_1epoch"):
+        trainer = make_trainer(name, initialize=False)
+        trainer.device = torch.device("cuda")
+        compiled[name] = trainer._do_i_compile()
+    assert compiled == {NAME: False, "SliceMambaTrainer_1epoch": True}
+
+
+def test_the_final_trainer_of_a_supernet_trainer_has_the_same_suffix() -> None:
+    for name in TRAINERS:
+        if "Supernet" in name:
+            final = final_trainer_name(name)
+            assert final in TRAINERS
+            assert final.removeprefix("SliceMambaTrainer") == name.rpartition("SupernetTrainer")[2]
+
+
+def test_a_cascades_supernet_reads_the_final_trainers_predictions(
+    make_trainer: Callable[..., Any], plans: dict[str, Any]
+) -> None:
+    plans["configurations"]["3d_lowres"] = json.loads(json.dumps(plans["configurations"]["2d"]))
+    plans["configurations"]["2d"]["previous_stage"] = "3d_lowres"
+    folder = Path(make_trainer(NAME, initialize=False).folder_with_segs_from_previous_stage)
+    assert folder.parts[-3:] == (
+        "SliceMambaTrainer_1epoch__nnUNetSliceMambaSPlans__3d_lowres",
+        "predicted_next_stage",
+        "2d",
+    )
+
+
+def test_under_ddp_candidates_off_the_path_are_not_waited_for(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
+    def train(network: DistributedDataParallel) -> None:
+        for iteration in range(3):
+            network.module.sample_architecture(path_generator(1, iteration))
+            sum(output.mean() for output in network(torch.ones(1, 1, 16, 16))).backward()
+
+    one, other = make_trainer(NAME).supernet, make_trainer(NAME).supernet
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        with pytest.raises(RuntimeError, match="parameters that were not used in producing loss"):
+            train(DistributedDataParallel(one))  # as nnU-Net makes it
+        train(with_unused_parameters(DistributedDataParallel(other)))
+    finally:
+        dist.destroy_process_group()
