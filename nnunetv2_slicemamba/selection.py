@@ -15,7 +15,6 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2_slicemamba.names import DEFAULT_PLANS
 from nnunetv2_slicemamba.nets.base import default_candidates
 
-
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 

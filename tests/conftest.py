@@ -1,4 +1,4 @@
-"""Tiny real datasets in nnU-Net's layout, planned and preprocessed once per test session."""
+"""Tiny real datasets in nnU-Net's layout, planned and preprocessed once per run of the tests."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
     base = tmp_path_factory.getbasetemp()
-    # made once for all workers of a parallel session
+    # made once for all workers of a parallel run
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "planned"
     with FileLock(f"{root}.lock"), pytest.MonkeyPatch.context() as monkeypatch:
         if not root.exists():

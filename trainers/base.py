@@ -69,6 +69,12 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
             enable_deep_supervision,
         )
 
+    def _do_i_compile(self) -> bool:
+        # nnU-Net compiles by default. Our blocks differ in slicing and stochastic depth, and each is compiled anew:
+        # minutes before the first iteration, then Dynamo's recompile limit. So only on request.
+        asked = os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t")
+        return asked and super()._do_i_compile()
+
     @property
     def bare_network(self) -> SliceMambaBase:
         """The network without the wrappers of DDP and torch.compile."""

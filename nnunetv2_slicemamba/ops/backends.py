@@ -31,30 +31,58 @@ class Backend:
     why_not: Callable[[torch.device, torch.dtype], str | None]
 
 
-def _lazy(name: str, module: str, scan: str = "scan") -> Backend:
-    """A backend whose module is imported at its first use; a failing import is a reason not to run."""
+# Modules are imported where they are used. Import statements, unlike importlib, can be traced by torch.compile, which
+# keeps a scan that is an operator, as the CUDA one is, inside the compiled graph.
+def _scan_cuda(*arguments: Any) -> Tensor:
+    from nnunetv2_slicemamba.ops.cuda import scan
 
-    def run(*args: Any) -> Tensor:
-        return getattr(importlib.import_module(module), scan)(*args)
+    return scan(*arguments)
+
+
+def _scan_mamba_ssm(*arguments: Any) -> Tensor:
+    from nnunetv2_slicemamba.ops.mamba_ssm_scan import scan
+
+    return scan(*arguments)
+
+
+def _scan_numba(*arguments: Any) -> Tensor:
+    from nnunetv2_slicemamba.ops.numba_scan import scan
+
+    return scan(*arguments)
+
+
+def _scan_torch(*arguments: Any) -> Tensor:
+    from nnunetv2_slicemamba.ops.torch_scan import scan
+
+    return scan(*arguments)
+
+
+def _scan_reference(*arguments: Any) -> Tensor:
+    from nnunetv2_slicemamba.ops.reference import slice_scan_reference
+
+    return slice_scan_reference(*arguments)
+
+
+def _asks(module: str) -> Callable[[torch.device, torch.dtype], str | None]:
+    """The module's own why_not; that it cannot be imported is a reason, too."""
 
     def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
         try:
-            return importlib.import_module(module).why_not(device, dtype)
-        except (ImportError, AttributeError) as error:
-            return f"its module cannot be used ({error})"
+            return importlib.import_module(f"nnunetv2_slicemamba.ops.{module}").why_not(device, dtype)
+        except ImportError as error:
+            return f"its module cannot be imported ({error})"
 
-    return Backend(name, run, why_not)
+    return why_not
 
 
-_PACKAGE = "nnunetv2_slicemamba.ops"
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
-        _lazy("cuda", f"{_PACKAGE}.cuda"),
-        _lazy("mamba_ssm", f"{_PACKAGE}.mamba_ssm_scan"),
-        _lazy("numba", f"{_PACKAGE}.numba_scan"),
-        _lazy("torch", f"{_PACKAGE}.torch_scan"),
-        Backend("reference", _lazy("reference", f"{_PACKAGE}.reference", "slice_scan_reference").scan, lambda *_: None),
+        Backend("cuda", _scan_cuda, _asks("cuda")),
+        Backend("mamba_ssm", _scan_mamba_ssm, _asks("mamba_ssm_scan")),
+        Backend("numba", _scan_numba, _asks("numba_scan")),
+        Backend("torch", _scan_torch, _asks("torch_scan")),
+        Backend("reference", _scan_reference, lambda device, dtype: None),
     )
 }
 PREFERENCE = ("cuda", "mamba_ssm", "numba", "torch")  # `reference` is never chosen automatically

@@ -145,10 +145,10 @@ def _recompute(p_B, rows, K, k, N, j, a2, x_c, delta_c, decay_c, h_c):
 
 
 @_inlined
-def _reverse(p_B, p_C, p_gB, p_gC, rows, K, k, N, j, a2, x_c, delta_c, slope_c, gy_c, decay_c, h_c, gh_later, gA_k):
+def _reverse(p_B, p_C, p_gB, p_gC, rows, K, k, N, j, a2, x_c, delta_c, slope_c, gy_c, decay_c, h_c, later, gA_k):
     """From a chunk's last token to its first: block j's gradients of x and dt replace x_c and delta_c.
 
-    gh_later: the gradient of the state after the token at hand that later tokens cause, handed on from chunk to chunk.
+    later: the gradient of the state after the token at hand that later tokens cause; it goes on to the chunk before.
     gB and gC are written for the first block, j = 0, and added to for the others.
     """
     for t in range(len(rows) - 1, -1, -1):
@@ -158,13 +158,13 @@ def _reverse(p_B, p_C, p_gB, p_gC, rows, K, k, N, j, a2, x_c, delta_c, slope_c, 
         gdx, gdelta = splat(_ZERO), splat(_ZERO)
         for n in range(N):
             now, own = (t * N + n) * WIDTH, (j * N + n) * WIDTH
-            gh = load(gh_later, own) + splat(p_C[parameters + n]) * gy
+            gh = load(later, own) + splat(p_C[parameters + n]) * gy
             gdx = gdx + splat(p_B[parameters + n]) * gh
             gB, gC = total(gh * dx), total(gy * load(h_c, now + N * WIDTH))
             p_gB[parameters + n] = gB if j == 0 else p_gB[parameters + n] + gB
             p_gC[parameters + n] = gC if j == 0 else p_gC[parameters + n] + gC
             gh = load(decay_c, now) * gh
-            store(gh_later, own, gh)
+            store(later, own, gh)
             gh = gh * load(h_c, now)  # of the exponent, delta * A
             gdelta = gdelta + gh * load(a2, own)
             store(gA_k, own, load(gA_k, own) + gh * delta)
@@ -183,12 +183,12 @@ def backward(gy, x, dt, bias, B, C, A2, orders, kept, gx, gdt, gB, gC, gA, E, N,
     chunks, all_blocks, count = (L + CHUNK - 1) // CHUNK, (E + WIDTH - 1) // WIDTH, blocks[1] - blocks[0]
     p_gy, p_x, p_dt, p_bias, p_B, p_C = pointer(gy), pointer(x), pointer(dt), pointer(bias), pointer(B), pointer(C)
     p_gx, p_gdt, p_gB, p_gC, p_gA = pointer(gx), pointer(gdt), pointer(gB), pointer(gC), pointer(gA)
-    a2, gh_later, gA_k = _vectors(count * N), _vectors(count * N), _vectors(count * N)
+    a2, later, gA_k = _vectors(count * N), _vectors(count * N), _vectors(count * N)
     decay_c, h_c = _vectors(CHUNK * N), _vectors((CHUNK + 1) * N)  # h_c: before the chunk, then after each token
     x_c, gy_c = _vectors(count * CHUNK), _vectors(count * CHUNK)
     delta_c, slope_c = _vectors(count * CHUNK), _vectors(count * CHUNK)
     for k in range(directions[0], directions[1]):
-        gh_later[:] = _ZERO
+        later[:] = _ZERO
         gA_k[:] = _ZERO
         _load_A2(pointer(A2), k, E, N, blocks, a2)
         for c in range(chunks - 1, -1, -1):
@@ -222,7 +222,7 @@ def backward(gy, x, dt, bias, B, C, A2, orders, kept, gx, gdt, gB, gC, gA, E, N,
                     gy_c,
                     decay_c,
                     h_c,
-                    gh_later,
+                    later,
                     gA_k,
                 )
             for t in range(len(rows)):

@@ -1,4 +1,7 @@
-"""What must every backend of the scan satisfy? A suite to subclass: `class TestMine(ScanConformance): backend = "mine"`.
+"""What must every backend of the scan satisfy? A suite to subclass.
+
+    class TestMine(ScanConformance):
+        backend, device = "mine", "cuda"
 
 The oracle is `slice_scan_reference` in float64 on the CPU; it is itself held against closed forms by these tests.
 """
@@ -44,7 +47,7 @@ CASES = (
     Case((3, 5, 4), (2, 4, 2), channels=20, rank=2),
     Case((3, 5, 4), (2, 4, 2), batch=1, states=16),
     Case((6, 7, 9), (2, 2, 4), batch=1, channels=7, states=4, rank=3),
-    Case((17, 23), (4, 4), batch=1, channels=100, states=16),
+    Case((17, 23), (4, 4), batch=3, channels=100, states=16),
     Case((17, 23), (4, 2), batch=3, channels=40, states=8, rank=5),
 )
 SMALL = Case((5, 7), (2, 4), channels=18, states=4, rank=3)
@@ -186,7 +189,7 @@ class ScanConformance:
     @pytest.mark.parametrize("case", (SMALL, Case((3, 5, 4), (2, 4, 2))), ids=str)
     def test_an_impulse_decays_along_every_scan_order(self, case: Case) -> None:
         self.needs(torch.float32)
-        length, K = prod(case.sizes), 2 * len(case.sizes)
+        length = prod(case.sizes)
         origin, rate, raw = length // 3, -0.3, 0.4
         inputs = {n: torch.ones_like(t) for n, t in make_inputs(case).items()}
         inputs["x"] = torch.zeros_like(inputs["x"])
@@ -203,7 +206,6 @@ class ScanConformance:
                 wanted[position] += case.states * delta * exp(rate * delta * step)
         got = self.scan({n: t.to(self.device, torch.float32) for n, t in inputs.items()}, case).cpu()
         assert torch.allclose(got.double(), wanted[None, :, None].expand_as(got), rtol=1e-5, atol=1e-6)
-        assert K == len(scan_orders(case.sizes, case.thickness))
 
     def test_without_a_bias_it_is_zero(self) -> None:
         self.needs(torch.float32)

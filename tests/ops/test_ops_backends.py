@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from conformance import SMALL, converted, make_inputs
 
 from nnunetv2_slicemamba.ops import available_backends, slice_scan
-from nnunetv2_slicemamba.ops.backends import BACKENDS, ENVIRONMENT_VARIABLE, chosen_backend, explain_backends
+from nnunetv2_slicemamba.ops.backends import BACKENDS, ENVIRONMENT_VARIABLE, Backend, chosen_backend, explain_backends
 
 CPU = torch.device("cpu")
 
@@ -25,7 +26,8 @@ def scan(backend: str | None = None, dtype: torch.dtype = torch.float32) -> torc
 
 def ran(out: torch.Tensor) -> str:
     """The backend that computed out, from what its gradient runs through."""
-    nodes, names = [out.grad_fn], []
+    nodes: list[Any] = [out.grad_fn]
+    names = []
     for node in nodes:
         names.append(type(node).__name__)
         nodes += [parent for parent, _ in node.next_functions if parent is not None and len(nodes) < 40]
@@ -75,7 +77,7 @@ def test_the_environment_may_leave_the_choice_open(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="unknown scan backend 'triton' in the argument.* must be one of cuda, .*;"):
+    with pytest.raises(ValueError, match=r"unknown scan backend 'triton' in the argument.* must be one of cuda, .*;"):
         scan("triton")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "NUMBA")
     with pytest.raises(ValueError, match=f"unknown scan backend 'NUMBA' in the environment.*{ENVIRONMENT_VARIABLE}"):
@@ -84,7 +86,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(monkeypatch: pytest.Monk
 
 def test_a_named_backend_that_cannot_run_here_is_refused_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        RuntimeError, match="'mamba_ssm' named in the argument.*needs a CUDA device.*; choose one of num"
+        RuntimeError, match=r"'mamba_ssm' named in the argument.*needs a CUDA device.*; choose one of num"
     ):
         scan("mamba_ssm")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "cuda")
@@ -131,6 +133,21 @@ def test_torch_compile_breaks_its_graph_at_the_scan_and_goes_on(backend: str) ->
     assert torch.equal(plain, compiled)
     got, wanted = (torch.autograd.grad(out.sum(), inputs["A"])[0] for out in (compiled, plain))
     assert torch.equal(got, wanted)
+
+
+def test_a_traceable_backend_stays_inside_the_compiled_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    def traceable(x, dt, B, C, A, D, sizes, thickness, delta_bias, dt_weight):
+        return x * (D + delta_bias).sum(0)
+
+    monkeypatch.setitem(BACKENDS, "traceable", Backend("traceable", traceable, lambda device, dtype: None))
+    inputs = converted(make_inputs(SMALL), torch.float32)
+
+    def layer(**tensors: torch.Tensor) -> torch.Tensor:
+        out = slice_scan(**tensors, sizes=SMALL.sizes, thickness=SMALL.thickness, backend="traceable")
+        return out.tanh()
+
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(**inputs), layer(**inputs))
 
 
 def test_every_backend_has_its_own_name() -> None:

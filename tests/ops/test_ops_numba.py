@@ -58,9 +58,9 @@ def test_softplus_and_its_derivative_are_as_precise_as_float32() -> None:
 def test_limits_are_reached_and_nan_stays_nan() -> None:
     inf, nan = np.inf, np.nan
     powers, values, slopes = applied(np.array([-inf, -1e30, -127.0, 0.0, 128.0, 1e30, inf, nan]))
-    assert np.array_equal(powers, np.float32([0, 0, 0, 1, inf, inf, inf, nan]), equal_nan=True)
-    assert np.array_equal(values[[0, 1, 5, 6, 7]], np.float32([0, 0, 1e30, inf, nan]), equal_nan=True)
-    assert np.array_equal(slopes[[0, 1, 3, 5, 6, 7]], np.float32([0, 0, 0.5, 1, 1, nan]), equal_nan=True)
+    assert np.array_equal(powers, np.array([0, 0, 0, 1, inf, inf, inf, nan], np.float32), equal_nan=True)
+    assert np.array_equal(values[[0, 1, 5, 6, 7]], np.array([0, 0, 1e30, inf, nan], np.float32), equal_nan=True)
+    assert np.array_equal(slopes[[0, 1, 3, 5, 6, 7]], np.array([0, 0, 0.5, 1, 1, nan], np.float32), equal_nan=True)
 
 
 @pytest.mark.parametrize("case", (CASES[-2], Case((9, 11), (2, 4), batch=3, channels=130, rank=4)), ids=str)

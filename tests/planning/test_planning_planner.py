@@ -44,7 +44,7 @@ def pretend(
 
 def plan(size: str, dataset: int = 901, gpu_memory: float = 8) -> dict[str, Any]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="size . with patch")
+        warnings.filterwarnings("ignore", message="size ., patch")
         return plan_experiment_dataset(dataset, PLANNERS[size], gpu_memory)[0]
 
 

@@ -12,7 +12,12 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_slicemamba.planning.planner import SliceMambaPlannerS
-from nnunetv2_slicemamba.planning.preprocessing import data_settings, is_ready, plan_and_preprocess
+from nnunetv2_slicemamba.planning.preprocessing import (
+    complete_data,
+    data_settings,
+    is_ready,
+    plan_and_preprocess,
+)
 
 DISKS = "Dataset901_Disks"
 
@@ -139,3 +144,29 @@ def test_an_unknown_size_is_refused_before_anything_is_done(folder: Path) -> Non
     with pytest.raises(ValueError, match="size 'XL' does not exist; give one of S, M, L"):
         plan_and_preprocess(901, DISKS, "XL", processes=1)
     assert not folder.exists()
+
+
+def test_data_of_existing_plans_are_completed_without_planning_anew(folder: Path) -> None:
+    plans, before = (folder / "nnUNetSliceMambaSPlans.json").read_bytes(), times(folder)
+    (folder / "nnUNetPlans_2d" / "case_3.pkl").unlink()
+    complete_data(DISKS, "nnUNetSliceMambaSPlans", "2d")
+    after = times(folder)
+    assert after.keys() == before.keys()
+    assert (folder / "nnUNetSliceMambaSPlans.json").read_bytes() == plans
+    # and complete data are left alone
+    complete_data(DISKS, "nnUNetSliceMambaSPlans", "2d")
+    assert times(folder) == after
+
+
+@pytest.mark.parametrize("raw", ["unset", "missing"])
+def test_data_are_not_touched_where_only_preprocessed_ones_are_at_hand(
+    raw: str, folder: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "nnUNetPlans_2d" / "case_3.pkl").unlink()
+    before = times(folder)
+    if raw == "unset":
+        monkeypatch.delenv("nnUNet_raw")
+    else:
+        shutil.rmtree(workspace / "nnUNet_raw" / DISKS)
+    complete_data(DISKS, "nnUNetSliceMambaSPlans", "2d")
+    assert times(folder) == before

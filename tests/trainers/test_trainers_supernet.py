@@ -165,6 +165,7 @@ def test_a_cascades_supernet_reads_the_final_trainers_predictions(
     )
 
 
+@pytest.mark.filterwarnings("ignore:Grad strides do not match")
 def test_under_ddp_candidates_off_the_path_are_not_waited_for(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
     def train(network: DistributedDataParallel) -> None:
         for iteration in range(3):

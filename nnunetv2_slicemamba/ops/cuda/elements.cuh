@@ -42,8 +42,7 @@ __device__ __forceinline__ u32 from_floats(float a, float b) {
 #endif
 #endif
 
-// Two elements read one by one, of which `valid` exist; the others are 0. Whole registers on purpose: with conditional
-// 16-bit values CUDA 13.0's compiler let something else than 0 through.
+// Two elements read one by one, of which `valid` exist; the others are 0.
 __device__ __forceinline__ Pair load_pair(const Element* at, int valid) {
 #if ELEMENT == 0
     return make_uint2(valid > 0 ? __float_as_uint(__ldg(at)) : 0u, valid > 1 ? __float_as_uint(__ldg(at + 1)) : 0u);
@@ -95,6 +94,14 @@ __device__ __forceinline__ void unpack(const Piece& p, float (&f)[PIECE]) {
         f[2 * i] = v.x;
         f[2 * i + 1] = v.y;
     }
+}
+
+// The same for a row of which `valid` channels exist, with `missing` for the others. Narrow rows get it a second time
+// here: built with CUDA 13.0, 16-bit elements whose load was skipped were seen to hold parts of the row's address.
+__device__ __forceinline__ void unpack(const Piece& p, float (&f)[PIECE], int valid, float missing) {
+    unpack(p, f);
+#pragma unroll
+    for (int i = 0; i < (WIDE_ROWS ? 0 : PIECE); i++) f[i] = i < valid ? f[i] : missing;
 }
 
 __device__ __forceinline__ void store_piece(Element* at, const float (&f)[PIECE], int valid) {

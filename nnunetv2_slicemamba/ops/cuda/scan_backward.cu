@@ -68,9 +68,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
         for (int r = 0; r < PASSES; r++) {
             float delta[PIECE], input[PIECE], gradient[PIECE], shift[PIECE];
             load_vector(shift, bias);
-            unpack(dt[r], delta);
-            unpack(x[r], input);
-            unpack(dy[r], gradient);
+            unpack(dt[r], delta, at.piece_valid, NO_STEP);
+            unpack(x[r], input, at.piece_valid, 0.f);
+            unpack(dy[r], gradient, at.piece_valid, 0.f);
             const int t = at.row + r * PASS_ROWS;
             if (at.k == 0) add_products(D_total, input, gradient);  // the gradient of D is the same for all directions
 #pragma unroll

@@ -33,5 +33,6 @@ constexpr int GROUP_1 = 1, GROUP_2 = 8, GROUP_4 = 16, PART_1 = 2, PART_2 = 4;
 __device__ __forceinline__ int group_of(int lane) { return (lane & 1) | (lane >> 2 & 6); }
 __device__ __forceinline__ int part_of(int lane) { return lane >> 1 & 3; }
 constexpr float LOG2E = 1.4426950408889634f;
+#define NO_STEP __int_as_float(0xff800000)  // dt of what does not exist: minus infinity makes delta 0
 constexpr float LN2 = 0.6931471805599453f;
 static_assert(STAGE == 16 || STAGE == 32, "a lane keeps one token position, so a stage has at most 32 tokens");

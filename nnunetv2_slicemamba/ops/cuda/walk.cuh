@@ -68,8 +68,8 @@ template <int PASS> __device__ __forceinline__ void walk_chunk(const ScanArgs& p
 #pragma unroll
         for (int r = 0; r < PASSES; r++) {
             float delta[PIECE], input[PIECE];
-            unpack(dt[r], delta);
-            unpack(x[r], input);
+            unpack(dt[r], delta, at.piece_valid, NO_STEP);
+            unpack(x[r], input, at.piece_valid, 0.f);
             const int t = at.row + r * PASS_ROWS;
 #pragma unroll
             for (int c = 0; c < PIECE; c++) {
