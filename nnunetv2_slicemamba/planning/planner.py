@@ -100,8 +100,8 @@ class SliceMambaPlanner(ExperimentPlanner):
         if needed > 1.1 * self.UNet_vram_target_GB * 2**30:
             warnings.warn(
                 f"size {self.size}, patch {list(plan['patch_size'])}, batch {plan['batch_size']} needs an "
-                f"estimated {needed / 2**30:.1f} GB, more than the target of {self.UNet_vram_target_GB} GB; plan a smaller "
-                f"size (--size S) or raise the target (--gpu-memory)",
+                f"estimated {needed / 2**30:.1f} GB, more than the {self.UNet_vram_target_GB} GB aimed at; plan a "
+                f"smaller size (--size S) or raise the target (--gpu-memory)",
                 stacklevel=2,
             )
 

@@ -132,16 +132,20 @@ def test_plans_of_the_final_network_give_the_supernet(
     built.load_state_dict(trainer.network.state_dict())
 
 
-def test_the_supernet_is_never_compiled_and_the_final_network_as_nnunet_does(
-    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("asked", "final"), [(None, False), ("false", False), ("1", True)])
+def test_the_final_network_is_compiled_on_request_only_and_the_supernet_never(
+    asked: str | None, final: bool, make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("nnUNet_compile", raising=False)
+    if asked is None:
+        monkeypatch.delenv("nnUNet_compile", raising=False)
+    else:
+        monkeypatch.setenv("nnUNet_compile", asked)
     compiled = {}
     for name in (NAME, "SliceMambaTrainer_1epoch"):
         trainer = make_trainer(name, initialize=False)
         trainer.device = torch.device("cuda")
         compiled[name] = trainer._do_i_compile()
-    assert compiled == {NAME: False, "SliceMambaTrainer_1epoch": True}
+    assert compiled == {NAME: False, "SliceMambaTrainer_1epoch": final}
 
 
 def test_the_final_trainer_of_a_supernet_trainer_has_the_same_suffix() -> None:
