@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 EXT_TRAINER = Path(__file__).parent / "ext_trainer"
 
@@ -44,8 +45,9 @@ def run_command(
 ) -> None:
     """Runs `slicemamba ...` or one of nnU-Net's commands and waits for it.
 
-    name: "slicemamba" or a key of ENTRY_POINTS. variables: environment variables to change. quiet: show the output
-    only if the command fails. Raises CommandError naming the command and its exit code.
+    name: "slicemamba" or a key of ENTRY_POINTS. variables: environment variables to change. quiet: show only the
+    latest line of output, on a terminal, and all of it if the command fails. Raises CommandError naming the command
+    and its exit code.
     """
     shown = shlex.join([name, *arguments])
     console.print(f"[bold cyan]$ {shown}[/]", soft_wrap=True, highlight=False)
@@ -54,16 +56,25 @@ def run_command(
     else:
         module, function = ENTRY_POINTS[name]
         call = [sys.executable, "-c", f"from {module} import {function} as entry; entry()", *arguments]
-    kept = subprocess.PIPE if quiet else None
-    done = subprocess.run(
-        call,
-        env=environment(variables),
-        stdout=kept,
-        stderr=subprocess.STDOUT if quiet else None,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        if quiet:
-            console.print(done.stdout, markup=False, highlight=False, soft_wrap=True)
-        raise CommandError(f"'{shown}' failed with exit code {done.returncode}; what was finished before it is kept")
+    child = environment(variables)
+    code, output = watch(call, child, console) if quiet else (subprocess.call(call, env=child), "")
+    if code:
+        console.print(output, markup=False, highlight=False, soft_wrap=True)
+        raise CommandError(f"'{shown}' failed with exit code {code}; what was finished before it is kept")
+
+
+def watch(call: Sequence[str], variables: Mapping[str, str], console: Console) -> tuple[int, str]:
+    """Runs a process behind a spinner with the latest line of its output; returns exit code and whole output."""
+    # unbuffered, or the latest line would be minutes old
+    running = {**variables, "PYTHONUNBUFFERED": "1"}
+    kept = []
+    with (
+        console.status("starting") as status,
+        subprocess.Popen(call, env=running, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            kept.append(line)
+            if line.strip():
+                status.update(escape(line.strip()[: max(20, console.width - 4)]))
+    return process.returncode, "".join(kept)

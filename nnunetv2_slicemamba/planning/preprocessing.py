@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.configuration import default_num_processes
 from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     extract_fingerprint_dataset,
     plan_experiment_dataset,
@@ -61,12 +62,14 @@ def plan_and_preprocess(
 
     size: "S", "M" or "L". configurations: default all that the plans have and that need data of their own.
     gpu_memory: target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even
-    where they are complete. Raises ValueError for a size that does not exist or a configuration that the plans do
-    not have.
+    where they are complete. Raises ValueError for a size that does not exist, a configuration that the plans do not
+    have, and where redoing data would spoil those of other plans.
     """
     if size not in PLANNERS:
         raise ValueError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
-    extract_fingerprint_dataset(dataset_id, check_dataset_integrity=verify, clean=clean)
+    limit = processes or os.cpu_count() or 1
+    workers = min(default_num_processes, limit)
+    extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
     planner = PLANNERS[size]
     name = plans_name or planner.default_plans_name
     folder = Path(str(nnUNet_preprocessed)) / dataset_name
@@ -90,7 +93,9 @@ def plan_and_preprocess(
 
     ready = [] if clean else [c for c in wanted if is_ready(manager, c, folder, dataset_name, known)]
     todo = [c for c in wanted if c not in ready]
-    limit = processes or os.cpu_count() or 1
+    if not clean:
+        for configuration in todo:
+            refuse_foreign_data(manager, configuration, folder, known)
     # with nothing to do this still copies the reference segmentations, which nnU-Net's validation reads
     preprocess_dataset(dataset_id, name, todo, [min(PROCESSES.get(c, 4), limit) for c in todo])
     return Planned(name, tuple(todo), tuple(ready))
@@ -103,9 +108,12 @@ def settings_of(plans: dict[str, Any], configuration: dict[str, Any]) -> dict[st
     return json.loads(json.dumps(values, default=float))
 
 
-def data_settings(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """data_identifier -> the preprocessing settings that plans in `folder` give for it."""
-    found: dict[str, list[dict[str, Any]]] = {}
+Known = dict[str, dict[str, dict[str, Any]]]
+
+
+def data_settings(folder: Path) -> Known:
+    """data_identifier -> name of the plans -> the preprocessing settings that they give for it, of all in `folder`."""
+    found: Known = {}
     for file in sorted(folder.glob("*.json")):
         try:
             plans = json.loads(file.read_text())
@@ -115,7 +123,8 @@ def data_settings(folder: Path) -> dict[str, list[dict[str, Any]]]:
             continue
         for configuration in plans["configurations"].values():
             if "data_identifier" in configuration and "spacing" in configuration:
-                found.setdefault(configuration["data_identifier"], []).append(settings_of(plans, configuration))
+                settings = settings_of(plans, configuration)
+                found.setdefault(configuration["data_identifier"], {})[file.stem] = settings
     return found
 
 
@@ -124,7 +133,7 @@ def is_ready(
     configuration: str,
     folder: Path,
     dataset_name: str,
-    known: dict[str, list[dict[str, Any]]],
+    known: Known,
 ) -> bool:
     """Whether every case is preprocessed, and by plans that agree with these on all that matters.
 
@@ -132,10 +141,23 @@ def is_ready(
     """
     settings = manager.plans["configurations"][configuration]
     mine = settings_of(manager.plans, settings)
-    others = known.get(settings["data_identifier"], [])
-    if not others or any(other != mine for other in others):
+    others = known.get(settings["data_identifier"], {})
+    if not others or any(other != mine for other in others.values()):
         return False
     return has_every_case(folder / settings["data_identifier"], raw_cases(dataset_name))
+
+
+def refuse_foreign_data(manager: PlansManager, configuration: str, folder: Path, known: Known) -> None:
+    """Raises ValueError if other plans use the same folder of data with other settings: redoing it would spoil them."""
+    settings = manager.plans["configurations"][configuration]
+    identifier, mine = settings["data_identifier"], settings_of(manager.plans, settings)
+    others = known.get(identifier, {})
+    foreign = [name for name, theirs in others.items() if name != manager.plans_name and theirs != mine]
+    if foreign and (folder / identifier).is_dir():
+        raise ValueError(
+            f"{folder / identifier} was preprocessed for the plans {', '.join(foreign)} with other settings (spacing, "
+            f"normalisation, resampling); plan with the same ones, remove those plans, or pass --clean to redo the data"
+        )
 
 
 def complete_data(dataset_name: str, plans_name: str, configuration: str) -> None:

@@ -68,6 +68,17 @@ def test_data_that_nnunet_preprocessed_itself_are_used(folder: Path) -> None:
     assert plan_and_preprocess(901, DISKS, "S", processes=1).reused == ("2d",)
 
 
+def test_data_of_other_peoples_plans_with_other_settings_are_not_spoiled(folder: Path) -> None:
+    plans = json.loads((folder / "nnUNetSliceMambaSPlans.json").read_text())
+    plans["configurations"]["2d"]["spacing"] = [2.0, 2.0]
+    (folder / "nnUNetPlans.json").write_text(json.dumps({**plans, "plans_name": "nnUNetPlans"}))
+    before = times(folder)
+    with pytest.raises(ValueError, match="was preprocessed for the plans nnUNetPlans with other settings"):
+        plan_and_preprocess(901, DISKS, "S", processes=1)
+    assert times(folder) == before
+    assert plan_and_preprocess(901, DISKS, "S", processes=1, clean=True).preprocessed == ("2d",)
+
+
 def test_data_of_plans_that_differ_are_redone(folder: Path) -> None:
     edit_plans(folder, spacing=[2.0, 2.0])
     before = times(folder)
