@@ -33,6 +33,8 @@ def environment(changed: Mapping[str, str] | None = None) -> dict[str, str]:
     if str(EXT_TRAINER) not in folders:
         folders.append(str(EXT_TRAINER))
     variables["nnUNet_extTrainer"] = os.pathsep.join(folders)
+    # on a CPU nnU-Net's augmentation shares the cores: threads that spin while they wait take them from those that work
+    variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return variables
 
 

@@ -14,14 +14,16 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # one short epoch, for tests of a pipeline
     "_1epoch": {"epochs": 1, "iterations_per_epoch": 20, "validation_iterations": 2},
     # minutes on a CPU, for `slicemamba demo`
-    "_demo": {"epochs": 6, "iterations_per_epoch": 60, "validation_iterations": 4},
+    "_demo": {"epochs": 6, "iterations_per_epoch": 50, "validation_iterations": 4},
 }
+SUPERNET_SETTINGS = {**SETTINGS, "_demo": {**SETTINGS["_demo"], "epochs": 4}}
 
 
 def variant(trainer: type[SliceMambaBaseTrainer], suffix: str) -> type[SliceMambaBaseTrainer]:
     """The trainer class with the suffix's settings, importable from this module under its name."""
-    changed = ", ".join(f"{key} = {value}" for key, value in SETTINGS[suffix].items())
-    attributes = {**SETTINGS[suffix], "__module__": __name__, "__doc__": f"{trainer.__name__} with {changed}."}
+    settings = SUPERNET_SETTINGS if issubclass(trainer, SliceMambaSupernetTrainer) else SETTINGS
+    changed = ", ".join(f"{key} = {value}" for key, value in settings[suffix].items())
+    attributes = {**settings[suffix], "__module__": __name__, "__doc__": f"{trainer.__name__} with {changed}."}
     return type(f"{trainer.__name__}{suffix}", (trainer,), attributes)
 
 

@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.selection import Selection, select
 
 PLANS = "nnUNetSliceMambaSPlans"
 TRAINER, SUPERNET = "SliceMambaTrainer_demo", "SliceMambaSupernetTrainer_demo"
-SEARCH = ("--population", "8", "--generations", "1", "--parents", "3")
+SEARCH = ("--population", "6", "--generations", "1", "--parents", "2")
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,8 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
         search = ["-d", name, "-c", configuration, "-f", fold, "-p", PLANS, "-tr", SUPERNET, "-device", device]
         run_command("slicemamba", ["search", *search, "--seed", fold, *SEARCH], console)
     make_slicings_differ(selections, console)
-    run_command(
-        "slicemamba",
-        ["run", "-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", TRAINER, "-device", device],
-        console,
-    )
+    chain = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", TRAINER, "-device", device]
+    run_command("slicemamba", ["run", *chain], console, quiet=True)
 
     predictions = {}
     for title, folds in (("fold_0", ["0"]), ("fold_1", ["1"]), ("ensemble", ["0", "1"])):
@@ -91,18 +88,8 @@ def make_slicings_differ(selections: list[Selection], console: Console) -> None:
     """Should both short searches agree, fold 1 takes a random slicing: the demo shows that folds may differ."""
     first, second = (read_slicing_file(slicing_file(selection)).slicing for selection in selections)
     if first == second:
-        flags = [
-            "-d",
-            selections[1].dataset,
-            "-c",
-            selections[1].configuration,
-            "-f",
-            "1",
-            "-p",
-            PLANS,
-            "-tr",
-            SUPERNET,
-        ]
+        second = selections[1]
+        flags = ["-d", second.dataset, "-c", second.configuration, "-f", "1", "-p", PLANS, "-tr", SUPERNET]
         run_command("slicemamba", ["slicing", *flags, "--set", "random:1"], console)
 
 
@@ -110,7 +97,7 @@ def predict(dataset: str, configuration: str, folds: list[str], output: Path, de
     """Predicts the test cases with nnU-Net's command."""
     images = Path(os.environ["nnUNet_raw"]) / dataset / "imagesTs"
     flags = ["-c", configuration, "-p", PLANS, "-tr", TRAINER, "-f", *folds, "-device", device]
-    arguments = ["-d", dataset, "-i", str(images), "-o", str(output), *flags, "-npp", "1", "-nps", "1"]
+    arguments = ["-d", dataset, "-i", str(images), "-o", str(output), *flags, "--disable_tta", "-npp", "1", "-nps", "1"]
     run_command("nnUNetv2_predict", arguments, console, quiet=True)
     return output
 
