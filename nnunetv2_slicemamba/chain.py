@@ -23,13 +23,15 @@ UNFINISHED = ("checkpoint_latest.pth", "checkpoint_best.pth")
 @dataclass(frozen=True)
 class ChainSettings:
     """trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
-    npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles."""
+    npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
+    quiet: show only the latest line of a training's output."""
 
     trainer: str
     supernet_trainer: str
     device: str
     search_arguments: Sequence[str] = field(default_factory=tuple)
     npz: bool = False
+    quiet: bool = False
 
 
 def run_fold(selection: Selection, settings: ChainSettings, console: Console) -> float:
@@ -60,7 +62,8 @@ def train(selection: Selection, trainer: str, settings: ChainSettings, console: 
         flags.append("--val")
     elif any((folder / name).is_file() for name in UNFINISHED):
         flags.append("--c")
-    run_command("nnUNetv2_train", [selection.dataset, selection.configuration, str(selection.fold), *flags], console)
+    work = [selection.dataset, selection.configuration, str(selection.fold)]
+    run_command("nnUNetv2_train", [*work, *flags], console, quiet=settings.quiet)
 
 
 def search(selection: Selection, settings: ChainSettings, console: Console) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nnunetv2_slicemamba.chain import summary_dice
+from nnunetv2_slicemamba.chain import ChainSettings, summary_dice, train
 from nnunetv2_slicemamba.commands import run_command
 from nnunetv2_slicemamba.demo.layout import DATASETS, lay_out
 from nnunetv2_slicemamba.demo.picture import draw_cases
@@ -52,12 +52,11 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     plan = ["-d", name, "-c", configuration, "--size", "S", "--gpu-memory", "0.5"]
     run_command("slicemamba", ["plan", *plan], console, quiet=True)
 
-    flags = ["-tr", SUPERNET, "-p", PLANS, "-device", device]
+    settings = ChainSettings(TRAINER, SUPERNET, device, quiet=True)
     selections = [select(name, configuration, str(fold), PLANS) for fold in range(2)]
     for selection in selections:
         fold = str(selection.fold)
-        if not (selection.fold_folder(SUPERNET) / "checkpoint_final.pth").is_file():
-            run_command("nnUNetv2_train", [name, configuration, fold, *flags], console, quiet=True)
+        train(selection, SUPERNET, settings, console)
         search = ["-d", name, "-c", configuration, "-f", fold, "-p", PLANS, "-tr", SUPERNET, "-device", device]
         run_command("slicemamba", ["search", *search, "--seed", fold, *SEARCH], console)
     make_slicings_differ(selections, console)
