@@ -183,8 +183,8 @@ def stages_of(selection: Selection) -> list[tuple[str, int]]:
     """(name, number of blocks) of the network's stages in network order."""
     kwargs = selection.arch_kwargs
     return [
-        *((f"encoder {i + 1}", n) for i, n in enumerate(kwargs["n_blocks_per_stage"])),
-        *((f"decoder {i + 1}", n) for i, n in enumerate(kwargs["n_blocks_per_stage_decoder"])),
+        *((f"enc {i + 1}", n) for i, n in enumerate(kwargs["n_blocks_per_stage"])),
+        *((f"dec {i + 1}", n) for i, n in enumerate(kwargs["n_blocks_per_stage_decoder"])),
     ]
 
 

@@ -54,12 +54,12 @@ class Split:
 
 
 def split_cases(cases: list[str]) -> Split:
-    """Every fourth case is held out; of the rest, every third validates fold 0 and the next one fold 1."""
+    """Every fourth case is held out; of the rest, every fourth validates fold 0 and the next ones fold 1."""
     test = cases[3::4]
     rest = [case for case in cases if case not in test]
     folds = []
     for fold in range(2):
-        validation = rest[fold::3]
+        validation = rest[fold::4]
         folds.append({"train": [case for case in rest if case not in validation], "val": validation})
     return Split(test, folds)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from math import prod
 from typing import Any
@@ -26,12 +27,19 @@ def expand_dt(dt: Tensor, dt_weight: Tensor | None) -> Tensor:
     return torch.einsum("blkr,ker->blke", dt, dt_weight)
 
 
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which operations on `device` compute in their arguments' types."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
 def without_autocast(backward: Callable[..., Any]) -> Any:
     """For backward(ctx, grad): computes in the gradient's type even if `.backward()` is called under autocast."""
 
     @wraps(backward)
     def run(ctx: Any, grad: Tensor) -> Any:
-        with torch.autocast(grad.device.type, enabled=False):
+        with no_autocast(grad.device):
             return backward(ctx, grad)
 
     return run

@@ -156,7 +156,7 @@ class _NumbaScan(torch.autograd.Function):
             _sum_up(gB),
             _sum_up(gC),
             gA.sum(0).transpose(1, 2),
-            (grad * x).sum((0, 1)).expand_as(D),
+            (grad * x).sum((0, 1)).expand_as(D).contiguous(),
             gbias,
             gweight,
         )

@@ -76,7 +76,7 @@ def scan_orders(sizes: Sequence[int], thickness: Sequence[int]) -> Tensor:
     return cached_orders(*check_slicing(sizes, thickness), torch.device("cpu")).clone()
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def cached_orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> Tensor:
     """`scan_orders` on `device`, computed once; shared between callers, so never write to it."""
     # nnU-Net predicts under inference_mode; an order first made there could not be used in training afterwards.
@@ -88,7 +88,7 @@ def cached_orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: to
         return torch.stack(rows).to(device)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def cached_inverse_orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> Tensor:
     """(2n, L) int64: in row k the step at which direction k visits each raster index; never write to it."""
     with torch.inference_mode(False):

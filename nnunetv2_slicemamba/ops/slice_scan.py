@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.ops.backends import chosen_backend, get_backend
-from nnunetv2_slicemamba.ops.inputs import check_inputs
+from nnunetv2_slicemamba.ops.inputs import check_inputs, no_autocast
 from nnunetv2_slicemamba.ops.orders import check_slicing
 
 
@@ -47,5 +46,5 @@ def slice_scan(
     scan = get_backend(chosen_backend(x.device, x.dtype, backend)).scan
     if delta_bias is None:
         delta_bias = D.new_zeros(D.shape)
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x.device):
         return scan(x, dt, B, C, A, D, sizes, thickness, delta_bias, dt_weight).to(x.dtype)

@@ -252,7 +252,7 @@ class _TorchScan(torch.autograd.Function):
             grads.B.view(B.shape),
             grads.C.view(C.shape),
             grads.A.transpose(1, 2),
-            (gy * scan.x).sum(0).expand_as(D),
+            (gy * scan.x).sum(0).expand_as(D).contiguous(),
             grads.bias,
             grads.weight,
         )

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+pytest.register_assert_rewrite("conformance", "oracle")
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conformance import SMALL, converted, make_inputs
+from oracle import SMALL, converted, make_inputs
 
 from nnunetv2_slicemamba.ops import available_backends, slice_scan
 from nnunetv2_slicemamba.ops.backends import BACKENDS, ENVIRONMENT_VARIABLE, Backend, chosen_backend, explain_backends

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from conformance import SMALL, make_inputs
+from oracle import SMALL, make_inputs
 
 from nnunetv2_slicemamba.ops import slice_scan
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conformance import CASES, Case, converted, make_inputs, upstream, with_gradients
+from oracle import CASES, Case, converted, make_inputs, upstream, with_gradients
 
 from nnunetv2_slicemamba.ops import slice_scan
 
