@@ -5,8 +5,8 @@ DEMO ?= slicemamba_demo
 # one export process each: every worker of nnU-Net imports PyTorch, which costs more than it saves on few cores
 export nnUNet_def_n_proc ?= 1
 export nnUNet_n_proc_DA ?= 1
-# threads that spin while they wait take the cores from those that work
-export OMP_WAIT_POLICY ?= PASSIVE
+# OpenMP threads that spin for long take the cores from those that work
+export GOMP_SPINCOUNT ?= 5000
 
 .PHONY: setup demo test lint clean
 

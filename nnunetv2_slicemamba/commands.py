@@ -33,8 +33,9 @@ def environment(changed: Mapping[str, str] | None = None) -> dict[str, str]:
     if str(EXT_TRAINER) not in folders:
         folders.append(str(EXT_TRAINER))
     variables["nnUNet_extTrainer"] = os.pathsep.join(folders)
-    # on a CPU nnU-Net's augmentation shares the cores: threads that spin while they wait take them from those that work
-    variables.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # on a CPU nnU-Net's augmentation shares the cores: OpenMP threads that spin for long take them from those that work,
+    # while sleeping at once doubles the time of small operations
+    variables.setdefault("GOMP_SPINCOUNT", "5000")
     return variables
 
 
