@@ -33,8 +33,8 @@ def environment(changed: Mapping[str, str] | None = None) -> dict[str, str]:
     if str(EXT_TRAINER) not in folders:
         folders.append(str(EXT_TRAINER))
     variables["nnUNet_extTrainer"] = os.pathsep.join(folders)
-    # on a CPU nnU-Net's augmentation shares the cores: OpenMP threads that spin for long take them from those that work,
-    # while sleeping at once doubles the time of small operations
+    # on a CPU nnU-Net's augmentation shares the cores: OpenMP threads that spin for long take them from those that
+    # work, while sleeping at once doubles the time of small operations
     variables.setdefault("GOMP_SPINCOUNT", "5000")
     return variables
 
