@@ -26,11 +26,17 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 def test_the_stock_commands_plan_train_and_predict(registered: Workspace) -> None:
     registered.run("nnUNetv2_plan_and_preprocess", "-d", 511, "-pl", "SliceMambaPlannerS", "-c", "2d", "-np", 1)
     registered.run("slicemamba", "slicing", "-d", 511, "-c", "2d", "-f", 0, "-p", PLANS, "--set", "2x4")
-    registered.run("nnUNetv2_train", 511, "2d", 0, "-tr", FINAL, "-p", PLANS, "-device", "cpu")
+    train = (511, "2d", 0, "-tr", FINAL, "-p", PLANS, "-device", "cpu", "--npz")
+    for flag in ((), ("--c",), ("--val",)):
+        registered.run("nnUNetv2_train", *train, *flag)
+    model = ("-d", 511, "-c", "2d", "-tr", FINAL, "-p", PLANS)
+    registered.run("nnUNetv2_find_best_configuration", 511, "-c", "2d", "-tr", FINAL, "-p", PLANS, "-f", 0)
+    archive, installed = registered.root / "model.zip", {"nnUNet_results": str(registered.root / "elsewhere")}
+    registered.run("nnUNetv2_export_model_to_zip", *model, "-o", archive, "-f", 0)
+    registered.run("nnUNetv2_install_pretrained_model_from_zip", archive, changed=installed)
     output = registered.root / "predicted"
-    model = ("-d", 511, "-c", "2d", "-tr", FINAL, "-p", PLANS, "-f", 0, "-device", "cpu")
-    images = registered.raw / "imagesTs"
-    registered.run("nnUNetv2_predict", "-i", images, "-o", output, *model, "-npp", 1, "-nps", 1)
+    flags = ("-i", registered.raw / "imagesTs", "-o", output, "-f", 0, "-device", "cpu", "-npp", 1, "-nps", 1)
+    registered.run("nnUNetv2_predict", *model, *flags, changed=installed)
     assert sorted(file.name for file in output.glob("*.png")) == sorted(
         file.name for file in (registered.raw / "labelsTs").iterdir()
     )
