@@ -16,7 +16,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     # minutes on a CPU, for `slicemamba demo`
     "_demo": {"epochs": 6, "iterations_per_epoch": 50, "validation_iterations": 4},
 }
-SUPERNET_SETTINGS = {**SETTINGS, "_demo": {**SETTINGS["_demo"], "epochs": 4}}
+SUPERNET_SETTINGS = {**SETTINGS, "_demo": {**SETTINGS["_demo"], "epochs": 3}}
 
 
 def variant(trainer: type[SliceMambaBaseTrainer], suffix: str) -> type[SliceMambaBaseTrainer]:

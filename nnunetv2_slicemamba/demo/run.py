@@ -96,7 +96,7 @@ def predict(dataset: str, configuration: str, folds: list[str], output: Path, de
     """Predicts the test cases with nnU-Net's command."""
     images = Path(os.environ["nnUNet_raw"]) / dataset / "imagesTs"
     flags = ["-c", configuration, "-p", PLANS, "-tr", TRAINER, "-f", *folds, "-device", device]
-    arguments = ["-d", dataset, "-i", str(images), "-o", str(output), *flags, "--disable_tta", "-npp", "1", "-nps", "1"]
+    arguments = ["-d", dataset, "-i", str(images), "-o", str(output), *flags, "--disable_tta", "-npp", "0", "-nps", "0"]
     run_command("nnUNetv2_predict", arguments, console, quiet=True)
     return output
 
