@@ -6,7 +6,17 @@ from setuptools import find_packages, setup
 
 PACKAGE = "nnunetv2_slicemamba"
 
-test = ["pytest>=8", "pytest-xdist>=3.5", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.6", "mypy>=1.11"]
+docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
+test = [
+    *docs,
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+    "playwright>=1.45",
+    "ruff>=0.6",
+    "mypy>=1.11",
+]
 
 setup(
     name="nnunetv2-slicemamba",
@@ -25,7 +35,7 @@ setup(
         f"{PACKAGE}.trainers": "trainers",
         f"{PACKAGE}.search": "search",
     },
-    package_data={PACKAGE: ["ops/cuda/*.cu", "ops/cuda/*.cuh", "demo/data/**/*"], "": ["py.typed"]},
+    package_data={PACKAGE: ["ops/cuda/*.cu", "ops/cuda/*.cuh", "demo/data/**/*", "evaluation/report/**/*"], "": ["py.typed"]},
     install_requires=[
         "nnunetv2>=2.8,<3",
         "torch>=2.4",
@@ -38,9 +48,15 @@ setup(
         "rich>=13",
         "matplotlib>=3.7",
         "numba>=0.60; python_version < '3.15'",
+        "monai>=1.3",
+        "h5py>=3.8",
+        "jinja2>=3.1",
+        "Pillow>=10",
+        "nibabel>=5",
     ],
     extras_require={
         "mamba": ["mamba-ssm>=2.2", "causal-conv1d>=1.4"],
+        "docs": docs,
         "test": test,
     },
     entry_points={"console_scripts": ["slicemamba=nnunetv2_slicemamba.cli:main"]},
