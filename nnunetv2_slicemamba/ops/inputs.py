@@ -27,9 +27,15 @@ def expand_dt(dt: Tensor, dt_weight: Tensor | None) -> Tensor:
     return torch.einsum("blkr,ker->blke", dt, dt_weight)
 
 
+@torch.compiler.assume_constant_result
+def _has_autocast(device_type: str) -> bool:
+    """A constant while compiling: at PyTorch 2.11 the question itself would break the graph of every block."""
+    return torch.amp.is_autocast_available(device_type)
+
+
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """A context in which operations on `device` compute in their arguments' types."""
-    if torch.amp.is_autocast_available(device.type):
+    if _has_autocast(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 

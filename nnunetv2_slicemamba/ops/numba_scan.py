@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from nnunetv2_slicemamba.ops.inputs import without_autocast
+from nnunetv2_slicemamba.ops import operator
+from nnunetv2_slicemamba.ops.operator import Gradients
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 # Parts into which the channels are cut for the threads. Every part holds its own sums over its channels (the gradients
@@ -73,8 +73,8 @@ def _parts(
 
 
 def _flat(*tensors: Tensor) -> list[Any]:
-    """One-dimensional NumPy views."""
-    return [tensor.view(-1).numpy() for tensor in tensors]
+    """One-dimensional NumPy views, or copies of tensors that are not contiguous."""
+    return [tensor.reshape(-1).numpy() for tensor in tensors]
 
 
 def _sum_up(tensors: list[Tensor]) -> Tensor:
@@ -99,72 +99,106 @@ def _full_rank(dt: Tensor, weight: Tensor | None) -> Tensor:
     return full
 
 
-class _NumbaScan(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, orders: Tensor, keep: bool, *inputs: Any) -> Tensor:
-        from nnunetv2_slicemamba.ops import numba_kernels
+def empty_states(x: Tensor, A: Tensor, save: bool) -> Tensor:
+    """The uninitialised array that carries states from the forward to the backward pass; empty unless `save`."""
+    from nnunetv2_slicemamba.ops import numba_kernels
 
-        x, dt, B, C, A, D, bias, weight = inputs
-        batch, length, channels = x.shape
-        K, _, N = A.shape
-        blocks = -(-channels // numba_kernels.WIDTH)
-        shape = (batch, -(-length // numba_kernels.CHUNK), K, blocks, N * numba_kernels.WIDTH)
-        kept = x.new_empty(shape if keep else (0,) * len(shape))
-        A2 = A.transpose(1, 2).mul(log2(e)).contiguous()
-        arrays = _flat(x, _full_rank(dt, weight), bias, B, C, A2)
-        outs = [torch.empty_like(x) for _ in range(K // 2)]
-        tasks: list[Callable[[], None]] = []
-        for image, axis, directions, _, some in _parts(batch, K, blocks):
-            outputs = _flat(outs[axis], kept)
-            sizes = (channels, N, image, directions, some)
-            tasks.append(partial(numba_kernels.forward, *arrays, orders.numpy(), *outputs, *sizes))
-        _run(tasks)
-        ctx.save_for_backward(*inputs, kept)
-        ctx.orders = orders
-        return _sum_up(outs).addcmul_(x, D.sum(0))
-
-    @staticmethod
-    @once_differentiable
-    @without_autocast
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        from nnunetv2_slicemamba.ops import numba_kernels
-
-        *inputs, kept = ctx.saved_tensors
-        x, dt, B, C, A, D, bias, weight = inputs
-        batch, K, blocks = x.shape[0], A.shape[0], kept.shape[3]
-        grad = grad.contiguous()
-        full = _full_rank(dt, weight)
-        A2 = A.transpose(1, 2).mul(log2(e)).contiguous()
-        arrays = _flat(grad, x, full, bias, B, C, A2)
-        gx = [torch.empty_like(x) for _ in range(K // 2)]
-        gB, gC = ([torch.empty_like(B) for _ in range(min(blocks, _CHANNEL_PARTS))] for _ in range(2))
-        gdt, gA = torch.empty_like(full), A2.new_empty(batch, *A2.shape)
-        tasks: list[Callable[[], None]] = []
-        for image, axis, directions, part, some in _parts(batch, K, blocks):
-            outputs = _flat(kept, gx[axis], gdt, gB[part], gC[part], gA)
-            sizes = (x.shape[2], A.shape[2], image, directions, some)
-            tasks.append(partial(numba_kernels.backward, *arrays, ctx.orders.numpy(), *outputs, *sizes))
-        _run(tasks)
-        gbias, gweight = gdt.sum((0, 1)), None
-        if weight is not None:
-            rows = _by_direction(gdt)
-            gweight = rows.transpose(1, 2) @ _by_direction(dt)
-            gdt = (rows @ weight).transpose(0, 1).reshape(dt.shape)
-        results = (
-            _sum_up(gx).addcmul_(grad, D.sum(0)),
-            gdt,
-            _sum_up(gB),
-            _sum_up(gC),
-            gA.sum(0).transpose(1, 2),
-            (grad * x).sum((0, 1)).expand_as(D).contiguous(),
-            gbias,
-            gweight,
-        )
-        needed = ctx.needs_input_grad[2:]
-        return None, None, *(result if need else None for result, need in zip(results, needed, strict=True))
+    if not save:
+        return x.new_empty(0)
+    batch, length, channels = x.shape
+    K, _, N = A.shape
+    blocks = -(-channels // numba_kernels.WIDTH)
+    return x.new_empty(batch, -(-length // numba_kernels.CHUNK), K, blocks, N * numba_kernels.WIDTH)
 
 
-@torch.compiler.disable
+def forward(
+    x: Tensor,
+    dt: Tensor,
+    B: Tensor,
+    C: Tensor,
+    A: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    dt_weight: Tensor | None,
+    sizes: tuple[int, ...],
+    thickness: tuple[int, ...],
+    save: bool,
+) -> tuple[Tensor, Tensor]:
+    """(out (batch, L, E), saved states or, unless `save`, an empty tensor); all float32."""
+    from nnunetv2_slicemamba.ops import numba_kernels
+
+    batch, _, channels = x.shape
+    K, _, N = A.shape
+    states = empty_states(x, A, save)
+    orders = cached_orders(sizes, thickness, x.device)
+    A2 = A.transpose(1, 2).mul(log2(e)).contiguous()
+    arrays = _flat(x, _full_rank(dt, dt_weight), delta_bias, B, C, A2)
+    outs = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(K // 2)]
+    tasks: list[Callable[[], None]] = []
+    for image, axis, directions, _, some in _parts(batch, K, -(-channels // numba_kernels.WIDTH)):
+        outputs = _flat(outs[axis], states)
+        counts = (channels, N, image, directions, some)
+        tasks.append(partial(numba_kernels.forward, *arrays, orders.numpy(), *outputs, *counts))
+    _run(tasks)
+    return _sum_up(outs).addcmul_(x, D.sum(0)), states
+
+
+@torch.autocast("cpu", enabled=False)  # `.backward()` may be called under it
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    B: Tensor,
+    C: Tensor,
+    A: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    dt_weight: Tensor | None,
+    states: Tensor,
+    sizes: tuple[int, ...],
+    thickness: tuple[int, ...],
+) -> Gradients:
+    """Gradients of (x, dt, B, C, A, D, delta_bias, dt_weight), the last empty where it is None.
+
+    dy: (batch, L, E), gradient of the output. states: what `forward` saved. The rest as given to `forward`.
+    """
+    from nnunetv2_slicemamba.ops import numba_kernels
+
+    dy = dy.contiguous()
+    batch, K, blocks = x.shape[0], A.shape[0], states.shape[3]
+    orders = cached_orders(sizes, thickness, x.device)
+    full = _full_rank(dt, dt_weight)
+    A2 = A.transpose(1, 2).mul(log2(e)).contiguous()
+    arrays = _flat(dy, x, full, delta_bias, B, C, A2)
+    gx = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(K // 2)]
+    gB, gC = (
+        [torch.empty_like(B, memory_format=torch.contiguous_format) for _ in range(min(blocks, _CHANNEL_PARTS))]
+        for _ in range(2)
+    )
+    gdt, gA = torch.empty_like(full), A2.new_empty(batch, *A2.shape)
+    tasks: list[Callable[[], None]] = []
+    for image, axis, directions, part, some in _parts(batch, K, blocks):
+        outputs = _flat(states, gx[axis], gdt, gB[part], gC[part], gA)
+        counts = (x.shape[2], A.shape[2], image, directions, some)
+        tasks.append(partial(numba_kernels.backward, *arrays, orders.numpy(), *outputs, *counts))
+    _run(tasks)
+    gbias, gweight = gdt.sum((0, 1)), D.new_empty(0)
+    if dt_weight is not None:
+        rows = _by_direction(gdt)
+        gweight = rows.transpose(1, 2) @ _by_direction(dt)
+        gdt = (rows @ dt_weight).transpose(0, 1).reshape(dt.shape).contiguous()
+    return (
+        _sum_up(gx).addcmul_(dy, D.sum(0)),
+        gdt,
+        _sum_up(gB),
+        _sum_up(gC),
+        gA.sum(0).transpose(1, 2).contiguous(),
+        (dy * x).sum((0, 1)).expand_as(D).contiguous(),
+        gbias,
+        gweight,
+    )
+
+
 def scan(
     x: Tensor,
     dt: Tensor,
@@ -180,5 +214,4 @@ def scan(
     """`slice_scan` for checked arguments on the CPU; returns (batch, L, E) float32."""
     tensors = (x, dt, B, C, A, D, delta_bias, dt_weight)
     inputs = [None if t is None else t.to(torch.float32).contiguous() for t in tensors]
-    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
-    return _NumbaScan.apply(cached_orders(sizes, thickness, x.device), keep, *inputs)
+    return operator.apply(*inputs, sizes, thickness)

@@ -47,8 +47,10 @@ def amplify_scan(file: Path) -> None:
     for name, value in checkpoint["network_weights"].items():
         if name.endswith("dt_projs_bias"):
             value += 3
-        elif name.endswith(("x_proj_weight", "bss.out_proj.weight")):
+        elif name.endswith("x_proj_weight"):
             value *= 10
+        elif name.endswith("bss.out_proj.weight"):
+            value *= 30
     torch.save(checkpoint, file)
 
 

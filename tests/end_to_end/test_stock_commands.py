@@ -13,8 +13,10 @@ from workspace import DATASET, FINAL, PLANS, Workspace
 
 pytestmark = pytest.mark.xdist_group("trained")
 
-# nnU-Net accumulates the folds' logits in half precision
+# nnU-Net accumulates the folds' logits in half precision, weighted by a Gaussian
 HALF = 5e-3
+# its weights towards the corners are subnormal in half precision, with relative errors of per cents
+INTERIOR = np.s_[:, 8:-8, 8:-8]
 
 
 def predict(workspace: Workspace, output: str, *flags: object, folds: tuple[int, ...]) -> dict[str, np.ndarray]:
@@ -80,15 +82,19 @@ def test_the_ensemble_uses_each_fold_with_its_own_slicing(two_folds: Workspace, 
     weights = [checkpoint["network_weights"] for checkpoint in checkpoints]
     own = [w["slicing"] for w in weights]
     assert not torch.equal(own[0], own[1])
+    wrong: dict[int, float] = {0: 0.0, 1: 0.0}
     for case, ensemble in predictions["both"].items():
         logits = {
             (w, s): logits_with_slicing(two_folds, weights[w], own[s], case) for w, s in product((0, 1), repeat=2)
         }
-        right = softmax((logits[0, 0] + logits[1, 1]) / 2)
-        assert np.abs(right - ensemble[:, 0]).max() < HALF
-        for slicing in (0, 1):
-            wrong = softmax((logits[0, slicing] + logits[1, slicing]) / 2)
-            assert np.abs(wrong - ensemble[:, 0]).max() > 2 * HALF, "one slicing for both folds looks the same"
+
+        def error(first: np.ndarray, second: np.ndarray, ensemble: np.ndarray = ensemble) -> float:
+            return float(np.abs(softmax((first + second) / 2) - ensemble[:, 0])[INTERIOR].max())
+
+        assert error(logits[0, 0], logits[1, 1]) < HALF
+        for slicing in wrong:
+            wrong[slicing] = max(wrong[slicing], error(logits[0, slicing], logits[1, slicing]))
+    assert min(wrong.values()) > 4 * HALF, "one slicing for both folds looks the same"
 
 
 def test_continuing_and_validating_use_the_checkpoint_and_need_no_slicing_file(two_folds: Workspace) -> None:

@@ -31,7 +31,7 @@ def ran(out: torch.Tensor) -> str:
     for node in nodes:
         names.append(type(node).__name__)
         nodes += [parent for parent, _ in node.next_functions if parent is not None and len(nodes) < 40]
-    known = {"_NumbaScanBackward": "numba", "_TorchScanBackward": "torch"}
+    known = {"EagerScanBackward": "numba", "_TorchScanBackward": "torch"}
     return next((known[name] for name in names if name in known), "reference")
 
 

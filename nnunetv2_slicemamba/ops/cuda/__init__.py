@@ -7,7 +7,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.ops.cuda import cubins, driver, operator
+from nnunetv2_slicemamba.ops import operator
+from nnunetv2_slicemamba.ops.cuda import cubins, driver
 
 __all__ = ["scan", "why_not"]
 

@@ -13,11 +13,11 @@ from nnunetv2_slicemamba.ops.cuda import low_rank
 from nnunetv2_slicemamba.ops.cuda import plan as planning
 from nnunetv2_slicemamba.ops.cuda.driver import ensure_context, pack_arguments
 from nnunetv2_slicemamba.ops.cuda.plan import Plan
+from nnunetv2_slicemamba.ops.operator import Gradients
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 # ScanArgs in common.cuh: 24 pointers, 3 long strides, 6 strides, 11 counts, padding to 8 bytes
 _ARGUMENTS = struct.Struct("24P3q6i11i4x")
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def current_stream(device: int) -> int:

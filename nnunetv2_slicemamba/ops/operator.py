@@ -1,19 +1,19 @@
-"""How does PyTorch see the scan? An operator with its own backward, for eager mode, autograd and torch.compile."""
+"""How does PyTorch see a compiled scan? One operator with its own backward, for eager mode and torch.compile."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nnunetv2_slicemamba.ops.cuda import run
-
 NAMESPACE = "slicemamba"
 _INPUTS = "Tensor x, Tensor dt, Tensor B, Tensor C, Tensor A, Tensor D, Tensor? delta_bias, Tensor? dt_weight"
 _SLICING = "SymInt[] sizes, SymInt[] thickness"
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 torch.library.define(f"{NAMESPACE}::scan", f"({_INPUTS}, {_SLICING}, bool save) -> (Tensor, Tensor)")
 torch.library.define(
@@ -22,24 +22,41 @@ torch.library.define(
 )
 
 
+def _kernels(device: torch.device) -> ModuleType:
+    """The module with `forward`, `backward` and `empty_states` for tensors on `device`.
+
+    forward(x, dt, B, C, A, D, delta_bias, dt_weight, sizes, thickness, save) -> (out (batch, L, E) in x's type, saved
+    states), arguments as in `slice_scan`. backward(dy, the same eight tensors, states, sizes, thickness) -> their
+    gradients, contiguous, an empty tensor for one that was None. empty_states(x, A, save) -> an uninitialised tensor
+    like the saved states, for fake tensors too.
+    """
+    if device.type == "cuda":
+        from nnunetv2_slicemamba.ops.cuda import run
+
+        return run
+    from nnunetv2_slicemamba.ops import numba_scan
+
+    return numba_scan
+
+
 def _hashable(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The dispatcher's arguments with its lists, sizes and thickness, as tuples."""
     return tuple(tuple(a) if isinstance(a, list) else a for a in arguments)
 
 
-@torch.library.impl(f"{NAMESPACE}::scan", "cuda")
+@torch.library.impl(f"{NAMESPACE}::scan", ("cpu", "cuda"))
 def _scan(*arguments: Any) -> tuple[Tensor, Tensor]:
-    return run.forward(*_hashable(arguments))
+    return _kernels(arguments[0].device).forward(*_hashable(arguments))
 
 
-@torch.library.impl(f"{NAMESPACE}::scan_backward", "cuda")
-def _scan_backward(*arguments: Any) -> run.Gradients:
-    return run.backward(*_hashable(arguments))
+@torch.library.impl(f"{NAMESPACE}::scan_backward", ("cpu", "cuda"))
+def _scan_backward(*arguments: Any) -> Gradients:
+    return _kernels(arguments[0].device).backward(*_hashable(arguments))
 
 
 @torch.library.register_fake(f"{NAMESPACE}::scan")
 def _fake_scan(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), run.empty_states(x, A, save=rest[-1])
+    return x.new_empty(x.shape), _kernels(x.device).empty_states(x, A, rest[-1])
 
 
 @torch.library.register_fake(f"{NAMESPACE}::scan_backward")
@@ -66,17 +83,12 @@ def _backward(ctx: Any, dy: Tensor, _: Tensor) -> tuple[Any, ...]:
 torch.library.register_autograd(f"{NAMESPACE}::scan", _backward, setup_context=_setup_context)
 
 
-def _forward(arguments: tuple[Any, ...], save: bool) -> tuple[Tensor, Tensor]:
-    inputs = (*arguments, save)
-    return run.forward(*inputs)
-
-
 class EagerScan(torch.autograd.Function):
     """The same without PyTorch's dispatcher, which costs more host time than launching the kernels."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        out, states = _forward(arguments, save=True)
+        out, states = _kernels(arguments[0].device).forward(*arguments, True)
         *tensors, ctx.sizes, ctx.thickness = arguments
         ctx.save_for_backward(*tensors, states)
         return out
@@ -85,7 +97,7 @@ class EagerScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         arguments: tuple[Any, ...] = (dy, *ctx.saved_tensors, ctx.sizes, ctx.thickness)
-        gradients = run.backward(*arguments)
+        gradients = _kernels(dy.device).backward(*arguments)
         return *_needed(gradients, ctx), None, None
 
 
@@ -93,7 +105,7 @@ def apply(*arguments: Any) -> Tensor:
     """The scan of (x, dt, B, C, A, D, delta_bias, dt_weight, sizes, thickness), differentiable; (batch, L, E)."""
     tensors = [t for t in arguments[:8] if t is not None]
     save = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    plain = all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors)  # neither fake nor otherwise special
-    if torch.compiler.is_compiling() or not plain:
+    # neither fake nor otherwise special
+    if torch.compiler.is_compiling() or not all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors):
         return torch.ops.slicemamba.scan(*arguments, save)[0]
-    return EagerScan.apply(*arguments) if save else _forward(arguments, save=False)[0]
+    return EagerScan.apply(*arguments) if save else _kernels(arguments[0].device).forward(*arguments, False)[0]
