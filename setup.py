@@ -9,7 +9,7 @@ PACKAGE = "nnunetv2_slicemamba"
 docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
 test = [
     *docs,
-    "pytest>=8",
+    "pytest>=8,<9",  # pytest-xdist 3.8 does not honour xdist_group with pytest 9
     "pytest-xdist>=3.5",
     "pytest-timeout>=2.3",
     "hypothesis>=6.100",
@@ -35,7 +35,10 @@ setup(
         f"{PACKAGE}.trainers": "trainers",
         f"{PACKAGE}.search": "search",
     },
-    package_data={PACKAGE: ["ops/cuda/*.cu", "ops/cuda/*.cuh", "demo/data/**/*", "evaluation/report/**/*"], "": ["py.typed"]},
+    package_data={
+        PACKAGE: ["ops/cuda/*.cu", "ops/cuda/*.cuh", "demo/data/**/*", "evaluation/report/**/*"],
+        "": ["py.typed"],
+    },
     install_requires=[
         "nnunetv2>=2.8,<3",
         "torch>=2.4",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
+from zygote import Zygote
 
 from nnunetv2_slicemamba.demo.layout import DATA
 
@@ -19,6 +20,16 @@ DATASET = "Dataset511_TinyNuclei"
 PLANS = "nnUNetSliceMambaSPlans"
 SUPERNET = "SliceMambaSupernetTrainer_1epoch"
 FINAL = "SliceMambaTrainer_1epoch"
+
+
+ZYGOTE = Zygote()
+
+
+class Done(NamedTuple):
+    """How a command ended; `stdout` has standard error too."""
+
+    returncode: int
+    stdout: str
 
 
 @dataclass
@@ -48,19 +59,9 @@ class Workspace:
         values: dict[str, str | None] = {**kept, **folders, **quick, **self.variables, **(changed or {})}
         return {key: value for key, value in values.items() if value is not None}
 
-    def call(
-        self, command: str, *arguments: object, changed: Mapping[str, str | None] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Runs a console script; the result has its output in `stdout`, standard error included."""
-        return subprocess.run(
-            [str(BIN / command), *map(str, arguments)],
-            env=self.environment(changed),
-            cwd=self.root,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+    def call(self, command: str, *arguments: object, changed: Mapping[str, str | None] | None = None) -> Done:
+        """Runs a console script as a user would, in a process of its own."""
+        return Done(*ZYGOTE.run(BIN / command, [*map(str, arguments)], self.environment(changed), self.root))
 
     def run(self, command: str, *arguments: object, changed: Mapping[str, str | None] | None = None) -> str:
         """As `call`, but the command must succeed; returns its output."""

@@ -1,0 +1,105 @@
+"""Runs console scripts in forks of one process that has already imported the packages that are slow to import.
+
+Every command is the installed script itself, in a process, an environment and a working directory of its own; it only
+starts with PyTorch and its like in memory, which saves about six seconds each. nnU-Net and this package, which read the
+environment when they are imported, are imported by every command anew.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import runpy
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+SLOW = (
+    "torch",
+    "torch._dynamo",
+    "torch._inductor",
+    "torch.nn.parallel",
+    "batchgenerators.dataloading.single_threaded_augmenter",
+    "batchgenerators.utilities.file_and_folder_operations",
+    "batchgeneratorsv2.helpers.scalar_type",
+    "batchgeneratorsv2.transforms.spatial.spatial",
+    "acvl_utils.cropping_and_padding.bounding_boxes",
+    "blosc2",
+    "dynamic_network_architectures.architectures.unet",
+    "matplotlib.pyplot",
+    "nibabel",
+    "numba",
+    "optuna",
+    "pandas",
+    "rich.progress",
+    "scipy.ndimage",
+    "seaborn",
+    "SimpleITK",
+    "skimage.transform",
+    "sklearn.model_selection",
+    "typer",
+)
+
+
+class Zygote:
+    """The process from which commands are forked; started at the first command."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+
+    def run(self, script: Path, arguments: Sequence[str], env: Mapping[str, str], cwd: Path) -> tuple[int, str]:
+        """Exit code and output, standard error included, of a console script."""
+        with self._lock:
+            if self._process is None:
+                self._process = subprocess.Popen(
+                    [sys.executable, __file__],
+                    # read once, when PyTorch is loaded
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            output = cwd / ".output"
+            order = {"argv": [str(script), *arguments], "env": dict(env), "cwd": str(cwd), "output": str(output)}
+            print(json.dumps(order), file=self._process.stdin, flush=True)
+            code = int(self._process.stdout.readline())
+            text = output.read_text(errors="replace")
+            output.unlink()
+            return code, text
+
+
+def become(order: dict) -> None:
+    """Turns this fork into the command and runs it; the interpreter then ends as it would have."""
+    with open(order["output"], "wb") as output, open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    os.environ.clear()
+    os.environ.update(order["env"])
+    os.chdir(order["cwd"])
+    sys.argv = order["argv"]
+    sys.path[:] = [*filter(None, order["env"].get("PYTHONPATH", "").split(os.pathsep)), *sys.path[1:]]
+    runpy.run_path(order["argv"][0], run_name="__main__")
+
+
+def serve() -> None:
+    """Forks a command for every line of standard input and answers with its exit code."""
+    for module in SLOW:
+        importlib.import_module(module)
+    gc.freeze()  # or every fork would collect, and so copy, what it never touches
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            return become(json.loads(line))
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    serve()
