@@ -70,8 +70,7 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         )
 
     def _do_i_compile(self) -> bool:
-        # nnU-Net compiles by default. Our blocks differ in slicing and stochastic depth, and each is compiled anew:
-        # minutes before the first iteration, then Dynamo's recompile limit. So only on request.
+        # nnU-Net compiles by default; ours only on request, until what it buys on a GPU has been measured
         asked = os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t")
         return asked and super()._do_i_compile()
 

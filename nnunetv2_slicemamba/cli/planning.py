@@ -27,6 +27,12 @@ def plan(
     processes: Annotated[int | None, typer.Option("-np", help="Processes for preprocessing.")] = None,
     verify: Annotated[bool, typer.Option("--verify_dataset_integrity", help="Check the dataset first.")] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Redo fingerprint and preprocessing.")] = False,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--activation-checkpointing", help="Compute blocks twice instead of keeping them: larger patches fit."
+        ),
+    ] = False,
 ) -> None:
     """Fingerprint, SliceMamba plans and preprocessing of a dataset in nnUNet_raw.
 
@@ -47,7 +53,7 @@ def plan(
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
     done = plan_and_preprocess(
-        int(name[7:10]), name, size, configurations, gpu_memory, plans_name, processes, verify, clean
+        int(name[7:10]), name, size, configurations, gpu_memory, plans_name, processes, verify, clean, checkpointing
     )
     console = Console()
     for configuration in done.reused:

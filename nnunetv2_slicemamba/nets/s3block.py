@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from dynamic_network_architectures.building_blocks.regularization import DropPath
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_slicemamba.nets.bss import BSS, check_thickness
 
@@ -13,7 +15,8 @@ from nnunetv2_slicemamba.nets.bss import BSS, check_thickness
 class S3Block(nn.Module):
     """x + DropPath(BSS(LayerNorm(x))); after Fan et al. 2025. No MLP.
 
-    Arguments as in BSS; drop_path: probability that a sample skips the block in training.
+    Arguments as in BSS; drop_path: probability that a sample skips the block in training. checkpointed: keep only the
+    input for the backward pass and compute the block again there, which costs a forward pass and saves its memory.
     Input and output: (B, *spatial, dim), channels last.
     """
 
@@ -25,8 +28,10 @@ class S3Block(nn.Module):
         d_state: int = 16,
         expand: int = 2,
         drop_path: float = 0.0,
+        checkpointed: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpointed = checkpointed
         self.norm = nn.LayerNorm(dim, eps=1e-5)
         self.bss = BSS(dim, n_dims, thickness, d_state, expand)
         self.drop_path = DropPath(drop_path)
@@ -36,6 +41,11 @@ class S3Block(nn.Module):
         self.bss.thickness = check_thickness(thickness, self.bss.n_dims)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.checkpointed and self.training and torch.is_grad_enabled():
+            return checkpoint(self._residual, x, use_reentrant=False)
+        return self._residual(x)
+
+    def _residual(self, x: Tensor) -> Tensor:
         return x + self.drop_path(self.bss(self.norm(x)))
 
 
@@ -55,9 +65,12 @@ class CandidateBlock(nn.ModuleList):
         d_state: int = 16,
         expand: int = 2,
         drop_path: float = 0.0,
+        checkpointed: bool = False,
     ) -> None:
         built = candidates[:1] if share_weights else candidates
-        super().__init__(S3Block(dim, n_dims, thickness, d_state, expand, drop_path) for thickness in built)
+        super().__init__(
+            S3Block(dim, n_dims, thickness, d_state, expand, drop_path, checkpointed) for thickness in built
+        )
         self.candidates = tuple(candidates)
         self.share_weights = share_weights
         self.choice = 0

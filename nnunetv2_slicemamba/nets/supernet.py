@@ -39,6 +39,7 @@ class SliceMambaSupernet(SliceMambaBase):
         candidates: Sequence[Sequence[int]] | None = None,
         share_weights: bool = False,
         deep_supervision: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         n_dims = len(strides[0])
         given = default_candidates(n_dims) if candidates is None else candidates
@@ -47,7 +48,9 @@ class SliceMambaSupernet(SliceMambaBase):
             raise ValueError(f"candidates {checked} must be 1 to 256 different slicings")
 
         def block(dim: int, drop_path: float) -> CandidateBlock:
-            return CandidateBlock(checked, share_weights, dim, n_dims, d_state, expand, drop_path)
+            return CandidateBlock(
+                checked, share_weights, dim, n_dims, d_state, expand, drop_path, activation_checkpointing
+            )
 
         super().__init__(
             input_channels,
@@ -76,6 +79,7 @@ class SliceMambaSupernet(SliceMambaBase):
             "expand": expand,
             "drop_path_rate": drop_path_rate,
             "deep_supervision": deep_supervision,
+            "activation_checkpointing": activation_checkpointing,
         }
         self.architecture: Tensor
         self.register_buffer("architecture", torch.zeros(self.n_blocks, dtype=torch.uint8))

@@ -22,7 +22,8 @@ class SliceMambaUNet(SliceMambaBase):
     n_blocks_per_stage_decoder: per decoder stage, bottleneck first, n_stages entries. d_state, expand: see BSS.
     drop_path_rate: stochastic depth, rising linearly over the encoder's blocks, falling over the decoder's.
     slicing: thickness per block in network order, default 2 everywhere. deep_supervision: return logits at all
-    `output_scales` instead of the full resolution only.
+    `output_scales` instead of the full resolution only. activation_checkpointing: blocks are computed again in the
+    backward pass instead of keeping what they need for it (less memory, about a third more time).
 
     (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size. The slicing is the uint8 buffer
     `slicing` (blocks, n): it travels with the weights, so that every fold's checkpoint brings its own.
@@ -43,11 +44,12 @@ class SliceMambaUNet(SliceMambaBase):
         drop_path_rate: float = 0.2,
         slicing: Slicing | None = None,
         deep_supervision: bool = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         n_dims = len(strides[0])
 
         def block(dim: int, drop_path: float) -> S3Block:
-            return S3Block(dim, n_dims, (2,) * n_dims, d_state, expand, drop_path)
+            return S3Block(dim, n_dims, (2,) * n_dims, d_state, expand, drop_path, activation_checkpointing)
 
         super().__init__(
             input_channels,

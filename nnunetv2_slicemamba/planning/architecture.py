@@ -29,10 +29,12 @@ def fuse_strides(pool_strides: Sequence[Sequence[int]]) -> list[list[int]]:
     return [[int(s) for s in stride] for stride in (embedding, *rest)]
 
 
-def architecture_kwargs(pool_strides: Sequence[Sequence[int]], size: str) -> dict[str, Any]:
+def architecture_kwargs(
+    pool_strides: Sequence[Sequence[int]], size: str, activation_checkpointing: bool = False
+) -> dict[str, Any]:
     """arch_kwargs of SliceMambaUNet for nnU-Net's pooling strides; size: "S", "M" or "L".
 
-    A network with fewer than four stages is the paper's without its deepest ones.
+    A network with fewer than four stages is the paper's without its deepest ones. activation_checkpointing: see there.
     """
     strides = fuse_strides(pool_strides)
     n = len(strides)
@@ -45,4 +47,6 @@ def architecture_kwargs(pool_strides: Sequence[Sequence[int]], size: str) -> dic
         "d_state": 16,
         "expand": 2,
         "drop_path_rate": 0.2,
+        # absent by default, so that plans stay what they were
+        **({"activation_checkpointing": True} if activation_checkpointing else {}),
     }

@@ -20,11 +20,13 @@ class MemoryModel:
     Per token of a block with C channels, E inner channels and K directions: `per_channel` * C (residual stream and
     the normalised copy), `per_inner` * E (both halves of in_proj, convolution, SiLU, scan output, norm, gate),
     `per_direction_inner` * K * E (time steps and saved states of the scan) and `per_projection` for every value of
-    the low-rank projections. Per voxel of the full resolution: `per_head_channel` for the final mapping and
-    `per_logit` for logits, softmax and loss. `overhead`: CUDA context, workspaces, fragmentation.
+    the low-rank projections; of a checkpointed block, `per_checkpoint` * C for its input. Per voxel of the full
+    resolution: `per_head_channel` for the final mapping and `per_logit` for logits, softmax and loss. `overhead`:
+    CUDA context, workspaces, fragmentation.
     """
 
     per_channel: float = 10
+    per_checkpoint: float = 4
     per_inner: float = 22
     per_direction_inner: float = 4
     per_projection: float = 4
@@ -60,7 +62,8 @@ def bytes_per_sample(
             arch_kwargs["n_blocks_per_stage"], reversed(arch_kwargs["n_blocks_per_stage_decoder"]), strict=True
         )
     ]
-    total = 0.0
+    checkpointed = arch_kwargs.get("activation_checkpointing", False)
+    total = largest = 0.0
     for sizes, width, n_blocks in zip(feature_map_sizes(patch_size, strides), features, blocks, strict=True):
         inner, rank = expand * width, math.ceil(width / 16)
         per_token = (
@@ -69,11 +72,14 @@ def bytes_per_sample(
             + model.per_direction_inner * directions * inner
             + model.per_projection * directions * (rank + 2 * d_state)
         )
-        total += math.prod(sizes) * n_blocks * per_token
+        # a checkpointed block keeps its input, and the one that is computed again needs everything
+        kept = model.per_checkpoint * width if checkpointed else per_token
+        total += math.prod(sizes) * n_blocks * kept
+        largest = max(largest, math.prod(sizes) * per_token)
     per_voxel = (
         model.per_head_channel * features[0] / 4 + model.per_logit * num_classes + model.per_input * input_channels
     )
-    return total + math.prod(patch_size) * per_voxel
+    return total + checkpointed * largest + math.prod(patch_size) * per_voxel
 
 
 def static_bytes(

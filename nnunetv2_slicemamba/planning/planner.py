@@ -22,6 +22,7 @@ class SliceMambaPlanner(ExperimentPlanner):
 
     size = "L"
     default_plans_name = "nnUNetSliceMambaPlans"
+    activation_checkpointing = False
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class SliceMambaPlanner(ExperimentPlanner):
         An instance method where nnU-Net has a static one: it calls it on self, and the share that is left for
         activations depends on the target.
         """
-        ours = architecture_kwargs(arch_kwargs["strides"], self.size)
+        ours = architecture_kwargs(arch_kwargs["strides"], self.size, self.activation_checkpointing)
         target = self.UNet_vram_target_GB * 2**30
         static = static_bytes(input_channels, output_channels, ours)
         # whatever is planned, a tenth of the target is left to activations; the warning is given with the plan
@@ -82,7 +83,8 @@ class SliceMambaPlanner(ExperimentPlanner):
 
     def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         plan = super().get_plans_for_configuration(*args, **kwargs)
-        ours = architecture_kwargs(plan["architecture"]["arch_kwargs"]["strides"], self.size)
+        strides = plan["architecture"]["arch_kwargs"]["strides"]
+        ours = architecture_kwargs(strides, self.size, self.activation_checkpointing)
         plan["architecture"] = {
             "network_class_name": NETWORK_CLASS,
             "arch_kwargs": ours,
@@ -101,7 +103,7 @@ class SliceMambaPlanner(ExperimentPlanner):
             warnings.warn(
                 f"size {self.size}, patch {list(plan['patch_size'])}, batch {plan['batch_size']} needs an "
                 f"estimated {needed / 2**30:.1f} GB, more than the {self.UNet_vram_target_GB} GB aimed at; plan a "
-                f"smaller size (--size S) or raise the target (--gpu-memory)",
+                f"smaller size (--size S), raise the target (--gpu-memory) or use --activation-checkpointing",
                 stacklevel=2,
             )
 

@@ -57,21 +57,25 @@ def plan_and_preprocess(
     processes: int | None = None,
     verify: bool = False,
     clean: bool = False,
+    activation_checkpointing: bool = False,
 ) -> Planned:
     """Fingerprint, SliceMamba plans and preprocessed data of one dataset in nnUNet_raw.
 
     size: "S", "M" or "L". configurations: default all that the plans have and that need data of their own.
     gpu_memory: target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even
-    where they are complete. Raises ValueError for a size that does not exist, a configuration that the plans do not
-    have, and where redoing data would spoil those of other plans.
+    where they are complete. activation_checkpointing: see SliceMambaUNet. Raises ValueError for a size that does
+    not exist, a configuration that the plans do not have, and where redoing data would spoil those of other plans.
     """
     if size not in PLANNERS:
         raise ValueError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
     limit = processes or os.cpu_count() or 1
     workers = min(default_num_processes, limit)
     extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
-    planner = PLANNERS[size]
-    name = plans_name or planner.default_plans_name
+    planner: type = PLANNERS[size]
+    if activation_checkpointing:
+        # nnU-Net takes a class and keeps its name in the plans
+        planner = type(planner.__name__, (planner,), {"activation_checkpointing": True})
+    name = plans_name or PLANNERS[size].default_plans_name
     folder = Path(str(nnUNet_preprocessed)) / dataset_name
     # our own plans are about to be overwritten: what they say of existing data is read first
     known = data_settings(folder)

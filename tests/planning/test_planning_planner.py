@@ -187,3 +187,14 @@ def test_configurations_that_users_added_survive_planning_anew(workspace: Path) 
 def test_plans_can_be_given_another_name(workspace: Path) -> None:
     plan_experiment_dataset(901, SliceMambaPlannerS, 8, overwrite_plans_name="minePlans")
     assert plans_of(workspace, DISKS, "minePlans")["plans_name"] == "minePlans"
+
+
+def test_activation_checkpointing_is_planned_and_leaves_room_for_a_larger_batch(workspace: Path) -> None:
+    pretend(workspace, DISKS, (1, 512, 512), (999.0, 1.0, 1.0))
+    batches = []
+    for checkpointing in (False, True):
+        planner = type("SliceMambaPlannerM", (SliceMambaPlannerM,), {"activation_checkpointing": checkpointing})
+        planned = plan_experiment_dataset(901, planner, 8)[0]["configurations"]["2d"]
+        assert planned["architecture"]["arch_kwargs"].get("activation_checkpointing", False) == checkpointing
+        batches.append(planned["batch_size"])
+    assert batches[1] > 2 * batches[0]
