@@ -46,6 +46,8 @@ setup(
         "batchgenerators>=0.25.1",
         "dynamic-network-architectures>=0.4.4,<0.5",
         "SimpleITK>=2.2.1",
+        "scipy>=1.10",
+        "scikit-image>=0.20",
         "optuna>=4.0",
         "typer>=0.12",
         "rich>=13",

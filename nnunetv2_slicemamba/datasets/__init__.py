@@ -1,0 +1,1 @@
+"""Public datasets, and one's own folders, as nnU-Net raw data."""

@@ -1,0 +1,86 @@
+"""Whether every image and mask of a 2D source can be read, fits its partner, and holds what it should."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from nnunetv2_slicemamba.datasets.masks import MaskError, read_mask, to_labels
+from nnunetv2_slicemamba.datasets.pairing import Pair
+from nnunetv2_slicemamba.datasets.problems import Problem
+
+GREY_MODES = ("1", "L", "LA")
+COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
+# what Pillow raises for files that are damaged, cut off, of another kind or implausibly large
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, UnidentifiedImageError)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a look at one pair gave. digest: of the image's pixels as RGB. empty: the mask has no foreground."""
+
+    pair: Pair
+    problems: tuple[Problem, ...]
+    digest: str = ""
+    grey: bool = False
+    empty: bool = False
+
+
+def examine(pair: Pair, n_labels: int) -> Examined:
+    """Decodes image and mask completely. n_labels: as in `to_labels`."""
+    problems: list[Problem] = []
+    size, digest, grey, empty = None, "", False, False
+    try:
+        with Image.open(pair.image) as image:
+            image.load()
+            size, grey = image.size, image.mode in GREY_MODES
+            if grey or image.mode in COLOUR_MODES:
+                pixels = image.convert("RGB").tobytes()
+                digest = hashlib.sha256(f"{size}".encode() + pixels).hexdigest()
+            else:
+                problems.append(
+                    Problem("unexpected image", f"{pair.image} has mode {image.mode}; expected 8 bit grey or colour")
+                )
+    except UNREADABLE as error:
+        problems.append(unreadable(pair.image, error))
+    if pair.mask is not None:
+        try:
+            values = read_mask(pair.mask)
+            mask_size = (values.shape[1], values.shape[0])
+            if size is not None and mask_size != size:
+                problems.append(
+                    Problem(
+                        "sizes differ (width x height)",
+                        f"{pair.image} {size[0]}x{size[1]}, {pair.mask} {mask_size[0]}x{mask_size[1]}",
+                    )
+                )
+            empty = not to_labels(values, n_labels).any()
+        except MaskError as error:
+            problems.append(Problem("unexpected mask", f"{pair.mask} {error}"))
+        except UNREADABLE as error:
+            problems.append(unreadable(pair.mask, error))
+    return Examined(pair, tuple(problems), digest, grey, empty)
+
+
+def unreadable(path: Path, error: BaseException) -> Problem:
+    size = path.stat().st_size if path.exists() else 0
+    # Pillow repeats the path
+    reason = str(error).replace(f" '{path}'", "").replace(f" {str(path)!r}", "") or type(error).__name__
+    return Problem("unreadable or cut off", f"{path} ({size} bytes): {reason}")
+
+
+def same_names(pairs: Sequence[Pair]) -> list[Problem]:
+    """Images of one name in several parts, apart from `search`, which usually repeats others."""
+    seen: dict[str, Pair] = {}
+    problems = []
+    for pair in pairs:
+        if pair.part == "search":
+            continue
+        if pair.stem in seen:
+            problems.append(Problem("same name in two parts", f"{seen[pair.stem].image} and {pair.image}"))
+        seen.setdefault(pair.stem, pair)
+    return problems

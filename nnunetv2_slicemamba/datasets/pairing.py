@@ -1,0 +1,92 @@
+"""Which image of a folder belongs to which mask of another, by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunetv2_slicemamba.datasets.problems import Problem
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
+# ISIC's archives append _segmentation, ISIC 2016 and PH2 _Segmentation and _lesion
+MASK_SUFFIX = re.compile(r"[_-](segmentation|mask|lesion|label|gt)$", re.IGNORECASE)
+# ISIC 2017 keeps these beside its images
+NO_IMAGE = re.compile(r"_superpixels$", re.IGNORECASE)
+
+TRAIN, VAL, TEST, SEARCH = "train", "val", "test", "search"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask. stem: the image's name without ending. mask: None for a test image without truth."""
+
+    stem: str
+    image: Path
+    mask: Path | None
+    part: str
+
+
+@dataclass
+class Found:
+    """What a source holds. layout: official, parts, flat, joint or folders."""
+
+    layout: str
+    pairs: list[Pair] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files directly in `folder`, by name; hidden ones and superpixels left out."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in ENDINGS
+        and not path.name.startswith(".")
+        and not NO_IMAGE.search(path.stem)
+        and path.is_file()
+    )
+
+
+def by_name(files: Iterable[Path], what: str, problems: list[Problem]) -> dict[str, Path]:
+    """Name without ending -> file. Two files with one name are a problem; the first is kept."""
+    named: dict[str, Path] = {}
+    for file in files:
+        if file.stem in named:
+            problems.append(Problem("duplicate name", f"{what} {named[file.stem]} and {file.name}"))
+        named.setdefault(file.stem, file)
+    return named
+
+
+def pair_folders(part: str, images: Path, masks: Path | None, found: Found) -> None:
+    """Adds the pairs of two folders to `found`, and what is missing, extra or twice there to its problems.
+
+    A mask is named as its image, or so with _segmentation, _mask, _lesion, _label or _gt appended. masks: None is
+    accepted for the test part, whose truth may not be at hand.
+    """
+    named_images = by_name(image_files(images), "images", found.problems)
+    if not named_images:
+        found.problems.append(Problem("no images", f"{images} holds no file with one of {', '.join(ENDINGS)}"))
+    if masks is None:
+        if part == TEST:
+            found.notes.append(f"{images} has no folder of masks beside it: imagesTs without labelsTs")
+            found.pairs += [Pair(stem, image, None, part) for stem, image in named_images.items()]
+        else:
+            found.problems.append(Problem("no masks", f"{images} has no folder of masks beside it"))
+        return
+    named_masks: dict[str, Path] = {}
+    for stem, mask in by_name(image_files(masks), "masks", found.problems).items():
+        key = stem if stem in named_images else MASK_SUFFIX.sub("", stem)
+        if key in named_masks:
+            found.problems.append(Problem("duplicate name", f"masks {named_masks[key]} and {mask.name} for one image"))
+        elif key in named_images:
+            named_masks[key] = mask
+        else:
+            found.problems.append(Problem("mask without image", f"{mask}"))
+    for stem, image in named_images.items():
+        if stem in named_masks:
+            found.pairs.append(Pair(stem, image, named_masks[stem], part))
+        else:
+            found.problems.append(Problem("image without mask", f"{image}"))

@@ -1,0 +1,132 @@
+"""Which cases train, validate and stay held out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunetv2_slicemamba.datasets.problems import count
+
+FOLDS = 5
+TEST_FRACTION = 0.1
+Fold = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class SplitChoice:
+    """kind: published, random, by-sequence or none. seed: of the two that draw."""
+
+    kind: str
+    seed: int = 0
+
+
+PUBLISHED = SplitChoice("published")
+
+
+def parse_split(text: str) -> SplitChoice:
+    """`published`, `none`, `random:SEED`, `by-sequence` or `by-sequence:SEED`; ValueError for anything else."""
+    if text in ("published", "none", "by-sequence"):
+        return SplitChoice(text)
+    match = re.fullmatch(r"(random|by-sequence):(\d+)", text)
+    if match is None:
+        raise ValueError(
+            f"there is no split {text!r}; give published, random:SEED (e.g. random:1), by-sequence[:SEED] or none"
+        )
+    return SplitChoice(match[1], int(match[2]))
+
+
+@dataclass(frozen=True)
+class Split:
+    """test: cases that no fold sees. folds: for splits_final.json, or None where nnU-Net shall draw its own five.
+
+    notes: what the user should know of it.
+    """
+
+    test: frozenset[str]
+    folds: list[Fold] | None
+    notes: tuple[str, ...] = ()
+
+
+def random_folds(cases: Sequence[str], seed: int) -> list[Fold]:
+    """Five folds over shuffled cases; every case validates once. ValueError with fewer cases than folds."""
+    if len(cases) < FOLDS:
+        raise ValueError(f"{count(len(cases), 'training case')} cannot make {FOLDS} folds; give --split none")
+    ordered = sorted(cases)
+    shuffled = np.random.default_rng(seed).permutation(len(ordered))
+    return folds_of([[ordered[i] for i in part] for part in np.array_split(shuffled, FOLDS)])
+
+
+def folds_of(validations: Sequence[Sequence[str]]) -> list[Fold]:
+    """One fold per set of validation cases, training on all the others."""
+    everything = [case for validation in validations for case in validation]
+    return [
+        {"train": sorted(set(everything) - set(validation)), "val": sorted(validation)} for validation in validations
+    ]
+
+
+def sequence_split(sequence_of: Mapping[str, int], seed: int) -> Split:
+    """Test set and five folds of whole sequences, so that no video has frames on two sides.
+
+    sequence_of: case -> number of its video. The test set takes sequences in shuffled order until it has a tenth of
+    the frames; the others go, largest first, to the fold that has the fewest frames. ValueError with fewer than three
+    sequences.
+    """
+    members: dict[int, list[str]] = {}
+    for case, sequence in sequence_of.items():
+        members.setdefault(sequence, []).append(case)
+    if len(members) < 3:
+        raise ValueError(
+            f"the source has frames of {count(len(members), 'sequence')}; splitting by sequence needs at least three"
+        )
+    order = [sorted(members)[i] for i in np.random.default_rng(seed).permutation(len(members))]
+    test: list[int] = []
+    # at least two sequences have to remain for training and validation
+    while sum(len(members[s]) for s in test) < TEST_FRACTION * len(sequence_of) and len(order) > 2:
+        test.append(order.pop(0))
+    bins: list[list[int]] = [[] for _ in range(min(FOLDS, len(order)))]
+    for sequence in sorted(order, key=lambda s: (-len(members[s]), s)):
+        min(bins, key=lambda chosen: sum(len(members[s]) for s in chosen)).append(sequence)
+    folds = folds_of([[case for sequence in chosen for case in members[sequence]] for chosen in bins])
+    held_out = frozenset(case for sequence in test for case in members[sequence])
+    note = (
+        f"by sequence: {count(len(test), 'sequence')} ({', '.join(map(str, sorted(test)))}) with "
+        f"{count(len(held_out), 'frame')} held out, {count(len(order), 'sequence')} in {len(folds)} folds"
+    )
+    return Split(held_out, folds, (note, "which sequences show the same patient is not public"))
+
+
+def parts_split(cases_of: Mapping[str, Sequence[str]], search: Sequence[str] = ()) -> Split:
+    """The split that the source's own folders make.
+
+    cases_of: part (train, val, test) -> cases. search: cases of the folder on which the published search measures
+    its candidates, none of them a test case, some perhaps in no other part. Fold 0 trains on train and validates on
+    val; one more fold validates on the search cases and trains on the other training cases, so that the slicing can
+    be searched as published.
+    """
+    train, val = list(cases_of.get("train", ())), list(cases_of.get("val", ()))
+    test = frozenset(cases_of.get("test", ()))
+    folds: list[Fold] = []
+    notes: list[str] = []
+    if val:
+        folds.append({"train": sorted(train), "val": sorted(val)})
+        notes.append(f"fold 0: the source's own division, {len(train)} train, {len(val)} validate")
+    if search and set(search) != set(val):
+        rest = sorted(set(train) - set(search))
+        if rest:
+            folds.append({"train": rest, "val": sorted(search)})
+            notes.append(
+                f"fold {len(folds) - 1}: the search folder's {len(search)} validate, {len(rest)} others train; "
+                f"'slicemamba search -f {len(folds) - 1}' measures on these images as the published search does"
+            )
+        else:
+            notes.append("the search folder holds every training case, so no fold can validate on it")
+    elif search:
+        notes.append("the search folder is the validation folder: fold 0 is the published search's division too")
+    if not folds:
+        notes.append(
+            f"no validation set is given: nnU-Net draws five folds of the {count(len(train), 'training case')}"
+        )
+    return Split(test, folds or None, tuple(notes))

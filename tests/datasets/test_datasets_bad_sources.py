@@ -1,0 +1,97 @@
+"""Everything that is wrong with a source is listed at once, and nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_sources import run, write_isic2017, write_pair, write_parts
+from PIL import Image
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Eight images in train and two in val, all in order."""
+    write_parts(tmp_path / "source", {"train": [f"t{i}" for i in range(8)], "val": ["v0", "v1"]})
+    return tmp_path / "source"
+
+
+def refusal(source: Path, key: str = "isic2017") -> str:
+    """The message of the refused conversion, after which there must be no target."""
+    raw = source.parent / "raw"
+    raw.mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match="cannot be converted") as refused:
+        run(key, source, raw)
+    assert not any(raw.iterdir())
+    return str(refused.value)
+
+
+def test_all_kinds_of_problems_are_found_in_one_go(source: Path) -> None:
+    images, masks = source / "train" / "images", source / "train" / "masks"
+    (masks / "t0.png").unlink()
+    (images / "t1.png").unlink()
+    Image.open(images / "t2.png").resize((20, 20)).save(images / "t2.png")
+    Image.fromarray(np.full((40, 48), 7, np.uint8)).save(masks / "t3.png")
+    (images / "t4.png").write_bytes((images / "t4.png").read_bytes()[:400])
+    (masks / "t5.png").write_bytes(b"not an image")
+    Image.open(images / "t6.png").save(images / "t6.bmp")
+    write_pair(source / "val" / "images", source / "val" / "masks", "t7")
+    message = refusal(source)
+    for told in (
+        "8 problems found and nothing written",
+        "image without mask (1):",
+        f"{images / 't0.png'}",
+        "mask without image (1):",
+        f"{masks / 't1.png'}",
+        "sizes differ (width x height) (1):",
+        "t2.png 20x20",
+        "unexpected mask (1):",
+        "t3.png holds the values 7",
+        "unreadable or cut off (2):",
+        "t4.png (400 bytes)",
+        "t5.png (12 bytes)",
+        "duplicate name (1):",
+        "t6.bmp and t6.png",
+        "same name in two parts (1):",
+        "t7.png",
+    ):
+        assert told in message, told
+
+
+def test_of_many_problems_of_a_kind_the_rest_is_counted(tmp_path: Path) -> None:
+    write_parts(tmp_path / "source", {"train": [f"t{i:02d}" for i in range(40)]})
+    for mask in (tmp_path / "source" / "train" / "masks").iterdir():
+        mask.unlink()
+    message = refusal(tmp_path / "source")
+    assert "image without mask (40):" in message
+    assert "and 15 more" in message
+
+
+def test_a_truncated_jpeg_is_found(tmp_path: Path) -> None:
+    write_isic2017(tmp_path / "source", {"train": range(3)})
+    image = tmp_path / "source" / "ISIC-2017_Training_Data" / "ISIC_0000001.jpg"
+    image.write_bytes(image.read_bytes()[:-300])
+    assert "ISIC_0000001.jpg" in refusal(tmp_path / "source")
+
+
+def test_16_bit_images_are_refused_rather_than_clipped(source: Path) -> None:
+    Image.fromarray(np.full((40, 48), 40000, np.uint16)).save(source / "val" / "images" / "v0.png")
+    message = refusal(source)
+    assert "unexpected image (1):" in message
+    assert "has mode I;16; expected 8 bit" in message
+
+
+def test_masks_of_a_whole_part_are_missing(tmp_path: Path) -> None:
+    write_isic2017(tmp_path / "source", {"train": (1,), "val": (2,)})
+    for mask in (tmp_path / "source" / "ISIC-2017_Validation_Part1_GroundTruth").iterdir():
+        mask.unlink()
+    assert "ISIC-2017_Validation_Data has no folder of masks beside it" in refusal(tmp_path / "source")
+
+
+def test_names_that_would_become_one_case_are_refused(source: Path) -> None:
+    for stem in ("a b", "a+b"):
+        write_pair(source / "train" / "images", source / "train" / "masks", stem)
+    message = refusal(source)
+    assert "names too alike (1):" in message
+    assert "would both be a_b" in message

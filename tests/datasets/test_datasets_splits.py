@@ -1,0 +1,103 @@
+"""Splits hold out what they promise and never let a case, or a video, stand on two sides."""
+
+from __future__ import annotations
+
+import pytest
+
+from nnunetv2_slicemamba.datasets.published import CLINICDB_SEQUENCES, clinicdb_sequence
+from nnunetv2_slicemamba.datasets.splits import (
+    Fold,
+    SplitChoice,
+    parse_split,
+    parts_split,
+    random_folds,
+    sequence_split,
+)
+
+CASES = [f"case_{i:02d}" for i in range(23)]
+ALL_FRAMES = {f"clinicdb_{frame:03d}": clinicdb_sequence(frame) for frame in range(1, 613)}
+
+
+def assert_cross_validation(folds: list[Fold], cases: set[str]) -> None:
+    """Every case validates exactly once, and trains in all the other folds."""
+    assert sorted(case for fold in folds for case in fold["val"]) == sorted(cases)
+    for fold in folds:
+        assert set(fold["train"]) == cases - set(fold["val"])
+
+
+def test_random_folds_validate_every_case_once_and_follow_the_seed() -> None:
+    folds = random_folds(CASES, 3)
+    assert len(folds) == 5
+    assert_cross_validation(folds, set(CASES))
+    assert random_folds(list(reversed(CASES)), 3) == folds
+    assert random_folds(CASES, 4) != folds
+
+
+def test_fewer_cases_than_folds_are_refused() -> None:
+    with pytest.raises(ValueError, match="4 training cases cannot make 5 folds"):
+        random_folds(CASES[:4], 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_video_of_clinicdb_is_on_two_sides(seed: int) -> None:
+    split = sequence_split(ALL_FRAMES, seed)
+    assert split.folds is not None
+    assert len(split.folds) == 5
+    assert_cross_validation(split.folds, set(ALL_FRAMES) - split.test)
+    test = {ALL_FRAMES[case] for case in split.test}
+    for fold in split.folds:
+        train, val = ({ALL_FRAMES[case] for case in fold[side]} for side in ("train", "val"))
+        assert not train & val
+        assert not (train | val) & test
+        # balanced: no fold differs from a fifth by more than the longest video
+        assert abs(len(fold["val"]) - (612 - len(split.test)) / 5) <= 26
+    assert 62 <= len(split.test) < 62 + 26
+
+
+def test_sequences_are_held_out_as_the_seed_says() -> None:
+    assert sequence_split(ALL_FRAMES, 1).test == sequence_split(dict(reversed(ALL_FRAMES.items())), 1).test
+    assert sequence_split(ALL_FRAMES, 1).test != sequence_split(ALL_FRAMES, 2).test
+
+
+def test_two_videos_cannot_be_split_three_ways() -> None:
+    frames = {str(i): clinicdb_sequence(i) for i in range(1, CLINICDB_SEQUENCES[1][1] + 1)}
+    with pytest.raises(ValueError, match="frames of 2 sequences; .* needs at least three"):
+        sequence_split(frames, 0)
+
+
+def test_folders_make_fold_0_and_the_search_folder_one_more() -> None:
+    split = parts_split({"train": ["a", "b", "c"], "val": ["v", "w"], "test": ["t"]}, ["b", "v"])
+    assert split.test == {"t"}
+    assert split.folds == [
+        {"train": ["a", "b", "c"], "val": ["v", "w"]},
+        {"train": ["a", "c"], "val": ["b", "v"]},
+    ]
+
+
+def test_a_search_folder_that_is_the_validation_folder_needs_no_second_fold() -> None:
+    split = parts_split({"train": ["a"], "val": ["v", "w"]}, ["w", "v"])
+    assert split.folds == [{"train": ["a"], "val": ["v", "w"]}]
+
+
+def test_without_validation_nnunet_draws_the_folds() -> None:
+    assert parts_split({"train": ["a", "b"]}).folds is None
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    (
+        ("published", SplitChoice("published")),
+        ("none", SplitChoice("none")),
+        ("random:7", SplitChoice("random", 7)),
+        ("by-sequence", SplitChoice("by-sequence", 0)),
+        ("by-sequence:2", SplitChoice("by-sequence", 2)),
+    ),
+)
+def test_splits_are_named_on_the_command_line(text: str, choice: SplitChoice) -> None:
+    assert parse_split(text) == choice
+
+
+@pytest.mark.parametrize("text", ("random", "random:x", "official", "published:1", ""))
+def test_other_names_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="give published, random:SEED"):
+        parse_split(text)
