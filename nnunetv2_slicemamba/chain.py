@@ -11,10 +11,11 @@ import torch
 from rich.console import Console
 
 from nnunetv2_slicemamba.commands import run_command
+from nnunetv2_slicemamba.folders import InputError
 from nnunetv2_slicemamba.search.find import SLICING_FILE, slicing_search_folder
 from nnunetv2_slicemamba.search.hashing import sha256_of_file
 from nnunetv2_slicemamba.search.slicing_file import read_slicing_file
-from nnunetv2_slicemamba.selection import InputError, Selection
+from nnunetv2_slicemamba.selection import Selection
 
 FINAL = "checkpoint_final.pth"
 UNFINISHED = ("checkpoint_latest.pth", "checkpoint_best.pth")

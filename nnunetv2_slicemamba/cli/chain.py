@@ -40,9 +40,10 @@ def run(
     What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.chain import ChainSettings, run_fold
+    from nnunetv2_slicemamba.folders import InputError, require_folder
     from nnunetv2_slicemamba.planning.planner import PLANNERS
     from nnunetv2_slicemamba.search import SearchSettings
-    from nnunetv2_slicemamba.selection import InputError, choose_device, require_folder, select
+    from nnunetv2_slicemamba.selection import choose_device, select
     from nnunetv2_slicemamba.trainers import TRAINERS
 
     console = Console()
@@ -85,8 +86,9 @@ def run(
 def prepare(dataset: str, configuration: str, size: str, plans_name: str, gpu_memory: float, console: Console) -> None:
     """Plans and preprocesses what is missing; plans that exist are used as they are."""
     from nnunetv2_slicemamba.commands import run_command
+    from nnunetv2_slicemamba.folders import InputError, require_folder
     from nnunetv2_slicemamba.planning.preprocessing import complete_data
-    from nnunetv2_slicemamba.selection import InputError, require_dataset, require_folder
+    from nnunetv2_slicemamba.selection import require_dataset
 
     preprocessed = require_folder("nnUNet_preprocessed", writable=True)
     try:

@@ -60,7 +60,7 @@ def convert(
     from nnunetv2_slicemamba.datasets.convert import convert as run
     from nnunetv2_slicemamba.datasets.problems import count
     from nnunetv2_slicemamba.datasets.splits import parse_split
-    from nnunetv2_slicemamba.selection import InputError, require_folder
+    from nnunetv2_slicemamba.folders import InputError, require_folder
 
     if key is None or dataset_id is None:
         raise InputError("give the dataset's name and -d ID; 'slicemamba convert --list' shows the names")
@@ -104,7 +104,7 @@ def convert(
 
 def choose_sources(key: str, source: Path | None, images: Path | None, masks: Path | None) -> tuple[Path, ...]:
     """SOURCE, or for `folders` the two folders; InputError for the wrong one of the two ways."""
-    from nnunetv2_slicemamba.selection import InputError
+    from nnunetv2_slicemamba.folders import InputError
 
     if key == "folders":
         if source is not None or images is None or masks is None:

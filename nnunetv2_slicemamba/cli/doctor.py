@@ -211,7 +211,7 @@ def check_of(backend: str, device: torch.device) -> Finding:
 
 def folders() -> Iterator[Finding]:
     """nnU-Net's three folders; what is missing is a warning, since not every command needs every folder."""
-    from nnunetv2_slicemamba.selection import FOLDERS, is_writable
+    from nnunetv2_slicemamba.folders import FOLDERS, is_writable
 
     for variable in FOLDERS:
         value = os.environ.get(variable)

@@ -9,7 +9,17 @@ from collections.abc import Sequence
 import typer
 from rich.console import Console
 
-from nnunetv2_slicemamba.cli import chain, demo, doctor, planning, registration, searching
+from nnunetv2_slicemamba.cli import (
+    chain,
+    converting,
+    demo,
+    doctor,
+    evaluating,
+    planning,
+    registration,
+    reporting,
+    searching,
+)
 
 app = typer.Typer(
     name="slicemamba",
@@ -19,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for module in (planning, searching, chain, registration, doctor, demo):
+for module in (converting, planning, searching, chain, registration, doctor, evaluating, reporting, demo):
     module.add_commands(app)
 
 # flags that take several values after one another, as nnU-Net's do: -f 0 1 2

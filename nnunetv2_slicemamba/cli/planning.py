@@ -38,8 +38,9 @@ def plan(
 
     Data that nnU-Net or an earlier call preprocessed with the same settings are used as they are.
     """
+    from nnunetv2_slicemamba.folders import InputError, require_folder
     from nnunetv2_slicemamba.planning.planner import PLANNERS
-    from nnunetv2_slicemamba.selection import InputError, require_dataset, require_folder
+    from nnunetv2_slicemamba.selection import require_dataset
 
     if size not in PLANNERS:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")

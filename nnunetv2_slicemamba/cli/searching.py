@@ -50,9 +50,10 @@ def search(
 
     Every evaluation is kept as it is made; the same command continues a search that was stopped.
     """
+    from nnunetv2_slicemamba.folders import require_folder
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.search.run import search_fold
-    from nnunetv2_slicemamba.selection import choose_device, require_folder, select
+    from nnunetv2_slicemamba.selection import choose_device, select
 
     settings = SearchSettings(population, generations, parents, mutants, crossovers, mutation, seed)
     selection = select(dataset, configuration, fold, plans)
@@ -85,8 +86,9 @@ def slicing(
     trainer: SupernetTrainer = SUPERNET_TRAINER,
 ) -> None:
     """Writes a fold's best_slicing.json without a search."""
+    from nnunetv2_slicemamba.folders import require_folder
     from nnunetv2_slicemamba.search.run import set_slicing
-    from nnunetv2_slicemamba.selection import require_folder, select
+    from nnunetv2_slicemamba.selection import select
 
     selection = select(dataset, configuration, fold, plans)
     require_folder("nnUNet_results", writable=True)

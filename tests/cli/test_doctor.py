@@ -149,7 +149,7 @@ def test_missing_folders_are_warnings_with_remedies_that_can_be_copied(
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunetv2_slicemamba.selection.is_writable", lambda folder: False)
+    monkeypatch.setattr("nnunetv2_slicemamba.folders.is_writable", lambda folder: False)
     found = findings("nnU-Net folders")
     assert found["nnUNet_results"].status == found["nnUNet_preprocessed"].status == "warn"
     assert "not writable" in found["nnUNet_results"].detail

@@ -1,0 +1,94 @@
+"""How is an evaluation kept? As JSON that says what its numbers mean."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_slicemamba.evaluation.metrics import METRICS, PAPER_METRICS
+from nnunetv2_slicemamba.evaluation.results import CaseResult, Evaluation
+from nnunetv2_slicemamba.search.atomic import replacing
+
+SCHEMA = 1
+PROTOCOLS = {
+    "paper": "the pixels of all cases in one confusion matrix per class; mIoU is the IoU of that class; mean: over the "
+    "foreground classes",
+    "per-case": "every metric in every case, then mean with bootstrap confidence interval (BCa, cases resampled), "
+    "median and SD over the cases in which it is defined; mean: of the foreground classes' means",
+}
+PACKAGES = ("nnunetv2-slicemamba", "nnunetv2", "monai", "scipy", "numpy", "torch")
+
+
+def to_dict(evaluation: Evaluation, protocols: Sequence[str] = tuple(PROTOCOLS)) -> dict[str, Any]:
+    """The evaluation as plain JSON types: fractions from 0 to 1, undefined values as None, paths as text."""
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "predictions": str(evaluation.predictions.resolve()),
+        "truth": str(evaluation.truth.resolve()),
+        "dataset_json": str(evaluation.dataset_json.resolve()) if evaluation.dataset_json else None,
+        "versions": {package: version(package) for package in PACKAGES},
+        "settings": asdict(evaluation.settings),
+        "classes": [asdict(one) for one in evaluation.classes],
+        "ignore_label": evaluation.ignore_label,
+        "unit": evaluation.unit,
+        "cases": len(evaluation.cases),
+        "protocols": {name: PROTOCOLS[name] for name in protocols},
+        "notes": evaluation.notes,
+    }
+    if "paper" in protocols:
+        content["paper"] = {
+            "metrics": {key: f"{title}: {METRICS[key].definition}" for key, title in PAPER_METRICS.items()},
+            "classes": {
+                name: {**scores, "counts": asdict(evaluation.paper.counts[name])}
+                for name, scores in evaluation.paper.scores.items()
+            },
+            "mean": evaluation.paper.mean,
+        }
+    if "per-case" in protocols:
+        content["per_case"] = {
+            "metrics": {key: f"{METRICS[key].title}: {METRICS[key].definition}" for key in evaluation.metrics},
+            "classes": {
+                name: {metric: asdict(summary) for metric, summary in summaries.items()}
+                for name, summaries in evaluation.per_case.summaries.items()
+            },
+            "mean": {metric: asdict(summary) for metric, summary in evaluation.per_case.mean.items()},
+            "cases": [_case(one, evaluation.metrics) for one in evaluation.cases],
+        }
+    return _plain(content)
+
+
+def write_json(evaluation: Evaluation, file: Path, protocols: Sequence[str] = tuple(PROTOCOLS)) -> None:
+    """Writes `to_dict` in one step: a file that is there is replaced whole or not at all."""
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(to_dict(evaluation, protocols), indent=2, allow_nan=False), encoding="utf-8")
+
+
+def _case(case: CaseResult, metrics: Sequence[str]) -> dict[str, Any]:
+    return {
+        "case": case.case,
+        "prediction": str(case.prediction.resolve()),
+        "truth": str(case.truth.resolve()),
+        "shape": case.shape,
+        "spacing": case.spacing,
+        "classes": {
+            name: {**{metric: scores.value(metric) for metric in metrics}, "counts": asdict(scores.counts)}
+            for name, scores in case.scores.items()
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

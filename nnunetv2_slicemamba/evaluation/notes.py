@@ -1,0 +1,87 @@
+"""What does a reader of the results have to know?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_slicemamba.evaluation.checks import Checked
+from nnunetv2_slicemamba.evaluation.labels import Labelling
+from nnunetv2_slicemamba.evaluation.pairs import Pairs, listed, look_swapped
+from nnunetv2_slicemamba.evaluation.results import CaseResult, EvaluationSettings, PerCaseResult
+
+FEW_CASES = 10
+
+
+def notes_on_input(
+    predictions: Path,
+    truth: Path,
+    pairs: Pairs,
+    checked: Sequence[Checked],
+    dataset_json: Path | None,
+    labels_given: bool,
+) -> list[str]:
+    """About the files: what was left out, guessed or looks wrong without being an error."""
+    notes = []
+    if look_swapped(predictions, truth):
+        notes.append(
+            f"{truth} looks like a folder of predictions: the order is PREDICTIONS TRUTH, "
+            "nnUNetv2_evaluate_folder has it the other way round"
+        )
+    if pairs.missing:
+        notes.append(f"{len(pairs.missing)} cases without a prediction are left out: {listed(pairs.missing)}")
+    if pairs.extra:
+        notes.append(f"{len(pairs.extra)} predictions without a truth are left out: {listed(pairs.extra)}")
+    if dataset_json is None and not labels_given:
+        notes.append("there is no dataset.json: the labels that the files hold are the classes")
+        notes.extend(_one_sided(checked))
+    shifted = [one.case for one in checked if one.shifted]
+    if shifted:
+        notes.append(
+            f"origin or direction of truth and prediction differ in {len(shifted)} cases and were taken for the same: "
+            f"{listed(shifted)}"
+        )
+    if len({one.shape for one in checked}) > 1:
+        notes.append(
+            "the images differ in size, so that large ones weigh more in the pooled metrics; the paper pools images of "
+            "256x256 pixels"
+        )
+    return notes
+
+
+def notes_on_results(
+    cases: Sequence[CaseResult], labelling: Labelling, per_case: PerCaseResult, settings: EvaluationSettings
+) -> list[str]:
+    """About the numbers: which cases a mean leaves out, and how far intervals can be trusted."""
+    notes = []
+    if len(labelling.classes) > 1:
+        notes.append("the paper pools one foreground class; here each class is pooled against all others")
+    for one in labelling.classes:
+        if len(labelling.classes) > 1 and all(case.scores[one.name].both_empty for case in cases):
+            notes.append(f"{one.name} occurs neither in the truth nor in the predictions: the mean leaves it out")
+    if settings.surface:
+        for name, summaries in per_case.summaries.items():
+            half = summaries["hd95"].one_empty
+            if half and settings.hd95_one_empty == "undefined":
+                notes.append(
+                    f"HD95 of {name} leaves out {half} of {len(cases)} cases in which only the truth or only the "
+                    "prediction is empty, which flatters it; --hd95-one-empty diagonal counts each as the image's "
+                    "diagonal"
+                )
+            elif half:
+                notes.append(f"HD95 of {name} counts {half} of {len(cases)} cases as the image's diagonal")
+        if labelling.ignore_label is not None:
+            notes.append("for HD95 and NSD, pixels with the ignore label are background in truth and prediction")
+    if len(cases) < FEW_CASES:
+        notes.append(f"bootstrap intervals from {len(cases)} cases are rough, and rather too narrow")
+    return notes
+
+
+def _one_sided(checked: Sequence[Checked]) -> list[str]:
+    truth = frozenset[int]().union(*(one.truth_labels for one in checked)) - {0}
+    predicted = frozenset[int]().union(*(one.prediction_labels for one in checked)) - {0}
+    return [
+        f"the labels {sorted(only)} occur only in the {where}"
+        for only, where in ((truth - predicted, "truth"), (predicted - truth, "predictions"))
+        if only
+    ]

@@ -1,0 +1,75 @@
+"""Pooled counts and rates are scikit-learn's on the same pixels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, jaccard_score, recall_score
+
+from nnunetv2_slicemamba.evaluation.confusion import Counts, contingency_table, counts_of
+
+LABELS = (0, 1, 2, 7)
+label_maps = arrays.arrays(np.int32, (6, 7), elements=st.sampled_from(LABELS))
+
+
+@settings(max_examples=60, deadline=None)
+@given(truth=label_maps, prediction=label_maps, members=st.sampled_from([(1,), (7,), (1, 2), (2, 7)]))
+def test_every_rate_is_scikit_learns(truth: np.ndarray, prediction: np.ndarray, members: tuple[int, ...]) -> None:
+    counts = counts_of(contingency_table(truth, prediction, LABELS), LABELS, members)
+    true, predicted = np.isin(truth, members).ravel(), np.isin(prediction, members).ravel()
+    tn, fp, fn, tp = confusion_matrix(true, predicted, labels=[False, True]).ravel()
+    assert (counts.tn, counts.fp, counts.fn, counts.tp) == (tn, fp, fn, tp)
+    for ours, theirs in (
+        (counts.dice, f1_score(true, predicted, zero_division=np.nan)),
+        (counts.iou, jaccard_score(true, predicted) if (true | predicted).any() else math.nan),
+        (counts.accuracy, accuracy_score(true, predicted)),
+        (counts.sensitivity, recall_score(true, predicted, zero_division=np.nan)),
+        (counts.specificity, recall_score(~true, ~predicted, zero_division=np.nan)),
+    ):
+        assert ours == pytest.approx(theirs, abs=1e-12, nan_ok=True)
+
+
+@settings(max_examples=40, deadline=None)
+@given(truth=label_maps, prediction=label_maps)
+def test_swapping_truth_and_prediction_swaps_the_errors(truth: np.ndarray, prediction: np.ndarray) -> None:
+    one = counts_of(contingency_table(truth, prediction, LABELS), LABELS, (1,))
+    other = counts_of(contingency_table(prediction, truth, LABELS), LABELS, (1,))
+    assert (one.tp, one.fp, one.fn, one.tn) == (other.tp, other.fn, other.fp, other.tn)
+    assert math.isnan(one.iou) or 0 <= one.iou <= one.dice <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(truth=label_maps, prediction=label_maps)
+def test_ignored_pixels_of_the_truth_count_nowhere(truth: np.ndarray, prediction: np.ndarray) -> None:
+    counts = counts_of(contingency_table(truth, prediction, LABELS, ignore_label=7), LABELS, (1,))
+    kept = truth != 7
+    assert counts.tp + counts.fp + counts.fn + counts.tn == kept.sum()
+    assert counts.tp == ((truth == 1) & (prediction == 1)).sum()
+    assert counts.fp == ((truth != 1) & (prediction == 1) & kept).sum()
+
+
+def test_the_published_protocol_differs_from_the_mean_over_images() -> None:
+    big, small = Counts(tp=90, fp=10, fn=0, tn=900), Counts(tp=0, fp=0, fn=2, tn=998)
+    pooled = big + small
+    assert pooled.iou == 90 / 102
+    assert pooled.dice == 180 / 192
+    assert (pooled.accuracy, pooled.specificity) == (1988 / 2000, 1898 / 1908)
+    assert pooled.sensitivity == 90 / 92
+    assert (big.iou + small.iou) / 2 == 0.45
+
+
+def test_rates_without_pixels_are_undefined() -> None:
+    nothing = Counts(tp=0, fp=0, fn=0, tn=5)
+    assert all(math.isnan(value) for value in (nothing.dice, nothing.iou, nothing.sensitivity))
+    assert nothing.specificity == nothing.accuracy == 1
+    assert math.isnan(Counts(5, 0, 0, 0).specificity)
+
+
+def test_a_label_that_is_not_listed_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"labels \[9\] are not among"):
+        contingency_table(np.array([0, 9]), np.array([0, 0]), LABELS)
