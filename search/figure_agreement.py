@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -83,14 +82,13 @@ def draw_agreement(figure: Figure, data: FigureData) -> None:
 
 
 def _draw_choices(axes: Axes, data: FigureData) -> None:
-    from matplotlib.patches import Patch
-
     folds = {name: choice.slicing for name, choice in data.folds.items() if choice.slicing is not None}
     colours = colours_of([*data.candidates, *(t for slicing in folds.values() for t in slicing)])
-    size = 0.78
+    # a patch stays nearly square where there are few blocks
+    size, tall = 0.78 * min(1, data.n_blocks / 14), 0.78
     for row, slicing in enumerate(folds.values()):
         for block, thickness in enumerate(slicing):
-            token_patch(axes, block - size / 2, row - size / 2, size, thickness, colours[tuple(thickness)])
+            token_patch(axes, block - size / 2, row - tall / 2, size, thickness, colours[tuple(thickness)], tall)
     block_axis(axes, data)
     axes.set_xlabel("")
     axes.tick_params(axis="both", length=0, which="both", labelbottom=False)
@@ -98,16 +96,14 @@ def _draw_choices(axes: Axes, data: FigureData) -> None:
     axes.set_yticks(range(len(folds)), [f"fold {name}" for name in folds])
     for spine in axes.spines.values():
         spine.set_visible(False)
-    counts = Counter(t for slicing in folds.values() for t in slicing)
-    handles = [Patch(fc=colour, label=shown(t)) for t, colour in colours.items() if counts[t]]
-    axes.legend(
-        handles=handles,
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        handlelength=0.9,
-        handleheight=0.9,
-        labelcolor=INK,
-    )
+    used = [t for t in colours if any(t in slicing for slicing in folds.values())]
+    step = len(folds) / len(used)
+    unit, right = data.n_blocks / 22, data.n_blocks - 0.5
+    height = min(0.8 * step, 0.62)
+    for i, thickness in enumerate(used):
+        y = -0.5 + (i + 0.5) * step
+        token_patch(axes, right + 0.5 * unit, y - height / 2, 0.62 * unit, thickness, colours[thickness], height)
+        axes.text(right + 1.35 * unit, y, shown(thickness), fontsize=6.5, va="center", color=INK)
 
 
 def _pairs(data: FigureData) -> list[str]:

@@ -48,23 +48,27 @@ def shown(thickness: Sequence[int]) -> str:
     return TIMES.join(map(str, thickness))
 
 
-def token_patch(axes: Axes, x: float, y: float, size: float, thickness: Sequence[int], colour: str) -> None:
+def token_patch(
+    axes: Axes, x: float, y: float, size: float, thickness: Sequence[int], colour: str, height: float | None = None
+) -> None:
     """A block as a patch of 8 by 8 tokens, ruled into the cells that its thicknesses make; data units, y downwards.
 
-    The last two axes are height and width; in 3D a bar at the left shows the depth's thickness in the same scale.
+    height: None stands for size. It may stand beside the axes. The last two axes are height and width; in 3D a bar at
+    the left shows the depth's thickness in the same scale.
     """
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(Rectangle((x, y), size, size, facecolor=colour, edgecolor="none"))
+    tall = size if height is None else height
+    plain: Any = {"facecolor": colour, "edgecolor": "none", "clip_on": False}
+    lines: Any = {"color": "white", "lw": 0.9, "clip_on": False}
+    axes.add_patch(Rectangle((x, y), size, tall, **plain))
     rows, columns = thickness[-2:]
-    axes.hlines([y + size * at / 8 for at in range(rows, 8, rows)], x, x + size, color="white", lw=0.9)
-    axes.vlines([x + size * at / 8 for at in range(columns, 8, columns)], y, y + size, color="white", lw=0.9)
+    axes.hlines([y + tall * at / 8 for at in range(rows, 8, rows)], x, x + size, **lines)
+    axes.vlines([x + size * at / 8 for at in range(columns, 8, columns)], y, y + tall, **lines)
     if len(thickness) == 3:
         for at in range(0, 8, thickness[0]):
-            height = size * min(thickness[0], 8 - at) / 8 - 0.05 * size
-            bar = Rectangle((x - 0.16 * size, y + size * at / 8 + 0.025 * size), 0.1 * size, height)
-            bar.set(facecolor=colour, edgecolor="none")
-            axes.add_patch(bar)
+            part = tall * min(thickness[0], 8 - at) / 8 - 0.05 * tall
+            axes.add_patch(Rectangle((x - 0.16 * size, y + tall * at / 8 + 0.025 * tall), 0.1 * size, part, **plain))
 
 
 def colours_of(thicknesses: Sequence[Sequence[int]]) -> dict[tuple[int, ...], str]:

@@ -42,8 +42,6 @@ def write_scatter(arms: Sequence[RankedArm], found: Agreement, title: str, path:
             errors = [0.0 if math.isnan(arm.spread) else arm.spread for arm in own]
             axes.errorbar(x, y, yerr=errors, fmt="none", ecolor=colour, elinewidth=0.8, capsize=0)
             axes.scatter(x, y, s=size, marker=marker, color=colour, lw=0.6, ec="white", label=kind, zorder=3)
-        figure.draw_without_rendering()
-        _name_points(axes, arms)
         axes.set_xlabel("fitness in the supernet (mean foreground Dice)")
         axes.set_ylabel("Dice after retraining" + (" (bar: SD)" if any(arm.trainings > 1 for arm in arms) else ""))
         tau, rho = found.kendall, found.spearman
@@ -55,28 +53,47 @@ def write_scatter(arms: Sequence[RankedArm], found: Agreement, title: str, path:
             fontweight="normal",
         )
         axes.locator_params(nbins=5)
+        figure.draw_without_rendering()
+        _name_points(axes, arms)
         with replacing(path) as temporary:
             figure.savefig(temporary, dpi=200, format="png")
     return path
 
 
+# where a name may stand, in points from its arm: to the right, left, above, below, and at the corners
+_PLACES = ((7, 0), (-7, 0), (0, 9), (0, -9), (7, 7), (7, -7), (-7, 7), (-7, -7))
+
+
 def _name_points(axes: Axes, arms: Sequence[RankedArm]) -> None:
-    """Names beside the points, to the side that has more room; each a little away from those already placed."""
-    left, right = axes.get_xlim()
-    bottom, top = axes.get_ylim()
-    placed: list[tuple[float, float]] = []
-    for arm in sorted(arms, key=lambda arm: arm.dice):
-        x, y = (arm.fitness - left) / (right - left), (arm.dice - bottom) / (top - bottom)
-        side = -1 if x > 0.75 else 1
-        crowded = any(abs(x - a) < 0.25 and abs(y - b) < 0.04 for a, b in placed)
-        placed.append((x, y))
-        axes.annotate(
-            arm.name.replace("x", "\N{MULTIPLICATION SIGN}") if arm.kind == "fixed" else arm.name,
-            (arm.fitness, arm.dice),
-            xytext=(6 * side, 7 if crowded else 0),
-            textcoords="offset points",
-            ha="left" if side > 0 else "right",
-            va="center",
-            fontsize=6.5,
-            color="#333333",
-        )
+    """Names beside the points, each at the first place where it covers no other name, point or bar."""
+    from matplotlib.transforms import Bbox
+
+    taken = []
+    for arm in arms:
+        sd = 0.0 if math.isnan(arm.spread) else arm.spread
+        (x, low), (_, high) = axes.transData.transform([(arm.fitness, arm.dice - sd), (arm.fitness, arm.dice + sd)])
+        y = axes.transData.transform((arm.fitness, arm.dice))[1]
+        taken += [Bbox([[x - 1, low], [x + 1, high]]), Bbox([[x - 5, y - 5], [x + 5, y + 5]])]
+    within = axes.get_window_extent()
+    for arm in arms:
+        name = arm.name.replace("x", "\N{MULTIPLICATION SIGN}") if arm.kind == "fixed" else arm.name
+        found = []
+        for x, y in _PLACES:
+            text = axes.annotate(
+                name,
+                (arm.fitness, arm.dice),
+                xytext=(x, y),
+                textcoords="offset points",
+                ha="center" if x == 0 else "left" if x > 0 else "right",
+                va="center",
+                fontsize=6.5,
+                color="#333333",
+            )
+            box = text.get_window_extent()
+            outside = box.x0 < within.x0 or box.x1 > within.x1 or box.y0 < within.y0 or box.y1 > within.y1
+            found.append((3 * outside + sum(box.overlaps(other) for other in taken), text, box))
+        best = min(found, key=lambda one: one[0])
+        for _, text, _ in found:
+            if text is not best[1]:
+                text.remove()
+        taken.append(best[2])
