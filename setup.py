@@ -37,6 +37,7 @@ setup(
     },
     package_data={
         PACKAGE: ["ops/cuda/*.cu", "ops/cuda/*.cuh", "demo/data/**/*", "evaluation/report/**/*"],
+        f"{PACKAGE}.search": ["templates/*"],
         "": ["py.typed"],
     },
     install_requires=[

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from .choices import choose_slicing
 from .figure import write_search_figure
+from .figure_fold import write_fold_figures
 from .find import FIGURE_FILE, SLICING_FILE, STUDY_FILE, slicing_search_folder
 from .fingerprint import Fingerprint
 from .fitness import FITNESS_DEFINITION
@@ -113,6 +114,7 @@ def search_fold(
     title = f"{selection.dataset}, {selection.configuration}, fold {selection.fold}"
     names = ["x".join(map(str, thickness)) for thickness in selection.candidates]
     write_search_figure(result.records, figure, names, title, stages_of(selection))
+    write_fold_figures(selection, trainer, result.records, console)
     return FoldSearch(best.fitness, len(result.records), result.evaluated_now, file, figure)
 
 

@@ -44,6 +44,9 @@ def search(
     ] = None,
     study: Annotated[str | None, typer.Option("--study", help="Name of the study in the storage.")] = None,
     discard: Annotated[bool, typer.Option("--discard", help="Delete the study's evaluations and start anew.")] = False,
+    figures_only: Annotated[
+        bool, typer.Option("--figures-only", help="Only draw the figures of what is evaluated, anew.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Searches the slicing of every block on the fold's validation Dice, with the fold's trained supernet.
@@ -52,6 +55,7 @@ def search(
     """
     from nnunetv2_slicemamba.folders import require_folder
     from nnunetv2_slicemamba.search import SearchSettings
+    from nnunetv2_slicemamba.search.figure_page import PAGE_FILE
     from nnunetv2_slicemamba.search.run import search_fold
     from nnunetv2_slicemamba.selection import choose_device, select
 
@@ -59,6 +63,12 @@ def search(
     selection = select(dataset, configuration, fold, plans)
     require_folder("nnUNet_results", writable=True)
     console = Console()
+    if figures_only:
+        from nnunetv2_slicemamba.search.figure_fold import redraw
+
+        page = redraw(selection, trainer, storage, study, console)
+        console.print(f"Figures: {page}", soft_wrap=True, highlight=False)
+        return
     found = search_fold(
         selection,
         trainer,
@@ -71,7 +81,8 @@ def search(
     )
     console.print(
         f"Best fitness [bold]{found.fitness:.4f}[/] of {found.evaluations} architectures "
-        f"({found.evaluated_now} evaluated now).\nSlicing: {found.file}\nFigure:  {found.figure}",
+        f"({found.evaluated_now} evaluated now).\nSlicing: {found.file}\nFigure:  {found.figure}\n"
+        f"Figures: {found.figure.with_name(PAGE_FILE)}",
         soft_wrap=True,
         highlight=False,
     )
