@@ -58,6 +58,7 @@ setup(
         "h5py>=3.8",
         "jinja2>=3.1",
         "Pillow>=10",
+        "filelock>=3.12",
         "nibabel>=5",
     ],
     extras_require={
