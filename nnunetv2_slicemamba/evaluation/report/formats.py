@@ -82,8 +82,9 @@ def date(seconds: float) -> str:
 
 
 def plural(n: int, word: str) -> str:
-    """1 case, 2 cases, 1 class, 2 classes."""
-    return f"{count(n)} {word}" if n == 1 else f"{count(n)} {word}{'es' if word.endswith(('s', 'ch')) else 's'}"
+    """1 case, 2 cases, 1 class, 2 classes, 2 epochs."""
+    hisses = word.endswith(("s", "ch")) and not word.endswith("epoch")
+    return f"{count(n)} {word}" if n == 1 else f"{count(n)} {word}{'es' if hisses else 's'}"
 
 
 def breakable(text: str) -> Markup:

@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunetv2_slicemamba.evaluation.confusion import Counts
 from nnunetv2_slicemamba.evaluation.evaluate import evaluate_folders
+from nnunetv2_slicemamba.evaluation.export import PROTOCOLS
 from nnunetv2_slicemamba.evaluation.metrics import PAPER_METRICS
 from nnunetv2_slicemamba.evaluation.results import EvaluationSettings
 
@@ -103,4 +104,6 @@ def evaluate_test_set(
     values = tuple(tuple(found.paper.scores[name][key] for key in PAPER_METRICS) for name in names)
     row = PaperRow(predictions.name, "test cases", len(cases), values)
     scores = DiceScores(tuple(sorted(cases, key=lambda case: case.case)), per_class, mean.mean)
-    return TestSet(predictions.name, predictions, truth, scores, row, mean.low, mean.high, found.notes)
+    return TestSet(
+        predictions.name, predictions, truth, scores, row, mean.low, mean.high, found.notes_for(tuple(PROTOCOLS))
+    )
