@@ -87,6 +87,16 @@ def plural(n: int, word: str) -> str:
     return f"{count(n)} {word}" if n == 1 else f"{count(n)} {word}{'es' if hisses else 's'}"
 
 
+def listed(names: Sequence[str]) -> str:
+    """0, 1 and 2."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def folds_of(names: Sequence[str]) -> str:
+    """fold 0; folds 0, 1 and 2."""
+    return f"{'fold' if len(names) == 1 else 'folds'} {listed(names)}"
+
+
 def breakable(text: str) -> Markup:
     """A name with places where a narrow page may break it: between words in camel case and after underscores."""
     parts = re.split(r"(?<=[a-z0-9]{3})(?=[A-Z])|(?<=_)(?=[^_])", text)
@@ -106,4 +116,5 @@ FILTERS = {
     "rounded": rounded,
     "date": date,
     "plural": plural,
+    "folds_of": folds_of,
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nnunetv2_slicemamba.names import DEFAULT_SUPERNET_TRAINER
 
 from .dataset import DatasetFacts, DatasetFolders
+from .formats import folds_of
 from .models import Fold, Model
 from .plans import ConfigurationFacts
 
@@ -89,7 +90,7 @@ def _state(step: str, fold: Fold | None) -> tuple[str, str]:
             return STARTED, f"{len(search.records)} of {planned}" if planned else f"{len(search.records)} evaluations"
         if search.content.choice.how_chosen != "search":
             return DONE, f"set: {search.content.choice.how_chosen}"
-        return DONE, f"{len(search.records)} evaluations" if search.records else "searched"
+        return DONE, f"{search.evaluations} evaluations" if search.evaluations else "searched"
     training = fold.training
     if training is None:
         return (STARTED, "unreadable") if fold.problems else (MISSING, "no checkpoint")
@@ -138,7 +139,7 @@ def _chain(number: int, dataset: DatasetFacts, plan: ConfigurationFacts, models:
             for fold in todo
         )
         if commands:
-            remedies.append(Remedy(f"{model.trainer} ({where}): no slicing for fold {listed(todo)}", commands))
+            remedies.append(Remedy(f"{model.trainer} ({where}): no slicing for {folds_of(todo)}", commands))
     for model in finals:
         without = [name for name in _untrained(dataset, model) if name not in chosen]
         if without:
@@ -159,7 +160,7 @@ def _slicings(number: int, model: Model, folds: Sequence[str], where: str) -> Re
     """Final networks whose supernets are not here: trained elsewhere, or never."""
     settings = f"-d {number} -c {model.configuration} -p {model.plans_name}"
     run = f"slicemamba run {settings} -f {' '.join(folds)} -tr {model.trainer}"
-    what = f"{where}: no slicing for fold {listed(folds)}; this runs supernet, search and final training of"
+    what = f"{where}: no slicing for {folds_of(folds)}; this runs supernet, search and final training of"
     return Remedy(f"{what} {'it' if len(folds) == 1 else 'them'}", (run,))
 
 
@@ -195,7 +196,7 @@ def _trainings(
     ):
         if names:
             commands = tuple(command(name, flag) for name in names)
-            remedies.append(Remedy(f"{who}: {words} in fold {listed(names)}", commands))
+            remedies.append(Remedy(f"{who}: {words} in {folds_of(names)}", commands))
     return remedies
 
 
@@ -215,8 +216,3 @@ def _prediction(number: int, models: Sequence[Model]) -> list[Remedy]:
 
 def _trainer_flag(trainer: str) -> str:
     return "" if trainer == DEFAULT_SUPERNET_TRAINER else f" -tr {trainer}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """0, 1 and 2."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
