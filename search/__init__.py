@@ -29,7 +29,7 @@ from .records import Architecture, Evaluation, History, Proposal, Record, Slicin
 from .settings import SearchSettings
 from .slicing_choice import MAX_THICKNESS, SlicingChoice
 from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
-from .storage import LedgerError
+from .storage import LedgerError, NoSearchError
 
 __all__ = [
     "FIGURE_FILE",
@@ -46,6 +46,7 @@ __all__ = [
     "History",
     "Ledger",
     "LedgerError",
+    "NoSearchError",
     "Proposal",
     "Record",
     "SearchFailedError",

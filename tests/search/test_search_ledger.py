@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 
 from nnunetv2_slicemamba.search import (
     LedgerError,
+    NoSearchError,
     Record,
     SearchSettings,
     StudyRefusedError,
@@ -236,12 +237,79 @@ def test_a_locked_ledger_says_what_is_kept(study, monkeypatch):
         holder = sqlite3.connect(study, isolation_level=None)
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(
-            LedgerError, match=r"could not be written to .*\(database is locked\). The 1 evaluations before"
+            LedgerError,
+            match=r"could not be written to .*\(database is locked\). The 1 evaluations before it are kept .* end that",
         ):
             ledger.add(record(1))
         holder.close()
         ledger.add(record(1))
     assert len(read_ledger(study)[1]) == 2
+
+
+@pytest.mark.parametrize("opening", [lambda study: open_ledger(study, fingerprint()), read_ledger])
+def test_a_ledger_that_is_locked_when_it_is_opened_names_the_file_and_the_remedy(study, monkeypatch, opening):
+    monkeypatch.setattr(storage, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with open_ledger(study, fingerprint()) as ledger:
+        ledger.add(record(0))
+    holder = sqlite3.connect(study, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(LedgerError, match=r"study.db .*database is locked\).* Another process holds it: end that one"):
+        opening(study)
+    holder.close()
+    assert len(read_ledger(study)[1]) == 1
+
+
+def test_a_full_disk_says_what_is_kept_and_with_room_the_search_goes_on(study, monkeypatch):
+    """SQLite's own error, from a file that may not grow."""
+    connect, limits = sqlite3.connect, []
+
+    def connect_limited(file, **arguments):
+        connection = connect(file, **arguments)
+        for limit in limits:
+            connection.execute(f"PRAGMA max_page_count = {limit}")
+        return connection
+
+    with open_ledger(study, fingerprint()) as ledger:
+        ledger.add(record(0))
+    monkeypatch.setattr(storage.sqlite3, "connect", connect_limited)
+    limits.append(1)  # SQLite takes the present size for a limit that is below it
+    large = "x" * 100_000
+    with open_ledger(study, fingerprint()) as ledger:
+        with pytest.raises(
+            LedgerError, match=r"\(database or disk is full\). The 1 evaluations .* Make room on the disk"
+        ):
+            ledger.add(record(1, note=large))
+        assert [r.index for r in ledger.records()] == [0]
+    limits.clear()
+    with open_ledger(study, fingerprint()) as ledger:
+        ledger.add(record(1, note=large))
+    assert [r.index for r in read_ledger(study)[1]] == [0, 1]
+
+
+def test_a_storage_that_fails_to_write_says_what_is_kept(study, monkeypatch):
+    def fail(*arguments, **named):
+        raise optuna.exceptions.StorageInternalError("the commit failed") from ConnectionError("server closed")
+
+    with open_ledger(study, fingerprint()) as ledger:
+        ledger.add(record(0))
+        monkeypatch.setattr(ledger._study._storage, "create_new_trial", fail)
+        with pytest.raises(LedgerError, match=r"\(server closed\). The 1 evaluations before it are kept .*server must"):
+            ledger.add(record(1))
+    assert len(read_ledger(study)[1]) == 1
+
+
+def test_reading_makes_no_file_and_no_table(tmp_path):
+    file = tmp_path / "study.db"
+    for where in (file, f"sqlite:///{file}"):
+        with pytest.raises(NoSearchError, match="no such file"):
+            read_ledger(where)
+    assert not file.exists()
+    sqlite3.connect(file).close()
+    before = file.read_bytes()
+    with pytest.raises(LedgerError):
+        read_ledger(file)
+    assert file.read_bytes() == before
 
 
 def test_a_file_that_is_no_study_is_named_with_the_remedy(study):
