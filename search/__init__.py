@@ -26,7 +26,7 @@ from .hashing import sha256_of_file, sha256_of_plans
 from .ledger import Ledger, StudyRefusedError, open_ledger, read_ledger
 from .loop import SearchFailedError, SearchResult, run_search
 from .records import Architecture, Evaluation, History, Proposal, Record, Slicing, best_record, history_of
-from .settings import SearchSettings
+from .settings import SAMPLERS, SearchSettings
 from .slicing_choice import MAX_THICKNESS, SlicingChoice
 from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
 from .storage import LedgerError, NoSearchError
@@ -35,6 +35,7 @@ __all__ = [
     "FIGURE_FILE",
     "FITNESS_DEFINITION",
     "MAX_THICKNESS",
+    "SAMPLERS",
     "SLICING_FILE",
     "SLICING_VARIABLE",
     "STUDY_FILE",

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .atomic import replacing
-from .records import CROSSOVER, MUTANT, RANDOM, Record, best_record
+from .records import CROSSOVER, MUTANT, NSGA2_ORIGIN, RANDOM, TPE_ORIGIN, Record, best_record
 
 if TYPE_CHECKING:  # imported where used: a training needs no figure
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
-_COLOURS = {RANDOM: "#999999", MUTANT: "#0072B2", CROSSOVER: "#E69F00"}
-_LABELS = {RANDOM: "random", MUTANT: "mutant", CROSSOVER: "crossover"}
+_COLOURS = {RANDOM: "#999999", MUTANT: "#0072B2", CROSSOVER: "#E69F00", TPE_ORIGIN: "#0072B2", NSGA2_ORIGIN: "#0072B2"}
+_LABELS = {RANDOM: "random", MUTANT: "mutant", CROSSOVER: "crossover", TPE_ORIGIN: "TPE", NSGA2_ORIGIN: "NSGA-II"}
 _WINNER = "#D55E00"
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _STYLE: Any = {
