@@ -23,8 +23,10 @@ from .find import (
 from .fingerprint import Fingerprint
 from .fitness import FITNESS_DEFINITION, FoldDice, dice_per_case, mean_foreground_dice
 from .hashing import sha256_of_file, sha256_of_plans
+from .holdout_file import Holdout, HoldoutError, draw_holdout, read_holdout
 from .ledger import Ledger, StudyRefusedError, open_ledger, read_ledger
 from .loop import SearchFailedError, SearchResult, run_search
+from .measured_on import MeasuredOn
 from .records import Architecture, Evaluation, History, Proposal, Record, Slicing, best_record, history_of
 from .settings import SAMPLERS, SearchSettings
 from .slicing_choice import MAX_THICKNESS, SlicingChoice
@@ -45,8 +47,11 @@ __all__ = [
     "Fingerprint",
     "FoldDice",
     "History",
+    "Holdout",
+    "HoldoutError",
     "Ledger",
     "LedgerError",
+    "MeasuredOn",
     "NoSearchError",
     "Proposal",
     "Record",
@@ -64,12 +69,14 @@ __all__ = [
     "choose_slicing",
     "consensus",
     "dice_per_case",
+    "draw_holdout",
     "find_slicing_file",
     "history_of",
     "mean_foreground_dice",
     "open_ledger",
     "propose",
     "propose_with_origins",
+    "read_holdout",
     "read_ledger",
     "read_slicing_file",
     "run_search",

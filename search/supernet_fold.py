@@ -1,4 +1,4 @@
-"""A fold's trained supernet and its validation cases: what the fitness of an architecture is measured with."""
+"""A fold's trained supernet and the cases it is judged on: what the fitness of an architecture is measured with."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ import torch
 from numpy.typing import NDArray
 
 from .fitness import mean_foreground_dice
+from .hashing import sha256_of_names
+from .holdout import recorded_holdout
+from .holdout_file import check_trained_with
+from .measured_on import HOLDOUT, VALIDATION, MeasuredOn
 from .records import Architecture, Evaluation
 
 if TYPE_CHECKING:
@@ -56,13 +60,14 @@ def require_checkpoint(selection: Selection, trainer: str) -> Path:
 
 
 class SupernetFold:
-    """Evaluates architectures of one fold's supernet on the fold's validation cases.
+    """Evaluates architectures of one fold's supernet on the fold's validation cases, or on its holdout if it has one.
 
     selection: dataset, plans, configuration and fold. trainer: class name of the supernet's trainer. device: where to
     predict. Loads checkpoint and cases once and keeps them. Whole cases are predicted, by sliding window where they
     are larger than the patch, without mirroring and without anything random: the same architecture gives the same
     fitness on the same machine.
-    Raises SupernetError if there is no trained supernet, or the fold has no validation cases.
+    Raises SupernetError if there is no trained supernet, or the fold has no validation cases; HoldoutError if the
+    supernet was trained with another holdout than the fold has now, or with none.
     """
 
     def __init__(self, selection: Selection, trainer: str, device: torch.device) -> None:
@@ -77,8 +82,15 @@ class SupernetFold:
                 f"compared; give the fold some in splits_final.json, or use 'slicemamba slicing --set'"
             )
         self.case_names: list[str] = list(keys)
+        check_trained_with(recorded_holdout(self.checkpoint), self._trainer.holdout, self.checkpoint.parent, trainer)
         self.label_manager = self._trainer.label_manager
         self._loaded = False
+
+    @property
+    def measured_on(self) -> MeasuredOn:
+        """The cases that decide the fitness."""
+        kind = VALIDATION if self._trainer.holdout is None else HOLDOUT
+        return MeasuredOn(kind, len(self.case_names), sha256_of_names(self.case_names))
 
     def load(self) -> None:
         """Builds the network and reads the cases; done by the first evaluation if not before."""
@@ -111,7 +123,7 @@ class SupernetFold:
         self._loaded = True
 
     def __call__(self, architecture: Architecture) -> Evaluation:
-        """Mean foreground Dice of the path over the validation cases, see search.fitness."""
+        """Mean foreground Dice of the path over the cases, see search.fitness."""
         if not self._loaded:
             self.load()
         self.network.set_architecture(architecture)
@@ -138,10 +150,12 @@ class SupernetFold:
 
 
 def make_trainer(selection: Selection, trainer: str, device: torch.device) -> Any:
-    """The nnU-Net trainer of a fold, which knows the split, the data's class and the labels."""
+    """The nnU-Net trainer of a fold, which knows the split, the data's class and the labels; it writes no log."""
     from nnunetv2_slicemamba.trainers import TRAINERS
 
-    return TRAINERS[trainer](
+    # under the same name, which nnU-Net makes the result folder's
+    silent = type(trainer, (TRAINERS[trainer],), {"print_to_log_file": lambda self, *args, **kwargs: None})
+    return silent(
         # nnU-Net pops this key from the plans it is given
         plans={**selection.plans, "continue_training": True},
         configuration=selection.configuration,
