@@ -8,7 +8,7 @@ export nnUNet_n_proc_DA ?= 1
 # OpenMP threads that spin for long take the cores from those that work
 export GOMP_SPINCOUNT ?= 5000
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo docs test lint clean
 
 setup: .venv/installed
 
@@ -27,8 +27,11 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy nnunetv2_slicemamba trainers search
 
+docs: setup
+	$(BIN)/mkdocs build --strict
+
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info

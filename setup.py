@@ -37,6 +37,7 @@ setup(
     },
     package_data={
         PACKAGE: ["ops/cuda/*.cu", "ops/cuda/*.cuh", "demo/data/**/*", "evaluation/report/**/*"],
+        f"{PACKAGE}.search": ["templates/*"],
         "": ["py.typed"],
     },
     install_requires=[
@@ -57,6 +58,7 @@ setup(
         "h5py>=3.8",
         "jinja2>=3.1",
         "Pillow>=10",
+        "filelock>=3.12",
         "nibabel>=5",
     ],
     extras_require={

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from .choices import choose_slicing
 from .figure import write_search_figure
+from .figure_fold import write_fold_figures
 from .find import FIGURE_FILE, SLICING_FILE, STUDY_FILE, slicing_search_folder
 from .fingerprint import Fingerprint
 from .fitness import FITNESS_DEFINITION
@@ -155,6 +156,7 @@ def search_fold(
             result.complete,
         )
         write_search_figure(result.records, figure, names, title, stages_of(selection))
+        write_fold_figures(selection, trainer, result.records, console)
     except OSError as error:
         raise LedgerError(
             f"the result could not be written to {prepared.folder} ({error}). All {len(result.records)} evaluations "

@@ -55,6 +55,9 @@ def search(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Time a few paths, print what the search would cost, write nothing.")
     ] = False,
+    figures_only: Annotated[
+        bool, typer.Option("--figures-only", help="Only draw the figures of what is evaluated, anew.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
     """Searches the slicing of every block on Dice with the fold's trained supernet: on the fold's validation cases, or
@@ -69,6 +72,7 @@ def search(
     """
     from nnunetv2_slicemamba.folders import InputError, require_folder
     from nnunetv2_slicemamba.search import SearchSettings
+    from nnunetv2_slicemamba.search.figure_page import PAGE_FILE
     from nnunetv2_slicemamba.selection import choose_device, select
 
     if sampler != "evolution" and (mutants is not None or crossovers is not None):
@@ -88,7 +92,12 @@ def search(
         for line in estimate.lines():
             console.print(line, soft_wrap=True, highlight=False, markup=False)
         return
+    if figures_only:
+        from nnunetv2_slicemamba.search.figure_fold import redraw
 
+        page = redraw(selection, trainer, storage, study, console)
+        console.print(f"Figures: {page}", soft_wrap=True, highlight=False)
+        return
     from nnunetv2_slicemamba.search.run import search_fold
 
     found = search_fold(
@@ -114,7 +123,8 @@ def search(
     console.print(
         f"{best} [bold]{found.fitness:.4f}[/] of {found.evaluations} architectures "
         f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
-        f"Slicing: {found.file}\nFigure:  {found.figure}",
+        f"Slicing: {found.file}\nFigure:  {found.figure}\n"
+        f"Figures: {found.figure.with_name(PAGE_FILE)}",
         soft_wrap=True,
         highlight=False,
     )

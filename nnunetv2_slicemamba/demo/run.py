@@ -76,6 +76,8 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     draw_cases(raw / dataset.folder_name, predictions["ensemble"], split.test[:4], dataset.file_ending, picture)
     show(dice, selections, console)
     console.print(f"Picture of image, truth and prediction: {picture}", highlight=False, soft_wrap=True)
+    report = ["-d", name, "-o", str(folder / "report.html"), "--predictions", str(predictions["ensemble"])]
+    run_command("slicemamba", ["report", *report], console)
     return DemoResult([dice["fold_0"], dice["fold_1"]], dice["ensemble"], picture)
 
 

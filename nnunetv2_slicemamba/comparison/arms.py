@@ -1,0 +1,184 @@
+"""Which slicings are compared? What `--arms searched,random:3,2x4,FILE` means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.search.find import SeveralSlicingsError, SlicingNotFoundError, find_slicing_file
+from nnunetv2_slicemamba.search.hashing import sha256_of_plans
+from nnunetv2_slicemamba.search.slicing_file import SlicingFile, read_slicing_file
+from nnunetv2_slicemamba.selection import Selection
+
+SEARCHED, CONSENSUS, RANDOM, FIXED, FILE = "searched", "consensus", "random", "fixed", "file"
+# arms that no search chose
+CONTROLS = (RANDOM, FIXED)
+MOST_RANDOM = 100
+_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One slicing to train. name: its folder. kind: SEARCHED, ... value: as `slicemamba slicing --set` takes it."""
+
+    name: str
+    kind: str
+    value: str
+
+    @property
+    def is_control(self) -> bool:
+        return self.kind in CONTROLS
+
+
+def default_arms(candidates: Sequence[Sequence[int]]) -> str:
+    """The search, three random slicings, and every candidate in all blocks."""
+    return ",".join([SEARCHED, f"{RANDOM}:3", *(shown_thickness(thickness) for thickness in candidates)])
+
+
+def parse_arms(text: str) -> list[Arm]:
+    """The arms of a comma-separated list: searched, consensus, 2x4, random:N, random:seed=S, FILE or NAME=FILE.
+
+    random:N stands for the N arms random_0 ... of the seeds 0 to N-1. Raises InputError naming the entry and the rule.
+    """
+    arms = [arm for entry in text.split(",") if entry.strip() for arm in _arms_of(entry.strip())]
+    if not arms:
+        raise InputError("--arms names nothing; give for example searched,random:3,2x2,4x4")
+    names = [arm.name for arm in arms]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--arms has {name!r} {names.count(name)} times; give every arm once (files: NAME=FILE)")
+    return arms
+
+
+def _arms_of(entry: str) -> list[Arm]:
+    if entry in (SEARCHED, CONSENSUS):
+        return [Arm(entry, entry, entry)]
+    if re.fullmatch(r"\d+(x\d+)+", entry):
+        return [Arm(entry, FIXED, entry)]
+    if entry == RANDOM or entry.startswith(f"{RANDOM}:"):
+        return [Arm(f"{RANDOM}_{seed}", RANDOM, f"{RANDOM}:{seed}") for seed in _seeds(entry)]
+    name, equals, path = entry.partition("=")
+    if not equals:
+        name, path = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(entry).stem), entry
+    if not _FOLDER_NAME.fullmatch(name) or name in (SEARCHED, CONSENSUS):
+        raise InputError(
+            f"the arm {entry!r} would be named {name!r}; names are letters, digits, '_', '.' and '-', and neither "
+            f"{SEARCHED} nor {CONSENSUS}: give NAME=FILE"
+        )
+    if not Path(path).is_file():
+        raise InputError(
+            f"the arm {entry!r} is neither {SEARCHED}, {CONSENSUS}, a thickness such as 2x4, random:N, random:seed=S "
+            "nor a slicing file that exists"
+        )
+    return [Arm(name, FILE, path)]
+
+
+def _seeds(entry: str) -> Sequence[int]:
+    number = re.fullmatch(r"random:(seed=)?([0-9]{1,9})", entry)
+    if number is None:
+        raise InputError(f"the arm {entry!r} has no number; give random:3 for the seeds 0, 1, 2, or random:seed=7")
+    if number[1]:
+        return [int(number[2])]
+    if not 1 <= int(number[2]) <= MOST_RANDOM:
+        raise InputError(f"the arm {entry!r} must stand for 1 to {MOST_RANDOM} slicings; one seed is random:seed=7")
+    return range(int(number[2]))
+
+
+def resolve_arms(arms: Sequence[Arm], selection: Selection, supernet_trainer: str | None) -> dict[str, SlicingFile]:
+    """The slicing of every arm, by its name, each checked to fit the network.
+
+    supernet_trainer: whose search is meant; None stands for the only one that has a slicing for the fold. Raises
+    ValueError (InputError, SlicingFileError) naming the arm's value, the rule and the remedy.
+    """
+    return {arm.name: _resolve(arm, selection, supernet_trainer) for arm in arms}
+
+
+def _resolve(arm: Arm, selection: Selection, supernet_trainer: str | None) -> SlicingFile:
+    from nnunetv2_slicemamba.search.choices import choose_slicing
+    from nnunetv2_slicemamba.search.run import fold_histories
+
+    if arm.kind == SEARCHED:
+        return _searched(selection, supernet_trainer)
+    choice = choose_slicing(
+        arm.value,
+        selection.n_blocks,
+        selection.n_dims,
+        selection.candidates,
+        lambda: fold_histories(selection, supernet_trainer or supernet_of(selection)),
+    )
+    return SlicingFile(
+        choice=choice,
+        candidates=selection.candidates,
+        fitness_definition=None,
+        dataset=selection.dataset,
+        configuration=selection.configuration,
+        plans_name=selection.plans_name,
+        fold=selection.fold,
+        supernet_checkpoint_sha256=None,
+        plans_sha256=sha256_of_plans(selection.plans, selection.configuration),
+    )
+
+
+def _searched(selection: Selection, supernet_trainer: str | None) -> SlicingFile:
+    file = searched_file(selection, supernet_trainer)
+    content = read_slicing_file(file)
+    if content.choice.how_chosen != "search":
+        raise InputError(
+            f"{file} was not searched but chosen as '{content.choice.how_chosen}', so it is no arm {SEARCHED!r}; "
+            "search the fold with 'slicemamba search', or compare the file under its own name (NAME=FILE)"
+        )
+    content.check_fits(selection.n_blocks, selection.n_dims)
+    return content
+
+
+def searched_file(selection: Selection, supernet_trainer: str | None = None) -> Path:
+    """best_slicing.json of the fold's search. supernet_trainer: None stands for whichever has one.
+
+    Raises InputError if there is none, or several and no name.
+    """
+    from nnunetv2_slicemamba.search.find import SLICING_FILE, slicing_search_folder
+
+    try:
+        if supernet_trainer is None:
+            folder = selection.fold_folder("").parent.parent
+            return find_slicing_file(folder, selection.plans_name, selection.configuration, selection.fold)
+    except (SlicingNotFoundError, SeveralSlicingsError) as error:
+        listed = str(error).partition("\nSLICEMAMBA_SLICING")[0]
+        raise InputError(f"{listed}\n--supernet-trainer NAME says whose search is meant") from error
+    file = slicing_search_folder(selection.fold_folder(supernet_trainer)) / SLICING_FILE
+    if not file.is_file():
+        raise InputError(
+            f"there is no {file}; search it with 'slicemamba search -d {selection.dataset} -c "
+            f"{selection.configuration} -f {selection.fold} -p {selection.plans_name} -tr {supernet_trainer}'"
+        )
+    return file
+
+
+def supernet_of(selection: Selection) -> str:
+    """The class name of the only supernet trainer that has a slicing for the fold; InputError as searched_file."""
+    return searched_file(selection).parents[2].name.partition("__")[0]
+
+
+def shown_thickness(thickness: Sequence[int]) -> str:
+    return "x".join(map(str, thickness))
+
+
+def shown_slicing(slicing: Sequence[Sequence[int]]) -> str:
+    """A slicing in a few words: the commonest thicknesses first, with their numbers of blocks."""
+    counts: dict[str, int] = {}
+    for thickness in slicing:
+        name = shown_thickness(thickness)
+        counts[name] = counts.get(name, 0) + 1
+    if len(counts) == 1:
+        return f"{next(iter(counts))} in all {len(slicing)}"
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{number} of {name}" for name, number in ordered)
+
+
+def same_slicings(contents: Mapping[str, SlicingFile]) -> list[tuple[str, str]]:
+    """Pairs of arms whose slicing is the same: what they differ by is noise."""
+    names = list(contents)
+    return [(a, b) for i, a in enumerate(names) for b in names[i + 1 :] if contents[a].slicing == contents[b].slicing]

@@ -1,0 +1,150 @@
+"""Where does a comparison lie, and does what lies there belong to it?
+
+ROOT/settings.json says what is compared; ROOT/ARM/slicing.json is an arm's slicing; ROOT/ARM/repeat_0 is the
+nnUNet_results of one training, so that nnU-Net's own commands work on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_slicemamba.comparison.arms import Arm
+from nnunetv2_slicemamba.folders import InputError, is_writable, require_folder
+from nnunetv2_slicemamba.search.atomic import replacing
+from nnunetv2_slicemamba.search.hashing import sha256_of_plans
+from nnunetv2_slicemamba.search.slicing_file import SlicingFile, read_slicing_file, write_slicing_file
+from nnunetv2_slicemamba.selection import Selection
+
+SETTINGS_FILE = "settings.json"
+RESULTS_FILE = "comparison.json"
+ARM_FILE = "arm.json"
+SLICING = "slicing.json"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ComparisonFolder:
+    """selection, trainer: what every arm trains. root: where its arms lie."""
+
+    selection: Selection
+    trainer: str
+    root: Path
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What must be the same for all arms; plain JSON values."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "dataset": self.selection.dataset,
+            "configuration": self.selection.configuration,
+            "plans_name": self.selection.plans_name,
+            "plans_sha256": sha256_of_plans(self.selection.plans, self.selection.configuration),
+            "batch_size": self.selection.configuration_manager.batch_size,  # the hash leaves it out
+            "fold": self.selection.fold,
+            "trainer": self.trainer,
+        }
+
+    def arm_folder(self, arm: str) -> Path:
+        return self.root / arm
+
+    def slicing_file(self, arm: str) -> Path:
+        return self.arm_folder(arm) / SLICING
+
+    def results_root(self, arm: str, repeat: int) -> Path:
+        """nnUNet_results of one training."""
+        return self.arm_folder(arm) / f"repeat_{repeat}"
+
+    def fold_folder(self, arm: str, repeat: int) -> Path:
+        """Where nnU-Net writes one training."""
+        own = self.selection.fold_folder(self.trainer)
+        return self.results_root(arm, repeat) / own.relative_to(require_folder("nnUNet_results"))
+
+    def arms(self) -> list[Arm]:
+        """The arms that are there, searches first, then in the order in which they were first named."""
+        found = []
+        for file in self.root.glob(f"*/{ARM_FILE}"):
+            content = _read(file)
+            try:
+                found.append((int(content["place"]), Arm(file.parent.name, content["kind"], content["value"])))
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{file} is not an arm's file ({error!r}); move {file.parent} away") from error
+        return [arm for _, arm in sorted(found, key=lambda item: (item[0], item[1].name))]
+
+    def repeats(self, arm: str) -> list[int]:
+        """Numbers of the trainings of an arm that have a folder."""
+        numbers = (path.name.removeprefix("repeat_") for path in self.arm_folder(arm).glob("repeat_*"))
+        return sorted(int(number) for number in numbers if number.isdigit())
+
+    def check(self, contents: Mapping[str, SlicingFile]) -> None:
+        """Refuses a folder of another comparison, and arms that meant another slicing when they were begun.
+
+        Raises InputError naming both and the remedy.
+        """
+        self.check_settings()
+        for arm, content in contents.items():
+            file = self.slicing_file(arm)
+            if file.is_file() and (old := read_slicing_file(file)).slicing != content.slicing:
+                raise InputError(
+                    f"the arm {arm!r} was begun with another slicing than it means now ({file}, of {old.created}): "
+                    f"move {file.parent} away to train it anew, give another --output, or compare the new one beside "
+                    "it (NAME=FILE)"
+                )
+
+    def check_settings(self) -> None:
+        """Refuses a folder of another comparison."""
+        file = self.root / SETTINGS_FILE
+        if file.is_file():
+            old, now = _read(file), self.settings
+            different = [key for key in now if old.get(key) != now[key]]
+            if different:
+                listed = "; ".join(f"{key} {old.get(key)} there, {now[key]} now" for key in different)
+                raise InputError(f"{self.root} holds another comparison: {listed}. Give another --output")
+        elif self.root.is_dir() and any(self.root.iterdir()):
+            raise InputError(f"{self.root} is not empty and holds no comparison; give another --output")
+
+    def write(self, arms: list[Arm], contents: Mapping[str, SlicingFile]) -> None:
+        """Settings and slicings, as far as they are not there yet; `check` comes first."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        if not is_writable(self.root):
+            raise InputError(f"{self.root} is not writable; give another --output")
+        if not (self.root / SETTINGS_FILE).is_file():
+            write_json(self.root / SETTINGS_FILE, self.settings)
+        place = len(self.arms())
+        for arm in arms:
+            if not self.slicing_file(arm.name).is_file():
+                write_slicing_file(contents[arm.name], self.slicing_file(arm.name))
+            if not (self.arm_folder(arm.name) / ARM_FILE).is_file():
+                entry = {"kind": arm.kind, "value": arm.value, "place": place}
+                write_json(self.arm_folder(arm.name) / ARM_FILE, entry)
+                place += 1
+
+
+def comparison_folder(selection: Selection, trainer: str, output: Path | None) -> ComparisonFolder:
+    """The folder of a comparison: `output`, else nnUNet_results/DATASET/comparison/TRAINER__PLANS__CONFIG/fold_X."""
+    default = selection.configuration_folder(trainer)
+    root = output or default.parent / "comparison" / default.name / f"fold_{selection.fold}"
+    if root.exists() and not root.is_dir():
+        raise InputError(f"--output {root} is a file; give a folder")
+    return ComparisonFolder(selection, trainer, root.absolute())
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Written atomically, NaN as null."""
+    from nnunetv2_slicemamba.search.records import plain
+
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}); restore it, or give another --output") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file} is not what 'slicemamba compare' writes; restore it, or give another --output")
+    return content

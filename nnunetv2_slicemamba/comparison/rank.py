@@ -1,0 +1,226 @@
+"""Does the supernet rank slicings as retraining does? Fitness beside the retrained Dice of a comparison's arms."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_slicemamba.comparison.correlation import FEWEST, Agreement, Correlation, agreement, conclusion
+from nnunetv2_slicemamba.comparison.folder import ComparisonFolder, write_json
+from nnunetv2_slicemamba.comparison.results import ArmResult, ComparisonResult, collect
+from nnunetv2_slicemamba.comparison.scatter import write_scatter
+from nnunetv2_slicemamba.comparison.tables import dice
+from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.search.find import STUDY_FILE, slicing_search_folder
+from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
+from nnunetv2_slicemamba.search.hashing import sha256_of_file
+from nnunetv2_slicemamba.search.ledger import read_ledger
+from nnunetv2_slicemamba.search.records import Architecture, Slicing
+from nnunetv2_slicemamba.search.run import check_same_plans
+from nnunetv2_slicemamba.search.supernet_fold import MIRRORING, TILE_STEP_SIZE, SupernetFold
+
+if TYPE_CHECKING:
+    import torch
+
+RANK_FILE, RANK_FIGURE, FITNESS_FILE = "rank.json", "rank.png", "supernet_fitness.json"
+LEDGER, EVALUATED = "the search", "evaluated"
+
+
+@dataclass(frozen=True)
+class RankedArm:
+    """fitness: of the arm's path in the supernet. source: LEDGER or EVALUATED. dice: mean over its trainings, spread
+    their standard deviation (NaN for one)."""
+
+    name: str
+    kind: str
+    architecture: Architecture
+    fitness: float
+    source: str
+    dice: float
+    spread: float
+    trainings: int
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """left_out: names of arms and why. file, figure: what was written."""
+
+    arms: tuple[RankedArm, ...]
+    agreement: Agreement
+    conclusion: str
+    left_out: Mapping[str, str]
+    file: Path
+    figure: Path
+
+
+def rank_arms(folder: ComparisonFolder, supernet_trainer: str, device: torch.device, console: Console) -> Ranking:
+    """Fitness and retrained Dice of every arm that has both, and their rank correlation; writes rank.json and rank.png.
+
+    Fitness that the fold's search did not evaluate is evaluated now and kept, so the command can be stopped. Raises
+    InputError for fewer than three arms, SupernetError without the trained supernet.
+    """
+    result = collect(folder)
+    usable, left_out = usable_arms(result, folder.selection.candidates)
+    if len(usable) < FEWEST:
+        reasons = "".join(f"\n  {name}: {why}" for name, why in left_out.items())
+        raise InputError(
+            f"{folder.root} has {len(usable)} arms that can be ranked, a rank correlation needs at least {FEWEST}; add "
+            f"some with 'slicemamba compare --arms'{reasons}"
+        )
+    check_same_plans(folder.selection, supernet_trainer)
+    fitness = fitness_of([architecture for _, architecture in usable], folder, supernet_trainer, device, console)
+    arms = tuple(
+        RankedArm(
+            row.arm.name,
+            row.arm.kind,
+            architecture,
+            *fitness[architecture],
+            row.mean,
+            row.spread,
+            len(row.dice),
+        )
+        for row, architecture in usable
+    )
+    undefined = [arm.name for arm in arms if math.isnan(arm.fitness)]
+    if undefined:
+        raise InputError(f"the supernet's fitness of {', '.join(undefined)} is undefined: no case has foreground")
+    try:
+        found = agreement([arm.fitness for arm in arms], [arm.dice for arm in arms])
+    except ValueError as error:
+        raise InputError(f"the {len(arms)} arms in {folder.root} have no rank correlation: {error}") from error
+    said = conclusion(found)
+    selection = folder.selection
+    title = f"{selection.dataset}, {selection.configuration}, fold {selection.fold}"
+    figure = write_scatter(arms, found, title, folder.root / RANK_FIGURE)
+    content = {
+        **folder.settings,
+        "supernet_trainer": supernet_trainer,
+        "fitness_definition": FITNESS_DEFINITION,
+        "n": found.n,
+        "kendall_tau_b": asdict(found.kendall),
+        "spearman_rho": asdict(found.spearman),
+        "interval": "95 %, inverted one-sided tests under a bivariate normal distribution",
+        "smallest_significant_tau": found.needed_tau,
+        "conclusion": said,
+        "arms": [asdict(arm) for arm in arms],
+        "left_out": left_out,
+    }
+    write_json(folder.root / RANK_FILE, content)
+    return Ranking(arms, found, said, left_out, folder.root / RANK_FILE, figure)
+
+
+def usable_arms(
+    result: ComparisonResult, candidates: Slicing
+) -> tuple[list[tuple[ArmResult, Architecture]], dict[str, str]]:
+    """The arms with a finished training and a path in the supernet; and the others, with the reason.
+
+    Of arms with the same slicing the first is taken: the supernet cannot tell them apart.
+    """
+    usable: list[tuple[ArmResult, Architecture]] = []
+    left_out: dict[str, str] = {}
+    seen: dict[Architecture, str] = {}
+    for row in result.arms:
+        if not row.dice:
+            left_out[row.arm.name] = "no finished training"
+        elif any(thickness not in candidates for thickness in row.slicing):
+            left_out[row.arm.name] = "has a thickness that is no candidate of the supernet"
+        else:
+            architecture = tuple(candidates.index(thickness) for thickness in row.slicing)
+            if architecture in seen:
+                left_out[row.arm.name] = f"has the slicing of {seen[architecture]}"
+            else:
+                seen[architecture] = row.arm.name
+                usable.append((row, architecture))
+    return usable, left_out
+
+
+def fitness_of(
+    architectures: list[Architecture],
+    folder: ComparisonFolder,
+    supernet_trainer: str,
+    device: torch.device,
+    console: Console,
+) -> dict[Architecture, tuple[float, str]]:
+    """Fitness and its source for every architecture: from the fold's ledger, from an earlier call, or evaluated now."""
+    fold = SupernetFold(folder.selection, supernet_trainer, device)
+    key = {
+        "supernet_checkpoint_sha256": sha256_of_file(fold.checkpoint),
+        "tile_step_size": TILE_STEP_SIZE,
+        "mirroring": MIRRORING,
+        "cases_sha256": hashlib.sha256("\n".join(fold.case_names).encode()).hexdigest(),
+    }
+    known = _from_ledger(slicing_search_folder(folder.selection.fold_folder(supernet_trainer)) / STUDY_FILE, key)
+    file = folder.root / FITNESS_FILE
+    own = _from_file(file, key)
+    missing = [architecture for architecture in architectures if architecture not in known | own]
+    with console.status("supernet") as status:
+        for number, architecture in enumerate(missing, 1):
+            status.update(f"evaluating architecture {number} of {len(missing)} in the supernet")
+            own[architecture] = fold(architecture).fitness
+            entries = [{"architecture": a, "fitness": value} for a, value in own.items()]
+            write_json(file, {**key, "evaluations": entries})
+    return {a: (known[a], LEDGER) if a in known else (own[a], EVALUATED) for a in architectures}
+
+
+def _from_ledger(study: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
+    """What the fold's search evaluated, if it was with this supernet and on these cases."""
+    if not study.is_file():
+        return {}
+    fingerprint, records = read_ledger(study)
+    evaluation = dict(fingerprint.get("evaluation", {}))
+    # the entry is named after the kind of cases
+    evaluation["cases_sha256"] = next((v for k, v in evaluation.items() if k.endswith("_cases_sha256")), None)
+    stored = {**fingerprint, **evaluation}
+    if fingerprint.get("fitness_definition") != FITNESS_DEFINITION or any(stored.get(k) != v for k, v in key.items()):
+        return {}
+    return {record.architecture: record.fitness for record in records}
+
+
+def _from_file(file: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
+    """What an earlier call evaluated; nothing if the supernet or the cases have changed, or the file is damaged."""
+    try:
+        content = json.loads(file.read_text())
+        if any(content.get(k) != v for k, v in key.items()):
+            return {}
+        return {
+            tuple(entry["architecture"]): math.nan if entry["fitness"] is None else float(entry["fitness"])
+            for entry in content["evaluations"]
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def show_ranking(ranking: Ranking, console: Console) -> None:
+    """The arms in the order of their Dice, both coefficients, and what they allow to conclude."""
+    by_fitness = sorted(ranking.arms, key=lambda arm: -arm.fitness)
+    table = Table("arm", title="Retrained Dice and the supernet's fitness", title_justify="left")
+    for heading in ("Dice", "SD", "fitness", "rank by Dice", "rank by fitness"):
+        table.add_column(heading, justify="right")
+    table.add_column("fitness from")
+    for place, arm in enumerate(sorted(ranking.arms, key=lambda arm: -arm.dice), 1):
+        ranks = (str(place), str(by_fitness.index(arm) + 1))
+        table.add_row(arm.name, dice(arm.dice), dice(arm.spread), dice(arm.fitness), *ranks, arm.source)
+    console.print(table)
+    for name, why in ranking.left_out.items():
+        console.print(f"Left out: {name} ({why})", highlight=False)
+    found = ranking.agreement
+    console.print(f"Kendall's tau-b  {_shown(found.kendall)}", highlight=False)
+    console.print(f"Spearman's rho   {_shown(found.spearman)}", highlight=False)
+    console.print(f"n = {found.n}. {ranking.conclusion}", highlight=False)
+    if any(arm.kind in ("searched", "consensus") for arm in ranking.arms):
+        console.print(
+            "The fitness of what a search chose is the highest of many and therefore too high.", highlight=False
+        )
+    console.print(f"Written: {ranking.file}, {ranking.figure}", soft_wrap=True, highlight=False)
+
+
+def _shown(found: Correlation) -> str:
+    return f"{found.value:+.3f} (95 % CI {found.low:+.2f} to {found.high:+.2f}), p = {found.p_value:.2g}"

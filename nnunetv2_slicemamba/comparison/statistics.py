@@ -1,0 +1,97 @@
+"""How far apart are two arms, and how much of that may be chance?"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+VALUES_AT_ONCE = 4_000_000  # resampled values held in memory: 32 MB
+Table = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean Dice of one arm less another's; the interval's bounds are NaN where cases cannot tell."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def foreground_dice(table: Table) -> float:
+    """Mean Dice of one arm. table: (trainings, classes, cases), NaN where undefined.
+
+    Per training nnU-Net's foreground mean: over the cases per class, then over the classes that are defined.
+    """
+    return float(_means(table, np.arange(table.shape[-1])))
+
+
+def paired_difference(
+    one: Table, other: Table, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
+) -> Difference:
+    """foreground_dice(one) - foreground_dice(other) with a paired bootstrap interval over the cases.
+
+    one, other: (trainings, classes, cases), the same cases in the same order; the numbers of trainings may differ.
+    Cases are drawn with replacement, the same for both, with all of their classes and trainings, and the BCa method
+    (Efron 1987) is used. It says how much the difference depends on these cases, not on the luck of a training.
+    Raises ValueError for different classes or cases.
+    """
+    if one.shape[1:] != other.shape[1:]:
+        raise ValueError(f"tables of {one.shape[1:]} and {other.shape[1:]} classes and cases are not paired")
+
+    def statistic(cases: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
+        return _means(one, cases) - _means(other, cases)
+
+    everything = np.arange(one.shape[-1])
+    mean = float(statistic(everything))
+    if not _differs(statistic, len(everything)):
+        return Difference(mean, math.nan, math.nan)
+    with warnings.catch_warnings():
+        # a resample may hold no case in which a class is defined
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = stats.bootstrap(
+            (everything,),
+            statistic,
+            vectorized=True,
+            confidence_level=confidence,
+            n_resamples=resamples,
+            batch=max(1, VALUES_AT_ONCE // max(one.size, other.size)),
+            method="BCa",
+            random_state=np.random.default_rng(seed),
+        ).confidence_interval
+    return Difference(mean, float(found.low), float(found.high))
+
+
+def _differs(statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], n: int) -> bool:
+    """Whether the difference depends on the case: resampling says nothing otherwise."""
+    single = statistic(np.arange(n)[:, None])
+    defined = single[~np.isnan(single)]
+    return bool(defined.size > 1 and np.ptp(defined) > 0)
+
+
+def _means(table: Table, cases: NDArray[np.int64]) -> NDArray[np.float64]:
+    """foreground_dice over chosen cases. cases: (..., drawn) indices. Returns (...)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        per_class = np.nanmean(table[:, :, cases], axis=-1)  # (trainings, classes, ...)
+        return np.mean(np.nanmean(per_class, axis=1), axis=0)
+
+
+def spread(values: Sequence[float]) -> float:
+    """Standard deviation (n - 1); NaN for fewer than two values."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def pooled_spread(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Standard deviation within groups, pooled, and its degrees of freedom; (NaN, 0) if none has two values."""
+    freedom = sum(len(group) - 1 for group in groups)
+    if freedom < 1:
+        return math.nan, 0
+    squares = math.fsum((value - float(np.mean(group))) ** 2 for group in groups for value in group)
+    return math.sqrt(squares / freedom), freedom

@@ -1,0 +1,106 @@
+"""How is a comparison shown in a terminal?"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_slicemamba.comparison.arms import CONSENSUS, SEARCHED, shown_slicing
+from nnunetv2_slicemamba.comparison.results import ComparisonResult
+from nnunetv2_slicemamba.comparison.statistics import Difference
+from nnunetv2_slicemamba.comparison.trainings import FINISHED, Training
+from nnunetv2_slicemamba.search.slicing_file import SlicingFile
+
+CHOSEN_BY_SEARCH = (SEARCHED, CONSENSUS)
+OPTIMISTIC = (
+    "The search chose on this fold's validation cases, so the Dice of what it chose is optimistic on them: judge on "
+    "held-out cases."
+)
+
+
+def show_trainings(trainings: Sequence[Training], device: str, console: Console) -> None:
+    """What would be run, as commands that can be pasted into a shell."""
+    for training in trainings:
+        console.print(f"[bold]{training.name}[/]: {training.state}", highlight=False)
+        if training.state != FINISHED:
+            changed = " ".join(f"{key}={shlex.quote(value)}" for key, value in training.variables().items())
+            command = shlex.join(["nnUNetv2_train", *training.arguments(device)])
+            console.print(f"  {changed} {command}", markup=False, soft_wrap=True, highlight=False)
+
+
+def show_result(result: ComparisonResult, title: str, console: Console) -> None:
+    """The table of arms, and what may be concluded from it."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("arm")
+    table.add_column("thickness of the blocks")
+    table.add_column("trainings", justify="right")
+    table.add_column("Dice", justify="right")
+    table.add_column("SD", justify="right")
+    best = result.best_control
+    heading = f"less {best} (95 % CI over cases)" if best else "less the best control"
+    table.add_column(heading, justify="right")
+    for row in result.arms:
+        table.add_row(
+            row.arm.name,
+            shown_slicing(row.slicing),
+            str(len(row.dice)),
+            dice(row.mean),
+            dice(row.spread),
+            "best control" if row.arm.name == best else shown_difference(row.difference),
+        )
+    console.print(table)
+    for sentence in sentences(result):
+        console.print(sentence, highlight=False)
+
+
+def sentences(result: ComparisonResult) -> list[str]:
+    """What the table allows to say, in words."""
+    said = []
+    if result.cases:
+        said.append(f"Dice: mean foreground Dice of {len(result.cases)} validation cases; SD: between trainings.")
+    noise, freedom = result.noise
+    if freedom:
+        said.append(
+            f"Noise: trainings of the same arm differ by an SD of {noise:.4f} ({freedom} degrees of freedom); the "
+            "intervals hold the choice of cases only."
+        )
+    elif result.finished:
+        said.append(
+            "Every arm has one training, so how much repeating one changes its Dice is unknown, and the intervals hold "
+            "the choice of cases only: --repeats 2 or more shows it."
+        )
+    if result.random:
+        mean, sd = result.random
+        said.append(f"Random slicings: Dice {mean:.4f}, SD {sd:.4f} between slicings.")
+    if any(row.arm.kind in CHOSEN_BY_SEARCH and not on_holdout(row.content) for row in result.finished):
+        said.append(OPTIMISTIC)
+    searched = next((row for row in result.finished if row.arm.kind == SEARCHED), None)
+    controls = [row for row in result.finished if row.arm.is_control]
+    if searched and controls:
+        above = sum(searched.mean > row.mean for row in controls)
+        mean = math.fsum(row.mean for row in controls) / len(controls)
+        said.append(
+            f"'{SEARCHED}' is above {above} of {len(controls)} controls, and {searched.mean - mean:+.4f} from their "
+            "mean (the best of several is partly lucky)."
+        )
+    return said
+
+
+def on_holdout(content: SlicingFile) -> bool:
+    """Whether the search chose on cases set aside for it, which leaves the validation cases unseen."""
+    return getattr(getattr(content, "measured_on", None), "kind", None) == "holdout"
+
+
+def dice(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.4f}"
+
+
+def shown_difference(difference: Difference | None) -> str:
+    if difference is None:
+        return "-"
+    interval = "no interval" if math.isnan(difference.low) else f"{difference.low:+.4f} to {difference.high:+.4f}"
+    return f"{difference.mean:+.4f} ({interval})"

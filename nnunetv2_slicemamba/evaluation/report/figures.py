@@ -1,0 +1,210 @@
+"""Curves and distributions: training, search and Dice as small charts that a phone can show, too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from markupsafe import Markup
+
+from .models import Model
+from .results import CaseDice
+from .searches import Search
+from .svg import INK, MUTED, PAPER, SERIES, matplotlib_style, themed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Panel = tuple[str, Markup]
+
+# Lines that go on top of each other differ in more than their colour.
+DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
+WIDTH, HEIGHT = 3.6, 2.5
+
+
+def training_panels(model: Model, name: str) -> list[Markup]:
+    """Losses, pseudo Dice, learning rate and epoch time of a model's trainings, a line per fold.
+
+    name: unique in the page. Empty if no fold has finished an epoch.
+    """
+    folds = [
+        (i, fold.name, fold.training) for i, fold in enumerate(model.folds) if fold.training and fold.training.epochs
+    ]
+    if not folds:
+        return []
+    listed = ", ".join(fold for _, fold, _ in folds)
+    who = f"{model.identifier}, fold {listed}"
+
+    def losses(axes: Axes) -> None:
+        for i, fold, training in folds:
+            epochs = np.arange(1, training.epochs + 1)
+            axes.plot(epochs, training.train_loss, color=SERIES[i % 8], lw=1.6, label=f"fold {fold}, training")
+            axes.plot(
+                epochs,
+                training.validation_loss,
+                color=SERIES[i % 8],
+                lw=1.4,
+                ls=DASHES[2],
+                label=f"fold {fold}, validation",
+            )
+
+    def lines(values: str, scale: float = 1.0) -> Callable[[Axes], None]:
+        def draw(axes: Axes) -> None:
+            for i, fold, training in folds:
+                drawn = np.asarray(getattr(training, values)) * scale
+                epochs = np.arange(1, training.epochs + 1)
+                axes.plot(epochs, drawn, color=SERIES[i % 8], ls=DASHES[i % 5], lw=1.6, label=f"fold {fold}")
+
+        return draw
+
+    longest = max(training.epochs for _, _, training in folds)
+    charts: tuple[tuple[str, str, Callable[[Axes], None]], ...] = (
+        ("Loss", "minus soft Dice + cross-entropy", losses),
+        ("Pseudo Dice", "of validation patches", lines("pseudo_dice")),
+        (
+            "Learning rate",
+            "\N{MULTIPLICATION SIGN} 10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT THREE}",
+            lines("learning_rate", 1e3),
+        ),
+        ("Epoch time", "seconds", lines("seconds")),
+    )
+    panels = []
+    for i, (title, unit, draw) in enumerate(charts):
+        last = "; ".join(f"fold {fold}: {_last(title, training)}" for _, fold, training in folds)
+        panels.append(
+            chart(
+                f"{name}-{i}",
+                f"{title} ({unit}) over the epochs of {who}. Last epoch: {last}.",
+                title,
+                unit,
+                draw,
+                longest,
+            )
+        )
+    return panels
+
+
+def _last(title: str, training: object) -> str:
+    value = {"Loss": "train_loss", "Pseudo Dice": "pseudo_dice", "Learning rate": "learning_rate"}.get(title, "seconds")
+    return f"{getattr(training, value)[-1]:.4g}"
+
+
+def chart(
+    name: str, label: str, title: str, unit: str, draw: Callable[[Axes], None], epochs: int, across: str = "epoch"
+) -> Markup:
+    """One small chart over epochs or generations, its legend below where it covers nothing."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    with rc_context(matplotlib_style()):
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        axes.set_title(title)
+        axes.text(1, 1.03, unit, transform=axes.transAxes, ha="right", va="bottom", color=MUTED, fontsize=8)
+        axes.set_xlabel(across, labelpad=1)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.margins(x=0.03 if epochs > 1 else 0.5)
+        handles, labels = axes.get_legend_handles_labels()
+        if len(labels) > 1:
+            figure.legend(
+                handles,
+                labels,
+                loc="outside lower center",
+                ncols=2 if len(labels) > 3 else 3,
+                columnspacing=1.2,
+                handlelength=2.2,
+            )
+            # the legend's lines are added to the chart, not taken from it
+            rows = math.ceil(len(labels) / (2 if len(labels) > 3 else 3))
+            figure.set_figheight(HEIGHT + 0.17 * rows)
+        return themed(figure, name, label)
+
+
+def search_panel(search: Search, fold: str, name: str) -> Markup | None:
+    """Fitness per generation: every evaluation, mean, spread and the best so far. None without a defined fitness."""
+    best = search.best
+    if best is None:
+        return None
+    generations = search.generations
+
+    def draw(axes: Axes) -> None:
+        x = np.array([generation.number for generation in generations])
+        low, high = (np.array([getattr(g, key) for g in generations]) for key in ("low", "high"))
+        axes.fill_between(x, low, high, color=SERIES[0], alpha=0.15, lw=0, label="range")
+        drawn = [record for record in search.records if not math.isnan(record.fitness)]
+        axes.scatter([r.generation for r in drawn], [r.fitness for r in drawn], s=9, color=SERIES[0], alpha=0.6, lw=0)
+        axes.plot(x, [g.mean for g in generations], color=SERIES[0], ls=DASHES[1], lw=1.6, label="mean")
+        axes.step(x, [g.best_so_far for g in generations], where="post", color=SERIES[1], lw=1.8, label="best so far")
+        axes.scatter(
+            [best.generation],
+            [best.fitness],
+            s=130,
+            marker="*",
+            color=SERIES[1],
+            ec=PAPER,
+            lw=0.8,
+            zorder=5,
+            clip_on=False,
+        )
+
+    label = (
+        f"Fitness of the {len(search.records)} architectures of fold {fold}'s search "
+        f"over {len(generations)} generations; "
+        f"best {best.fitness:.4f} in generation {best.generation}, mean of the first generation "
+        f"{generations[0].mean:.4f}, of the last {generations[-1].mean:.4f}."
+    )
+    return chart(name, label, f"Fold {fold}", "mean foreground Dice", draw, len(generations), "generation")
+
+
+def dice_panel(groups: Sequence[tuple[str, Sequence[tuple[str, Sequence[CaseDice]]]]], name: str) -> Markup | None:
+    """Dice of every case: a line of dots per fold, below the model's name, with the mean as a bar.
+
+    groups: (model, (fold, cases)). None without any case of defined Dice.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    rows = [
+        (model, fold, [c.mean for c in cases if not math.isnan(c.mean)])
+        for model, folds in groups
+        for fold, cases in folds
+    ]
+    rows = [row for row in rows if row[2]]
+    if not rows:
+        return None
+    style = matplotlib_style()
+    style |= {"axes.grid.axis": "x", "axes.spines.left": False}
+    with rc_context(style):
+        models = list(dict.fromkeys(model for model, _, _ in rows))
+        figure = Figure(figsize=(WIDTH, 0.6 + 0.24 * len(rows) + 0.34 * len(models)), layout="constrained")
+        axes = figure.subplots()
+        at, ticks = 0.0, []
+        for model in models:
+            at += 1.5
+            who, _, rest = model.partition("__")
+            lines = ((at - 0.35, who, INK, "bold"), (at + 0.15, rest.replace("__", ", "), MUTED, "normal"))
+            for y, text, colour, weight in lines:
+                place = axes.get_yaxis_transform()
+                written = axes.text(
+                    0, y, text, transform=place, fontsize=7.5, va="center", color=colour, fontweight=weight
+                )
+                # it may be wider than the axes, which must not make room for it
+                written.set_in_layout(False)
+            for i, (_, fold, values) in enumerate(row for row in rows if row[0] == model):
+                at += 1
+                ticks.append((at, fold))
+                axes.scatter(values, np.full(len(values), at), s=20, color=SERIES[i % 8], alpha=0.55, lw=0)
+                axes.vlines(float(np.mean(values)), at - 0.32, at + 0.32, color=INK, lw=2)
+        axes.set_yticks([y for y, _ in ticks], [fold for _, fold in ticks])
+        axes.set_ylim(at + 0.7, 0.4)
+        # Dice near 1 is where models differ, but a dot at 0 must not disappear
+        axes.set_xlim(min(0.95, *(min(values) for _, _, values in rows)) - 0.02, 1.005)
+        axes.set_xlabel("Dice of a case (bar: mean)", labelpad=1)
+        means = "; ".join(
+            f"{model}, {fold}: {np.mean(values):.4f} over {len(values)} cases" for model, fold, values in rows
+        )
+        return themed(figure, name, f"Dice of every case, and its mean. {means}.")

@@ -1,0 +1,108 @@
+"""How are numbers written? The same way everywhere, with their units, and a dash for what is undefined."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from .results import Spread
+
+UNDEFINED = "\N{EN DASH}"
+TIMES = "\N{MULTIPLICATION SIGN}"
+THIN = "\N{NARROW NO-BREAK SPACE}"
+
+
+def dice(value: float) -> str:
+    """0.8633."""
+    return UNDEFINED if math.isnan(value) else f"{value:.4f}"
+
+
+def dice_spread(value: Spread) -> str:
+    """0.8633 ± 0.0120, without the deviation where there is none."""
+    return dice(value.mean) if math.isnan(value.deviation) else f"{value.mean:.4f} ± {value.deviation:.4f}"
+
+
+def percent(value: float) -> str:
+    """86.33 (the column's head says %)."""
+    return UNDEFINED if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def share(value: float) -> str:
+    """32 %, for prose."""
+    return UNDEFINED if math.isnan(value) else f"{100 * value:.0f}{THIN}%"
+
+
+def count(value: float) -> str:
+    """12,345."""
+    return f"{value:,.0f}"
+
+
+def parameters(value: int) -> str:
+    """35.8 million, 512 thousand, 80."""
+    if value < 1e4:
+        return count(value)
+    if value < 1e6:
+        return f"{value / 1e3:.0f} thousand"
+    return f"{value / 1e6:.1f} million"
+
+
+def duration(seconds: float) -> str:
+    """45 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
+    if math.isnan(seconds):
+        return UNDEFINED
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f}{THIN}s" if seconds < 9.95 else f"{whole}{THIN}s"
+    if whole < 3600:
+        return f"{whole // 60}{THIN}min {whole % 60:02d}{THIN}s"
+    minutes = round(seconds / 60)
+    if minutes < 60 * 24:
+        return f"{minutes // 60}{THIN}h {minutes % 60:02d}{THIN}min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24}{THIN}d {hours % 24}{THIN}h"
+
+
+def product(sizes: Sequence[float]) -> str:
+    """256 × 256."""
+    return f" {TIMES} ".join(f"{size:g}" for size in sizes) or UNDEFINED
+
+
+def rounded(sizes: Sequence[float]) -> str:
+    """1 × 0.79 × 0.79: lengths to three digits."""
+    return f" {TIMES} ".join(f"{size:.3g}" for size in sizes) or UNDEFINED
+
+
+def date(seconds: float) -> str:
+    """2026-11-23, UTC."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).strftime("%Y-%m-%d")
+
+
+def plural(n: int, word: str) -> str:
+    """1 case, 2 cases, 1 class, 2 classes."""
+    return f"{count(n)} {word}" if n == 1 else f"{count(n)} {word}{'es' if word.endswith(('s', 'ch')) else 's'}"
+
+
+def breakable(text: str) -> Markup:
+    """A name with places where a narrow page may break it: between words in camel case and after underscores."""
+    parts = re.split(r"(?<=[a-z0-9]{3})(?=[A-Z])|(?<=_)(?=[^_])", text)
+    return Markup("<wbr>").join(parts)
+
+
+FILTERS = {
+    "breakable": breakable,
+    "dice": dice,
+    "dice_spread": dice_spread,
+    "percent": percent,
+    "share": share,
+    "count": count,
+    "parameters": parameters,
+    "duration": duration,
+    "product": product,
+    "rounded": rounded,
+    "date": date,
+    "plural": plural,
+}

@@ -1,0 +1,137 @@
+"""Which trainings lie in nnUNet_results, and what did each fold get to?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .curves import CheckpointError, Training, newest_checkpoint, read_training
+from .dataset import DatasetFacts, DatasetFolders, read_json
+from .results import CaseDice, DiceScores, Spread, SummaryError, read_summary, spread
+from .searches import Search, read_search
+
+SUMMARY = Path("validation") / "summary.json"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fold's folder. training, validation, search: None if it has none. problems: what could not be read."""
+
+    name: str
+    folder: Path
+    training: Training | None
+    validation: DiceScores | None
+    search: Search | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One TRAINER__PLANS__CONFIG folder. folds: in order, those that exist."""
+
+    trainer: str
+    plans_name: str
+    configuration: str
+    folds: tuple[Fold, ...]
+
+    @property
+    def identifier(self) -> str:
+        """The folder's name."""
+        return f"{self.trainer}__{self.plans_name}__{self.configuration}"
+
+    @property
+    def is_slicemamba(self) -> bool:
+        return self.trainer.startswith("SliceMamba")
+
+    @property
+    def is_supernet(self) -> bool:
+        return self.is_slicemamba and "SupernetTrainer" in self.trainer
+
+    @property
+    def is_final(self) -> bool:
+        """A SliceMamba network with a slicing of its own, not a supernet."""
+        return self.is_slicemamba and not self.is_supernet
+
+    @property
+    def validated(self) -> tuple[Fold, ...]:
+        """The folds with a validation."""
+        return tuple(fold for fold in self.folds if fold.validation)
+
+    @property
+    def dice(self) -> Spread:
+        """Mean foreground Dice over the validated folds."""
+        return spread(fold.validation.foreground for fold in self.folds if fold.validation)
+
+    @property
+    def cases(self) -> tuple[CaseDice, ...]:
+        """The validation cases of all folds."""
+        return tuple(case for fold in self.folds if fold.validation for case in fold.validation.cases)
+
+    def fold(self, name: str) -> Fold | None:
+        return next((fold for fold in self.folds if fold.name == name), None)
+
+
+def model_folders(folders: DatasetFolders, wanted: Sequence[str] | None) -> list[Path]:
+    """The result folders of the wanted configurations (None for all), by name. Other folders are nnU-Net's own."""
+    if folders.results is None:
+        return []
+    return [
+        folder
+        for folder in sorted(folders.results.iterdir())
+        if folder.is_dir()
+        and len(folder.name.split("__")) == 3
+        and (wanted is None or folder.name.split("__")[2] in wanted)
+        and any(folder.glob("fold_*"))
+    ]
+
+
+def read_models(
+    found: Sequence[Path], dataset: DatasetFacts, report: Callable[[str], None] = lambda text: None
+) -> tuple[Model, ...]:
+    """The models in these folders: final SliceMamba trainers first, then others, supernets last.
+
+    report: is called with what is read next.
+    """
+    models = []
+    for folder in found:
+        trainer, plans_name, configuration = folder.name.split("__")
+        folds = []
+        for path in sorted(folder.glob("fold_*"), key=lambda path: _fold_order(path.name)):
+            report(f"{folder.name}, {path.name}")
+            folds.append(read_fold(path, dataset))
+        models.append(Model(trainer, plans_name, configuration, tuple(folds)))
+    return tuple(sorted(models, key=lambda model: (model.is_supernet, not model.is_slicemamba, model.identifier)))
+
+
+def read_fold(folder: Path, dataset: DatasetFacts) -> Fold:
+    """Everything in a fold's folder; what cannot be read becomes a problem, not an error."""
+    problems: list[str] = []
+    training, validation = None, None
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is not None:
+        try:
+            training = read_training(checkpoint, read_json(folder, "debug.json"))
+        except ValueError as error:
+            problems.append(_shortened(error, folder))
+            if not isinstance(error, CheckpointError):
+                training = read_training(checkpoint)
+    if (folder / SUMMARY).is_file():
+        try:
+            validation = read_summary(folder / SUMMARY, dataset)
+        except SummaryError as error:
+            problems.append(_shortened(error, folder))
+    search = read_search(folder)
+    if search:
+        problems.extend(_shortened(problem, folder) for problem in search.problems)
+    return Fold(folder.name.removeprefix("fold_"), folder, training, validation, search, tuple(problems))
+
+
+def _shortened(problem: object, folder: Path) -> str:
+    """Without the part of the paths that is the machine's and not the model's."""
+    return str(problem).replace(f"{folder.parent.parent}/", "")
+
+
+def _fold_order(name: str) -> tuple[bool, int, str]:
+    number = name.removeprefix("fold_")
+    return (not number.isdigit(), int(number) if number.isdigit() else 0, number)

@@ -1,0 +1,211 @@
+"""What stands on the page: the gathered data as tiles, tables and drawn figures, in the order of the sections."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from nnunetv2_slicemamba.search import Slicing
+
+from . import formats
+from .case_gallery import CaseGroup, case_groups, example_cases
+from .figures import dice_panel, search_panel, training_panels
+from .gather import Gathered
+from .models import Fold, Model
+from .network_figure import agreement_figure, candidate_classes, draw_block, network_figure
+from .searches import Agreement, agreement, shown_thickness
+from .svg import Drawing
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number worth seeing first: what it is, the number, and what it rests on."""
+
+    label: str
+    value: str
+    note: str
+    spread: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingView:
+    """A model's curves, and its folds for the table below them."""
+
+    model: Model
+    panels: list[Markup]
+
+
+@dataclass(frozen=True)
+class FoldSlicing:
+    """A fold's chosen slicing. source: where it is from, in words. warning: empty, or what does not fit together."""
+
+    fold: str
+    source: str
+    figure: Markup
+    warning: str
+
+
+@dataclass(frozen=True)
+class SearchView:
+    """A supernet's searches: fitness per fold, the chosen slicings, and how far the folds agree."""
+
+    model: Model
+    panels: list[Markup]
+    slicings: list[FoldSlicing]
+    agreed: Agreement | None
+    agreement_figure: Markup | None
+    legend: list[tuple[str, Markup]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything that the template needs."""
+
+    data: Gathered
+    tiles: list[Tile]
+    examples: list[CaseGroup]
+    trainings: list[TrainingView]
+    searches: list[SearchView]
+    dice_figure: Markup | None
+    cases: list[CaseGroup]
+    problems: list[tuple[str, str]]
+
+
+def build_page(data: Gathered, progress: Callable[[str, int, int], None] = lambda *_: None) -> Page:
+    """Draws everything. progress: called with (phase, done, total)."""
+    trainings = []
+    for i, model in enumerate(data.models):
+        progress("drawing curves", i + 1, len(data.models))
+        trainings.append(TrainingView(model, training_panels(model, f"curve-{i}")))
+    searches = [
+        view
+        for i, model in enumerate(data.models)
+        if model.is_supernet and (view := search_view(data, model, f"search-{i}"))
+    ]
+    groups = [
+        (m.identifier, [(f"fold {f.name}", f.validation.cases) for f in m.folds if f.validation]) for m in data.models
+    ]
+    groups += [(test_set.name, [("test", test_set.scores.cases)]) for test_set in data.test_sets]
+    problems = [
+        (f"{model.identifier}, fold {fold.name}", problem)
+        for model in data.models
+        for fold in model.folds
+        for problem in fold.problems
+    ]
+    cases = case_groups(data, progress)
+    for group in cases:
+        problems.extend((group.title, problem) for problem in group.problems)
+    return Page(
+        data=data,
+        tiles=tiles(data),
+        examples=example_cases(data),
+        trainings=trainings,
+        searches=searches,
+        dice_figure=dice_panel(groups, "dice-cases"),
+        cases=cases,
+        problems=problems,
+    )
+
+
+def tiles(data: Gathered) -> list[Tile]:
+    """What to see first: results where there are any, what there is to work with where not."""
+    dataset, found = data.dataset, []
+    validated = [model for model in data.models if model.validated and not model.is_supernet]
+    ours = [model for model in validated if model.is_final] or validated
+    if ours:
+        best = max(ours, key=lambda model: model.dice.mean)
+        note = f"{best.trainer}, mean of fold {', '.join(fold.name for fold in best.validated)}"
+        deviation = "" if math.isnan(best.dice.deviation) else formats.dice(best.dice.deviation)
+        found.append(Tile("Validation Dice", formats.dice(best.dice.mean), note, deviation))
+    for test_set in data.test_sets[:1]:
+        scores = test_set.scores
+        note = f"{test_set.name}, {formats.plural(len(scores.cases), 'case')}"
+        if not math.isnan(test_set.low):
+            note += f", 95{formats.THIN}% interval {test_set.low:.4f} to {test_set.high:.4f}"
+        found.append(Tile("Test Dice", formats.dice(scores.foreground), note))
+    searches = [fold.search for model in data.models for fold in model.folds if fold.search and fold.search.records]
+    best_fitness = [search.best.fitness for search in searches if search.best]
+    if best_fitness:
+        n = sum(len(search.records) for search in searches)
+        seconds = math.fsum(search.seconds for search in searches)
+        done = f"{formats.plural(n, 'evaluation')} in {formats.plural(len(searches), 'search')}"
+        note = f"{done}, {formats.duration(seconds)}"
+        found.append(Tile("Best fitness", formats.dice(max(best_fitness)), note))
+    trained = [fold.training for model in data.models for fold in model.folds if fold.training]
+    if trained:
+        seconds = math.fsum(training.total_seconds for training in trained)
+        note = f"{formats.plural(len(trained), 'training')}, {formats.plural(sum(t.epochs for t in trained), 'epoch')}"
+        found.append(Tile("Training time", formats.duration(seconds), note))
+    sizes = sorted(
+        {fold.training.parameters for model in data.models if model.is_final for fold in model.folds if fold.training}
+    )
+    if sizes:
+        note = ", ".join(
+            sorted({f"{plan.n_blocks} blocks, {plan.plans_name}" for plan in data.plans if plan.is_slicemamba})
+        )
+        found.append(Tile("Parameters", formats.parameters(sizes[0]), note))
+    note = f"training, and {formats.count(dataset.n_test)} for testing" if dataset.n_test else "for training"
+    found.append(Tile("Cases", formats.count(len(dataset.cases)), note))
+    if len(found) < 4:
+        names = ", ".join(name for name, _ in dataset.classes)
+        found.append(Tile("Classes", str(len(dataset.classes)), names))
+    if len(found) < 4 and dataset.shapes:
+        sizes_of = dataset.shapes[0][1:] if dataset.is_2d else dataset.shapes[0]
+        found.append(Tile("Median size", formats.product(sizes_of), "pixels" if dataset.is_2d else "voxels, z y x"))
+    return found
+
+
+def search_view(data: Gathered, supernet: Model, name: str) -> SearchView | None:
+    """The searches of one supernet; None if there is none."""
+    searched = [fold for fold in supernet.folds if fold.search]
+    plan = data.plan_of(supernet)
+    if not searched:
+        return None
+    panels = [
+        panel for f in searched if f.search and (panel := search_panel(f.search, f.name, f"{name}-fitness-{f.name}"))
+    ]
+    chosen: dict[str, Slicing] = {f.name: f.search.content.slicing for f in searched if f.search and f.search.content}
+    candidates: Slicing = next((f.search.content.candidates for f in searched if f.search and f.search.content), ())
+    classes = candidate_classes(candidates, list(chosen.values()))
+    stages = plan.stages if plan else ()
+    fits = {fold: slicing for fold, slicing in chosen.items() if plan and len(slicing) == plan.n_blocks}
+    slicings = []
+    for fold in searched:
+        if fold.name in fits and fold.search and fold.search.content:
+            choice = fold.search.content.choice
+            shown = " ".join(shown_thickness(thickness) for thickness in fits[fold.name])
+            label = f"Slicing of fold {fold.name}, in network order, encoder first: {shown}."
+            figure = network_figure(fits[fold.name], stages, classes, f"{name}-network-{fold.name}", label)
+            fitness = "" if choice.fitness is None else f", fitness {choice.fitness:.4f}"
+            slicings.append(
+                FoldSlicing(fold.name, f"{choice.how_chosen}{fitness}", figure, _warning(data, supernet, fold))
+            )
+    agreed = agreement(fits, len(candidates) or len(classes))
+    drawn = agreement_figure(fits, agreed, stages, classes, f"{name}-agreement") if agreed else None
+    return SearchView(supernet, panels, slicings, agreed, drawn, legend(classes, name))
+
+
+def _warning(data: Gathered, supernet: Model, fold: Fold) -> str:
+    """Says so where a final network was trained with another slicing than the fold's file holds now."""
+    assert fold.search
+    assert fold.search.content
+    for model in data.models:
+        same = (model.plans_name, model.configuration) == (supernet.plans_name, supernet.configuration)
+        final = model.fold(fold.name) if model.is_final and same else None
+        if final and final.training and final.training.slicing not in (None, fold.search.content.slicing):
+            return f"{model.identifier}, fold {fold.name}, was trained with another slicing than the file holds now."
+    return ""
+
+
+def legend(classes: Mapping[tuple[int, ...], int], name: str) -> list[tuple[str, Markup]]:
+    """Every thickness with a block that shows it."""
+    entries = []
+    for thickness, number in classes.items():
+        drawing = Drawing(32, 28, "swatch")
+        draw_block(drawing, 5, 1, thickness, classes)
+        shown = shown_thickness(thickness)
+        entries.append((shown, drawing.markup(f"{name}-swatch-{number}", f"a block with thickness {shown}")))
+    return entries

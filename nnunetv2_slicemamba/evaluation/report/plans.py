@@ -1,0 +1,128 @@
+"""Which plans are there, and what do they decide?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .dataset import DatasetFolders, read_json
+
+SLICEMAMBA_NETWORK = "SliceMambaUNet"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the U-shape: its width in channels, and the thickness-searched blocks of its two sides.
+
+    decoder_blocks is the number at the same resolution. reduction: cumulated stride per axis, image voxels per token.
+    """
+
+    width: int
+    encoder_blocks: int
+    decoder_blocks: int
+    reduction: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ConfigurationFacts:
+    """One configuration of one plans file.
+
+    network: class name. patch: voxels per axis. spacing: mm per axis. batch: patches. stages: of a SliceMamba network,
+    highest resolution first; empty for other networks. preprocessed: whether its data are there.
+    """
+
+    plans_name: str
+    configuration: str
+    planner: str
+    network: str
+    patch: tuple[int, ...]
+    batch: int
+    spacing: tuple[float, ...]
+    widths: tuple[int, ...]
+    normalization: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    preprocessed: bool
+
+    @property
+    def is_slicemamba(self) -> bool:
+        return self.network == SLICEMAMBA_NETWORK
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks with a slicing."""
+        return sum(stage.encoder_blocks + stage.decoder_blocks for stage in self.stages)
+
+
+def read_plans(folders: DatasetFolders, wanted: Sequence[str] | None) -> tuple[ConfigurationFacts, ...]:
+    """Every configuration of every plans file, of preprocessed data first, else of trained models.
+
+    wanted: configurations to keep, None for all. SliceMamba's plans come first.
+    """
+    files: dict[str, Mapping[str, Any]] = {}
+    for folder, name in _plans_files(folders):
+        content = read_json(folder, name)
+        if isinstance(content, Mapping) and "configurations" in content and "plans_name" in content:
+            files.setdefault(str(content["plans_name"]), content)
+    facts = []
+    for plans_name, plans in files.items():
+        for configuration in plans["configurations"]:
+            settings = resolved(plans["configurations"], configuration)
+            if "patch_size" in settings and (wanted is None or configuration in wanted):
+                facts.append(_facts(plans_name, plans, configuration, settings, folders.preprocessed))
+    return tuple(sorted(facts, key=lambda one: (not one.is_slicemamba, one.plans_name, one.configuration)))
+
+
+def _plans_files(folders: DatasetFolders) -> list[tuple[Path, str]]:
+    preprocessed = sorted(folders.preprocessed.glob("*.json")) if folders.preprocessed else []
+    trained = sorted(folders.results.glob("*/plans.json")) if folders.results else []
+    return [(file.parent, file.name) for file in (*preprocessed, *trained)]
+
+
+def resolved(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A configuration's settings with those of the one it inherits from, as nnU-Net's PlansManager resolves them."""
+    settings = dict(configurations[name])
+    parent = settings.pop("inherits_from", None)
+    return settings if parent is None else {**resolved(configurations, parent), **settings}
+
+
+def _facts(
+    plans_name: str,
+    plans: Mapping[str, Any],
+    configuration: str,
+    settings: Mapping[str, Any],
+    preprocessed: Path | None,
+) -> ConfigurationFacts:
+    # nnU-Net before 2.4 wrote the network's class elsewhere, and no kwargs
+    architecture = settings.get("architecture", {})
+    network = str(architecture.get("network_class_name") or settings.get("UNet_class_name") or "unknown")
+    network = network.rpartition(".")[-1]
+    kwargs = architecture.get("arch_kwargs", {})
+    data = preprocessed / settings.get("data_identifier", "") if preprocessed else None
+    return ConfigurationFacts(
+        plans_name=plans_name,
+        configuration=configuration,
+        planner=str(plans.get("experiment_planner_used", "unknown")),
+        network=network,
+        patch=tuple(int(size) for size in settings["patch_size"]),
+        batch=int(settings["batch_size"]),
+        spacing=tuple(float(step) for step in settings["spacing"]),
+        widths=tuple(int(width) for width in kwargs.get("features_per_stage", ())),
+        normalization=tuple(settings.get("normalization_schemes", ())),
+        stages=stages_of(kwargs) if network == SLICEMAMBA_NETWORK else (),
+        preprocessed=data is not None and data.is_dir() and any(data.iterdir()),
+    )
+
+
+def stages_of(kwargs: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """The U-shape of SliceMambaUNet's arguments. The decoder's first stage works at the bottleneck's resolution."""
+    reduction = [1] * len(kwargs["strides"][0])
+    stages = []
+    decoder = list(reversed(kwargs["n_blocks_per_stage_decoder"]))
+    for width, strides, encoder_blocks, decoder_blocks in zip(
+        kwargs["features_per_stage"], kwargs["strides"], kwargs["n_blocks_per_stage"], decoder, strict=True
+    ):
+        reduction = [total * step for total, step in zip(reduction, strides, strict=True)]
+        stages.append(Stage(int(width), int(encoder_blocks), int(decoder_blocks), tuple(reduction)))
+    return tuple(stages)

@@ -1,0 +1,121 @@
+"""What Dice did the validations and predictions reach, per case and class?"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .dataset import DatasetFacts, Labels
+
+COUNTS = ("TP", "FP", "FN", "TN")
+
+
+class SummaryError(ValueError):
+    """A summary.json cannot be read; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class CaseDice:
+    """One case's Dice per class, NaN where neither truth nor prediction has the class; file name of the prediction."""
+
+    case: str
+    file_name: str
+    per_class: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the classes that are defined; NaN without any."""
+        return mean_of(self.per_class)
+
+
+@dataclass(frozen=True)
+class DiceScores:
+    """A fold's, or a test set's, Dice: its cases, the mean of each class over them, and the mean of those.
+
+    The means are those of nnU-Net's summary.json: `foreground` is the mean of the classes' means.
+    """
+
+    cases: tuple[CaseDice, ...]
+    per_class: tuple[float, ...]
+    foreground: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation (n - 1) of n values; the latter NaN for one value, both for none."""
+
+    mean: float
+    deviation: float
+    n: int
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and spread of the values that are numbers."""
+    known = [value for value in values if not math.isnan(value)]
+    deviation = statistics.stdev(known) if len(known) > 1 else math.nan
+    return Spread(mean_of(known), deviation, len(known))
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """Mean of the values that are numbers, NaN without any."""
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
+
+
+def key_of(labels: Labels, regions: bool) -> str:
+    """How nnU-Net names a class in summary.json: "1", or for regions the tuple's text, "(1, 2)"."""
+    return str(labels) if regions else str(labels[0])
+
+
+def read_summary(file: Path, dataset: DatasetFacts) -> DiceScores:
+    """Reads a summary.json as nnU-Net's evaluation writes it. Raises SummaryError for anything else."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return scores_of(content, dataset)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SummaryError(
+            f"{file} is not a summary of {dataset.name} ({type(error).__name__}: {error}). "
+            "Make it again: nnUNetv2_train ... --val, or nnUNetv2_evaluate_folder"
+        ) from error
+
+
+def scores_of(content: Mapping[str, Any], dataset: DatasetFacts) -> DiceScores:
+    """Scores from the content of a summary.json; KeyError if a class of the dataset is not in it."""
+    regions = any(key.startswith("(") for key in map(str, content["mean"]))
+    keys = [key_of(labels, regions) for _, labels in dataset.classes]
+    cases = []
+    for entry in content["metric_per_case"]:
+        name = Path(entry["prediction_file"]).name
+        metrics = entry["metrics"]
+        per_class = tuple(number(metrics[key]["Dice"]) for key in keys)
+        # the paper's metrics are made of these: what lacks them is no summary either
+        [int(metrics[key][count]) for key in keys for count in COUNTS]
+        cases.append(CaseDice(name.removesuffix(dataset.file_ending), name, per_class))
+    per_class = tuple(number(content["mean"][key]["Dice"]) for key in keys)
+    ordered = tuple(sorted(cases, key=lambda case: case.case))
+    return DiceScores(ordered, per_class, number(content["foreground_mean"]["Dice"]))
+
+
+def number(value: Any) -> float:
+    """A JSON number; null, which some writers put for NaN, is NaN."""
+    return math.nan if value is None else float(value)
+
+
+def typical_cases(cases: Sequence[CaseDice]) -> tuple[tuple[str, CaseDice], ...]:
+    """("best" | "median" | "worst", case) by mean Dice; of equals the first by name. Fewer than three if there are.
+
+    The median of an even number is the better of the two in the middle, so that it is a case that exists.
+    """
+    ranked = sorted((case for case in cases if not math.isnan(case.mean)), key=lambda case: (-case.mean, case.case))
+    if not ranked:
+        return ()
+    chosen = {"best": 0, "median": (len(ranked) - 1) // 2, "worst": len(ranked) - 1}
+    seen: dict[int, str] = {}
+    for name, at in chosen.items():
+        seen.setdefault(at, name)
+    return tuple((name, ranked[at]) for at, name in seen.items())
