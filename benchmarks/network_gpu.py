@@ -1,9 +1,10 @@
 """Blocks and whole networks on a GPU: time and memory of a training step and of inference, beside nnU-Net's networks.
 
-    python benchmarks/network_gpu.py [--quick] [--json FILE]
+    python benchmarks/network_gpu.py [--quick] [--fused] [--json FILE]
 
-Prints one table. Random data, fp16 autocast, medians after warm-up, GPU time by events; memory is the peak of PyTorch's
-allocator over one step. "published" is the published implementation on an H100, for orientation only.
+Prints one table; with --fused the SliceMamba rows are timed with the fused block off and on, in the same run. Random
+data, fp16 autocast, medians after warm-up, GPU time by events; memory is the peak of PyTorch's allocator over one step.
+"published" is the published implementation on an H100, for orientation only.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -50,6 +52,9 @@ class Row:
     peak_gib: float
     parameters_m: float
     published: str
+    fused_step_ms: float | None = None
+    fused_inference_ms: float | None = None
+    fused_peak_gib: float | None = None
 
 
 def unet2d(cls: type[nn.Module], n_stages: int = 7) -> nn.Module:
@@ -128,6 +133,35 @@ def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: boo
     return Row(work, time_step, time_inference, peak, parameters, PUBLISHED.get(work, ""))
 
 
+def measure_both(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: bool, compiled: bool = False) -> Row:
+    """`measure` with the fused block off and on."""
+    results = []
+    for setting in ("0", "1"):
+        os.environ["SLICEMAMBA_FUSED"] = setting
+        torch.compiler.reset()  # the setting is a constant of a compiled graph
+        results.append(measure(work, module, x, repeats, optimise, compiled))
+    plain, fused = results
+    return replace(
+        plain,
+        fused_step_ms=fused.step_ms,
+        fused_inference_ms=fused.inference_ms,
+        fused_peak_gib=fused.peak_gib,
+    )
+
+
+def figures_of(row: Row, both: bool) -> tuple[str, ...]:
+    """The row's cells between its name and "published"; pairs "off / on" if `both` were timed."""
+    pairs = (
+        (row.step_ms, row.fused_step_ms),
+        (row.inference_ms, row.fused_inference_ms),
+        (row.peak_gib, row.fused_peak_gib),
+    )
+    cells = []
+    for off, on in pairs:
+        cells += [f"{off:.2f}", *(["" if on is None else f"{on:.2f}"] if both else [])]
+    return *cells, f"{row.parameters_m:.1f}"
+
+
 def blocks() -> list[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
     sizes = [(32, 64, 96), (32, 32, 192), (32, 16, 384), (32, 8, 768), (12, 128, 96)]
     return [
@@ -162,6 +196,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer networks")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile, as nnU-Net trains by default")
+    parser.add_argument("--fused", action="store_true", help="also with SLICEMAMBA_FUSED=1, in columns of their own")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
@@ -173,7 +208,8 @@ def main() -> None:
             x = torch.randn(*shape, device="cuda", requires_grad=not optimise)
             title = f"{name}, torch.compile" if compiled else name
             try:
-                rows.append(measure(title, module, x, arguments.repeats, optimise, compiled))
+                timed = measure_both if arguments.fused and name.startswith(("BSS", "SliceMamba")) else measure
+                rows.append(timed(title, module, x, arguments.repeats, optimise, compiled))
                 print(rows[-1], flush=True)
             except RuntimeError as error:
                 print(f"{title}: {str(error).splitlines()[0]}", flush=True)
@@ -181,11 +217,13 @@ def main() -> None:
             gc.collect()
             torch.cuda.empty_cache()
     title = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, fp16 autocast"
-    table = Table("work", "step ms", "inference ms", "peak GiB", "parameters M", "published", title=title)
+    columns = ["step ms", "inference ms", "peak GiB"]
+    if arguments.fused:
+        columns = [name for column in columns for name in (column, f"fused {column}")]
+    table = Table("work", *columns, "parameters M", "published", title=title)
     for row in rows:
-        figures = (f"{row.step_ms:.2f}", f"{row.inference_ms:.2f}", f"{row.peak_gib:.2f}", f"{row.parameters_m:.1f}")
-        table.add_row(row.work, *figures, row.published)
-    Console(width=140).print(table)
+        table.add_row(row.work, *figures_of(row, arguments.fused), row.published)
+    Console(width=180 if arguments.fused else 140).print(table)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

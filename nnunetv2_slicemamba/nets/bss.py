@@ -94,11 +94,41 @@ class BSS(nn.Module):
         nn.init.ones_(self.Ds)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:
+            out = self.fused(x)
+            if out is not None:
+                return out
         sizes = tuple(x.shape[1:-1])
         x, gate = self.in_proj(x).chunk(2, dim=-1)
         x = move_channels_last(F.silu(self.conv(move_channels_first(x))))
         y = self.scan(x.flatten(1, -2), sizes).unflatten(1, sizes)
         return self.out_proj(self.out_norm(y) * F.silu(gate))
+
+    def fused(self, x: Tensor) -> Tensor | None:
+        """The whole block by the CUDA backend's kernels, if SLICEMAMBA_FUSED is 1 and they take it, else None."""
+        from nnunetv2_slicemamba.ops.cuda import block, block_operator
+
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        if not block_operator.is_chosen(x.device, dtype) or not block.fits(x, self.inner):
+            return None
+        assert self.conv.bias is not None
+        parameters = block.Parameters(
+            self.in_proj.weight,
+            self.conv.weight,
+            self.conv.bias,
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias,
+            self.A_logs,
+            self.Ds,
+            self.out_norm.weight,
+            self.out_norm.bias,
+            self.out_proj.weight,
+        )
+        # modules converted to half precision compute as PyTorch decides
+        if (x.dtype != dtype and x.dtype != torch.float32) or any(p.dtype != torch.float32 for p in parameters):
+            return None
+        return block_operator.apply(x, parameters, self.thickness, dtype)
 
     def scan(self, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
         """(B, L, E) tokens in raster order -> (B, L, E), the sum of the scans along all directions."""

@@ -1,6 +1,7 @@
 // What the scan kernels share: their arguments, arithmetic, who works on what, and reading rows.
 #pragma once
-#include "elements.cuh"
+#include "lanes.cuh"
+#include "settings.cuh"
 
 extern __shared__ __align__(16) unsigned char shared[];
 
@@ -23,6 +24,7 @@ struct ScanArgs {
     int batch, L, E, K, N;
     int channel_blocks, stages, chunks, chunk_stages;
     int param_blocks, state_blocks;  // leading thread blocks of the finishing kernel
+    int state_row;                   // stride of dB and dC from one (batch, token, direction) to the next
 };
 
 // ---- arithmetic -------------------------------------------------------------------------------------------------
@@ -60,14 +62,6 @@ __device__ __forceinline__ float softplus_slope(float delta) {
     if (ELEMENT == 0) series = fmaf(delta, fmaf(delta, fmaf(delta, -1.f / 720.f, 1.f / 120.f), -1.f / 24.f), series);
     const float small = delta * (1.f - delta * (0.5f - delta * series));
     return delta < SERIES_UP_TO ? small : 1.f - exp2_fast(-delta * LOG2E);
-}
-
-__device__ __forceinline__ float exchange(float v, int mask) { return __shfl_xor_sync(~0u, v, mask); }
-
-// Sums `keep` over two lanes that differ in `mask`; the lane whose bit is set keeps b, the other a.
-__device__ __forceinline__ float fold(float a, float b, bool bit, int mask) {
-    float keep = bit ? b : a, send = bit ? a : b;
-    return keep + exchange(send, mask);
 }
 
 // ---- work layout ------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -17,7 +18,19 @@ from nnunetv2_slicemamba.ops.cuda import driver
 
 CACHE_VARIABLE = "SLICEMAMBA_CACHE"
 SOURCES = {"forward": "scan_forward.cu", "backward": "scan_backward.cu"}
-HEADERS = ("settings.cuh", "elements.cuh", "common.cuh", "reductions.cuh", "walk.cuh", "walk_back.cuh", "finish.cuh")
+BLOCK_SOURCES = {"conv": "block_conv.cu", "norm": "block_norm.cu", "copy": "block_copy.cu"}
+HEADERS = (
+    "conversions.cuh",
+    "elements.cuh",
+    "lanes.cuh",
+    "settings.cuh",
+    "common.cuh",
+    "reductions.cuh",
+    "walk.cuh",
+    "walk_back.cuh",
+    "finish.cuh",
+)
+BLOCK_HEADERS = ("conversions.cuh", "elements.cuh", "lanes.cuh", "activation.cuh", "convolution.cuh")
 ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # the kernels' ELEMENT
 BLOCK_CHANNELS = 64  # channels of a thread block
 THREADS = 128  # of a block that scans
@@ -30,9 +43,42 @@ LARGE_SHARED_BYTES = 160 * 1024
 log = logging.getLogger(__name__)
 
 
+class Compiled(Protocol):
+    """One compiled form of a source file."""
+
+    def options(self, architecture: int) -> tuple[str, ...]:
+        """The compiler's options for a compute capability, as 90 for 9.0."""
+
+
+def _options(architecture: int, settings: dict[str, int]) -> tuple[str, ...]:
+    defined = (f"-D{name}={value}" for name, value in settings.items())
+    return (f"--gpu-architecture=sm_{architecture}", "--std=c++17", *defined)
+
+
+@dataclass(frozen=True)
+class BlockVariant:
+    """One compiled form of the kernels around the scan.
+
+    wide_rows: rows can be read 16 bytes at a time and E is a multiple of 8. n_dims: spatial axes, 2 or 3; only the
+    convolution looks at it.
+    """
+
+    dtype: torch.dtype
+    wide_rows: bool = True
+    n_dims: int = 2
+
+    def settings(self) -> dict[str, int]:
+        """The macros that the source files expect."""
+        return {"ELEMENT": ELEMENTS[self.dtype], "WIDE_ROWS": int(self.wide_rows), "DIMENSIONS": self.n_dims}
+
+    def options(self, architecture: int) -> tuple[str, ...]:
+        """The compiler's options for a compute capability, as 90 for 9.0."""
+        return _options(architecture, self.settings())
+
+
 @dataclass(frozen=True)
 class Variant:
-    """One compiled form of the kernels; settings.cuh explains them."""
+    """One compiled form of the scan's kernels; settings.cuh explains them."""
 
     dtype: torch.dtype
     states: int  # padded, see `padded_states`
@@ -54,11 +100,7 @@ class Variant:
             "BACKWARD_BLOCKS": 2 if self.states == MAX_STATES else 3,
             **{f"SHARED_{part.upper()}": size for part, size in self.shared_bytes().items()},
         }
-        return (
-            f"--gpu-architecture=sm_{architecture}",
-            "--std=c++17",
-            *(f"-D{name}={value}" for name, value in settings.items()),
-        )
+        return _options(architecture, settings)
 
     def shared_bytes(self) -> dict[str, int]:
         """Dynamic shared memory of the scanning kernels: two of walk.cuh's ForwardStage, one BackwardStage."""
@@ -87,7 +129,13 @@ def stage_tokens(states: int, shared_bytes: int) -> int:
 def read_sources() -> dict[str, str]:
     """The text of every CUDA file by name."""
     folder = Path(__file__).parent
-    return {name: (folder / name).read_text(encoding="utf-8") for name in (*SOURCES.values(), *HEADERS)}
+    names = {*SOURCES.values(), *BLOCK_SOURCES.values(), *HEADERS, *BLOCK_HEADERS}
+    return {name: (folder / name).read_text(encoding="utf-8") for name in sorted(names)}
+
+
+def _files(part: str) -> tuple[str, tuple[str, ...]]:
+    """The source file of `part` and the headers that it may include."""
+    return (SOURCES[part], HEADERS) if part in SOURCES else (BLOCK_SOURCES[part], BLOCK_HEADERS)
 
 
 def cache_folder() -> Path:
@@ -100,25 +148,26 @@ def cache_folder() -> Path:
 
 
 def cache_key(part: str, options: tuple[str, ...], version: tuple[int, int]) -> str:
-    """Hash of everything that decides the machine code of `part` ("forward" or "backward").
+    """Hash of everything that decides the machine code of `part`, a key of SOURCES or BLOCK_SOURCES.
 
     options: the compiler's. version: the compiler's.
     """
     sources = read_sources()
     digest = hashlib.sha256(repr((part, options, version)).encode())
-    for name in (SOURCES[part], *HEADERS):
+    source, headers = _files(part)
+    for name in (source, *headers):
         digest.update(sources[name].encode())
     return digest.hexdigest()[:32]
 
 
-def build_cubin(part: str, variant: Variant, architecture: int) -> bytes:
+def build_cubin(part: str, variant: Compiled, architecture: int) -> bytes:
     """Compiles `part` for a compute capability, as 90 for 9.0; neither reads nor writes the disk cache."""
     sources = read_sources()
-    name = SOURCES[part]
-    return driver.compile_cubin(name, sources[name], {h: sources[h] for h in HEADERS}, variant.options(architecture))
+    name, headers = _files(part)
+    return driver.compile_cubin(name, sources[name], {h: sources[h] for h in headers}, variant.options(architecture))
 
 
-def cached_cubin(part: str, variant: Variant, architecture: int, rebuild: bool = False) -> bytes:
+def cached_cubin(part: str, variant: Compiled, architecture: int, rebuild: bool = False) -> bytes:
     """Machine code from the disk cache, compiled (about two seconds) and stored if it is not there or `rebuild`.
 
     A cache that cannot be read or written only costs the compilation.
@@ -142,5 +191,5 @@ def cached_cubin(part: str, variant: Variant, architecture: int, rebuild: bool =
                 os.unlink(temporary)
             raise
     except OSError as error:
-        log.info("compiled scan kernels are not kept, %s cannot be written (%s)", path, error)
+        log.info("compiled kernels are not kept, %s cannot be written (%s)", path, error)
     return cubin

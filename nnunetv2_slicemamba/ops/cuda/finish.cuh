@@ -54,10 +54,10 @@ __device__ __forceinline__ void finish_states(const ScanArgs& p, long long index
         const float4 v = *reinterpret_cast<const float4*>(parts + e * rows * 2 * STATES);
         sum.x += v.x, sum.y += v.y, sum.z += v.z, sum.w += v.w;
     }
-    Element* const out = static_cast<Element*>(matrix ? p.dC : p.dB) + row * p.N + state;
+    Element* const out = static_cast<Element*>(matrix ? p.dC : p.dB) + row * p.state_row + state;
     union { Pair pairs[2]; Element values[4]; } u;
     u.pairs[0] = from_floats(sum.x, sum.y), u.pairs[1] = from_floats(sum.z, sum.w);
-    if (p.N % 4 == 0) {
+    if (p.N % 4 == 0 && reinterpret_cast<unsigned long long>(out) % sizeof(Pair) == 0) {
         reinterpret_cast<Pair*>(out)[0] = u.pairs[0], reinterpret_cast<Pair*>(out)[1] = u.pairs[1];
     } else {
         for (int i = 0; i < 4; i++)

@@ -29,22 +29,41 @@ def expand_dt(dt: Tensor, dt_weight: Tensor) -> Tensor:
 
 def reduce_dt(ddt: Tensor, dt: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of dt (batch, L, K, R) and of dt_weight (K, E, R) from that of their product (batch, L, K, E)."""
-    batch, length, K, rank = dt.shape
-    channels = dt_weight.shape[1]
-    by_token = ddt.view(batch * length, K, channels)
-    d_dt = dt.new_empty(batch, length, K, rank)
-    torch.bmm(by_token.transpose(0, 1), dt_weight.to(dt.dtype), out=d_dt.view(-1, K, rank).transpose(0, 1))
-    return _saturate(d_dt), _weight_gradient(by_token, dt.reshape(-1, K, rank)).to(dt_weight.dtype)
+    d_dt = dt.new_empty(dt.shape)
+    reduce_dt_into(d_dt, ddt, dt_weight)
+    product, all_pairs = weight_products(ddt, dt)
+    _saturate(product)
+    if not all_pairs:
+        return d_dt, product[0].to(dt_weight.dtype)
+    K, channels, rank = dt_weight.shape
+    own = product.view(-1, K, channels, K, rank).diagonal(dim1=1, dim2=3)  # (pieces, E, R, K)
+    return d_dt, own.sum(0, dtype=torch.float32).permute(2, 0, 1).to(dt_weight.dtype)
 
 
-def _weight_gradient(ddt: Tensor, dt: Tensor) -> Tensor:
-    """(K, E, R), the sum over the tokens of the outer products of ddt (tokens, K, E) and dt (tokens, K, R)."""
-    tokens, K, channels = ddt.shape
-    rank = dt.shape[2]
+def reduce_dt_into(d_dt: Tensor, ddt: Tensor, dt_weight: Tensor) -> None:
+    """Writes the gradient of dt from that of the expanded one, ddt (batch, L, K, E) contiguous, to d_dt.
+
+    d_dt: (batch, L, K, R), contiguous or a slice of a contiguous tensor's last axis.
+    """
+    batch, length, K, channels = ddt.shape
+    rows = d_dt.view(batch * length, K, -1)
+    torch.bmm(ddt.view(batch * length, K, channels).transpose(0, 1), dt_weight.to(ddt.dtype), out=rows.transpose(0, 1))
+    _saturate(d_dt)
+
+
+def weight_products(ddt: Tensor, dt: Tensor) -> tuple[Tensor, bool]:
+    """Whose sum over the pieces is dt_weight's gradient; ddt (batch, L, K, E) contiguous, dt (batch, L, K, R).
+
+    Returns (pieces, K, E, R) and False, or (pieces, K E, K R) and True: products of all pairs of directions, of which
+    only those of a direction with itself count. They are in ddt's type and not saturated.
+    """
+    batch, length, K, channels = ddt.shape
+    tokens, rank = batch * length, dt.shape[3]
+    ddt, dt = ddt.view(tokens, K, channels), dt.reshape(tokens, K, rank)
     if tokens < FEWEST_TOKENS:
         product = ddt.new_empty(K, channels, rank)
         torch.bmm(ddt.permute(1, 2, 0), dt.transpose(0, 1), out=product)
-        return _saturate(product)
+        return product[None], False
     # All pairs of directions, because the tokens of one direction alone cannot be cut into equal strides; the products
     # of different directions are dropped. Each is small beside reading ddt once.
     pieces = _pieces(tokens)
@@ -54,8 +73,7 @@ def _weight_gradient(ddt: Tensor, dt: Tensor) -> Tensor:
         dt.contiguous().view(pieces, -1, K * rank),
         out=product,
     )
-    own = _saturate(product).view(pieces, K, channels, K, rank).diagonal(dim1=1, dim2=3)  # (pieces, E, R, K)
-    return own.sum(0, dtype=torch.float32).permute(2, 0, 1)
+    return product, True
 
 
 @lru_cache(maxsize=256)

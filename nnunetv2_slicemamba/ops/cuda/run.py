@@ -16,8 +16,8 @@ from nnunetv2_slicemamba.ops.cuda.plan import Plan
 from nnunetv2_slicemamba.ops.operator import Gradients
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
-# ScanArgs in common.cuh: 24 pointers, 3 long strides, 6 strides, 11 counts, padding to 8 bytes
-_ARGUMENTS = struct.Struct("24P3q6i11i4x")
+# ScanArgs in common.cuh: 24 pointers, 3 long strides, 6 strides, 11 counts, a stride
+_ARGUMENTS = struct.Struct("24P3q6i11ii")
 
 
 def current_stream(device: int) -> int:
@@ -89,7 +89,7 @@ def _launch(plan: Plan, part: str, launches: tuple[tuple[str, int], ...], argume
         kernels[name].launch(blocks, arguments, stream)
 
 
-def _pack(plan: Plan, pointers: tuple[int, ...], dt: Tensor, B: Tensor, C: Tensor) -> ctypes.Array:
+def _pack(plan: Plan, pointers: tuple[int, ...], dt: Tensor, B: Tensor, C: Tensor, state_row: int = 0) -> ctypes.Array:
     dt_stride, B_stride, C_stride = dt.stride(), B.stride(), C.stride()
     return pack_arguments(
         _ARGUMENTS.pack(
@@ -97,6 +97,7 @@ def _pack(plan: Plan, pointers: tuple[int, ...], dt: Tensor, B: Tensor, C: Tenso
             *(dt_stride[0], B_stride[0], C_stride[0]),
             *(dt_stride[1], dt_stride[2], B_stride[1], B_stride[2], C_stride[1], C_stride[2]),
             *plan.counts,
+            state_row,
         )
     )
 
@@ -156,35 +157,62 @@ def backward(
 
     dy: (batch, L, E), gradient of the output. states: what `forward` saved. The rest as given to `forward`.
     """
-    x, dy, A, D = x.contiguous(), dy.contiguous(), A.contiguous(), D.contiguous()
-    bias = None if delta_bias is None else delta_bias.contiguous()
-    B, C, low = dense_rows(B), dense_rows(C), dt
+    x, low = x.contiguous(), dt
     ensure_context(x.device.index)  # autograd's thread may have none yet, and cuBLAS warns about that
     dt = dense_rows(dt) if dt_weight is None else low_rank.expand_dt(dt, dt_weight)
-    dx, dA, dD = torch.empty_like(x), torch.empty_like(A), torch.empty_like(D)
-    dbias = D.new_empty(0) if bias is None else torch.empty_like(bias)
     # An expanded dt is read for the last time where its gradient is written, so both share the memory.
     ddt = dt if dt_weight is not None else x.new_empty(dt.shape)
     dB, dC = x.new_empty(B.shape), x.new_empty(C.shape)
-    if x.numel() == 0:
-        for gradient in (dA, dD, dbias):
-            gradient.zero_()
-    else:
-        x_at, dt_at, B_at, C_at, D_at = x.data_ptr(), dt.data_ptr(), B.data_ptr(), C.data_ptr(), D.data_ptr()
-        dy_at = dy.data_ptr()
-        plan = _plan(x, dt, B, C, A, x_at | dt_at | D_at | dy_at, B_at | C_at)
-        *offsets, size = plan.backward_scratch
-        scratch = torch.empty(size, dtype=torch.uint8, device=x.device)
-        start = scratch.data_ptr()
-        y, chunk_state, chunk_delta, *parts = (start + offset for offset in offsets)
-        inputs = (x_at, dt_at, B_at, C_at, dy_at, A.data_ptr(), _pointer(bias), D_at)
-        order = positions(sizes, thickness, x.device).data_ptr()
-        outputs = (order, y, states.data_ptr(), chunk_state, chunk_delta, dx.data_ptr())
-        gradients = (ddt.data_ptr(), dB.data_ptr(), dC.data_ptr(), *parts)
-        small = (dA.data_ptr(), _pointer(bias) and dbias.data_ptr(), dD.data_ptr())
-        arguments = _pack(plan, inputs + outputs + gradients + small, dt, B, C)
-        _launch(plan, "backward", plan.backward_launches, arguments)
+    dx, dA, dD, dbias = backward_into(ddt, dB, dC, dy, x, dt, B, C, A, D, delta_bias, states, sizes, thickness)
     if dt_weight is None:
         return dx, ddt, dB, dC, dA, dD, dbias, D.new_empty(0)
     d_low, d_weight = low_rank.reduce_dt(ddt, low, dt_weight)
     return dx, d_low, dB, dC, dA, dD, dbias, d_weight
+
+
+def backward_into(
+    ddt: Tensor,
+    dB: Tensor,
+    dC: Tensor,
+    dy: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    B: Tensor,
+    C: Tensor,
+    A: Tensor,
+    D: Tensor,
+    delta_bias: Tensor | None,
+    states: Tensor,
+    sizes: tuple[int, ...],
+    thickness: tuple[int, ...],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Writes the gradients of dt, B and C where the first three arguments say and returns those of x, A, D, delta_bias.
+
+    ddt: (batch, L, K, E) contiguous, may be dt itself. dB, dC: (batch, L, K, N) with a dense last axis and the same
+    even distance between rows, as slices of one contiguous (batch, L, K, M). dt: (batch, L, K, E), of full rank. The
+    rest as given to `forward`; delta_bias's gradient is empty where there is none.
+    """
+    x, dy, A, D = x.contiguous(), dy.contiguous(), A.contiguous(), D.contiguous()
+    bias = None if delta_bias is None else delta_bias.contiguous()
+    dt, B, C = dense_rows(dt), dense_rows(B), dense_rows(C)
+    dx, dA, dD = torch.empty_like(x), torch.empty_like(A), torch.empty_like(D)
+    dbias = D.new_empty(0) if bias is None else torch.empty_like(bias)
+    if x.numel() == 0:
+        for gradient in (dA, dD, dbias):
+            gradient.zero_()
+        return dx, dA, dD, dbias
+    x_at, dt_at, B_at, C_at, D_at = x.data_ptr(), dt.data_ptr(), B.data_ptr(), C.data_ptr(), D.data_ptr()
+    dy_at = dy.data_ptr()
+    plan = _plan(x, dt, B, C, A, x_at | dt_at | D_at | dy_at, B_at | C_at)
+    *offsets, size = plan.backward_scratch
+    scratch = torch.empty(size, dtype=torch.uint8, device=x.device)
+    start = scratch.data_ptr()
+    y, chunk_state, chunk_delta, *parts = (start + offset for offset in offsets)
+    inputs = (x_at, dt_at, B_at, C_at, dy_at, A.data_ptr(), _pointer(bias), D_at)
+    order = positions(sizes, thickness, x.device).data_ptr()
+    outputs = (order, y, states.data_ptr(), chunk_state, chunk_delta, dx.data_ptr())
+    gradients = (ddt.data_ptr(), dB.data_ptr(), dC.data_ptr(), *parts)
+    small = (dA.data_ptr(), _pointer(bias) and dbias.data_ptr(), dD.data_ptr())
+    arguments = _pack(plan, inputs + outputs + gradients + small, dt, B, C, dB.stride(2))
+    _launch(plan, "backward", plan.backward_launches, arguments)
+    return dx, dA, dD, dbias

@@ -12,9 +12,7 @@
 // Work layout: a block of 4 warps owns 64 channels of one (batch, direction, chunk) and walks its tokens. A lane owns
 // 2 channels x STATES/4 states: `group` (0 to 7) picks the channels of the warp's 16, `part` (0 to 3) the states.
 #pragma once
-
-typedef unsigned short u16;
-typedef unsigned int u32;
+#include "elements.cuh"
 
 constexpr int WARPS = 4;
 constexpr int THREADS = 32 * WARPS;
@@ -23,7 +21,6 @@ constexpr int LANE_STATES = STATES / 4;
 constexpr int LANE_VALUES = LANE_CHANNELS * LANE_STATES;
 constexpr int WARP_CHANNELS = 8 * LANE_CHANNELS;
 constexpr int BLOCK_CHANNELS = WARPS * WARP_CHANNELS;
-constexpr int PIECE = 8;  // channels that one thread moves between global and shared memory
 constexpr int ROW_THREADS = BLOCK_CHANNELS / PIECE;
 constexpr int PASS_ROWS = THREADS / ROW_THREADS;
 constexpr int PASSES = STAGE / PASS_ROWS;

@@ -1,0 +1,69 @@
+"""Runs the block's CUDA kernels on the CPU: compiles them as C++ and calls them as `block_kernels.launch` would."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from nnunetv2_slicemamba.ops.cuda import block_kernels, cubins
+from nnunetv2_slicemamba.ops.cuda.cubins import BlockVariant
+
+FOLDER = Path(__file__).parent
+ARGUMENTS = {"conv": "ConvArgs", "norm": "NormArgs", "copy": "CopyArgs"}
+SIZES = {"conv": block_kernels._CONV.size, "norm": block_kernels._NORM.size, "copy": 10 * 64 + 8}
+PROCESSORS = 3  # few, so that small inputs already give a block several turns
+
+
+def compiler() -> str | None:
+    return next((found for name in ("g++", "clang++", "c++") if (found := shutil.which(name))), None)
+
+
+@lru_cache(maxsize=1)
+def _sources() -> tempfile.TemporaryDirectory:
+    """The kernels' files beside the shim's; the folder lives as long as the process."""
+    folder = tempfile.TemporaryDirectory(prefix="slicemamba-emulation-")
+    for name in (*cubins.BLOCK_SOURCES.values(), *cubins.BLOCK_HEADERS):
+        (Path(folder.name) / name).write_text(cubins.read_sources()[name])
+    for name in ("shim.h", "conversions.cuh"):
+        shutil.copy(FOLDER / name, folder.name)
+    return folder
+
+
+@lru_cache(maxsize=64)
+def library(part: str, variant: BlockVariant) -> ctypes.CDLL:
+    """`part` for `variant`: run_NAME(arguments, blocks, threads) per kernel, and arguments_size()."""
+    folder = Path(_sources().name)
+    arguments = ARGUMENTS[part]
+    lines = ['#include "shim.h"', f'#include "{cubins.BLOCK_SOURCES[part]}"', 'extern "C" {']
+    lines.append(f"int arguments_size() {{ return sizeof({arguments}); }}")
+    for name in block_kernels._KERNELS[part]:
+        call = f"[](const void* at) {{ {name}(*static_cast<const {arguments}*>(at)); }}"
+        lines.append(
+            f"void run_{name}(const void* from, unsigned blocks, unsigned threads) {{ {arguments} p; "
+            f"memcpy(&p, from, sizeof p); emulation::run(blocks, threads, {call}, &p); }}"
+        )
+    stem = "-".join([part, *(f"{value}" for value in variant.settings().values())])
+    source, built = folder / f"{stem}.cpp", folder / f"{stem}.so"
+    source.write_text("\n".join([*lines, "}"]))
+    defined = [f"-D{name}={value}" for name, value in variant.settings().items()]
+    # alignment: a vector access that a GPU would refuse ends the process here, too
+    checks = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error", "-fno-strict-aliasing", "-w"]
+    command = [compiler() or "g++", "-std=c++17", "-O1", "-shared", "-fPIC", *checks, *defined]
+    subprocess.run([*command, str(source), "-o", str(built)], check=True, cwd=folder)
+    return ctypes.CDLL(str(built))
+
+
+def launch(device: torch.device, part: str, variant: BlockVariant, name: str, blocks: int, arguments: bytes) -> None:
+    """In the place of `block_kernels.launch`."""
+    assert device.type == "cpu"
+    assert blocks > 0
+    assert len(arguments) == SIZES[part]
+    loaded = library(part, variant)
+    assert loaded.arguments_size() == len(arguments)
+    getattr(loaded, f"run_{name}")(arguments, blocks, block_kernels._THREADS[part])
