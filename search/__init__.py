@@ -8,9 +8,7 @@ knows no network: whoever searches passes a function that evaluates an architect
 from .choices import choose_slicing
 from .consensus import Consensus, consensus
 from .evolution import propose, propose_with_origins, select_parents
-from .figure import write_search_figure
 from .find import (
-    FIGURE_FILE,
     SLICING_FILE,
     SLICING_VARIABLE,
     STUDY_FILE,
@@ -34,7 +32,6 @@ from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, writ
 from .storage import LedgerError, NoSearchError
 
 __all__ = [
-    "FIGURE_FILE",
     "FITNESS_DEFINITION",
     "MAX_THICKNESS",
     "SAMPLERS",
@@ -85,6 +82,5 @@ __all__ = [
     "sha256_of_plans",
     "slicing_file_for_training",
     "slicing_search_folder",
-    "write_search_figure",
     "write_slicing_file",
 ]

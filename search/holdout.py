@@ -91,7 +91,7 @@ def recorded_holdout(checkpoint: Path) -> Holdout | None:
     try:
         # mapped into memory: of gigabytes, only the few bytes that are asked for are read
         content = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
-        return holdout_in(content["init_args"])
+        return holdout_in(content.get("init_args", {}))
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
         raise HoldoutError(f"the checkpoint {checkpoint} cannot be read ({error}); train the supernet anew") from error
 

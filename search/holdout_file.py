@@ -116,7 +116,7 @@ def read_holdout(path: Path) -> Holdout | None:
         return holdout_of(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise HoldoutError(
-            f"the holdout file {path} cannot be read ({error}). Make it again with `slicemamba holdout`; a supernet "
+            f"the holdout file {path} cannot be read ({error}). Make it again with 'slicemamba holdout'; a supernet "
             "that was trained with it says with which fraction and seed"
         ) from error
 
@@ -144,7 +144,7 @@ def check_fits(
 
     place: dataset, plans' name, configuration, fold. training, validation: the fold's cases before the holdout.
     """
-    remedy = "Remove it with `slicemamba holdout --remove` or make it again with `slicemamba holdout`"
+    remedy = "Remove it with 'slicemamba holdout --remove' or make it again with 'slicemamba holdout'"
     of = (holdout.dataset, holdout.plans_name, holdout.configuration, holdout.fold)
     if of != place:
         shown, here = (" ".join(map(str, names)) for names in (of, place))
@@ -170,8 +170,8 @@ def check_trained_with(recorded: Holdout | None, present: Holdout | None, fold_f
     if recorded is None:
         raise HoldoutError(
             f"the supernet in {fold_folder} was trained without a holdout, on all training cases; it cannot be chosen "
-            f"with on {_described(present)}. Remove the holdout (`slicemamba holdout --remove`) to choose on the "
-            f"validation cases, or {anew} and call `slicemamba holdout` before its training"
+            f"with on {_described(present)}. Remove the holdout ('slicemamba holdout --remove') to choose on the "
+            f"validation cases, or {anew} and call 'slicemamba holdout' before its training"
         )
     raise HoldoutError(
         f"the supernet in {fold_folder} was trained with {_described(recorded)}, now there is {_described(present)}. "

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from .choices import choose_slicing
-from .figure import write_search_figure
 from .figure_fold import write_fold_figures
-from .find import FIGURE_FILE, SLICING_FILE, STUDY_FILE, slicing_search_folder
+from .find import SLICING_FILE, STUDY_FILE, slicing_search_folder
 from .fingerprint import Fingerprint
 from .fitness import FITNESS_DEFINITION
 from .hashing import sha256_of_file, sha256_of_plans
@@ -43,7 +42,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoldSearch:
-    """What a search of a fold ended with: the best fitness, how many evaluations, and the files it wrote.
+    """What a search of a fold ended with: the best fitness, how many evaluations, and the files it wrote: the
+    slicing, and the page of figures.
 
     complete: False if the time budget ended it. location: where the evaluations are, for people to read.
     """
@@ -52,7 +52,7 @@ class FoldSearch:
     evaluations: int
     evaluated_now: int
     file: Path
-    figure: Path
+    figures: Path
     complete: bool
     measured_on: MeasuredOn
     location: str
@@ -118,7 +118,7 @@ def search_fold(
 
     storage: Optuna storage URL, default a SQLite file in the fold's slicing_search folder. study: its name there.
     discard: delete what the study holds. time_budget: seconds after which no further evaluation begins.
-    Writes best_slicing.json and a figure into slicing_search.
+    Writes best_slicing.json and the figures into slicing_search.
     Raises as prepare_search; StudyRefusedError if the study belongs to another search; LedgerError if it cannot be
     read or written, or the result cannot, saying what is kept.
     """
@@ -141,9 +141,6 @@ def search_fold(
             "study": ledger.study_name,
         },
     )
-    figure = prepared.folder / FIGURE_FILE
-    title = f"{selection.dataset}, {selection.configuration}, fold {selection.fold}"
-    names = ["x".join(map(str, thickness)) for thickness in selection.candidates]
     measured_on = prepared.fold.measured_on
     try:
         file = write_choice(
@@ -155,8 +152,7 @@ def search_fold(
             measured_on,
             result.complete,
         )
-        write_search_figure(result.records, figure, names, title, stages_of(selection))
-        write_fold_figures(selection, trainer, result.records, console)
+        figures = write_fold_figures(selection, trainer, result.records, console)
     except OSError as error:
         raise LedgerError(
             f"the result could not be written to {prepared.folder} ({error}). All {len(result.records)} evaluations "
@@ -167,7 +163,7 @@ def search_fold(
         len(result.records),
         result.evaluated_now,
         file,
-        figure,
+        figures,
         result.complete,
         measured_on,
         ledger.location,
@@ -243,15 +239,6 @@ def holds(file: Path, choice: SlicingChoice) -> bool:
         return read_slicing_file(file).slicing == choice.slicing
     except SlicingFileError:
         return False
-
-
-def stages_of(selection: Selection) -> list[tuple[str, int]]:
-    """(name, number of blocks) of the network's stages in network order."""
-    kwargs = selection.arch_kwargs
-    return [
-        *((f"enc {i + 1}", n) for i, n in enumerate(kwargs["n_blocks_per_stage"])),
-        *((f"dec {i + 1}", n) for i, n in enumerate(kwargs["n_blocks_per_stage_decoder"])),
-    ]
 
 
 def check_same_plans(selection: Selection, trainer: str) -> str:

@@ -72,7 +72,6 @@ def search(
     """
     from nnunetv2_slicemamba.folders import InputError, require_folder
     from nnunetv2_slicemamba.search import SearchSettings
-    from nnunetv2_slicemamba.search.figure_page import PAGE_FILE
     from nnunetv2_slicemamba.selection import choose_device, select
 
     if sampler != "evolution" and (mutants is not None or crossovers is not None):
@@ -82,6 +81,8 @@ def search(
     settings = SearchSettings(population, generations, parents, mutants, crossovers, mutation, seed, sampler)
     if time_budget is not None and not time_budget > 0:
         raise InputError(f"--time-budget is {time_budget}, it must be a positive number of minutes")
+    if dry_run and figures_only:
+        raise InputError("--dry-run and --figures-only exclude each other; give one of them")
     selection = select(dataset, configuration, fold, plans)
     require_folder("nnUNet_results", writable=not dry_run)
     console = Console()
@@ -123,8 +124,7 @@ def search(
     console.print(
         f"{best} [bold]{found.fitness:.4f}[/] of {found.evaluations} architectures "
         f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
-        f"Slicing: {found.file}\nFigure:  {found.figure}\n"
-        f"Figures: {found.figure.with_name(PAGE_FILE)}",
+        f"Slicing: {found.file}\nFigures: {found.figures}",
         soft_wrap=True,
         highlight=False,
     )

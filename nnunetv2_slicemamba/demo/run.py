@@ -89,8 +89,8 @@ def make_slicings_differ(selections: list[Selection], console: Console) -> None:
     """Should both short searches agree, fold 1 takes a random slicing: the demo shows that folds may differ."""
     first, second = (read_slicing_file(slicing_file(selection)).slicing for selection in selections)
     if first == second:
-        second = selections[1]
-        flags = ["-d", second.dataset, "-c", second.configuration, "-f", "1", "-p", PLANS, "-tr", SUPERNET]
+        fold = selections[1]
+        flags = ["-d", fold.dataset, "-c", fold.configuration, "-f", "1", "-p", PLANS, "-tr", SUPERNET]
         run_command("slicemamba", ["slicing", *flags, "--set", "random:1"], console)
 
 

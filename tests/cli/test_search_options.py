@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from nnunetv2_slicemamba import chain
+from nnunetv2_slicemamba.chain import hold_out_all
 from nnunetv2_slicemamba.cli import main
-from nnunetv2_slicemamba.search import read_ledger, read_slicing_file
+from nnunetv2_slicemamba.search import (
+    MeasuredOn,
+    SlicingChoice,
+    read_holdout,
+    read_ledger,
+    read_slicing_file,
+    sha256_of_file,
+)
 from nnunetv2_slicemamba.search.dry_run import CostEstimate, duration, time_paths
+from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.search.holdout_file import holdout_path
+from nnunetv2_slicemamba.search.run import write_choice
 from nnunetv2_slicemamba.selection import select
 from nnunetv2_slicemamba.trainers import TRAINERS
 
@@ -124,6 +137,7 @@ def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
         (("holdout", *FOLD[:-1], "SliceMambaTrainer"), "'SliceMambaTrainer' is no supernet trainer"),
         ((*SEARCH, "--sampler", "grid"), "sampler is 'grid', it must be one of evolution, random, tpe, nsga2"),
         ((*SEARCH, "--sampler", "tpe", "--mutants", "1"), "--mutants and --crossovers are the evolution's"),
+        ((*SEARCH, "--dry-run", "--figures-only"), "--dry-run and --figures-only exclude each other"),
         ((*SEARCH, "--time-budget", "0"), "--time-budget is 0.0, it must be a positive number of minutes"),
         (("run", "-d", "901", "-c", "2d", "-f", "0", "--holdout", "2"), "the fraction is 2.0"),
     ],
@@ -138,6 +152,35 @@ def test_a_holdout_is_removed_and_removing_none_is_no_error(call: Callable[..., 
     call("holdout", *FOLD, "--fraction", "0.5")
     assert "the search chooses on the validation cases" in call("holdout", *FOLD, "--remove")
     assert not holdout_path(fold_folder()).exists()
+
+
+def test_a_run_holds_out_the_same_part_of_every_fold_and_keeps_a_holdout_of_that_part(workspace: Path) -> None:
+    selections = [select("901", "2d", fold, PLANS) for fold in ("0", "1")]
+    drawn = hold_out(selections[1], SUPERNET, 0.5, 3)[0]
+    hold_out(selections[0], SUPERNET, 0.25, 3)
+    shown = io.StringIO()
+    hold_out_all(selections, SUPERNET, 0.5, Console(file=shown, width=300))
+    first, second = (read_holdout(holdout_path(one.fold_folder(SUPERNET))) for one in selections)
+    assert first is not None
+    assert (first.fraction, first.seed, len(first.cases)) == (0.5, 0, 2)
+    assert second == drawn
+    assert "holdout, fold 1: 2 of 4 training cases" in shown.getvalue()
+
+
+def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selection = select("901", "2d", "0", PLANS)
+    save_untrained_supernet()
+    asked: list[str] = []
+    monkeypatch.setattr(chain, "run_command", lambda command, arguments, console: asked.append(arguments[0]))
+    choice = SlicingChoice(((2, 2),) * selection.n_blocks, "search", (0,) * selection.n_blocks, fitness=0.5)
+    checkpoint = sha256_of_file(fold_folder() / "checkpoint_final.pth")
+    settings = chain.ChainSettings("SliceMambaTrainer_1epoch", SUPERNET, "cpu")
+    for complete in (True, False):
+        write_choice(selection, SUPERNET, choice, checkpoint, "a" * 64, MeasuredOn(), complete)
+        chain.search(selection, settings, Console(file=io.StringIO()))
+        assert asked == ([] if complete else ["search"])
 
 
 def test_an_estimate_is_the_median_path_times_what_there_is_to_do() -> None:
@@ -160,8 +203,6 @@ def test_an_estimate_is_the_median_path_times_what_there_is_to_do() -> None:
 def test_the_first_path_is_not_timed_and_slow_ones_are_timed_less_often(
     seconds: float, timed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rich.console import Console
-
     now = 0.0
 
     def evaluate(architecture: tuple[int, ...]) -> None:

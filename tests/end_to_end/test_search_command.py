@@ -106,7 +106,7 @@ def test_the_fitness_is_nnunets_foreground_dice_of_the_path(
 def test_the_final_trainer_uses_what_the_search_chose(supernet: Workspace) -> None:
     supernet.run("slicemamba", *SEARCH, "--population", 2, "--generations", 0)
     folder = supernet.results(SUPERNET) / "fold_0" / "slicing_search"
-    assert (folder / "search.png").read_bytes()[:4] == b"\x89PNG"
+    assert (folder / "figures" / "fitness.png").read_bytes()[:4] == b"\x89PNG"
     chosen = read_slicing_file(folder / "best_slicing.json")
     variables = {"SLICEMAMBA_SLICING": str(folder / "best_slicing.json")}
     supernet.run("nnUNetv2_train", 511, "2d", 0, "-tr", FINAL, "-p", PLANS, "-device", "cpu", changed=variables)

@@ -77,7 +77,7 @@ def test_what_was_written_is_read_again_and_what_is_not_there_is_none(tmp_path):
 def test_a_file_that_is_none_is_named_with_the_remedy(tmp_path, text):
     file = tmp_path / "holdout.json"
     file.write_text(text)
-    with pytest.raises(HoldoutError, match=r"holdout.json cannot be read .*Make it again with `slicemamba holdout`"):
+    with pytest.raises(HoldoutError, match=r"holdout.json cannot be read .*Make it again with 'slicemamba holdout'"):
         read_holdout(file)
 
 
@@ -98,7 +98,7 @@ def test_a_holdout_fits_its_own_split_in_any_order(tmp_path):
 def test_a_holdout_of_another_split_or_fold_is_refused(tmp_path, place, training, validation, words):
     with pytest.raises(HoldoutError, match=words) as refusal:
         check_fits(HOLDOUT, tmp_path / "holdout.json", place, training, validation)
-    assert "`slicemamba holdout --remove`" in str(refusal.value)
+    assert "'slicemamba holdout --remove'" in str(refusal.value)
 
 
 def test_a_supernet_goes_with_the_holdout_that_it_was_trained_with_and_no_other(tmp_path):
