@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -16,6 +16,7 @@ from .progress import SearchProgress
 from .records import Architecture, Evaluation, Proposal, Record, best_record, history_of
 from .settings import EVOLUTION, SearchSettings
 from .storage import LedgerError
+from .workers import Done, InTurn, Task, Workers
 
 
 class SearchFailedError(RuntimeError):
@@ -38,12 +39,12 @@ class SearchResult:
     complete: bool = True
 
 
-# Called for each generation with the records so far, which it may watch grow; proposes that generation.
+# Called for each generation with the records of all before it; proposes that generation.
 Proposals = Callable[[int, Sequence[Record]], Iterable[Proposal]]
 
 
 def run_search(
-    evaluate: Callable[[Architecture], Evaluation],
+    evaluate: Callable[[Architecture], Evaluation] | Workers,
     settings: SearchSettings,
     ledger: Ledger,
     progress: bool = True,
@@ -53,7 +54,8 @@ def run_search(
     """Search the slicing: a random generation, then settings.generations bred ones (Fan et al., IEEE JBHI 2025), or as
     many architectures by the sampler that the settings name.
 
-    evaluate: gives an architecture's fitness. It must be deterministic for the result to be reproducible.
+    evaluate: gives an architecture's fitness, or evaluates the architectures of a generation in any order. It must be
+    deterministic for the result to be reproducible.
     ledger: what is in it is not evaluated again; what is evaluated is in it at once. Stopped anywhere, the search
     continues there and ends with the records and the winner of a search that was never stopped.
     progress: show a progress bar on `console` (None: standard output), a line per generation where that is no terminal.
@@ -69,29 +71,33 @@ def run_search(
     ends = math.inf if time_budget is None else time.monotonic() + time_budget
     console = console or Console()
     stored = {(record.generation, record.index): record for record in ledger.records()}
+    workers = evaluate if isinstance(evaluate, Workers) else InTurn(evaluate)
     proposals = proposals_of(settings, ledger.fingerprint.n_candidates_per_block)
     records: list[Record] = []
     evaluated_now = 0
     exhausted = False
+
+    def go_on() -> bool:
+        return time.monotonic() < ends or not evaluated_now
+
     try:
         with SearchProgress(settings, len(stored), console, enabled=progress) as shown:
             for generation in range(settings.generations + 1):
                 shown.generation_begins(generation, records)
-                n_before = len(records)
-                for index, proposal in enumerate(proposals(generation, records)):
-                    record = stored.get((generation, index))
-                    stored_before = record is not None
-                    if record is None:
-                        if time.monotonic() >= ends and evaluated_now:
-                            return _unfinished(ledger, evaluated_now)
-                        record = ledger.add(_evaluate(evaluate, proposal, generation, index))
-                        evaluated_now += 1
-                    elif record.architecture != proposal.architecture:
-                        raise _other_proposal(ledger, record, proposal)
-                    records.append(record)
-                    shown.add(record, stored_before)
-                _refuse_surplus(ledger, generation, len(records) - n_before)
-                if len(records) == n_before:
+                proposed = list(proposals(generation, records))
+                found = _stored_of(ledger, stored, generation, proposed)
+                for record in found.values():
+                    shown.add(record, stored=True)
+                tasks = [Task(i, p.architecture) for i, p in enumerate(proposed) if i not in found]
+                for done in workers(tasks, go_on):
+                    record = ledger.add(_record_of(done, proposed[done.index], generation))
+                    evaluated_now += 1
+                    found[done.index] = record
+                    shown.add(record, stored=False)
+                if len(found) < len(proposed):
+                    return _unfinished(ledger, evaluated_now)
+                records.extend(found[index] for index in range(len(proposed)))
+                if not proposed:
                     exhausted = True
                     break
                 shown.generation_ends()
@@ -140,21 +146,29 @@ _UNDEFINED = (
 )
 
 
-def _evaluate(
-    evaluate: Callable[[Architecture], Evaluation], proposal: Proposal, generation: int, index: int
-) -> Record:
-    started = time.perf_counter()
-    evaluation = evaluate(proposal.architecture)
-    if not isinstance(evaluation, Evaluation):
-        raise TypeError(f"evaluate returned a {type(evaluation).__name__}, it must return an Evaluation")
+def _stored_of(
+    ledger: Ledger, stored: Mapping[tuple[int, int], Record], generation: int, proposed: Sequence[Proposal]
+) -> dict[int, Record]:
+    """The evaluations of a generation that the ledger has already, which must be of what is proposed."""
+    found = {}
+    for (of, index), record in stored.items():
+        if of == generation:
+            proposal = proposed[index] if index < len(proposed) else None
+            if proposal is None or proposal.architecture != record.architecture:
+                raise _other_proposal(ledger, record, proposal)
+            found[index] = record
+    return found
+
+
+def _record_of(done: Done, proposal: Proposal, generation: int) -> Record:
     return Record(
         architecture=proposal.architecture,
-        fitness=evaluation.fitness,
+        fitness=done.evaluation.fitness,
         generation=generation,
-        index=index,
+        index=done.index,
         origin=proposal.origin,
-        seconds=time.perf_counter() - started,
-        details=evaluation.details,
+        seconds=done.seconds,
+        details=done.evaluation.details,
     )
 
 
@@ -165,9 +179,3 @@ def _other_proposal(ledger: Ledger, record: Record, proposal: Proposal | None) -
         "changed, or another version of this package, of NumPy or of Optuna drew it. Continue with the versions that "
         "began it, or start anew (--discard)"
     )
-
-
-def _refuse_surplus(ledger: Ledger, generation: int, n_proposed: int) -> None:
-    for record in ledger.records():
-        if record.generation == generation and record.index >= n_proposed:
-            raise _other_proposal(ledger, record, None)

@@ -1,14 +1,15 @@
 """Which architecture comes next under one of Optuna's samplers?
 
-The evaluations so far are told to a study in memory, in the order of the search, and the seeded sampler is asked for
-the next one. A search that continues asks and tells from the beginning, without evaluating, and arrives where it was.
+A seeded sampler is asked for a whole generation, which is told to a study in memory when it is evaluated, in the order
+in which it was proposed. So the proposals do not depend on how many processes evaluate, nor in which order, and a
+search that continues asks and tells from the beginning, without evaluating, and arrives where it was.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .evolution import propose
@@ -38,22 +39,27 @@ class OptunaProposals:
         self._n_candidates = tuple(n_candidates_per_block)
         self._choices = choices_of(n_candidates_per_block)
         self._seen: dict[Architecture, None] = {}
+        self._asked: list[optuna.trial.Trial] = []
         with quiet_optuna():
             self._study = optuna.create_study(direction="maximize", sampler=_sampler(settings))
 
-    def __call__(self, generation: int, records: Sequence[Record]) -> Iterator[Proposal]:
-        """A population of proposals, each made when it is asked for; fewer, in the end none, when they run out.
+    def __call__(self, generation: int, records: Sequence[Record]) -> list[Proposal]:
+        """A population of proposals; fewer, in the end none, when they run out.
 
-        records: all evaluations so far in order; the caller appends that of a proposal before it asks for the next.
+        records: of all earlier generations in order, those of the last proposals among them.
         """
-        for _ in range(self._settings.population):
-            with quiet_optuna():
+        proposals = []
+        with quiet_optuna():
+            for trial, record in zip(self._asked, records[len(records) - len(self._asked) :], strict=True):
+                self._tell(trial, record.fitness)
+            self._asked = []
+            for _ in range(self._settings.population):
                 asked = self._next()
-            if asked is None:
-                return
-            trial, proposal = asked
-            yield proposal
-            self._tell(trial, records[-1].fitness)
+                if asked is None:
+                    break
+                self._asked.append(asked[0])
+                proposals.append(asked[1])
+        return proposals
 
     def _next(self) -> tuple[optuna.trial.Trial, Proposal] | None:
         for _ in range(ATTEMPTS):
@@ -93,7 +99,7 @@ def _sampler(settings: SearchSettings) -> optuna.samplers.BaseSampler:
     from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
 
     if settings.sampler == TPE:
-        return TPESampler(seed=settings.seed, n_startup_trials=settings.population)
+        return TPESampler(seed=settings.seed, n_startup_trials=settings.population, constant_liar=True)
     if settings.sampler == NSGA2:
         return NSGAIISampler(
             population_size=settings.population, mutation_prob=settings.mutation_probability, seed=settings.seed

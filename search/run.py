@@ -27,12 +27,14 @@ from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, writ
 from .storage import LedgerError
 from .supernet_fold import (
     MIRRORING,
+    PREDICTION,
     TILE_STEP_SIZE,
     SupernetError,
     SupernetFold,
     require_checkpoint,
     require_supernet_trainer,
 )
+from .workers import Together
 
 if TYPE_CHECKING:
     import torch
@@ -72,9 +74,13 @@ class PreparedSearch:
 
 
 def prepare_search(
-    selection: Selection, trainer: str, settings: SearchSettings, device: torch.device
+    selection: Selection,
+    trainer: str,
+    settings: SearchSettings,
+    device: torch.device,
+    cache_bytes: int | None = None,
 ) -> PreparedSearch:
-    """Finds supernet and cases of a fold; writes nothing.
+    """Finds supernet and cases of a fold; writes nothing. cache_bytes: see PathEvaluation.
 
     Raises SupernetError without a trained supernet or cases, HoldoutError if the supernet was trained with another
     holdout than the fold has now.
@@ -82,7 +88,7 @@ def prepare_search(
     require_supernet_trainer(trainer)
     checkpoint = require_checkpoint(selection, trainer)
     plans_hash = check_same_plans(selection, trainer)
-    fold = SupernetFold(selection, trainer, device)
+    fold = SupernetFold(selection, trainer, device, cache_bytes)
     fingerprint = Fingerprint(
         dataset=selection.dataset,
         trainer=trainer,
@@ -97,6 +103,7 @@ def prepare_search(
         evaluation={
             "tile_step_size": TILE_STEP_SIZE,
             "mirroring": MIRRORING,
+            "prediction": PREDICTION,
             **fold.measured_on.for_fingerprint(),
         },
     )
@@ -113,18 +120,20 @@ def search_fold(
     discard: bool = False,
     console: Console | None = None,
     time_budget: float | None = None,
+    cache_bytes: int | None = None,
 ) -> FoldSearch:
     """Searches the slicing of a fold with its trained supernet, or continues that search.
 
     storage: Optuna storage URL, default a SQLite file in the fold's slicing_search folder. study: its name there.
     discard: delete what the study holds. time_budget: seconds after which no further evaluation begins.
+    cache_bytes: for features that architectures share, see PathEvaluation.
     Writes best_slicing.json and the figures into slicing_search.
     Raises as prepare_search; StudyRefusedError if the study belongs to another search; LedgerError if it cannot be
     read or written, or the result cannot, saying what is kept.
     """
-    prepared = prepare_search(selection, trainer, settings, device)
+    prepared = prepare_search(selection, trainer, settings, device, cache_bytes)
     with open_ledger(prepared.storage(storage), prepared.fingerprint, study, discard) as ledger:
-        result = run_search(prepared.fold, settings, ledger, console=console, time_budget=time_budget)
+        result = run_search(Together(prepared.fold), settings, ledger, console=console, time_budget=time_budget)
     best = result.best
     choice = SlicingChoice(
         slicing=tuple(selection.candidates[index] for index in best.architecture),

@@ -52,6 +52,14 @@ def search(
         float | None,
         typer.Option("--time-budget", help="Minutes after which this call begins no further evaluation."),
     ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(
+            "--cache-gb",
+            help="Memory for features that architectures share, in GB; 0: none. Default: a quarter of the GPU's free "
+            "memory, 2 elsewhere.",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Time a few paths, print what the search would cost, write nothing.")
     ] = False,
@@ -81,6 +89,8 @@ def search(
     settings = SearchSettings(population, generations, parents, mutants, crossovers, mutation, seed, sampler)
     if time_budget is not None and not time_budget > 0:
         raise InputError(f"--time-budget is {time_budget}, it must be a positive number of minutes")
+    if cache_gb is not None and not cache_gb >= 0:
+        raise InputError(f"--cache-gb is {cache_gb}, it must be 0 or more")
     if dry_run and figures_only:
         raise InputError("--dry-run and --figures-only exclude each other; give one of them")
     selection = select(dataset, configuration, fold, plans)
@@ -111,6 +121,7 @@ def search(
         discard=discard,
         console=console,
         time_budget=None if time_budget is None else 60 * time_budget,
+        cache_bytes=None if cache_gb is None else round(cache_gb * 2**30),
     )
     if not found.complete:
         console.print(

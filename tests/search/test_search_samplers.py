@@ -35,8 +35,8 @@ def drawn(settings, n_blocks=5, fitness=fitness_of):
     """The architectures of a whole search, without a ledger."""
     propose, records = OptunaProposals(settings, (4,) * n_blocks), []
     for generation in range(settings.generations + 1):
-        for index, (architecture, origin) in enumerate(propose(generation, records)):
-            records.append(Record(architecture, fitness(architecture), generation, index, origin, 0.0))
+        proposed = propose(generation, records)
+        records += [Record(a, fitness(a), generation, i, origin, 0.0) for i, (a, origin) in enumerate(proposed)]
     return [r.architecture for r in records]
 
 
