@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.commands import run_command
 from nnunetv2_slicemamba.folders import InputError
 from nnunetv2_slicemamba.search.find import SLICING_FILE, slicing_search_folder
 from nnunetv2_slicemamba.search.hashing import sha256_of_file
+from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.search.slicing_file import read_slicing_file
 from nnunetv2_slicemamba.selection import Selection
 
@@ -49,6 +50,19 @@ def run_fold(selection: Selection, settings: ChainSettings, console: Console) ->
     return validation_dice(selection, settings.trainer)
 
 
+def hold_out_all(selections: Sequence[Selection], supernet_trainer: str, fraction: float, console: Console) -> None:
+    """Sets aside a part of each fold's training cases, before the first fold trains; a holdout of that part stays.
+
+    Raises HoldoutError if a fold's supernet was trained without it.
+    """
+    for selection in selections:
+        held_out, file, kept = hold_out(selection, supernet_trainer, fraction, seed=None)
+        n = len(held_out.cases)
+        console.print(
+            f"holdout, fold {selection.fold}: {n} of {n + len(kept)} training cases, in {file}", highlight=False
+        )
+
+
 def train(selection: Selection, trainer: str, settings: ChainSettings, console: Console) -> None:
     """Trains and validates a fold with nnU-Net's command: from the start, from a checkpoint, or not at all."""
     folder = selection.fold_folder(trainer)
@@ -68,13 +82,13 @@ def train(selection: Selection, trainer: str, settings: ChainSettings, console: 
 
 
 def search(selection: Selection, settings: ChainSettings, console: Console) -> None:
-    """Searches the fold's slicing unless there is one that the present supernet gave or that was set by hand."""
+    """Searches the fold's slicing unless a finished search of the present supernet gave one, or it was set by hand."""
     fold = selection.fold_folder(settings.supernet_trainer)
     file = slicing_search_folder(fold) / SLICING_FILE
     if file.is_file():
         content = read_slicing_file(file)
         by_hand = content.choice.how_chosen != "search"
-        if by_hand or content.supernet_checkpoint_sha256 == sha256_of_file(fold / FINAL):
+        if by_hand or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(fold / FINAL)):
             console.print(f"slicing, fold {selection.fold}: {content.choice.how_chosen}, in {file}", highlight=False)
             return
     run_command(

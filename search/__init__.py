@@ -8,9 +8,7 @@ knows no network: whoever searches passes a function that evaluates an architect
 from .choices import choose_slicing
 from .consensus import Consensus, consensus
 from .evolution import propose, propose_with_origins, select_parents
-from .figure import write_search_figure
 from .find import (
-    FIGURE_FILE,
     SLICING_FILE,
     SLICING_VARIABLE,
     STUDY_FILE,
@@ -23,18 +21,20 @@ from .find import (
 from .fingerprint import Fingerprint
 from .fitness import FITNESS_DEFINITION, FoldDice, dice_per_case, mean_foreground_dice
 from .hashing import sha256_of_file, sha256_of_plans
+from .holdout_file import Holdout, HoldoutError, draw_holdout, read_holdout
 from .ledger import Ledger, StudyRefusedError, open_ledger, read_ledger
 from .loop import SearchFailedError, SearchResult, run_search
+from .measured_on import MeasuredOn
 from .records import Architecture, Evaluation, History, Proposal, Record, Slicing, best_record, history_of
-from .settings import SearchSettings
+from .settings import SAMPLERS, SearchSettings
 from .slicing_choice import MAX_THICKNESS, SlicingChoice
 from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
-from .storage import LedgerError
+from .storage import LedgerError, NoSearchError
 
 __all__ = [
-    "FIGURE_FILE",
     "FITNESS_DEFINITION",
     "MAX_THICKNESS",
+    "SAMPLERS",
     "SLICING_FILE",
     "SLICING_VARIABLE",
     "STUDY_FILE",
@@ -44,8 +44,12 @@ __all__ = [
     "Fingerprint",
     "FoldDice",
     "History",
+    "Holdout",
+    "HoldoutError",
     "Ledger",
     "LedgerError",
+    "MeasuredOn",
+    "NoSearchError",
     "Proposal",
     "Record",
     "SearchFailedError",
@@ -62,12 +66,14 @@ __all__ = [
     "choose_slicing",
     "consensus",
     "dice_per_case",
+    "draw_holdout",
     "find_slicing_file",
     "history_of",
     "mean_foreground_dice",
     "open_ledger",
     "propose",
     "propose_with_origins",
+    "read_holdout",
     "read_ledger",
     "read_slicing_file",
     "run_search",
@@ -76,6 +82,5 @@ __all__ = [
     "sha256_of_plans",
     "slicing_file_for_training",
     "slicing_search_folder",
-    "write_search_figure",
     "write_slicing_file",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .figure import candidate_shares
 from .figure_data import N_BEST, FigureData
 from .figure_style import BEST, MUTED, WIDTH, shown
+from .records import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,6 +46,17 @@ def draw_candidates(figure: Figure, data: FigureData) -> None:
     bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.04, ticks=[0, 0.5, 1])
     bar.ax.set_yticklabels(["0 %", "50 %", "100 %"], fontsize=6.5)
     bar.outline.set_visible(False)
+
+
+def candidate_shares(records: Sequence[Record], n_candidates: int, n_best: int) -> tuple[np.ndarray, int]:
+    """How often each candidate appears at each block among the best architectures.
+
+    Returns (candidates, blocks) float64 shares, every column's sum 1, and the number of architectures, at most n_best.
+    """
+    defined = [record for record in records if not math.isnan(record.fitness)]
+    best = sorted(defined, key=lambda record: -record.fitness)[:n_best]
+    genes = np.array([record.architecture for record in best])  # (architectures, blocks)
+    return np.stack([(genes == candidate).mean(axis=0) for candidate in range(n_candidates)]), len(best)
 
 
 def block_axis(axes: Axes, data: FigureData, with_stages: bool = True) -> None:

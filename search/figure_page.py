@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .atomic import replacing
-from .figure import candidate_shares
 from .figure_agreement import can_draw, describe_agreement, draw_agreement, fold_agreement
-from .figure_candidates import describe_candidates, draw_candidates
+from .figure_candidates import candidate_shares, describe_candidates, draw_candidates
 from .figure_data import N_BEST, FigureData
 from .figure_generations import describe_generations, draw_generations
 from .figure_importance import Importance, describe_importance, draw_importance, importance_of

@@ -11,7 +11,6 @@ SLICING_VARIABLE = "SLICEMAMBA_SLICING"
 SEARCH_FOLDER = "slicing_search"
 SLICING_FILE = "best_slicing.json"
 STUDY_FILE = "study.db"
-FIGURE_FILE = "search.png"
 _SUPERNET_TRAINER = re.compile(r"SliceMamba.*SupernetTrainer.*")
 
 

@@ -1,10 +1,10 @@
-"""What identifies a checkpoint and a plan?"""
+"""What identifies a checkpoint, a plan and a set of cases?"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ def sha256_of_file(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_of_names(names: Iterable[str]) -> str:
+    """SHA-256 of names in the given order, 64 hexadecimal digits."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def sha256_of_plans(plans: Mapping[str, Any], configuration: str) -> str:

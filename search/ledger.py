@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from .fingerprint import Fingerprint
 from .records import Record, plain
-from .storage import LedgerError, closing_on_error, is_url, location_of, open_storage, quiet_optuna, reason_of
+from .storage import (
+    LedgerError,
+    NoSearchError,
+    advice,
+    closing_on_error,
+    is_missing,
+    location_of,
+    open_storage,
+    quiet_optuna,
+    reason_of,
+    saying_what_failed,
+)
 from .trials import records_of, trial_of
 
 if TYPE_CHECKING:  # Optuna takes as long to import as the rest of the search, and a training needs none of it
@@ -72,8 +83,7 @@ class Ledger:
         except (StorageInternalError, SQLAlchemyError) as error:
             raise LedgerError(
                 f"the evaluation of {record.architecture} could not be written to {self.location} "
-                f"({reason_of(error)}). The {len(self._records)} evaluations before it are kept; make room, or end "
-                "what holds the file, and the same command continues"
+                f"({reason_of(error)}). The {len(self._records)} evaluations before it are kept there. {advice(error)}"
             ) from error
         self._n_trials += 1
         self._records[key] = record
@@ -117,7 +127,7 @@ def open_ledger(
 
     name = study_name or fingerprint.study_name
     database = open_storage(storage)
-    with closing_on_error(database), quiet_optuna():
+    with closing_on_error(database), quiet_optuna(), saying_what_failed(location_of(storage)):
         if discard:
             with contextlib.suppress(KeyError):  # there is nothing to discard
                 optuna.delete_study(study_name=name, storage=database)
@@ -136,25 +146,27 @@ def open_ledger(
 def read_ledger(storage: str | Path, study_name: str | None = None) -> tuple[dict[str, Any], list[Record]]:
     """Fingerprint (as Fingerprint.as_dict) and evaluations of a search, for reading only.
 
-    study_name: None takes the storage's only study. Raises LedgerError if the file, the study or the choice among
-    several studies is missing.
+    study_name: None takes the storage's only study. Raises NoSearchError if the file or the study is missing,
+    LedgerError if it cannot be read or the choice among several studies is missing.
     """
     import optuna
 
-    if not is_url(storage) and not Path(storage).is_file():
-        raise LedgerError(f"there is no search in {storage}: no such file. Run `slicemamba search` for this fold first")
-    database = open_storage(storage)
+    if is_missing(storage):
+        raise NoSearchError(
+            f"there is no search in {location_of(storage)}: no such file. Run `slicemamba search` for this fold first"
+        )
+    database = open_storage(storage, create=False)
     where = location_of(storage)
-    with closing_on_error(database), quiet_optuna():
+    with closing_on_error(database), quiet_optuna(), saying_what_failed(where):
         names = [study_name] if study_name else optuna.get_all_study_names(storage=database)
         if not names:
-            raise LedgerError(f"there is no search in {where}. Run `slicemamba search` for this fold first")
+            raise NoSearchError(f"there is no search in {where}. Run `slicemamba search` for this fold first")
         if len(names) > 1:
             raise LedgerError(f"{where} has {len(names)} studies ({', '.join(names)}); name one (--study NAME)")
         try:
             study = optuna.load_study(study_name=names[0], storage=database)
         except KeyError:
-            raise LedgerError(f"{where} has no study '{names[0]}'") from None
+            raise NoSearchError(f"{where} has no study '{names[0]}'") from None
         records = records_of(study.get_trials(deepcopy=False))
         fingerprint = study.user_attrs.get(_FINGERPRINT_KEY, {})
     database.engine.dispose()

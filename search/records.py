@@ -19,7 +19,8 @@ Slicing: TypeAlias = tuple[tuple[int, ...], ...]
 History: TypeAlias = Sequence[tuple[Architecture, float]]
 
 RANDOM, MUTANT, CROSSOVER = "random", "mutant", "crossover"
-ORIGINS = (RANDOM, MUTANT, CROSSOVER)
+TPE_ORIGIN, NSGA2_ORIGIN = "tpe", "nsga2"  # by Optuna's samplers
+ORIGINS = (RANDOM, MUTANT, CROSSOVER, TPE_ORIGIN, NSGA2_ORIGIN)
 
 
 class Proposal(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -13,26 +12,29 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from .choices import choose_slicing
-from .figure import write_search_figure
 from .figure_fold import write_fold_figures
-from .find import FIGURE_FILE, SLICING_FILE, STUDY_FILE, slicing_search_folder
+from .find import SLICING_FILE, STUDY_FILE, slicing_search_folder
 from .fingerprint import Fingerprint
 from .fitness import FITNESS_DEFINITION
 from .hashing import sha256_of_file, sha256_of_plans
 from .ledger import open_ledger, read_ledger
 from .loop import run_search
+from .measured_on import MeasuredOn
 from .records import History, history_of
 from .settings import SearchSettings
 from .slicing_choice import SlicingChoice
 from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
+from .storage import LedgerError
 from .supernet_fold import (
     MIRRORING,
+    PREDICTION,
     TILE_STEP_SIZE,
     SupernetError,
     SupernetFold,
     require_checkpoint,
     require_supernet_trainer,
 )
+from .workers import Together
 
 if TYPE_CHECKING:
     import torch
@@ -42,36 +44,51 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoldSearch:
-    """What a search of a fold ended with: the best fitness, how many evaluations, and the files it wrote."""
+    """What a search of a fold ended with: the best fitness, how many evaluations, and the files it wrote: the
+    slicing, and the page of figures.
+
+    complete: False if the time budget ended it. location: where the evaluations are, for people to read.
+    """
 
     fitness: float
     evaluations: int
     evaluated_now: int
     file: Path
-    figure: Path
+    figures: Path
+    complete: bool
+    measured_on: MeasuredOn
+    location: str
 
 
-def search_fold(
+@dataclass(frozen=True)
+class PreparedSearch:
+    """A fold that can be searched: its supernet with the cases, and what the search's evaluations depend on."""
+
+    fold: SupernetFold
+    fingerprint: Fingerprint
+    folder: Path
+
+    def storage(self, given: str | None) -> str | Path:
+        """Where the evaluations are kept: as given, else in a file of the fold."""
+        return given or self.folder / STUDY_FILE
+
+
+def prepare_search(
     selection: Selection,
     trainer: str,
     settings: SearchSettings,
     device: torch.device,
-    storage: str | None = None,
-    study: str | None = None,
-    discard: bool = False,
-    console: Console | None = None,
-) -> FoldSearch:
-    """Searches the slicing of a fold with its trained supernet, or continues that search.
+    cache_bytes: int | None = None,
+) -> PreparedSearch:
+    """Finds supernet and cases of a fold; writes nothing. cache_bytes: see PathEvaluation.
 
-    storage: Optuna storage URL, default a SQLite file in the fold's slicing_search folder. study: its name there.
-    discard: delete what the study holds. Writes best_slicing.json and a figure into slicing_search.
-    Raises SupernetError without a trained supernet or validation cases, StudyRefusedError if the study belongs to
-    another search, LedgerError if it cannot be read or written.
+    Raises SupernetError without a trained supernet or cases, HoldoutError if the supernet was trained with another
+    holdout than the fold has now.
     """
     require_supernet_trainer(trainer)
     checkpoint = require_checkpoint(selection, trainer)
     plans_hash = check_same_plans(selection, trainer)
-    fold = SupernetFold(selection, trainer, device)
+    fold = SupernetFold(selection, trainer, device, cache_bytes)
     fingerprint = Fingerprint(
         dataset=selection.dataset,
         trainer=trainer,
@@ -86,13 +103,37 @@ def search_fold(
         evaluation={
             "tile_step_size": TILE_STEP_SIZE,
             "mirroring": MIRRORING,
-            "validation_cases": len(fold.case_names),
-            "validation_cases_sha256": hashlib.sha256("\n".join(fold.case_names).encode()).hexdigest(),
+            "prediction": PREDICTION,
+            **fold.measured_on.for_fingerprint(),
         },
     )
-    folder = slicing_search_folder(selection.fold_folder(trainer))
-    with open_ledger(storage or folder / STUDY_FILE, fingerprint, study, discard) as ledger:
-        result = run_search(fold, settings, ledger, console=console)
+    return PreparedSearch(fold, fingerprint, slicing_search_folder(selection.fold_folder(trainer)))
+
+
+def search_fold(
+    selection: Selection,
+    trainer: str,
+    settings: SearchSettings,
+    device: torch.device,
+    storage: str | None = None,
+    study: str | None = None,
+    discard: bool = False,
+    console: Console | None = None,
+    time_budget: float | None = None,
+    cache_bytes: int | None = None,
+) -> FoldSearch:
+    """Searches the slicing of a fold with its trained supernet, or continues that search.
+
+    storage: Optuna storage URL, default a SQLite file in the fold's slicing_search folder. study: its name there.
+    discard: delete what the study holds. time_budget: seconds after which no further evaluation begins.
+    cache_bytes: for features that architectures share, see PathEvaluation.
+    Writes best_slicing.json and the figures into slicing_search.
+    Raises as prepare_search; StudyRefusedError if the study belongs to another search; LedgerError if it cannot be
+    read or written, or the result cannot, saying what is kept.
+    """
+    prepared = prepare_search(selection, trainer, settings, device, cache_bytes)
+    with open_ledger(prepared.storage(storage), prepared.fingerprint, study, discard) as ledger:
+        result = run_search(Together(prepared.fold), settings, ledger, console=console, time_budget=time_budget)
     best = result.best
     choice = SlicingChoice(
         slicing=tuple(selection.candidates[index] for index in best.architecture),
@@ -109,13 +150,33 @@ def search_fold(
             "study": ledger.study_name,
         },
     )
-    file = write_choice(selection, trainer, choice, fingerprint.supernet_checkpoint_sha256, plans_hash)
-    figure = folder / FIGURE_FILE
-    title = f"{selection.dataset}, {selection.configuration}, fold {selection.fold}"
-    names = ["x".join(map(str, thickness)) for thickness in selection.candidates]
-    write_search_figure(result.records, figure, names, title, stages_of(selection))
-    write_fold_figures(selection, trainer, result.records, console)
-    return FoldSearch(best.fitness, len(result.records), result.evaluated_now, file, figure)
+    measured_on = prepared.fold.measured_on
+    try:
+        file = write_choice(
+            selection,
+            trainer,
+            choice,
+            prepared.fingerprint.supernet_checkpoint_sha256,
+            prepared.fingerprint.plans_sha256,
+            measured_on,
+            result.complete,
+        )
+        figures = write_fold_figures(selection, trainer, result.records, console)
+    except OSError as error:
+        raise LedgerError(
+            f"the result could not be written to {prepared.folder} ({error}). All {len(result.records)} evaluations "
+            f"are kept in {ledger.location}; make room, and the same command writes it without evaluating them again"
+        ) from error
+    return FoldSearch(
+        best.fitness,
+        len(result.records),
+        result.evaluated_now,
+        file,
+        figures,
+        result.complete,
+        measured_on,
+        ledger.location,
+    )
 
 
 def set_slicing(selection: Selection, trainer: str, value: str) -> tuple[Path, SlicingChoice]:
@@ -150,7 +211,13 @@ def fold_histories(selection: Selection, trainer: str) -> Mapping[int | str, His
 
 
 def write_choice(
-    selection: Selection, trainer: str, choice: SlicingChoice, checkpoint_hash: str | None, plans_hash: str
+    selection: Selection,
+    trainer: str,
+    choice: SlicingChoice,
+    checkpoint_hash: str | None,
+    plans_hash: str,
+    measured_on: MeasuredOn | None = None,
+    complete: bool = True,
 ) -> Path:
     """Writes best_slicing.json into the fold's slicing_search folder; one with another slicing is kept beside it."""
     folder = slicing_search_folder(selection.fold_folder(trainer))
@@ -166,6 +233,8 @@ def write_choice(
         fold=selection.fold,
         supernet_checkpoint_sha256=checkpoint_hash,
         plans_sha256=plans_hash,
+        measured_on=measured_on,
+        complete=complete,
     )
     if file.is_file() and not holds(file, choice):
         shutil.copy2(file, folder / f"previous_{SLICING_FILE}")
@@ -179,15 +248,6 @@ def holds(file: Path, choice: SlicingChoice) -> bool:
         return read_slicing_file(file).slicing == choice.slicing
     except SlicingFileError:
         return False
-
-
-def stages_of(selection: Selection) -> list[tuple[str, int]]:
-    """(name, number of blocks) of the network's stages in network order."""
-    kwargs = selection.arch_kwargs
-    return [
-        *((f"enc {i + 1}", n) for i, n in enumerate(kwargs["n_blocks_per_stage"])),
-        *((f"dec {i + 1}", n) for i, n in enumerate(kwargs["n_blocks_per_stage_decoder"])),
-    ]
 
 
 def check_same_plans(selection: Selection, trainer: str) -> str:

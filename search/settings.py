@@ -1,4 +1,4 @@
-"""How large the search is and what it draws: the settings of the evolution."""
+"""How large the search is and what it draws: the settings of the sampler."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import numbers
 from dataclasses import asdict, dataclass
 from typing import Any
 
+EVOLUTION, RANDOM_SAMPLER, TPE, NSGA2 = "evolution", "random", "tpe", "nsga2"
+SAMPLERS = (EVOLUTION, RANDOM_SAMPLER, TPE, NSGA2)
+
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """Settings of the evolutionary search; the defaults are those of Fan et al., IEEE JBHI 2025: 1,050 evaluations.
+    """Settings of the search; the defaults are the evolution of Fan et al., IEEE JBHI 2025: 1,050 evaluations.
 
     population: architectures per generation, the random generation 0 included.
     generations: generations after the random one; 0 makes the search a random one.
@@ -19,6 +22,9 @@ class SearchSettings:
         None stands for half the population, rounded down, and for the rest of the population.
     mutation_probability: probability with which a mutant's gene is drawn anew.
     seed: of every draw of the search.
+    sampler: "evolution", or one of Optuna's: "random" (uniform), "tpe" (whose first population is random) or "nsga2"
+        (with this population and mutation probability). They propose as many distinct architectures as the evolution
+        and use none of the other settings.
 
     Raises TypeError or ValueError naming the value, the rule and the remedy.
     """
@@ -30,12 +36,17 @@ class SearchSettings:
     crossovers: int | None = None
     mutation_probability: float = 0.1
     seed: int = 0
+    sampler: str = EVOLUTION
 
     def __post_init__(self) -> None:
         _check_whole("population", self.population, 1)
         _check_whole("generations", self.generations, 0)
         _check_whole("parents", self.parents, 1)
         _check_whole("seed", self.seed, 0)
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler is {self.sampler!r}, it must be one of {', '.join(SAMPLERS)}")
+        if self.sampler == NSGA2 and self.population < 2:
+            raise ValueError(f"population is {self.population}, nsga2 crosses two parents; give 2 or more")
         if self.mutants is None:
             object.__setattr__(self, "mutants", self.population // 2)
         mutants = _check_whole("mutants", self.mutants, 0)
@@ -66,8 +77,13 @@ class SearchSettings:
         return self.mutants, self.crossovers
 
     def as_dict(self) -> dict[str, Any]:
-        """Every setting by its name, as plain JSON values."""
-        return asdict(self)
+        """Every setting that the sampler uses, by its name, as plain JSON values."""
+        content = asdict(self)
+        if self.sampler == EVOLUTION:
+            del content["sampler"]  # as searches were kept before there were others, which go on
+            return content
+        used = ["population", "generations", "seed", "sampler"]
+        return {name: content[name] for name in [*used, *(["mutation_probability"] if self.sampler == NSGA2 else [])]}
 
 
 def _check_whole(name: str, value: Any, smallest: int) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .atomic import replacing
+from .measured_on import MeasuredOn
 from .records import Slicing, plain
 from .slicing_choice import SlicingChoice, check_slicing
 
@@ -46,7 +47,8 @@ class SlicingFile:
 
     candidates: thicknesses that `choice.architecture` indexes; may be empty. fitness_definition: what fitness means.
     supernet_checkpoint_sha256, plans_sha256: 64 hexadecimal digits, or None where no supernet took part. versions:
-    of the packages. created: ISO 8601, UTC.
+    of the packages. created: ISO 8601, UTC. measured_on: the cases behind the fitness of a search, None where no search
+    of this fold measured it. complete: False for the best so far of a search that goes on.
     Raises ValueError naming the value and the rule.
     """
 
@@ -62,6 +64,8 @@ class SlicingFile:
     versions: Mapping[str, str] = field(default_factory=installed_versions)
     created: str = field(default_factory=now)
     schema_version: int = SCHEMA_VERSION
+    measured_on: MeasuredOn | None = None
+    complete: bool = True
 
     def __post_init__(self) -> None:
         if self.candidates:
@@ -137,13 +141,23 @@ def _from_flat(flat: Any) -> SlicingFile:
     for key, (holds, rule) in _RULES.items():
         if not holds(flat[key]):
             raise ValueError(f"{key} is {json.dumps(flat[key])[:80]}, it must be {rule}")
+    for key, (holds, rule) in _LATER_RULES.items():
+        if key in flat and not holds(flat[key]):
+            raise ValueError(f"{key} is {json.dumps(flat[key])[:80]}, it must be {rule}")
     known = {key: flat[key] for key in _RULES}
+    measured_on = flat.get("measured_on", {} if flat["how_chosen"] == "search" else None)
     choice = SlicingChoice(
         slicing=_tuples(known.pop("slicing")),
         architecture=_architecture(known.pop("architecture")),
         **{key: known.pop(key) for key in ("how_chosen", "fitness", "seed", "details")},
     )
-    return SlicingFile(choice=choice, candidates=_tuples(known.pop("candidates")), **known)
+    return SlicingFile(
+        choice=choice,
+        candidates=_tuples(known.pop("candidates")),
+        measured_on=None if measured_on is None else MeasuredOn(**measured_on),
+        complete=flat.get("complete", True),
+        **known,
+    )
 
 
 def _tuples(lists: list[list[int]]) -> Slicing:
@@ -186,6 +200,16 @@ def _is_fold(value: Any) -> bool:
     return _is_text(value) or (_is_whole(value) and value >= 0)
 
 
+def _is_measured_on(value: Any) -> bool:
+    return (
+        _is_object(value)
+        and set(value) == {"kind", "number", "sha256"}
+        and _is_text(value["kind"])
+        and _or_null(_is_whole)(value["number"])
+        and _or_null(_is_hash)(value["sha256"])
+    )
+
+
 def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or holds(value)
 
@@ -209,4 +233,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "plans_sha256": (_or_null(_is_hash), "64 hexadecimal digits, or null"),
     "versions": (_is_object, "an object"),
     "created": (_is_text, "a text"),
+}
+
+# Entries that older files lack: their searches measured on validation cases and were complete.
+_LATER_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "measured_on": (_or_null(_is_measured_on), "an object with kind, number and sha256, or null"),
+    "complete": (lambda value: isinstance(value, bool), "true or false"),
 }

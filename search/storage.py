@@ -19,31 +19,67 @@ class LedgerError(RuntimeError):
     """The ledger cannot be opened, read or written."""
 
 
-def open_storage(storage: str | Path) -> RDBStorage:
-    """The storage behind a SQLite file, made with its folder if missing, or behind a URL. Else raises LedgerError."""
+class NoSearchError(LedgerError):
+    """There is no such search to read."""
+
+
+def open_storage(storage: str | Path, create: bool = True) -> RDBStorage:
+    """The storage behind a SQLite file, made with its folder if missing, or behind a URL. Else raises LedgerError.
+
+    create: False for reading what is there, without making a table.
+    """
     from optuna.exceptions import OptunaError
-    from optuna.storages import RDBStorage
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
+    from .bulk_storage import bulk_storage_class
+
     try:
+        make = bulk_storage_class()
         if is_url(storage):
             is_sqlite = make_url(str(storage)).get_backend_name() == "sqlite"
             arguments = {"connect_args": {"timeout": LOCK_SECONDS}} if is_sqlite else None
-            return RDBStorage(str(storage), arguments)
+            return make(str(storage), arguments, skip_table_creation=not create)
         file = Path(storage).absolute()
         file.parent.mkdir(parents=True, exist_ok=True)
         # A URL cannot name every file (SQLAlchemy and Optuna read #, ?, % and {} in it), so we connect ourselves; of
         # the URL only its kind counts.
-        return RDBStorage(
+        return make(
             "sqlite:///study.db",
             {"creator": lambda: sqlite3.connect(file, timeout=LOCK_SECONDS, check_same_thread=False)},
+            skip_table_creation=not create,
         )
     except (OSError, ImportError, OptunaError, SQLAlchemyError, RuntimeError) as error:
         raise LedgerError(
-            f"cannot open {storage} as a study ({reason_of(error)}). Is the folder writable, and the file an Optuna "
-            "study? Move a damaged file away to begin anew; a URL's driver must be installed"
+            f"cannot open {location_of(storage)} as a study ({reason_of(error)}). {advice(error)}"
         ) from error
+
+
+@contextlib.contextmanager
+def saying_what_failed(location: str) -> Iterator[None]:
+    """Turns the storage's errors in the block into a LedgerError that names it; what is in the storage stays."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise LedgerError(
+            f"the study in {location} cannot be used ({reason_of(error)}). All that is in it is kept. {advice(error)}"
+        ) from error
+
+
+def advice(error: BaseException) -> str:
+    """What to do about a storage's error."""
+    reason = reason_of(error)
+    if "locked" in reason:
+        return "Another process holds it: end that one, or wait for it, and the same command continues"
+    if "full" in reason or "No space" in reason:
+        return "Make room on the disk, and the same command continues"
+    return (
+        "Is the folder writable, and the file an Optuna study? Move a damaged file away to begin anew; a URL's driver "
+        "must be installed, and its server must answer"
+    )
 
 
 def location_of(storage: str | Path) -> str:
@@ -58,6 +94,16 @@ def location_of(storage: str | Path) -> str:
 def is_url(storage: str | Path) -> bool:
     """Whether a storage is a URL and not a SQLite file."""
     return isinstance(storage, str) and "://" in storage
+
+
+def is_missing(storage: str | Path) -> bool:
+    """Whether a storage is a SQLite file, given by path or URL, that does not exist."""
+    from sqlalchemy.engine import make_url
+
+    if not is_url(storage):
+        return not Path(storage).is_file()
+    url = make_url(str(storage))
+    return url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file()
 
 
 @contextlib.contextmanager

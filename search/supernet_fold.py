@@ -1,4 +1,4 @@
-"""A fold's trained supernet and its validation cases: what the fitness of an architecture is measured with."""
+"""A fold's trained supernet and the cases it is judged on: what the fitness of an architecture is measured with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .counting import Classes
 from .fitness import mean_foreground_dice
+from .hashing import sha256_of_names
+from .holdout import recorded_holdout
+from .holdout_file import check_trained_with
+from .measured_on import HOLDOUT, VALIDATION, MeasuredOn
+from .path_evaluation import PathEvaluation
 from .records import Architecture, Evaluation
+from .windows import make_case
 
 if TYPE_CHECKING:
     from nnunetv2_slicemamba.selection import Selection
@@ -25,6 +32,7 @@ CHECKPOINT = "checkpoint_final.pth"
 # how cases are predicted; part of the search's fingerprint
 TILE_STEP_SIZE = 0.5
 MIRRORING = False
+PREDICTION = "batches of windows"
 
 
 class SupernetError(ValueError):
@@ -56,92 +64,103 @@ def require_checkpoint(selection: Selection, trainer: str) -> Path:
 
 
 class SupernetFold:
-    """Evaluates architectures of one fold's supernet on the fold's validation cases.
+    """Evaluates architectures of one fold's supernet on the fold's validation cases, or on its holdout if it has one.
 
     selection: dataset, plans, configuration and fold. trainer: class name of the supernet's trainer. device: where to
-    predict. Loads checkpoint and cases once and keeps them. Whole cases are predicted, by sliding window where they
-    are larger than the patch, without mirroring and without anything random: the same architecture gives the same
-    fitness on the same machine.
-    Raises SupernetError if there is no trained supernet, or the fold has no validation cases.
+    predict. cache_bytes: for features that architectures share, see PathEvaluation. Loads checkpoint and cases once and
+    keeps them. Whole cases are predicted, by sliding window where they are larger than the patch, without mirroring and
+    without anything random: the same architecture gives the same fitness on the same machine, whatever was evaluated
+    before it.
+    Raises SupernetError if there is no trained supernet, or the fold has no validation cases; HoldoutError if the
+    supernet was trained with another holdout than the fold has now, or with none.
     """
 
-    def __init__(self, selection: Selection, trainer: str, device: torch.device) -> None:
+    def __init__(
+        self, selection: Selection, trainer: str, device: torch.device, cache_bytes: int | None = None
+    ) -> None:
         self.checkpoint = require_checkpoint(selection, trainer)
-        self.trainer_name, self.device = trainer, device
+        self.trainer_name, self.device, self._cache_bytes = trainer, device, cache_bytes
         with quiet():
-            self._trainer = make_trainer(selection, trainer, device)
-            _, keys = self._trainer.do_split()
+            self.nnunet_trainer = make_trainer(selection, trainer, device)
+            _, keys = self.nnunet_trainer.do_split()
         if not keys:
             raise SupernetError(
                 f"fold {selection.fold} of {selection.dataset} has no validation cases, so no architecture can be "
                 f"compared; give the fold some in splits_final.json, or use 'slicemamba slicing --set'"
             )
         self.case_names: list[str] = list(keys)
-        self.label_manager = self._trainer.label_manager
+        check_trained_with(
+            recorded_holdout(self.checkpoint), self.nnunet_trainer.holdout, self.checkpoint.parent, trainer
+        )
+        self.label_manager = self.nnunet_trainer.label_manager
         self._loaded = False
 
-    def load(self) -> None:
-        """Builds the network and reads the cases; done by the first evaluation if not before."""
-        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    @property
+    def measured_on(self) -> MeasuredOn:
+        """The cases that decide the fitness."""
+        kind = VALIDATION if self.nnunet_trainer.holdout is None else HOLDOUT
+        return MeasuredOn(kind, len(self.case_names), sha256_of_names(self.case_names))
 
+    def load(self) -> None:
+        """Builds the network and reads the cases, once; done by the first evaluation if not before."""
+        if self._loaded:
+            return
         from nnunetv2_slicemamba.nets import SliceMambaSupernet
 
         with quiet():
-            self._trainer.initialize()
-        network = self._trainer.network
+            self.nnunet_trainer.initialize()
+        network = self.nnunet_trainer.network
         assert isinstance(network, SliceMambaSupernet)
         weights = torch.load(self.checkpoint, map_location="cpu", weights_only=False)["network_weights"]
         network.load_state_dict(weights)
         network.decoder.deep_supervision = False
         self.network = network.eval()
-        self.cases = load_cases(self._trainer, self.case_names)
-        with quiet():
-            self.predictor = nnUNetPredictor(
-                tile_step_size=TILE_STEP_SIZE, use_mirroring=MIRRORING, device=self.device, allow_tqdm=False
-            )
-        self.predictor.manual_initialization(
+        patch = self.nnunet_trainer.configuration_manager.patch_size
+        self.evaluation = PathEvaluation(
             network,
-            self._trainer.plans_manager,
-            self._trainer.configuration_manager,
-            None,  # a list of parameters would be loaded for every case and reset the path
-            self._trainer.dataset_json,
-            self.trainer_name,
-            None,
+            [make_case(case.data, case.truth, patch, TILE_STEP_SIZE) for case in self.cases()],
+            Classes.of(self.label_manager),
+            patch,
+            self.device,
+            self._cache_bytes,
         )
         self._loaded = True
 
+    def cases(self) -> list[ValidationCase]:
+        """The cases that decide the fitness, read anew."""
+        return load_cases(self.nnunet_trainer, self.case_names)
+
     def __call__(self, architecture: Architecture) -> Evaluation:
-        """Mean foreground Dice of the path over the validation cases, see search.fitness."""
-        if not self._loaded:
-            self.load()
-        self.network.set_architecture(architecture)
-        counts = [self._count(case) for case in self.cases]
-        dice = mean_foreground_dice(np.stack(counts))
-        return Evaluation(dice.fitness, dice.details())
+        """Mean foreground Dice of the path over the cases, see search.fitness."""
+        ((_, evaluation, _),) = self.evaluate([architecture])
+        return evaluation
 
-    def _count(self, case: ValidationCase) -> NDArray[np.int64]:
-        """(classes, 3) true positives, false positives, false negatives, as nnU-Net's evaluation counts them."""
-        from nnunetv2.evaluation.evaluate_predictions import compute_tp_fp_fn_tn, region_or_label_to_mask
+    def evaluate(
+        self, architectures: Sequence[Architecture], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[int, Evaluation, float]]:
+        """(position, evaluation, seconds) of the architectures, as they are finished, as long as go_on() holds.
 
-        manager = self.label_manager
-        logits = self.predictor.predict_sliding_window_return_logits(case.data)
-        predicted = manager.convert_logits_to_segmentation(logits.cpu()).numpy()[None]
-        ignored = case.truth == manager.ignore_label if manager.has_ignore_label else None
-        classes = manager.foreground_regions if manager.has_regions else manager.foreground_labels
-        counted = [
-            compute_tp_fp_fn_tn(region_or_label_to_mask(case.truth, c), region_or_label_to_mask(predicted, c), ignored)[
-                :3
-            ]
-            for c in classes
-        ]
-        return np.array(counted, dtype=np.int64)
+        They share what they can, see PathEvaluation. Raises SupernetError if the device's memory does not suffice.
+        """
+        self.load()
+        try:
+            for counted in self.evaluation.count_paths(architectures, go_on):
+                dice = mean_foreground_dice(counted.counts)
+                yield counted.position, Evaluation(dice.fitness, dice.details()), counted.seconds
+        except torch.cuda.OutOfMemoryError as error:
+            raise SupernetError(
+                f"the memory of {self.device} does not suffice for one window of the supernet's patch size "
+                f"{list(self.evaluation.patch)}; end other work on it, or give -device cpu"
+            ) from error
 
 
 def make_trainer(selection: Selection, trainer: str, device: torch.device) -> Any:
-    """The nnU-Net trainer of a fold, which knows the split, the data's class and the labels."""
+    """The nnU-Net trainer of a fold, which knows the split, the data's class and the labels; it writes no log."""
     from nnunetv2_slicemamba.trainers import TRAINERS
 
-    return TRAINERS[trainer](
+    # under the same name, which nnU-Net makes the result folder's
+    silent = type(trainer, (TRAINERS[trainer],), {"print_to_log_file": lambda self, *args, **kwargs: None})
+    return silent(
         # nnU-Net pops this key from the plans it is given
         plans={**selection.plans, "continue_training": True},
         configuration=selection.configuration,

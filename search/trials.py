@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 OWN_ATTRIBUTES = ("architecture", "generation", "index", "origin", "seconds")
 
 
+def choices_of(n_candidates_per_block: Sequence[int]) -> dict[str, optuna.distributions.BaseDistribution]:
+    """The parameter of every block, in network order: a choice among its candidates' indices."""
+    from optuna.distributions import CategoricalDistribution
+
+    return {
+        f"block_{block:02d}": CategoricalDistribution(tuple(range(n))) for block, n in enumerate(n_candidates_per_block)
+    }
+
+
 def trial_of(record: Record, n_candidates_per_block: Sequence[int]) -> optuna.trial.FrozenTrial:
     """A finished trial that holds the record; its details must be plain. ValueError if their names are the ledger's."""
     import optuna
@@ -27,14 +36,13 @@ def trial_of(record: Record, n_candidates_per_block: Sequence[int]) -> optuna.tr
     clash = set(record.details) & set(OWN_ATTRIBUTES)
     if clash:
         raise ValueError(f"details may not be named {', '.join(sorted(clash))}: the ledger uses these names itself")
-    names = [f"block_{block:02d}" for block in range(len(n_candidates_per_block))]
-    choices = [optuna.distributions.CategoricalDistribution(tuple(range(n))) for n in n_candidates_per_block]
+    choices = choices_of(n_candidates_per_block)
     undefined = math.isnan(record.fitness)
     trial = optuna.trial.create_trial(
         state=optuna.trial.TrialState.FAIL if undefined else optuna.trial.TrialState.COMPLETE,
         value=None if undefined else record.fitness,
-        params=dict(zip(names, record.architecture, strict=True)),
-        distributions=dict(zip(names, choices, strict=True)),
+        params=dict(zip(choices, record.architecture, strict=True)),
+        distributions=choices,
         user_attrs={
             "architecture": list(record.architecture),
             "generation": record.generation,

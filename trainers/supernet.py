@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,6 +13,14 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.nets.supernet import Architecture, SliceMambaSupernet
+from nnunetv2_slicemamba.search.holdout import CHECKPOINT_KEY, holdout_in
+from nnunetv2_slicemamba.search.holdout_file import (
+    Holdout,
+    check_fits,
+    check_trained_with,
+    holdout_path,
+    read_holdout,
+)
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, build_from_plans
 
 SUPERNET_CLASS = "nnunetv2_slicemamba.nets.supernet.SliceMambaSupernet"
@@ -38,12 +48,16 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
 
     Every iteration draws an architecture uniformly and updates that path. Validation uses one path throughout, so
     that its curve compares epochs and not paths; that path is stored in the network's `architecture` buffer.
+
+    The cases of the fold's holdout.json (`slicemamba holdout`), if there is one, are left out of training and are the
+    validation cases. Checkpoints record the holdout; `--c` and `--val` beside another one are refused.
     """
 
     path_seed: ClassVar[int] = 12345
     # the draw of the path that validation uses; no training iteration is negative
     validation_draw: ClassVar[int] = 2**40
     network: Any
+    my_init_kwargs: dict[str, Any]
 
     def __init__(
         self,
@@ -81,6 +95,40 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         super().initialize()
         if self.is_ddp:
             self.network = with_unused_parameters(self.network)
+
+    @cached_property
+    def holdout(self) -> Holdout | None:
+        """The fold's holdout as it was when this trainer first asked; None without one."""
+        return read_holdout(holdout_path(self.output_folder)) if self.output_folder else None
+
+    def full_split(self) -> tuple[list[str], list[str]]:
+        """The fold's training and validation cases in nnU-Net's split, before the holdout."""
+        return super().do_split()
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        training, validation = self.full_split()
+        if self.holdout is None:
+            return training, validation
+        path = holdout_path(self.output_folder)
+        names = (self.plans_manager.dataset_name, self.plans_manager.plans_name, self.configuration_name, self.fold)
+        check_fits(self.holdout, path, names, training, validation)
+        kept = self.holdout.without(training)
+        self.print_to_log_file(
+            f"{path} holds out {len(self.holdout.cases)} training cases, which take the place of the fold's validation "
+            f"cases; {len(kept)} are trained with"
+        )
+        return kept, list(self.holdout.cases)
+
+    def save_checkpoint(self, filename: str) -> None:
+        if self.holdout is not None:
+            # of all that nnU-Net puts into a checkpoint, only this dictionary can be added to without a second writing
+            self.my_init_kwargs = {**self.my_init_kwargs, CHECKPOINT_KEY: self.holdout.as_dict()}
+        super().save_checkpoint(filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        super().load_checkpoint(filename_or_checkpoint)
+        recorded = holdout_in(self.my_init_kwargs)
+        check_trained_with(recorded, self.holdout, Path(self.output_folder), type(self).__name__)
 
     def _do_i_compile(self) -> bool:
         # the path changes in every iteration: each would be compiled anew

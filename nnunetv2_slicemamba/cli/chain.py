@@ -32,6 +32,10 @@ def run(
     seed: Annotated[int, typer.Option("--seed", help="Seed of the searches.")] = 0,
     population: Annotated[int, typer.Option("--population", help="Architectures per generation.")] = 50,
     generations: Annotated[int, typer.Option("--generations", help="Generations after the random one.")] = 20,
+    holdout: Annotated[
+        float | None,
+        typer.Option("--holdout", help="Part of each fold's training cases to choose on, see `slicemamba holdout`."),
+    ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="Also write validation probabilities, as nnUNetv2_train.")] = False,
     device: Device = "auto",
 ) -> None:
@@ -39,10 +43,11 @@ def run(
 
     What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
-    from nnunetv2_slicemamba.chain import ChainSettings, run_fold
+    from nnunetv2_slicemamba.chain import ChainSettings, hold_out_all, run_fold
     from nnunetv2_slicemamba.folders import InputError, require_folder
     from nnunetv2_slicemamba.planning.planner import PLANNERS
     from nnunetv2_slicemamba.search import SearchSettings
+    from nnunetv2_slicemamba.search.holdout_file import check_draw
     from nnunetv2_slicemamba.selection import choose_device, select
     from nnunetv2_slicemamba.trainers import TRAINERS
 
@@ -55,6 +60,8 @@ def run(
         raise InputError(f"-tr {trainer} must be a final trainer and --supernet-trainer {supernet} a supernet's")
     if size not in PLANNERS:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
+    if holdout is not None:
+        check_draw(holdout, 0)
     SearchSettings(population=population, generations=generations, seed=seed)
     chosen = choose_device(device).type
     require_folder("nnUNet_results", writable=True)
@@ -70,6 +77,8 @@ def run(
         ("--seed", str(seed), "--population", str(population), "--generations", str(generations)),
         npz,
     )
+    if holdout is not None:
+        hold_out_all(selections, supernet, holdout, console)
     table = Table("fold", "validation Dice", title=f"{trainer}, {configuration}")
     for selection in selections:
         table.add_row(str(selection.fold), f"{run_fold(selection, settings, console):.4f}")

@@ -57,8 +57,8 @@ def compare(
     repeats can be added later. nnU-Net does not seed its augmentation: trainings of the same slicing differ too, and a
     difference between arms means something only beyond that noise (--repeats).
 
-    The fold's validation Dice is optimistic for 'searched' and 'consensus', because the search chose on the same cases:
-    judge on held-out cases.
+    The fold's validation Dice is optimistic for 'searched' and 'consensus' where the search chose on the same cases:
+    let it choose on others (`slicemamba holdout`), or judge on held-out cases.
     """
     from nnunetv2_slicemamba.comparison.arms import default_arms, parse_arms
     from nnunetv2_slicemamba.comparison.compare import CompareSettings, write_result

@@ -44,31 +44,73 @@ def search(
     ] = None,
     study: Annotated[str | None, typer.Option("--study", help="Name of the study in the storage.")] = None,
     discard: Annotated[bool, typer.Option("--discard", help="Delete the study's evaluations and start anew.")] = False,
+    sampler: Annotated[
+        str,
+        typer.Option("--sampler", help="evolution, or Optuna's random, tpe or nsga2; as many architectures each."),
+    ] = "evolution",
+    time_budget: Annotated[
+        float | None,
+        typer.Option("--time-budget", help="Minutes after which this call begins no further evaluation."),
+    ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(
+            "--cache-gb",
+            help="Memory for features that architectures share, in GB; 0: none. Default: a quarter of the GPU's free "
+            "memory, 2 elsewhere.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Time a few paths, print what the search would cost, write nothing.")
+    ] = False,
     figures_only: Annotated[
         bool, typer.Option("--figures-only", help="Only draw the figures of what is evaluated, anew.")
     ] = False,
     device: Device = "auto",
 ) -> None:
-    """Searches the slicing of every block on the fold's validation Dice, with the fold's trained supernet.
+    """Searches the slicing of every block on Dice with the fold's trained supernet: on the fold's validation cases, or
+    on those of `slicemamba holdout`.
 
-    Every evaluation is kept as it is made; the same command continues a search that was stopped.
+    Every evaluation is kept as it is made; the same command continues a search that was stopped, or that --time-budget
+    ended, which writes its best so far.
+
+    Fitness is the mean Dice over cases, then over classes. A class that is absent from truth and prediction of a case
+    is undefined there and left out of its mean; absent from all cases, it is left out of the fitness. If that holds for
+    every class, the fitness is undefined (NaN): the architecture is kept and never chosen.
     """
-    from nnunetv2_slicemamba.folders import require_folder
+    from nnunetv2_slicemamba.folders import InputError, require_folder
     from nnunetv2_slicemamba.search import SearchSettings
-    from nnunetv2_slicemamba.search.figure_page import PAGE_FILE
-    from nnunetv2_slicemamba.search.run import search_fold
     from nnunetv2_slicemamba.selection import choose_device, select
 
-    settings = SearchSettings(population, generations, parents, mutants, crossovers, mutation, seed)
+    if sampler != "evolution" and (mutants is not None or crossovers is not None):
+        raise InputError(
+            f"--mutants and --crossovers are the evolution's, --sampler {sampler} has none; leave them out"
+        )
+    settings = SearchSettings(population, generations, parents, mutants, crossovers, mutation, seed, sampler)
+    if time_budget is not None and not time_budget > 0:
+        raise InputError(f"--time-budget is {time_budget}, it must be a positive number of minutes")
+    if cache_gb is not None and not cache_gb >= 0:
+        raise InputError(f"--cache-gb is {cache_gb}, it must be 0 or more")
+    if dry_run and figures_only:
+        raise InputError("--dry-run and --figures-only exclude each other; give one of them")
     selection = select(dataset, configuration, fold, plans)
-    require_folder("nnUNet_results", writable=True)
+    require_folder("nnUNet_results", writable=not dry_run)
     console = Console()
+    if dry_run:
+        from nnunetv2_slicemamba.search.dry_run import estimate_cost
+
+        estimate = estimate_cost(selection, trainer, settings, choose_device(device), storage, study, discard, console)
+        for line in estimate.lines():
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        return
     if figures_only:
         from nnunetv2_slicemamba.search.figure_fold import redraw
 
         page = redraw(selection, trainer, storage, study, console)
         console.print(f"Figures: {page}", soft_wrap=True, highlight=False)
         return
+    from nnunetv2_slicemamba.search.run import search_fold
+
     found = search_fold(
         selection,
         trainer,
@@ -78,11 +120,22 @@ def search(
         study=study,
         discard=discard,
         console=console,
+        time_budget=None if time_budget is None else 60 * time_budget,
+        cache_bytes=None if cache_gb is None else round(cache_gb * 2**30),
     )
+    if not found.complete:
+        console.print(
+            f"The time budget of {time_budget:g} min is over: {found.evaluations} of {settings.evaluations} "
+            f"architectures are evaluated and kept in {found.location}. The same command continues.",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    best = "Best fitness" if found.complete else "Best fitness so far"
     console.print(
-        f"Best fitness [bold]{found.fitness:.4f}[/] of {found.evaluations} architectures "
-        f"({found.evaluated_now} evaluated now).\nSlicing: {found.file}\nFigure:  {found.figure}\n"
-        f"Figures: {found.figure.with_name(PAGE_FILE)}",
+        f"{best} [bold]{found.fitness:.4f}[/] of {found.evaluations} architectures "
+        f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
+        f"Slicing: {found.file}\nFigures: {found.figures}",
         soft_wrap=True,
         highlight=False,
     )

@@ -13,6 +13,7 @@ from nnunetv2_slicemamba.comparison.arms import CONSENSUS, SEARCHED, shown_slici
 from nnunetv2_slicemamba.comparison.results import ComparisonResult
 from nnunetv2_slicemamba.comparison.statistics import Difference
 from nnunetv2_slicemamba.comparison.trainings import FINISHED, Training
+from nnunetv2_slicemamba.search.measured_on import HOLDOUT
 from nnunetv2_slicemamba.search.slicing_file import SlicingFile
 
 CHOSEN_BY_SEARCH = (SEARCHED, CONSENSUS)
@@ -92,7 +93,7 @@ def sentences(result: ComparisonResult) -> list[str]:
 
 def on_holdout(content: SlicingFile) -> bool:
     """Whether the search chose on cases set aside for it, which leaves the validation cases unseen."""
-    return getattr(getattr(content, "measured_on", None), "kind", None) == "holdout"
+    return content.measured_on is not None and content.measured_on.kind == HOLDOUT
 
 
 def dice(value: float) -> str:

@@ -86,6 +86,7 @@ def test_the_fitness_is_nnunets_foreground_dice_of_the_path(
 ) -> None:
     """The supernet's own validation in nnU-Net predicted its stored path, with mirroring; the search's fitness of that
     path, on the same preprocessed cases, must be the same metric of nearly the same prediction."""
+    from nnunetv2_slicemamba.search.one_by_one import OneByOne
     from nnunetv2_slicemamba.search.supernet_fold import SupernetFold
     from nnunetv2_slicemamba.selection import select
 
@@ -98,15 +99,17 @@ def test_the_fitness_is_nnunets_foreground_dice_of_the_path(
     other = tuple((index + 1) % 4 for index in stored)
     fold(other)
     assert fold(stored).fitness == first.fitness, "the fitness depends on what was evaluated before"
-    fold.predictor.use_mirroring, fold.predictor.allowed_mirroring_axes = True, (0, 1)
+    nnunet = OneByOne.of_fold(fold)
+    assert nnunet(stored).fitness == pytest.approx(first.fitness, abs=1e-4)
+    nnunet.predictor.use_mirroring, nnunet.predictor.allowed_mirroring_axes = True, (0, 1)
     summary = json.loads((supernet.results(SUPERNET) / "fold_0" / "validation" / "summary.json").read_text())
-    assert fold(stored).fitness == pytest.approx(summary["foreground_mean"]["Dice"], abs=1e-3)
+    assert nnunet(stored).fitness == pytest.approx(summary["foreground_mean"]["Dice"], abs=1e-3)
 
 
 def test_the_final_trainer_uses_what_the_search_chose(supernet: Workspace) -> None:
     supernet.run("slicemamba", *SEARCH, "--population", 2, "--generations", 0)
     folder = supernet.results(SUPERNET) / "fold_0" / "slicing_search"
-    assert (folder / "search.png").read_bytes()[:4] == b"\x89PNG"
+    assert (folder / "figures" / "fitness.png").read_bytes()[:4] == b"\x89PNG"
     chosen = read_slicing_file(folder / "best_slicing.json")
     variables = {"SLICEMAMBA_SLICING": str(folder / "best_slicing.json")}
     supernet.run("nnUNetv2_train", 511, "2d", 0, "-tr", FINAL, "-p", PLANS, "-device", "cpu", changed=variables)

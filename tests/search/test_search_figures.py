@@ -14,7 +14,7 @@ from structured_search import CANDIDATES, DECISIVE, MINOR, N_BLOCKS, data_of, fi
 
 from nnunetv2_slicemamba.search import Record, history_of
 from nnunetv2_slicemamba.search.figure_agreement import draw_agreement, fitness_agreement, fold_agreement
-from nnunetv2_slicemamba.search.figure_candidates import draw_candidates
+from nnunetv2_slicemamba.search.figure_candidates import candidate_shares, draw_candidates
 from nnunetv2_slicemamba.search.figure_data import FoldChoice, Stage, stages_of_network
 from nnunetv2_slicemamba.search.figure_generations import draw_generations
 from nnunetv2_slicemamba.search.figure_importance import Importance, draw_importance, importance_of
@@ -80,6 +80,19 @@ def test_the_network_figure_names_every_block_in_its_place(data):
     shown = ["\u00d7".join(map(str, thickness)) for thickness in data.slicing]
     assert [text for *_, text in left] == shown[:5], "the encoder reads downwards"
     assert [text for *_, text in right] == shown[5:], "the decoder reads upwards"
+
+
+def test_the_shares_leave_out_what_has_no_fitness():
+    records = [
+        Record((0, 1), 0.9, 0, 0, "random", 1.0),
+        Record((0, 2), 0.8, 0, 1, "random", 1.0),
+        Record((3, 3), 0.1, 0, 2, "random", 1.0),
+        Record((3, 3), math.nan, 0, 3, "random", 1.0),
+    ]
+    shares, n = candidate_shares(records, 4, 2)
+    assert n == 2
+    assert shares.tolist() == [[1, 0], [0, 0.5], [0, 0.5], [0, 0]]
+    assert candidate_shares(records, 4, 50)[1] == 3
 
 
 def test_the_candidates_figure_has_the_shares_of_the_best(data):

@@ -70,6 +70,13 @@ def test_a_class_that_is_absent_everywhere_is_left_out():
     assert result.details()["dice_per_class"][0] == pytest.approx(0.75)
 
 
+def test_a_class_that_is_absent_from_some_cases_is_averaged_over_the_others():
+    absent, predicted_only, half = [0, 0, 0], [0, 4, 0], [1, 1, 1]
+    assert mean_foreground_dice([[half], [absent], [absent]]).fitness == 0.5
+    # predicted where it is not is wrong, and counts
+    assert mean_foreground_dice([[half], [predicted_only]]).fitness == 0.25
+
+
 @pytest.mark.parametrize("counts", [np.zeros((3, 2, 3)), np.zeros((0, 2, 3)), np.zeros((2, 0, 3))])
 def test_fitness_is_undefined_without_any_foreground_and_nothing_is_warned(counts):
     with warnings.catch_warnings():

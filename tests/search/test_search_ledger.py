@@ -9,10 +9,12 @@ import numpy as np
 import optuna
 import pytest
 from killable_search import SETTINGS, fingerprint
+from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 
 from nnunetv2_slicemamba.search import (
     LedgerError,
+    NoSearchError,
     Record,
     SearchSettings,
     StudyRefusedError,
@@ -20,6 +22,8 @@ from nnunetv2_slicemamba.search import (
     read_ledger,
     storage,
 )
+from nnunetv2_slicemamba.search.bulk_storage import bulk_storage_class
+from nnunetv2_slicemamba.search.trials import trial_of
 
 
 def record(index=0, fitness=0.5, generation=0, **details):
@@ -236,12 +240,79 @@ def test_a_locked_ledger_says_what_is_kept(study, monkeypatch):
         holder = sqlite3.connect(study, isolation_level=None)
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(
-            LedgerError, match=r"could not be written to .*\(database is locked\). The 1 evaluations before"
+            LedgerError,
+            match=r"could not be written to .*\(database is locked\). The 1 evaluations before it are kept .* end that",
         ):
             ledger.add(record(1))
         holder.close()
         ledger.add(record(1))
     assert len(read_ledger(study)[1]) == 2
+
+
+@pytest.mark.parametrize("opening", [lambda study: open_ledger(study, fingerprint()), read_ledger])
+def test_a_ledger_that_is_locked_when_it_is_opened_names_the_file_and_the_remedy(study, monkeypatch, opening):
+    monkeypatch.setattr(storage, "LOCK_SECONDS", 0.01)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with open_ledger(study, fingerprint()) as ledger:
+        ledger.add(record(0))
+    holder = sqlite3.connect(study, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(LedgerError, match=r"study.db .*database is locked\).* Another process holds it: end that one"):
+        opening(study)
+    holder.close()
+    assert len(read_ledger(study)[1]) == 1
+
+
+def test_a_full_disk_says_what_is_kept_and_with_room_the_search_goes_on(study, monkeypatch):
+    """SQLite's own error, from a file that may not grow."""
+    connect, limits = sqlite3.connect, []
+
+    def connect_limited(file, **arguments):
+        connection = connect(file, **arguments)
+        for limit in limits:
+            connection.execute(f"PRAGMA max_page_count = {limit}")
+        return connection
+
+    with open_ledger(study, fingerprint()) as ledger:
+        ledger.add(record(0))
+    monkeypatch.setattr(storage.sqlite3, "connect", connect_limited)
+    limits.append(1)  # SQLite takes the present size for a limit that is below it
+    large = "x" * 100_000
+    with open_ledger(study, fingerprint()) as ledger:
+        with pytest.raises(
+            LedgerError, match=r"\(database or disk is full\). The 1 evaluations .* Make room on the disk"
+        ):
+            ledger.add(record(1, note=large))
+        assert [r.index for r in ledger.records()] == [0]
+    limits.clear()
+    with open_ledger(study, fingerprint()) as ledger:
+        ledger.add(record(1, note=large))
+    assert [r.index for r in read_ledger(study)[1]] == [0, 1]
+
+
+def test_a_storage_that_fails_to_write_says_what_is_kept(study, monkeypatch):
+    def fail(*arguments, **named):
+        raise optuna.exceptions.StorageInternalError("the commit failed") from ConnectionError("server closed")
+
+    with open_ledger(study, fingerprint()) as ledger:
+        ledger.add(record(0))
+        monkeypatch.setattr(ledger._study._storage, "create_new_trial", fail)
+        with pytest.raises(LedgerError, match=r"\(server closed\). The 1 evaluations before it are kept .*server must"):
+            ledger.add(record(1))
+    assert len(read_ledger(study)[1]) == 1
+
+
+def test_reading_makes_no_file_and_no_table(tmp_path):
+    file = tmp_path / "study.db"
+    for where in (file, f"sqlite:///{file}"):
+        with pytest.raises(NoSearchError, match="no such file"):
+            read_ledger(where)
+    assert not file.exists()
+    sqlite3.connect(file).close()
+    before = file.read_bytes()
+    with pytest.raises(LedgerError):
+        read_ledger(file)
+    assert file.read_bytes() == before
 
 
 def test_a_file_that_is_no_study_is_named_with_the_remedy(study):
@@ -309,3 +380,35 @@ def test_optuna_is_silent_and_its_verbosity_is_left_as_it_was(study, capfd):
     finally:
         optuna.logging.set_verbosity(before)
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_study_is_the_one_that_optunas_own_storage_would_hold(tmp_path):
+    """What makes writing fast changes nothing that anybody reads."""
+    class_ = bulk_storage_class()
+    assert class_ is not RDBStorage, "Optuna's storage has changed: is its own way still slow, can ours follow?"
+    trials = [trial_of(record, (4,) * 5) for record in RECORDS_TO_COMPARE]
+    read = []
+    for name, kind in (("ours", class_), ("optunas", RDBStorage)):
+        database = kind(f"sqlite:///{tmp_path / name}.db")
+        study = optuna.create_study(storage=database, study_name="s", direction="maximize")
+        for trial in trials:
+            study.add_trial(trial)
+        found = optuna.load_study(study_name="s", storage=RDBStorage(f"sqlite:///{tmp_path / name}.db"))
+        read.append([(t.number, t.state, t.values, t.params, t.distributions, t.user_attrs) for t in found.trials])
+        tables = sqlite3.connect(tmp_path / f"{name}.db")
+        rows = "select trial_id, param_name, param_value, distribution_json from trial_params order by 1, 2"
+        read[-1].append(tables.execute(rows).fetchall())
+    assert read[0] == read[1]
+    assert len(read[0]) == len(trials) + 1
+
+
+def test_a_storage_that_looks_otherwise_is_used_as_it_is(monkeypatch):
+    monkeypatch.setattr(RDBStorage, "_set_trial_param_without_commit", lambda self, anything: None)
+    assert bulk_storage_class() is RDBStorage
+
+
+RECORDS_TO_COMPARE = [
+    Record((0, 1, 2, 3, 0), 0.5, 0, 0, "random", 1.5, {"dice_per_class": [0.5, None], "note": "a"}),
+    Record((3, 3, 2, 1, 0), math.nan, 0, 1, "mutant", 0.25),
+    Record((0, 0, 0, 0, 0), 0.75, 1, 0, "tpe", 0.0, {"nested": {"a": [1, 2.5]}}),
+]

@@ -24,9 +24,9 @@ from nnunetv2_slicemamba.search import (
 )
 
 
-def run(tmp_path, evaluate=evaluate, settings=SETTINGS, progress=False, console=None, **changes):
+def run(tmp_path, evaluate=evaluate, settings=SETTINGS, progress=False, console=None, time_budget=None, **changes):
     with open_ledger(tmp_path / "study.db", fingerprint(settings, **changes)) as ledger:
-        return run_search(evaluate, settings, ledger, progress, console)
+        return run_search(evaluate, settings, ledger, progress, console, time_budget)
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +148,49 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_continues(whole, tmp_path
     assert "Stopped after 3 of 30 evaluations; all 3 are kept in" in shown.getvalue()
     assert f"{tmp_path / 'study.db'}. The same command continues" in shown.getvalue()
     assert [r.architecture for r in run(tmp_path).records] == [r.architecture for r in whole[1].records]
+
+
+class Clock:
+    """Stands for the clock of the search; every evaluation takes ten seconds."""
+
+    def __init__(self, monkeypatch, fitness=fitness_of):
+        self.now, self.fitness = 1000.0, fitness
+        monkeypatch.setattr("nnunetv2_slicemamba.search.loop.time.monotonic", lambda: self.now)
+
+    def evaluate(self, architecture):
+        self.now += 10.0
+        return Evaluation(self.fitness(architecture))
+
+
+def test_a_time_budget_ends_after_the_evaluation_in_which_it_is_over_and_the_search_continues(
+    whole, tmp_path, monkeypatch
+):
+    clock = Clock(monkeypatch)
+    expected = [r.architecture for r in whole[1].records]
+    for n_done in (4, 8):  # each call has its own budget
+        result = run(tmp_path, clock.evaluate, time_budget=35.0)
+        assert not result.complete
+        assert result.evaluated_now == 4
+        assert [r.architecture for r in result.records] == expected[:n_done]
+        assert result.best == best_record(result.records)
+        assert [r.architecture for r in read_ledger(tmp_path / "study.db")[1]] == expected[:n_done]
+    result = run(tmp_path, clock.evaluate, time_budget=220.0)  # over within the last evaluation
+    assert result.complete
+    assert result.best.architecture == whole[1].best.architecture
+
+
+def test_a_time_budget_shorter_than_an_evaluation_still_makes_progress(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, lambda a: 0.5)
+    assert run(tmp_path, clock.evaluate, time_budget=1e-9).evaluated_now == 1
+
+
+def test_a_time_budget_that_ends_without_any_defined_fitness_says_what_is_kept(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, lambda a: math.nan)
+    with pytest.raises(
+        SearchFailedError, match=r"ended after 2 evaluations, all with an undefined fitness .*continues"
+    ):
+        run(tmp_path, clock.evaluate, time_budget=15.0)
+    assert len(read_ledger(tmp_path / "study.db")[1]) == 2
 
 
 def test_a_log_file_gets_a_line_per_generation_with_best_and_mean(finished):

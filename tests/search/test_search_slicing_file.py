@@ -8,6 +8,7 @@ import pytest
 
 from nnunetv2_slicemamba.search import (
     MAX_THICKNESS,
+    MeasuredOn,
     SlicingChoice,
     SlicingFile,
     SlicingFileError,
@@ -137,7 +138,9 @@ def test_each_missing_entry_of_the_choice_is_named(file, key):
         read_slicing_file(file)
 
 
-@pytest.mark.parametrize("key", [f.name for f in dataclasses.fields(SlicingFile) if f.name != "choice"])
+@pytest.mark.parametrize(
+    "key", [f.name for f in dataclasses.fields(SlicingFile) if f.name not in ("choice", "measured_on", "complete")]
+)
 def test_each_missing_entry_of_the_rest_is_named(file, key):
     change(file, **{key: ...})
     with pytest.raises(SlicingFileError, match=f"is not valid: it lacks {key}"):
@@ -185,12 +188,32 @@ def test_each_missing_entry_of_the_rest_is_named(file, key):
         ({"fitness_definition": 3}, "fitness_definition is 3"),
         ({"versions": "1.0"}, "versions is"),
         ({"created": 2025}, "created is 2025"),
+        ({"measured_on": "holdout"}, 'measured_on is "holdout", it must be an object with kind, number and sha256'),
+        ({"measured_on": {"kind": "test", "number": 1, "sha256": None}}, "measured_on has kind 'test', it must be one"),
+        ({"complete": 1}, "complete is 1, it must be true or false"),
     ],
 )
 def test_each_wrong_entry_is_named_with_its_rule(file, changes, words):
     change(file, **changes)
     with pytest.raises(SlicingFileError, match=f"best_slicing.json is not valid: .*{words}.*Make it again"):
         read_slicing_file(file)
+
+
+def test_a_file_says_what_its_fitness_was_measured_on_and_whether_the_search_was_complete(file):
+    content = dataclasses.replace(CONTENT, measured_on=MeasuredOn("holdout", 4, "c" * 64), complete=False)
+    write_slicing_file(content, file)
+    stored = json.loads(file.read_text())
+    assert stored["measured_on"] == {"kind": "holdout", "number": 4, "sha256": "c" * 64}
+    assert stored["complete"] is False
+    assert read_slicing_file(file) == content
+
+
+@pytest.mark.parametrize(("how_chosen", "measured_on"), [("search", MeasuredOn("validation")), ("fixed", None)])
+def test_a_file_from_before_holdouts_was_measured_on_validation_cases_and_is_complete(file, how_chosen, measured_on):
+    change(file, measured_on=..., complete=..., how_chosen=how_chosen)
+    content = read_slicing_file(file)
+    assert content.measured_on == measured_on
+    assert content.complete
 
 
 def test_entries_that_a_later_version_adds_are_no_obstacle(file):

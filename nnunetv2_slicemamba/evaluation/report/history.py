@@ -26,6 +26,7 @@ FLAGS = {
     "crossovers": "--crossovers",
     "mutation_probability": "--mutation",
     "seed": "--seed",
+    "sampler": "--sampler",
 }
 
 

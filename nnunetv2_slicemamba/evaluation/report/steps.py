@@ -90,6 +90,9 @@ def _state(step: str, fold: Fold | None) -> tuple[str, str]:
             return STARTED, f"{len(search.records)} of {planned}" if planned else f"{len(search.records)} evaluations"
         if search.content.choice.how_chosen != "search":
             return DONE, f"set: {search.content.choice.how_chosen}"
+        if not search.content.complete:
+            planned = search.planned_evaluations
+            return STARTED, f"{search.evaluations} of {planned}" if planned else "time budget over"
         return DONE, f"{search.evaluations} evaluations" if search.evaluations else "searched"
     training = fold.training
     if training is None:

@@ -1,0 +1,31 @@
+"""Which cases is a fitness measured on?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+VALIDATION, HOLDOUT = "validation", "holdout"
+KINDS = (VALIDATION, HOLDOUT)
+
+
+@dataclass(frozen=True)
+class MeasuredOn:
+    """The cases that decide a search.
+
+    kind: VALIDATION, the fold's validation cases, on which its Dice is optimistic afterwards, or HOLDOUT, a part of its
+    training cases. number, sha256: of the cases' names; None in results of versions that did not record them.
+    Raises ValueError for another kind.
+    """
+
+    kind: str = VALIDATION
+    number: int | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"measured_on has kind {self.kind!r}, it must be one of {', '.join(KINDS)}")
+
+    def for_fingerprint(self) -> dict[str, Any]:
+        """As a search's fingerprint holds it: validation_cases, or holdout_cases, and their SHA-256."""
+        return {f"{self.kind}_cases": self.number, f"{self.kind}_cases_sha256": self.sha256}

@@ -1,0 +1,213 @@
+"""`slicemamba holdout` and the options of `slicemamba search`, as a user calls them."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from nnunetv2_slicemamba import chain
+from nnunetv2_slicemamba.chain import hold_out_all
+from nnunetv2_slicemamba.cli import main
+from nnunetv2_slicemamba.search import (
+    MeasuredOn,
+    SlicingChoice,
+    read_holdout,
+    read_ledger,
+    read_slicing_file,
+    sha256_of_file,
+)
+from nnunetv2_slicemamba.search.dry_run import CostEstimate, duration, time_paths
+from nnunetv2_slicemamba.search.holdout import hold_out
+from nnunetv2_slicemamba.search.holdout_file import holdout_path
+from nnunetv2_slicemamba.search.run import write_choice
+from nnunetv2_slicemamba.selection import select
+from nnunetv2_slicemamba.trainers import TRAINERS
+
+PLANS, SUPERNET = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch"
+FOLD = ("-d", "901", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", SUPERNET)
+SEARCH = ("search", *FOLD, "-device", "cpu", "--population", "2", "--generations", "1")
+
+
+@pytest.fixture
+def call(workspace: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command in this process and gives what it printed; refused=True expects exit code 2."""
+
+    def run(*arguments: str, refused: bool = False) -> str:
+        capsys.readouterr()
+        if refused:
+            with pytest.raises(SystemExit) as stopped:
+                main(arguments)
+            assert stopped.value.code == 2
+            return " ".join(capsys.readouterr().err.split())
+        try:
+            main(arguments)
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        assert code == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def fold_folder() -> Path:
+    return select("901", "2d", "0", PLANS).fold_folder(SUPERNET)
+
+
+def save_untrained_supernet() -> None:
+    """What a training of no epochs would leave."""
+    selection = select("901", "2d", "0", PLANS)
+    description = json.loads((selection.preprocessed_folder / "dataset.json").read_text())
+    torch.manual_seed(0)
+    trainer = TRAINERS[SUPERNET](
+        {**selection.plans, "continue_training": False}, "2d", 0, description, torch.device("cpu")
+    )
+    trainer.initialize()
+    trainer.save_checkpoint(str(fold_folder() / "checkpoint_final.pth"))
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_search_on_a_holdout_from_estimate_to_result(call: Callable[..., str]) -> None:
+    assert "2 of 4 training cases are held out" in call("holdout", *FOLD, "--fraction", "0.5")
+    save_untrained_supernet()
+    before = files_of(fold_folder())
+    shown = call(*SEARCH, "--dry-run")
+    assert files_of(fold_folder()) == before, "a dry run wrote something"
+    assert "architectures:  4, each on 2 holdout cases" in shown
+    assert "0 of them are in" in shown
+    assert "median of 5 paths" in shown
+
+    # a thousandth of a second
+    shown = call(*SEARCH, "--time-budget", "0.00001")
+    assert "1 of 4 architectures are evaluated and kept in" in shown
+    assert "Best fitness so far" in shown
+    file = fold_folder() / "slicing_search" / "best_slicing.json"
+    assert not read_slicing_file(file).complete
+
+    before = files_of(fold_folder())
+    assert "1 of them are in" in call(*SEARCH, "--dry-run")
+    assert "another search and would be refused: seed 0, this search has 3" in call(*SEARCH, "--dry-run", "--seed", "3")
+    assert files_of(fold_folder()) == before
+
+    assert "of 4 architectures (3 evaluated now), on 2 holdout cases" in call(*SEARCH)
+    found = read_slicing_file(file)
+    assert found.complete
+    assert found.measured_on is not None
+    assert (found.measured_on.kind, found.measured_on.number) == ("holdout", 2)
+    stored, records = read_ledger(fold_folder() / "slicing_search" / "study.db")
+    assert stored["evaluation"]["holdout_cases"] == 2
+    assert stored["evaluation"]["holdout_cases_sha256"] == found.measured_on.sha256
+    assert len(records) == 4
+
+    holdout_path(fold_folder()).unlink()
+    assert "was trained with a holdout of 2 cases" in call(*SEARCH, refused=True)
+
+
+def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
+    call: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_untrained_supernet()
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nnunetv2_slicemamba.search.run.write_slicing_file", full)
+        message = call(*SEARCH, refused=True)
+    assert "No space left on device" in message
+    assert f"All 4 evaluations are kept in {fold_folder() / 'slicing_search' / 'study.db'}; make room" in message
+    assert "4 architectures (0 evaluated now), on 1 validation cases" in call(*SEARCH)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("holdout", *FOLD, "--fraction", "1.0"), "the fraction is 1.0, it must lie between 0 and 1"),
+        (("holdout", *FOLD, "--fraction", "0.1"), "holds out 0 of them"),
+        (("holdout", *FOLD, "--seed", "-1"), "the seed is -1"),
+        (("holdout", *FOLD[:-1], "SliceMambaTrainer"), "'SliceMambaTrainer' is no supernet trainer"),
+        ((*SEARCH, "--sampler", "grid"), "sampler is 'grid', it must be one of evolution, random, tpe, nsga2"),
+        ((*SEARCH, "--sampler", "tpe", "--mutants", "1"), "--mutants and --crossovers are the evolution's"),
+        ((*SEARCH, "--dry-run", "--figures-only"), "--dry-run and --figures-only exclude each other"),
+        ((*SEARCH, "--time-budget", "0"), "--time-budget is 0.0, it must be a positive number of minutes"),
+        (("run", "-d", "901", "-c", "2d", "-f", "0", "--holdout", "2"), "the fraction is 2.0"),
+    ],
+)
+def test_what_cannot_be_worked_with_is_refused(call: Callable[..., str], arguments: tuple, words: str) -> None:
+    assert words in call(*arguments, refused=True)
+    assert not holdout_path(fold_folder()).exists()
+
+
+def test_a_holdout_is_removed_and_removing_none_is_no_error(call: Callable[..., str]) -> None:
+    assert "There is no holdout" in call("holdout", *FOLD, "--remove")
+    call("holdout", *FOLD, "--fraction", "0.5")
+    assert "the search chooses on the validation cases" in call("holdout", *FOLD, "--remove")
+    assert not holdout_path(fold_folder()).exists()
+
+
+def test_a_run_holds_out_the_same_part_of_every_fold_and_keeps_a_holdout_of_that_part(workspace: Path) -> None:
+    selections = [select("901", "2d", fold, PLANS) for fold in ("0", "1")]
+    drawn = hold_out(selections[1], SUPERNET, 0.5, 3)[0]
+    hold_out(selections[0], SUPERNET, 0.25, 3)
+    shown = io.StringIO()
+    hold_out_all(selections, SUPERNET, 0.5, Console(file=shown, width=300))
+    first, second = (read_holdout(holdout_path(one.fold_folder(SUPERNET))) for one in selections)
+    assert first is not None
+    assert (first.fraction, first.seed, len(first.cases)) == (0.5, 0, 2)
+    assert second == drawn
+    assert "holdout, fold 1: 2 of 4 training cases" in shown.getvalue()
+
+
+def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selection = select("901", "2d", "0", PLANS)
+    save_untrained_supernet()
+    asked: list[str] = []
+    monkeypatch.setattr(chain, "run_command", lambda command, arguments, console: asked.append(arguments[0]))
+    choice = SlicingChoice(((2, 2),) * selection.n_blocks, "search", (0,) * selection.n_blocks, fitness=0.5)
+    checkpoint = sha256_of_file(fold_folder() / "checkpoint_final.pth")
+    settings = chain.ChainSettings("SliceMambaTrainer_1epoch", SUPERNET, "cpu")
+    for complete in (True, False):
+        write_choice(selection, SUPERNET, choice, checkpoint, "a" * 64, MeasuredOn(), complete)
+        chain.search(selection, settings, Console(file=io.StringIO()))
+        assert asked == ([] if complete else ["search"])
+
+
+def test_an_estimate_is_the_median_path_times_what_there_is_to_do() -> None:
+    estimate = CostEstimate(1050, 50, (2.0, 1.0, 4.0), 8, "validation", "study.db")
+    assert (estimate.median, estimate.left) == (2.0, 1000)
+    assert estimate.lines()[-2:] == [
+        "seconds each:   2 (median of 3 paths; 1 to 4 s)",
+        "total:          35 min 0 s; what is left: 33 min 20 s",
+    ]
+    assert [duration(s) for s in (0.25, 59.0, 60.0, 3661.0, 90000.0)] == [
+        "0.2 s",
+        "59.0 s",
+        "1 min 0 s",
+        "1 h 1 min",
+        "1 d 1 h",
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "timed"), [(10.0, 5), (25.0, 3), (100.0, 3)])
+def test_the_first_path_is_not_timed_and_slow_ones_are_timed_less_often(
+    seconds: float, timed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def evaluate(architecture: tuple[int, ...]) -> None:
+        nonlocal now
+        now += 1000.0 if architecture == (0,) else seconds
+
+    monkeypatch.setattr("nnunetv2_slicemamba.search.dry_run.time.perf_counter", lambda: now)
+    assert time_paths(evaluate, [(i,) for i in range(6)], Console()) == [seconds] * timed
