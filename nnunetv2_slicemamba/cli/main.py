@@ -16,6 +16,7 @@ from nnunetv2_slicemamba.cli import (
     demo,
     doctor,
     evaluating,
+    importing,
     planning,
     registration,
     reporting,
@@ -30,7 +31,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for module in (converting, planning, searching, chain, comparing, registration, doctor, evaluating, reporting, demo):
+for module in (
+    converting,
+    planning,
+    searching,
+    chain,
+    comparing,
+    importing,
+    registration,
+    doctor,
+    evaluating,
+    reporting,
+    demo,
+):
     module.add_commands(app)
 
 # flags that take several values after one another, as nnU-Net's do: -f 0 1 2
