@@ -1,8 +1,8 @@
 """Runs console scripts in forks of one process that has already imported the packages that are slow to import.
 
 Every command is the installed script itself, in a process, an environment and a working directory of its own; it only
-starts with PyTorch and its like in memory, which saves about six seconds each, and so do the worker processes that nnU-Net
-starts. nnU-Net and this package, which read the environment when they are imported, are imported by every command anew.
+starts with PyTorch and its like in memory, which saves about six seconds each, and so do the worker processes that
+nnU-Net starts. nnU-Net and this package, which read the environment when they are imported, are imported anew.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ class Zygote:
 
 
 def fork_instead_of_spawn() -> None:
-    """Where this process asks for a newly started helper process, it gets a fork of itself as it is now, without threads.
+    """A process that asks for a newly started helper process gets a fork of itself as it is now, without threads.
 
-    That is Python's own fork server, only that the server is forked here instead of started, which imports nothing.
+    That is Python's fork server, only that the server is forked here instead of started, which imports nothing.
     """
     if "authkey_r" in inspect.signature(forkserver.main).parameters:
         return  # Python 3.14 starts its server otherwise

@@ -1,4 +1,4 @@
-"""Runs nnU-Net's and our console scripts one after the other, up to the first that fails: `pipeline.py ARGV_LISTS_AS_JSON`.
+"""Runs nnU-Net's and our console scripts one after the other, up to the first that fails: `pipeline.py ARGVS`.
 
 They are the installed scripts with three things changed for speed: they and their helper processes start as forks of a
 process that has imported what they need, instead of importing it anew; trainings have two iterations; intensity
@@ -58,7 +58,7 @@ def run(argv: list[str]) -> int:
 
 
 def main() -> None:
-    import nnunetv2.inference.predict_from_raw_data  # noqa: F401
+    import nnunetv2.inference.predict_from_raw_data
     import nnunetv2.run.run_training  # noqa: F401
 
     shorten_trainings()
