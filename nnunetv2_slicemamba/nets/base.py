@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 
 import numpy as np
+import torch
 from dynamic_network_architectures.architectures.abstract_arch import AbstractDynamicNetworkArchitectures
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -96,7 +97,8 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
 
         Under deep supervision a list of logits, highest resolution first, at `output_scales`.
         """
-        sizes = x.shape[2:]
+        # sizes are tensors while TorchScript traces
+        sizes = [int(size) for size in x.shape[2:]] if torch.jit.is_tracing() else x.shape[2:]
         padding = [-size % step for size, step in zip(sizes, self.total_stride, strict=True)]
         padded = any(padding)
         if padded:

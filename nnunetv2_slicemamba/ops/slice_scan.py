@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.ops.backends import chosen_backend, get_backend
 from nnunetv2_slicemamba.ops.inputs import check_inputs, no_autocast
+from nnunetv2_slicemamba.ops.loop_scan import is_exporting, loop_scan
 from nnunetv2_slicemamba.ops.orders import check_slicing
 
 
@@ -43,8 +44,11 @@ def slice_scan(
     """
     sizes, thickness = check_slicing(sizes, thickness)
     check_inputs(x, dt, B, C, A, D, sizes, delta_bias, dt_weight)
-    scan = get_backend(chosen_backend(x.device, x.dtype, backend)).scan
     if delta_bias is None:
         delta_bias = D.new_zeros(D.shape)
+    if is_exporting():
+        # a format knows no kernel of ours, and an autocast context cannot be saved
+        return loop_scan(x, dt, B, C, A, D, sizes, thickness, delta_bias, dt_weight).to(x.dtype)
+    scan = get_backend(chosen_backend(x.device, x.dtype, backend)).scan
     with no_autocast(x.device):
         return scan(x, dt, B, C, A, D, sizes, thickness, delta_bias, dt_weight).to(x.dtype)

@@ -1,0 +1,100 @@
+"""Exporting a network, and comparing what the file computes on real patches with what the network does."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunetv2_slicemamba.exporting.fold_network import FoldNetwork
+from nnunetv2_slicemamba.exporting.formats import Format, quietly
+from nnunetv2_slicemamba.search.atomic import replacing
+from nnunetv2_slicemamba.search.hashing import sha256_of_file
+from nnunetv2_slicemamba.search.slicing_file import installed_versions, now
+
+# of the largest logit: float32 sums in another order, over a network of tens of blocks
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How the file agrees with the network on `patches` patches of `case`.
+
+    largest_difference: of logits. relative_difference: that, over the largest logit. same_labels: share of voxels with
+    the same largest logit. network_seconds, file_seconds: per patch on this CPU, after a first run.
+    """
+
+    case: str
+    patches: int
+    largest_difference: float
+    relative_difference: float
+    same_labels: float
+    network_seconds: float
+    file_seconds: float
+
+    @property
+    def holds(self) -> bool:
+        return self.relative_difference <= TOLERANCE
+
+
+def export(source: FoldNetwork, format: Format, file: Path) -> Parity:
+    """Writes the network in `format` to `file`, runs the file on the patches and compares.
+
+    The file takes (1, channels, *patch) float32 and gives logits (1, classes, *patch); the sizes are fixed. It only
+    appears once it is complete.
+    """
+    example = source.patches[:1]
+    with torch.no_grad(), replacing(file) as temporary, quietly():
+        source.network(example)  # makes the scan orders, which are constants in the file
+        format.write(source.network, example, temporary)
+    with torch.no_grad():
+        return compare(source, format.load(file))
+
+
+def compare(source: FoldNetwork, run: Callable[[Tensor], Tensor]) -> Parity:
+    """Logits of the network and of `run` on each patch."""
+    expected, network_seconds = _timed(source.network, source.patches)
+    found, file_seconds = _timed(run, source.patches)
+    difference = (expected - found).abs().max().item()
+    return Parity(
+        source.case,
+        len(source.patches),
+        difference,
+        difference / expected.abs().max().item(),
+        (expected.argmax(1) == found.argmax(1)).float().mean().item(),
+        network_seconds,
+        file_seconds,
+    )
+
+
+def _timed(run: Callable[[Tensor], Tensor], patches: Tensor) -> tuple[Tensor, float]:
+    run(patches[:1])
+    start = time.perf_counter()
+    logits = torch.cat([run(patch) for patch in patches.split(1)])
+    return logits, (time.perf_counter() - start) / len(patches)
+
+
+def write_record(file: Path, source: FoldNetwork, format: Format, parity: Parity, **more: Any) -> Path:
+    """FILE.json beside the exported file: parity, slicing, the checkpoint's hash, versions. Returns its path."""
+    content = {
+        "format": format.name,
+        **more,
+        "input": [1, *source.patches.shape[1:]],
+        "slicing": source.network.get_slicing(),
+        "checkpoint": str(source.checkpoint),
+        "checkpoint_sha256": sha256_of_file(source.checkpoint),
+        "bytes": file.stat().st_size,
+        "parity": {**asdict(parity), "tolerance": TOLERANCE, "holds": parity.holds},
+        "versions": installed_versions(),
+        "created": now(),
+    }
+    record = file.with_name(f"{file.name}.json")
+    with replacing(record) as temporary:
+        temporary.write_text(json.dumps(content, indent=2))
+    return record

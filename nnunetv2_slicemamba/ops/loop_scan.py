@@ -1,0 +1,91 @@
+"""How does a scan look in an exported network? One loop over the tokens, in the form that the format has for loops.
+
+torch.export (and through it ONNX) takes PyTorch's `scan` operator, whose body becomes a subgraph; TorchScript takes a
+scripted loop. All directions advance together. Forward only. Recurrence: S6, Gu & Dao 2023.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
+
+from nnunetv2_slicemamba.ops.inputs import compute_dtype, expand_dt
+from nnunetv2_slicemamba.ops.orders import cached_inverse_orders, cached_orders
+
+
+def is_exporting() -> bool:
+    """Whether torch.export or torch.jit.trace is recording what runs now."""
+    # PyTorch 2.6 and older have no such question
+    asked = getattr(torch.compiler, "is_exporting", None)
+    return torch.jit.is_tracing() or (asked is not None and bool(asked()))
+
+
+def _orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Orders and their inverses (K, L) as constants: made while recording they would be stand-ins without values."""
+    with _disable_current_modes():
+        return cached_orders(sizes, thickness, device), cached_inverse_orders(sizes, thickness, device)
+
+
+def loop_scan(
+    x: Tensor,
+    dt: Tensor,
+    B: Tensor,
+    C: Tensor,
+    A: Tensor,
+    D: Tensor,
+    sizes: tuple[int, ...],
+    thickness: tuple[int, ...],
+    delta_bias: Tensor,
+    dt_weight: Tensor | None,
+) -> Tensor:
+    """`slice_scan` for checked arguments as one loop; returns (batch, L, E) in the type of the recurrence."""
+    dtype = compute_dtype(x.dtype)
+    x, dt, B, C, A, D = (tensor.to(dtype) for tensor in (x, dt, B, C, A, D))
+    delta = F.softplus(expand_dt(dt, None if dt_weight is None else dt_weight.to(dtype)) + delta_bias.to(dtype))
+    orders, inverse = _orders(sizes, thickness, x.device)
+    directions = range(2 * len(sizes))
+    tokens = torch.stack([x[:, orders[k]] for k in directions], 2)  # (batch, L, K, E)
+    delta, B, C = (torch.stack([t[:, orders[k], k] for k in directions], 2) for t in (delta, B, C))
+    h = x.new_zeros(x.shape[0], 2 * len(sizes), x.shape[2], A.shape[2])
+    steps = tuple(tensor.transpose(0, 1) for tensor in (tokens, delta, B, C))  # tokens first
+    visited = _scripted_loop(h, A, *steps) if torch.jit.is_tracing() else _operator_loop(h, A, *steps)
+    y = (visited + D * steps[0]).transpose(0, 1)
+    return torch.stack([y[:, inverse[k], k] for k in directions]).sum(0)
+
+
+def _operator_loop(h: Tensor, A: Tensor, x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """(L, batch, K, E) results of the recurrence by PyTorch's `scan` operator; arguments as in `_loop`."""
+    from torch._higher_order_ops.scan import scan
+
+    def step(h: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        x_t, delta_t, B_t, C_t = token
+        h = torch.exp(delta_t[..., None] * A) * h + (delta_t * x_t)[..., None] * B_t[:, :, None, :]
+        return h.clone(), (h * C_t[:, :, None, :]).sum(-1)
+
+    result: Any = scan(step, h, (x, delta, B, C))
+    visited: Tensor = result[1]
+    return visited
+
+
+def _loop(h: Tensor, A: Tensor, x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """The same for TorchScript. h: (batch, K, E, N). x, delta: (L, batch, K, E). B, C: (L, batch, K, N)."""
+    visited = torch.empty_like(x)
+    for t in range(x.shape[0]):
+        h = torch.exp(delta[t].unsqueeze(-1) * A) * h + (delta[t] * x[t]).unsqueeze(-1) * B[t].unsqueeze(2)
+        visited[t] = (h * C[t].unsqueeze(2)).sum(-1)
+    return visited
+
+
+@lru_cache(maxsize=1)
+def _script() -> Any:
+    return torch.jit.script(_loop)
+
+
+def _scripted_loop(*arguments: Tensor) -> Tensor:
+    visited: Tensor = _script()(*arguments)
+    return visited
