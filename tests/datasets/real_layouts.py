@@ -21,6 +21,8 @@ from PIL import Image
 SYNAPSE_TEST_ORDER = (8, 22, 38, 36, 32, 2, 29, 3, 1, 4, 25, 35)
 BTCV_LABELLED = (*range(1, 11), *range(21, 41))
 BTCV_UNLABELLED = range(61, 81)
+# TransUNet's 1 to 8 (aorta, gallbladder, left and right kidney, liver, pancreas, spleen, stomach) in BTCV's numbers
+EIGHT_ORGANS = (8, 4, 3, 2, 6, 11, 1, 7)
 # wider than any of the scans is high, wide or deep: TransUNet's slices are square, and deeper scans than wide are not
 FRAME = 64
 
@@ -65,7 +67,7 @@ def write_isic2018(source: Path, parts: Mapping[str, Sequence[str]]) -> None:
 def write_vmunet(source: Path, parts: Mapping[str, Sequence[str]], mask_suffix: str) -> None:
     """VM-UNet's data/isic17: {train,val}/{images,masks} of PNG, and SliceMamba's search folder of the same form.
 
-    What macOS adds to an archive lies beside it: files that end with .png and are none.
+    What macOS adds to archives and to foreign drives is there, too: files that end with .png and are none.
     """
     for part, stems in parts.items():
         for folder in ("images", "masks"):
@@ -75,7 +77,8 @@ def write_vmunet(source: Path, parts: Mapping[str, Sequence[str]], mask_suffix: 
             image, mask = dermoscopy()[stem]
             Image.open(image).save(source / part / "images" / f"{stem}.png", compress_level=1)
             shutil.copy(mask, source / part / "masks" / f"{stem}{mask_suffix}.png")
-            (source / "__MACOSX" / part / "images" / f"._{stem}.png").write_bytes(b"Mac OS X")
+            for place in (source, source / "__MACOSX"):
+                (place / part / "images" / f"._{stem}.png").write_bytes(b"Mac OS X")
 
 
 def write_images_and_masks(folder: Path, pairs: Sequence[tuple[Path, Path]]) -> None:
@@ -107,6 +110,14 @@ def renumbered(number: int, highest: int) -> np.ndarray:
     first = 2 * BTCV_LABELLED.index(number)
     table = np.array([0, 1 + first % highest, 1 + (first + 1) % highest], np.uint8)
     return table[labels]
+
+
+def eight_organs(labels: np.ndarray) -> np.ndarray:
+    """BTCV's labels as TransUNet numbers them."""
+    expected = np.zeros_like(labels)
+    for number, btcv in enumerate(EIGHT_ORGANS, start=1):
+        expected[labels == btcv] = number
+    return expected
 
 
 def write_btcv(source: Path, labelled: Sequence[int], unlabelled: Sequence[int] = ()) -> None:
