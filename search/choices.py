@@ -27,8 +27,8 @@ def choose_slicing(
 
     value: "2x4" or, in 3D, "2x4x2", the same thickness (tokens per axis) in every block; "random:SEED", a candidate
     drawn uniformly for every block; "consensus", the architecture that the searches of all folds agree on best; or the
-    path of a slicing file. candidates: thicknesses of the architecture's indices. histories: called for a consensus
-    only, gives the evaluations of each fold's search.
+    path of a slicing file, or of a result file of the published search. candidates: thicknesses of the architecture's
+    indices. histories: called for a consensus only, gives the evaluations of each fold's search.
     Raises ValueError (SlicingFileError for a file) naming the value, the rule and the remedy.
     """
     offered = tuple(tuple(int(s) for s in thickness) for thickness in candidates)
@@ -87,6 +87,11 @@ def _file(value: str, n_blocks: int, n_dims: int) -> SlicingChoice:
             f"'{value}' is neither a thickness such as {example}, nor random:SEED, nor consensus, nor a file that "
             "exists"
         )
+    from nnunetv2_slicemamba.pretraining.published_search import is_published_search, read_for
+
+    if is_published_search(path):
+        slicing, details = read_for(path, n_blocks, n_dims)
+        return SlicingChoice(slicing, "file", details=details)
     content = read_slicing_file(path)
     content.check_fits(n_blocks, n_dims)
     chosen = content.choice

@@ -15,8 +15,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "_1epoch": {"epochs": 1, "iterations_per_epoch": 20, "validation_iterations": 2},
     # minutes on a CPU, for `slicemamba demo`
     "_demo": {"epochs": 6, "iterations_per_epoch": 50, "validation_iterations": 4},
+    # the hippocampus fills a small part of its crops: it is found after some 500 iterations
+    "_demo3d": {"epochs": 16, "iterations_per_epoch": 50, "validation_iterations": 4},
 }
-SUPERNET_SETTINGS = {**SETTINGS, "_demo": {**SETTINGS["_demo"], "epochs": 3}}
+SUPERNET_SETTINGS = {
+    **SETTINGS,
+    "_demo": {**SETTINGS["_demo"], "epochs": 3},
+    "_demo3d": {**SETTINGS["_demo3d"], "epochs": 12},
+}
 
 
 def variant(trainer: type[SliceMambaBaseTrainer], suffix: str) -> type[SliceMambaBaseTrainer]:

@@ -19,7 +19,8 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="Folder with the predictions.")],
     truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder with the true segmentations.")],
     protocol: Annotated[
-        str | None, typer.Option("--protocol", help="paper (pooled over all pixels) or per-case; default: both.")
+        str | None,
+        typer.Option("--protocol", help="paper (pooled over all pixels or voxels) or per-case; default: both."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", help="JSON file; default: slicemamba_metrics.json in PREDICTIONS.")
@@ -34,11 +35,11 @@ def evaluate(
         typer.Option("--labels", help="Evaluate these labels, e.g. 1,2,3, in place of dataset.json's classes."),
     ] = None,
     ignore_label: Annotated[
-        int | None, typer.Option("--ignore-label", help="Leave out pixels of this true label; default: dataset.json's.")
+        int | None, typer.Option("--ignore-label", help="Leave out what has this true label; default: dataset.json's.")
     ] = None,
     confidence: Annotated[float, typer.Option("--confidence", help="Level of the confidence intervals.")] = 0.95,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Tolerance of NSD, in mm (pixels for images without spacing).")
+        float, typer.Option("--tolerance", help="Tolerance of NSD, in mm (pixels or voxels for files without spacing).")
     ] = 2.0,
     hd95_one_empty: Annotated[
         str,

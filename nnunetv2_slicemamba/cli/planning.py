@@ -33,10 +33,14 @@ def plan(
             "--activation-checkpointing", help="Compute blocks twice instead of keeping them: larger patches fit."
         ),
     ] = False,
+    overwrite_plans: Annotated[
+        bool, typer.Option("--overwrite-plans", help="Overwrite other plans that networks were trained with.")
+    ] = False,
 ) -> None:
     """Fingerprint, SliceMamba plans and preprocessing of a dataset in nnUNet_raw.
 
-    Data that nnU-Net or an earlier call preprocessed with the same settings are used as they are.
+    Data that nnU-Net or an earlier call preprocessed with the same settings are used as they are. Plans that networks
+    were trained with are only written again if they say the same.
     """
     from nnunetv2_slicemamba.folders import InputError, require_folder
     from nnunetv2_slicemamba.planning.planner import PLANNERS
@@ -54,7 +58,17 @@ def plan(
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
     done = plan_and_preprocess(
-        int(name[7:10]), name, size, configurations, gpu_memory, plans_name, processes, verify, clean, checkpointing
+        int(name[7:10]),
+        name,
+        size,
+        configurations,
+        gpu_memory,
+        plans_name,
+        processes,
+        verify,
+        clean,
+        checkpointing,
+        overwrite_plans,
     )
     console = Console()
     for configuration in done.reused:

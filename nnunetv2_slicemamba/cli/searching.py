@@ -150,7 +150,7 @@ def slicing(
     dataset: Dataset,
     configuration: Configuration,
     fold: Fold,
-    value: Annotated[str, typer.Option("--set", help="2x4 (2x4x2 in 3D), random:SEED, consensus, or a slicing FILE.")],
+    value: Annotated[str, typer.Option("--set", help="2x4 (2x4x2 in 3D), random:SEED, consensus, or a FILE.")],
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,8 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp")
 MASK_SUFFIX = re.compile(r"[_-](segmentation|mask|lesion|label|gt)$", re.IGNORECASE)
 # ISIC 2017 keeps these beside its images
 NO_IMAGE = re.compile(r"_superpixels$", re.IGNORECASE)
+# nnU-Net's raw data: CASE_0000.png is the case's first channel, CASE.png its mask
+CHANNEL_SUFFIX = re.compile(r"_\d{4}$")
 
 TRAIN, VAL, TEST, SEARCH = "train", "val", "test", "search"
 
@@ -76,8 +78,14 @@ def pair_folders(part: str, images: Path, masks: Path | None, found: Found) -> N
         else:
             found.problems.append(Problem("no masks", f"{images} has no folder of masks beside it"))
         return
+    masks_by_name = by_name(image_files(masks), "masks", found.problems)
+    channels = channels_of_nnunet(named_images, masks_by_name)
+    if channels:
+        found.problems.append(Problem("images named as nnU-Net's", nnunet_hint(images, channels)))
+        named_images = {stem: image for stem, image in named_images.items() if stem not in channels}
+        masks_by_name = {stem: mask for stem, mask in masks_by_name.items() if stem not in channels.values()}
     named_masks: dict[str, Path] = {}
-    for stem, mask in by_name(image_files(masks), "masks", found.problems).items():
+    for stem, mask in masks_by_name.items():
         key = stem if stem in named_images else MASK_SUFFIX.sub("", stem)
         if key in named_masks:
             found.problems.append(Problem("duplicate name", f"masks {named_masks[key]} and {mask.name} for one image"))
@@ -90,3 +98,23 @@ def pair_folders(part: str, images: Path, masks: Path | None, found: Found) -> N
             found.pairs.append(Pair(stem, image, named_masks[stem], part))
         else:
             found.problems.append(Problem("image without mask", f"{image}"))
+
+
+def channels_of_nnunet(images: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[str, str]:
+    """Of images whose mask is named as they are but for nnU-Net's channel number: the image's name -> the mask's."""
+    without = {stem: CHANNEL_SUFFIX.sub("", stem) for stem in images if stem not in masks}
+    return {stem: case for stem, case in without.items() if stem != case and case in masks}
+
+
+def nnunet_hint(folder: Path, channels: Mapping[str, str]) -> str:
+    """What the names mean, and what to do about them."""
+    first = min(channels)
+    more = f" and {len(channels) - 1} more end" if len(channels) > 1 else " ends"
+    told = (
+        f"{folder}: {first}{more} with _0000 or the like, nnU-Net's number of the channel, which the mask "
+        f"({channels[first]}) does not have. If this is an nnU-Net dataset (imagesTr, labelsTr, dataset.json), it "
+        "needs no conversion: put its folder into nnUNet_raw."
+    )
+    if len(set(channels.values())) < len(channels):
+        return f"{told} There are several channels per case, which this command does not join"
+    return f"{told} Else name the images as their masks, here {channels[first]} in place of {first}"

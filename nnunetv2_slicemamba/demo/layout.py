@@ -12,7 +12,10 @@ DATA = Path(__file__).parent / "data"
 
 @dataclass(frozen=True)
 class DemoDataset:
-    """A shipped dataset. source: folder below `data`; configuration: the nnU-Net configuration it is shown with."""
+    """A shipped dataset. source: folder below `data`; configuration: the nnU-Net configuration it is shown with.
+
+    patch_size: small enough for a CPU to be done in minutes. trainers: suffix of the trainers, as long as it needs.
+    """
 
     source: str
     dataset_id: int
@@ -22,6 +25,8 @@ class DemoDataset:
     labels: dict[str, int]
     file_ending: str
     licence: str
+    patch_size: tuple[int, ...]
+    trainers: str
 
     @property
     def folder_name(self) -> str:
@@ -30,7 +35,16 @@ class DemoDataset:
 
 DATASETS = {
     "2d": DemoDataset(
-        "nuclei2d", 501, "DemoNuclei", "2d", "fluorescence", {"background": 0, "nucleus": 1}, ".png", "CC0 1.0"
+        "nuclei2d",
+        501,
+        "DemoNuclei",
+        "2d",
+        "fluorescence",
+        {"background": 0, "nucleus": 1},
+        ".png",
+        "CC0 1.0",
+        (128, 128),
+        "_demo",
     ),
     "3d": DemoDataset(
         "hippocampus3d",
@@ -41,6 +55,8 @@ DATASETS = {
         {"background": 0, "anterior": 1, "posterior": 2},
         ".nii.gz",
         "CC BY-SA 4.0, Medical Segmentation Decathlon Task04, Simpson et al. 2019",
+        (40, 48, 32),
+        "_demo3d",
     ),
 }
 

@@ -11,14 +11,14 @@ from rich.table import Table
 
 from nnunetv2_slicemamba.chain import ChainSettings, summary_dice, train
 from nnunetv2_slicemamba.commands import run_command
-from nnunetv2_slicemamba.demo.layout import DATASETS, lay_out
+from nnunetv2_slicemamba.demo.layout import DATASETS, DemoDataset, lay_out
+from nnunetv2_slicemamba.demo.patch import patch_size, set_patch_size
 from nnunetv2_slicemamba.demo.picture import draw_cases
 from nnunetv2_slicemamba.search.find import SLICING_FILE, slicing_search_folder
 from nnunetv2_slicemamba.search.slicing_file import read_slicing_file
 from nnunetv2_slicemamba.selection import Selection, select
 
 PLANS = "nnUNetSliceMambaSPlans"
-TRAINER, SUPERNET = "SliceMambaTrainer_demo", "SliceMambaSupernetTrainer_demo"
 SEARCH = ("--population", "6", "--generations", "1", "--parents", "2")
 
 
@@ -48,72 +48,105 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
         highlight=False,
     )
     name, configuration = str(dataset.dataset_id), dataset.configuration
-    # a target that leaves a small patch, so that a CPU is done in minutes
-    plan = ["-d", name, "-c", configuration, "--size", "S", "--gpu-memory", "0.5"]
-    run_command("slicemamba", ["plan", *plan], console, quiet=True)
+    trainer, supernet = trainers_of(dataset)
+    plan_demo(dataset, console)
 
-    settings = ChainSettings(TRAINER, SUPERNET, device, quiet=True)
+    settings = ChainSettings(trainer, supernet, device, quiet=True)
     selections = [select(name, configuration, str(fold), PLANS) for fold in range(2)]
     for selection in selections:
         fold = str(selection.fold)
-        train(selection, SUPERNET, settings, console)
-        search = ["-d", name, "-c", configuration, "-f", fold, "-p", PLANS, "-tr", SUPERNET, "-device", device]
+        train(selection, supernet, settings, console)
+        search = ["-d", name, "-c", configuration, "-f", fold, "-p", PLANS, "-tr", supernet, "-device", device]
         run_command("slicemamba", ["search", *search, "--seed", fold, *SEARCH], console)
-    make_slicings_differ(selections, console)
-    chain = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", TRAINER, "-device", device]
+    make_slicings_differ(selections, supernet, console)
+    chain = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", trainer, "-device", device]
     run_command("slicemamba", ["run", *chain], console, quiet=True)
 
     predictions = {}
     for title, folds in (("fold_0", ["0"]), ("fold_1", ["1"]), ("ensemble", ["0", "1"])):
-        predictions[title] = predict(
-            dataset.folder_name, configuration, folds, folder / "predictions" / title, device, console
-        )
+        predictions[title] = predict(dataset, folds, folder / "predictions" / title, device, console)
     dice = {
-        title: evaluate(raw / dataset.folder_name / "labelsTs", output, selections[0], console)
+        title: evaluate(raw / dataset.folder_name / "labelsTs", output, selections[0], trainer, console)
         for title, output in predictions.items()
     }
     picture = folder / f"demo_{data}.png"
     draw_cases(raw / dataset.folder_name, predictions["ensemble"], split.test[:4], dataset.file_ending, picture)
-    show(dice, selections, console)
+    show(dice, selections, supernet, console)
     console.print(f"Picture of image, truth and prediction: {picture}", highlight=False, soft_wrap=True)
     report = ["-d", name, "-o", str(folder / "report.html"), "--predictions", str(predictions["ensemble"])]
     run_command("slicemamba", ["report", *report], console)
     return DemoResult([dice["fold_0"], dice["fold_1"]], dice["ensemble"], picture)
 
 
-def slicing_file(selection: Selection) -> Path:
-    return slicing_search_folder(selection.fold_folder(SUPERNET)) / SLICING_FILE
+def trainers_of(dataset: DemoDataset) -> tuple[str, str]:
+    """Final and supernet trainer, as long as this dataset needs."""
+    return f"SliceMambaTrainer{dataset.trainers}", f"SliceMambaSupernetTrainer{dataset.trainers}"
 
 
-def make_slicings_differ(selections: list[Selection], console: Console) -> None:
+def plan_demo(dataset: DemoDataset, console: Console) -> None:
+    """Plans and preprocesses, with the demo's patch; does nothing if an earlier run did."""
+    file = Path(os.environ["nnUNet_preprocessed"]) / dataset.folder_name / f"{PLANS}.json"
+    patch = dataset.patch_size
+    # planning again would be refused as soon as something is trained with that patch
+    if file.is_file() and patch_size(file, dataset.configuration) == patch:
+        console.print("Plans: made before", highlight=False)
+        return
+    plan = ["-d", str(dataset.dataset_id), "-c", dataset.configuration, "--size", "S", "--gpu-memory", "1"]
+    run_command("slicemamba", ["plan", *plan], console, quiet=True)
+    planned = set_patch_size(file, dataset.configuration, patch)
+    console.print(
+        f"Patch {'x'.join(map(str, patch))} in place of {'x'.join(map(str, planned))}, set in {file.name}: a CPU is "
+        "done in minutes",
+        highlight=False,
+    )
+
+
+def slicing_file(selection: Selection, supernet: str) -> Path:
+    return slicing_search_folder(selection.fold_folder(supernet)) / SLICING_FILE
+
+
+def make_slicings_differ(selections: list[Selection], supernet: str, console: Console) -> None:
     """Should both short searches agree, fold 1 takes a random slicing: the demo shows that folds may differ."""
-    first, second = (read_slicing_file(slicing_file(selection)).slicing for selection in selections)
-    if first == second:
-        fold = selections[1]
-        flags = ["-d", fold.dataset, "-c", fold.configuration, "-f", "1", "-p", PLANS, "-tr", SUPERNET]
+    first, other = (read_slicing_file(slicing_file(selection, supernet)).slicing for selection in selections)
+    if first == other:
+        second = selections[1]
+        flags = ["-d", second.dataset, "-c", second.configuration, "-f", "1", "-p", PLANS, "-tr", supernet]
         run_command("slicemamba", ["slicing", *flags, "--set", "random:1"], console)
 
 
-def predict(dataset: str, configuration: str, folds: list[str], output: Path, device: str, console: Console) -> Path:
+def predict(dataset: DemoDataset, folds: list[str], output: Path, device: str, console: Console) -> Path:
     """Predicts the test cases with nnU-Net's command."""
-    images = Path(os.environ["nnUNet_raw"]) / dataset / "imagesTs"
-    flags = ["-c", configuration, "-p", PLANS, "-tr", TRAINER, "-f", *folds, "-device", device]
-    arguments = ["-d", dataset, "-i", str(images), "-o", str(output), *flags, "--disable_tta", "-npp", "0", "-nps", "0"]
+    images = Path(os.environ["nnUNet_raw"]) / dataset.folder_name / "imagesTs"
+    flags = ["-c", dataset.configuration, "-p", PLANS, "-tr", trainers_of(dataset)[0], "-f", *folds, "-device", device]
+    arguments = [
+        "-d",
+        dataset.folder_name,
+        "-i",
+        str(images),
+        "-o",
+        str(output),
+        *flags,
+        "--disable_tta",
+        "-npp",
+        "0",
+        "-nps",
+        "0",
+    ]
     run_command("nnUNetv2_predict", arguments, console, quiet=True)
     return output
 
 
-def evaluate(truth: Path, output: Path, selection: Selection, console: Console) -> float:
+def evaluate(truth: Path, output: Path, selection: Selection, trainer: str, console: Console) -> float:
     """Mean foreground Dice by nnU-Net's command."""
-    folder = selection.configuration_folder(TRAINER)
+    folder = selection.configuration_folder(trainer)
     files = ["-djfile", str(folder / "dataset.json"), "-pfile", str(folder / "plans.json")]
     run_command("nnUNetv2_evaluate_folder", [str(truth), str(output), *files], console, quiet=True)
     return summary_dice(output / "summary.json")
 
 
-def show(dice: dict[str, float], selections: list[Selection], console: Console) -> None:
+def show(dice: dict[str, float], selections: list[Selection], supernet: str, console: Console) -> None:
     """The table of the demo's result."""
-    slicings = [read_slicing_file(slicing_file(selection)).choice for selection in selections]
+    slicings = [read_slicing_file(slicing_file(selection, supernet)).choice for selection in selections]
     table = Table("model", "Dice on the held-out cases", "slicing of the blocks", title="SliceMamba demo")
     for fold, choice in enumerate(slicings):
         shown = " ".join("x".join(map(str, thickness)) for thickness in choice.slicing)

@@ -58,7 +58,8 @@ def check_pair(job: CheckJob) -> Checked:
         return Checked(job.pair.case, tuple(problems))
     truth, prediction = read["truth"], read["prediction"]
     if truth.labels.shape != prediction.labels.shape:
-        problems.append(f"the prediction has {_size(prediction)} pixels, the truth {_size(truth)}")
+        unit = "voxels" if max(truth.labels.ndim, prediction.labels.ndim) > 2 else "pixels"
+        problems.append(f"the prediction has {_size(prediction)} {unit}, the truth {_size(truth)}")
     elif truth.spacing and prediction.spacing and not _close(truth.spacing, prediction.spacing, SPACING_TOLERANCE):
         problems.append(f"the prediction's spacing is {prediction.spacing}, the truth's {truth.spacing}")
     shifted = any(

@@ -18,10 +18,10 @@ from nnunetv2_slicemamba.evaluation.labels import (
     labelling_without_dataset,
     read_dataset_json,
 )
-from nnunetv2_slicemamba.evaluation.notes import notes_on_input, notes_on_results
+from nnunetv2_slicemamba.evaluation.notes import notes_on_cases, notes_on_input, notes_on_means, notes_on_paper
 from nnunetv2_slicemamba.evaluation.pairs import Pairs, check_folders, find_pairs, guess_file_ending
 from nnunetv2_slicemamba.evaluation.reading import Reader, find_reader, read_segmentation
-from nnunetv2_slicemamba.evaluation.results import CaseResult, Evaluation, EvaluationSettings
+from nnunetv2_slicemamba.evaluation.results import CaseResult, Evaluation, EvaluationSettings, pixels
 from nnunetv2_slicemamba.evaluation.summaries import metrics_of, paper_result, per_case_result
 from nnunetv2_slicemamba.evaluation.workers import Workers, choose_processes
 from nnunetv2_slicemamba.folders import InputError
@@ -92,7 +92,8 @@ def evaluate_folders(
         cases = _evaluate_cases(jobs, workers, Journal(Path(journal) if journal else None), progress)
     metrics = metrics_of(settings)
     per_case = per_case_result(cases, labelling.classes, metrics, settings)
-    unit = "mm" if any(one.has_spacing for one in checked) else "px"
+    in_pixels = "voxels" if pixels(cases) == "voxels" else "px"
+    unit = "mm" if any(one.has_spacing for one in checked) else in_pixels
     return Evaluation(
         Path(predictions),
         Path(truth),
@@ -109,8 +110,12 @@ def evaluate_folders(
             *notes_on_input(
                 Path(predictions), Path(truth), given.pairs, checked, given.dataset_json, labels is not None
             ),
-            *notes_on_results(cases, labelling, per_case, settings),
+            *notes_on_means(cases, labelling),
         ),
+        {
+            "paper": tuple(notes_on_paper(cases, labelling)),
+            "per-case": tuple(notes_on_cases(cases, labelling, per_case, settings)),
+        },
     )
 
 

@@ -17,8 +17,8 @@ from nnunetv2_slicemamba.search.atomic import replacing
 
 SCHEMA = 1
 PROTOCOLS = {
-    "paper": "the pixels of all cases in one confusion matrix per class; mIoU is the IoU of that class; mean: over the "
-    "foreground classes",
+    "paper": "the pixels (voxels) of all cases in one confusion matrix per class; mIoU is the IoU of that class; mean: "
+    "over the foreground classes",
     "per-case": "every metric in every case, then mean with bootstrap confidence interval (BCa, cases resampled), "
     "median and SD over the cases in which it is defined; mean: of the foreground classes' means",
 }
@@ -40,7 +40,7 @@ def to_dict(evaluation: Evaluation, protocols: Sequence[str] = tuple(PROTOCOLS))
         "unit": evaluation.unit,
         "cases": len(evaluation.cases),
         "protocols": {name: PROTOCOLS[name] for name in protocols},
-        "notes": evaluation.notes,
+        "notes": evaluation.notes_for(protocols),
     }
     if "paper" in protocols:
         content["paper"] = {

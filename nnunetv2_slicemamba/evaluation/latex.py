@@ -42,7 +42,7 @@ def _paper(evaluation: Evaluation) -> str:
         name: [shown(scores[metric], metric) for metric in PAPER_METRICS]
         for name, scores in paper_rows(evaluation).items()
     }
-    caption = f"All pixels of {len(evaluation.cases)} cases pooled, in \\%."
+    caption = f"All {evaluation.pixels} of {len(evaluation.cases)} cases pooled, in \\%."
     return _table(caption, "pooled", [escape_latex(title) for title in PAPER_METRICS.values()], rows)
 
 

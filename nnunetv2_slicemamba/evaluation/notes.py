@@ -8,7 +8,7 @@ from pathlib import Path
 from nnunetv2_slicemamba.evaluation.checks import Checked
 from nnunetv2_slicemamba.evaluation.labels import Labelling
 from nnunetv2_slicemamba.evaluation.pairs import Pairs, listed, look_swapped
-from nnunetv2_slicemamba.evaluation.results import CaseResult, EvaluationSettings, PerCaseResult
+from nnunetv2_slicemamba.evaluation.results import CaseResult, EvaluationSettings, PerCaseResult, pixels
 
 FEW_CASES = 10
 
@@ -21,7 +21,7 @@ def notes_on_input(
     dataset_json: Path | None,
     labels_given: bool,
 ) -> list[str]:
-    """About the files: what was left out, guessed or looks wrong without being an error."""
+    """About the files, for every protocol: what was left out, guessed or looks wrong without being an error."""
     notes = []
     if look_swapped(predictions, truth):
         notes.append(
@@ -41,24 +41,36 @@ def notes_on_input(
             f"origin or direction of truth and prediction differ in {len(shifted)} cases and were taken for the same: "
             f"{listed(shifted)}"
         )
-    if len({one.shape for one in checked}) > 1:
+    return notes
+
+
+def notes_on_means(cases: Sequence[CaseResult], labelling: Labelling) -> list[str]:
+    """About the means over classes, which every protocol has."""
+    return [
+        f"{one.name} occurs neither in the truth nor in the predictions: the mean leaves it out"
+        for one in labelling.classes
+        if len(labelling.classes) > 1 and all(case.scores[one.name].both_empty for case in cases)
+    ]
+
+
+def notes_on_paper(cases: Sequence[CaseResult], labelling: Labelling) -> list[str]:
+    """About the pooled metrics: where these data differ from the paper's."""
+    notes = []
+    if len({case.shape for case in cases}) > 1:
         notes.append(
             "the images differ in size, so that large ones weigh more in the pooled metrics; the paper pools images of "
             "256x256 pixels"
         )
+    if len(labelling.classes) > 1:
+        notes.append("the paper pools one foreground class; here each class is pooled against all others")
     return notes
 
 
-def notes_on_results(
+def notes_on_cases(
     cases: Sequence[CaseResult], labelling: Labelling, per_case: PerCaseResult, settings: EvaluationSettings
 ) -> list[str]:
-    """About the numbers: which cases a mean leaves out, and how far intervals can be trusted."""
+    """About the metrics per case: which cases a mean leaves out, and how far intervals can be trusted."""
     notes = []
-    if len(labelling.classes) > 1:
-        notes.append("the paper pools one foreground class; here each class is pooled against all others")
-    for one in labelling.classes:
-        if len(labelling.classes) > 1 and all(case.scores[one.name].both_empty for case in cases):
-            notes.append(f"{one.name} occurs neither in the truth nor in the predictions: the mean leaves it out")
     if settings.surface:
         for name, summaries in per_case.summaries.items():
             half = summaries["hd95"].one_empty
@@ -71,7 +83,9 @@ def notes_on_results(
             elif half:
                 notes.append(f"HD95 of {name} counts {half} of {len(cases)} cases as the image's diagonal")
         if labelling.ignore_label is not None:
-            notes.append("for HD95 and NSD, pixels with the ignore label are background in truth and prediction")
+            notes.append(
+                f"for HD95 and NSD, {pixels(cases)} with the ignore label are background in truth and prediction"
+            )
     if len(cases) < FEW_CASES:
         notes.append(f"bootstrap intervals from {len(cases)} cases are rough, and rather too narrow")
     return notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,10 @@ HD95_ONE_EMPTY = ("undefined", "diagonal")
 class EvaluationSettings:
     """How to evaluate; InputError for values that make no sense.
 
-    confidence: level of the intervals, between 0 and 1. tolerance: NSD's, in mm (pixels where images have no spacing).
-    surface: whether to compute HD95 and NSD. hd95_one_empty: what HD95 is where exactly one of truth and prediction is
-    empty: "undefined" (NaN, left out and counted) or "diagonal" (the image's, the worst possible). resamples, seed: of
-    the bootstrap.
+    confidence: level of the intervals, between 0 and 1. tolerance: NSD's, in mm (pixels or voxels where files have no
+    spacing). surface: whether to compute HD95 and NSD. hd95_one_empty: what HD95 is where exactly one of truth and
+    prediction is empty: "undefined" (NaN, left out and counted) or "diagonal" (the image's, the worst possible).
+    resamples, seed: of the bootstrap.
     """
 
     confidence: float = 0.95
@@ -139,7 +139,8 @@ class Evaluation:
     """Everything about one folder of predictions.
 
     classes: in the order of dataset.json. metrics: the keys of METRICS that were computed. unit: of HD95 and tolerance,
-    "mm" or "px". dataset_json: None if there was none. notes: what a reader has to know, one sentence each.
+    "mm", or "px" or "voxels" for files without spacing. dataset_json: None if there was none. notes: what a reader has
+    to know whatever is shown, one sentence each. protocol_notes: what belongs to one protocol ("paper", "per-case").
     """
 
     predictions: Path
@@ -154,3 +155,18 @@ class Evaluation:
     paper: PaperResult
     per_case: PerCaseResult
     notes: tuple[str, ...]
+    protocol_notes: Mapping[str, tuple[str, ...]]
+
+    @property
+    def pixels(self) -> str:
+        """What the images consist of: "pixels" or "voxels"."""
+        return pixels(self.cases)
+
+    def notes_for(self, protocols: Sequence[str]) -> tuple[str, ...]:
+        """The notes that concern what these protocols show."""
+        return (*self.notes, *(note for name in protocols for note in self.protocol_notes.get(name, ())))
+
+
+def pixels(cases: Sequence[CaseResult]) -> str:
+    """Says "voxels" if there are volumes among the cases, else "pixels"."""
+    return "voxels" if any(len(case.shape) > 2 for case in cases) else "pixels"

@@ -22,12 +22,12 @@ def print_evaluation(evaluation: Evaluation, console: Console, protocols: Sequen
     """One table per protocol, fractions in percent, then the notes."""
     cases = len(evaluation.cases)
     if "paper" in protocols:
-        console.print(f"As in the paper: the pixels of all {cases} cases pooled, in %", highlight=False)
+        console.print(f"As in the paper: the {evaluation.pixels} of all {cases} cases pooled, in %", highlight=False)
         console.print(_paper(evaluation))
     if "per-case" in protocols:
         console.print(f"Per case, over {cases} cases, fractions in %", highlight=False)
         console.print(_per_case(evaluation))
-    for note in evaluation.notes:
+    for note in evaluation.notes_for(protocols):
         console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
 
 

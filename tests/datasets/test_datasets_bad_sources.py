@@ -59,6 +59,28 @@ def test_all_kinds_of_problems_are_found_in_one_go(source: Path) -> None:
         assert told in message, told
 
 
+def test_images_with_nnunets_channel_number_get_one_hint_instead_of_two_problems_each(tmp_path: Path) -> None:
+    raw, images, masks = tmp_path / "raw", tmp_path / "imagesTr", tmp_path / "labelsTr"
+    raw.mkdir()
+    for case in "abc":
+        write_pair(images, masks, case)
+        (images / f"{case}.png").rename(images / f"{case}_0000.png")
+    with pytest.raises(ValueError, match="1 problem found") as refused:
+        run("folders", images, raw, sources=(images, masks))
+    message = str(refused.value)
+    assert "a_0000 and 2 more end with _0000 or the like, nnU-Net's number of the channel" in message
+    assert "needs no conversion: put its folder into nnUNet_raw" in message
+    assert "name the images as their masks, here a in place of a_0000" in message
+    write_pair(images, tmp_path / "unused", "a_0001")
+    with pytest.raises(ValueError, match="several channels per case, which this command does not join"):
+        run("folders", images, raw, sources=(images, masks))
+    # as an ending of both it is a name as any other
+    for case in "abc":
+        (masks / f"{case}.png").rename(masks / f"{case}_0000.png")
+    (images / "a_0001.png").unlink()
+    assert run("folders", images, raw, sources=(images, masks)).written == 3
+
+
 def test_of_many_problems_of_a_kind_the_rest_is_counted(tmp_path: Path) -> None:
     write_parts(tmp_path / "source", {"train": [f"t{i:02d}" for i in range(40)]})
     for mask in (tmp_path / "source" / "train" / "masks").iterdir():

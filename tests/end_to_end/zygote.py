@@ -1,22 +1,28 @@
 """Runs console scripts in forks of one process that has already imported the packages that are slow to import.
 
 Every command is the installed script itself, in a process, an environment and a working directory of its own; it only
-starts with PyTorch and its like in memory, which saves about six seconds each. nnU-Net and this package, which read the
-environment when they are imported, are imported by every command anew.
+starts with PyTorch and its like in memory, which saves about six seconds each, and so do the worker processes that
+nnU-Net starts. nnU-Net and this package, which read the environment when they are imported, are imported anew.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import inspect
 import json
+import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from multiprocessing import connection, forkserver
+from multiprocessing.context import DefaultContext
 from pathlib import Path
+from typing import Any
 
 SLOW = (
     "torch",
@@ -75,6 +81,37 @@ class Zygote:
             return code, text
 
 
+def fork_instead_of_spawn() -> None:
+    """A process that asks for a newly started helper process gets a fork of itself as it is now, without threads.
+
+    That is Python's fork server, only that the server is forked here instead of started, which imports nothing.
+    """
+    if "authkey_r" in inspect.signature(forkserver.main).parameters:
+        return  # Python 3.14 starts its server otherwise
+    listener, address = socket.socket(socket.AF_UNIX), connection.arbitrary_address("AF_UNIX")
+    listener.bind(address)
+    listener.listen()
+    alive_read, alive_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(alive_write)
+        try:
+            forkserver.main(listener.fileno(), alive_read, [])
+        finally:
+            os._exit(0)
+    os.close(alive_read)
+    listener.close()
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    server._forkserver_address, server._forkserver_alive_fd, server._forkserver_pid = address, alive_write, pid
+    original = DefaultContext.get_context
+
+    def get_context(self: Any, method: str | None = None) -> Any:
+        return original(self, "forkserver" if method == "spawn" else method)
+
+    DefaultContext.get_context = get_context  # type: ignore[method-assign]
+    multiprocessing.get_context = multiprocessing.context._default_context.get_context  # type: ignore[attr-defined]
+
+
 def become(order: dict) -> None:
     """Turns this fork into the command and runs it; the interpreter then ends as it would have."""
     with open(order["output"], "wb") as output, open(os.devnull, "rb") as nothing:
@@ -86,6 +123,7 @@ def become(order: dict) -> None:
     os.chdir(order["cwd"])
     sys.argv = order["argv"]
     sys.path[:] = [*filter(None, order["env"].get("PYTHONPATH", "").split(os.pathsep)), *sys.path[1:]]
+    fork_instead_of_spawn()
     runpy.run_path(order["argv"][0], run_name="__main__")
 
 

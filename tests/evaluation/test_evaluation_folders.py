@@ -147,7 +147,7 @@ def test_a_tiff_volume_takes_its_spacing_from_the_file_beside_either_of_the_two(
         (tmp_path / folder).mkdir()
         tifffile.imwrite(tmp_path / folder / "a.tif", moved)
     without = evaluate_folders(tmp_path / "p", tmp_path / "t", settings=QUICK)
-    assert (without.unit, without.cases[0].scores["1"].hd95) == ("px", pytest.approx(2.0))
+    assert (without.unit, without.cases[0].scores["1"].hd95) == ("voxels", pytest.approx(2.0))
     (tmp_path / "p" / "a.json").write_text(json.dumps({"spacing": [4.0, 1.0, 1.0]}))
     beside = evaluate_folders(tmp_path / "p", tmp_path / "t", settings=QUICK)
     assert (beside.unit, beside.cases[0].scores["1"].hd95) == ("mm", pytest.approx(8.0))

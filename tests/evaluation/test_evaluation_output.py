@@ -91,6 +91,36 @@ def test_one_protocol_only(folders: tuple[Path, Path], tmp_path: Path, capsys: p
     assert "hd95" not in json.loads(output.read_text())["per_case"]["mean"]
 
 
+def test_notes_concern_only_what_is_shown(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_paper, of_cases = "the paper pools one foreground class", "bootstrap intervals from 6 cases are rough"
+    output = tmp_path / "out.json"
+    for protocol, wanted, other in (("paper", of_paper, of_cases), ("per-case", of_cases, of_paper)):
+        _, printed, _ = run(capsys, *folders, "--protocol", protocol, "-o", output)
+        written = " ".join(json.loads(output.read_text())["notes"])
+        assert wanted in printed
+        assert wanted in written
+        assert other not in printed + written
+    _, printed, _ = run(capsys, *folders)
+    assert of_paper in printed
+    assert of_cases in printed
+
+
+def test_volumes_have_voxels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.zeros((5, 9, 9))
+    labels[1:4, 2:5, 3:7] = 1
+    for folder in "pt":
+        write_case(tmp_path / folder, "a", labels, (1.0, 1.0, 1.0))
+    _, printed, _ = run(capsys, tmp_path / "p", tmp_path / "t", "--latex", tmp_path / "x.tex")
+    assert "the voxels of all 1 cases pooled" in " ".join(printed.split())
+    assert "pixels" not in printed
+    assert "All voxels of 1 cases" in (tmp_path / "x.tex").read_text()
+    write_case(tmp_path / "p", "a", labels[:, 1:], (1.0, 1.0, 1.0))
+    _, _, errors = run(capsys, tmp_path / "p", tmp_path / "t")
+    assert "the prediction has 5x8x9 voxels, the truth 5x9x9" in " ".join(errors.split())
+
+
 def test_latex_is_balanced_and_names_are_escaped(
     folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

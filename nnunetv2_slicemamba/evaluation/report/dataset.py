@@ -57,6 +57,14 @@ class DatasetFacts:
         return tuple(str(fold) for fold in range(len(self.splits) or 5))
 
     @property
+    def equal_splits(self) -> tuple[tuple[tuple[str, ...], int, int], ...]:
+        """Folds of equal sizes together: their names, training and validation cases."""
+        grouped: dict[tuple[int, int], list[str]] = {}
+        for fold, sizes in enumerate(self.splits):
+            grouped.setdefault(sizes, []).append(str(fold))
+        return tuple((tuple(folds), *sizes) for sizes, folds in grouped.items())
+
+    @property
     def has_spacing(self) -> bool:
         """Whether the images say how large a pixel is; nnU-Net takes 1 for formats that do not."""
         return self.file_ending.lower() not in (".png", ".bmp", ".tif")
@@ -154,6 +162,11 @@ def classes_of(description: Mapping[str, Any]) -> tuple[tuple[str, Labels], ...]
         if name != "ignore" and labels != (0,):
             classes.append((str(name), labels))
     return tuple(classes)
+
+
+def outer_regions(classes: Sequence[tuple[str, Labels]]) -> frozenset[str]:
+    """Names of the regions that contain all labels of another class, and more."""
+    return frozenset(name for name, own in classes if any(set(own) > set(other) for _, other in classes))
 
 
 def training_cases(folders: DatasetFolders, description: Mapping[str, Any], ending: str) -> tuple[str, ...]:

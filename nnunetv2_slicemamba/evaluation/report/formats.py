@@ -82,8 +82,19 @@ def date(seconds: float) -> str:
 
 
 def plural(n: int, word: str) -> str:
-    """1 case, 2 cases, 1 class, 2 classes."""
-    return f"{count(n)} {word}" if n == 1 else f"{count(n)} {word}{'es' if word.endswith(('s', 'ch')) else 's'}"
+    """1 case, 2 cases, 1 class, 2 classes, 2 epochs."""
+    hisses = word.endswith(("s", "ch")) and not word.endswith("epoch")
+    return f"{count(n)} {word}" if n == 1 else f"{count(n)} {word}{'es' if hisses else 's'}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """0, 1 and 2."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def folds_of(names: Sequence[str]) -> str:
+    """fold 0; folds 0, 1 and 2."""
+    return f"{'fold' if len(names) == 1 else 'folds'} {listed(names)}"
 
 
 def breakable(text: str) -> Markup:
@@ -105,4 +116,5 @@ FILTERS = {
     "rounded": rounded,
     "date": date,
     "plural": plural,
+    "folds_of": folds_of,
 }

@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from .dataset import DatasetFacts, DatasetFolders, Labels
+from .dataset import DatasetFacts, DatasetFolders, Labels, outer_regions
 from .svg import Drawing
 
 # Pixels of a picture's longer side: more than a phone or a column shows, less than makes the file heavy.
@@ -152,14 +152,17 @@ def overlay(
     address = encoded(grey)
     drawing.add("image", href=address, x=0, y=0, width=width * scale, height=height * scale, preserveAspectRatio="none")
     step = (spacing[0] * scale, spacing[1] * scale)
+    # where borders coincide, a region's wider line stays in sight below that of a region inside it
+    below, outside = sorted(enumerate(classes), key=lambda entry: -len(entry[1][1])), outer_regions(classes)
     for kind, mask in masks.items():
         group = drawing.add("g", class_=f"contour {kind}")
-        for number, (_, labels) in enumerate(classes):
+        for number, (name_of, labels) in below:
             path = contour_path(np.isin(mask, labels), step)
             if path:
+                outer = " outer" if name_of in outside else ""
                 # a dark line below keeps the coloured one visible on bright ground
-                drawing.add("path", group, d=path, class_="halo")
-                drawing.add("path", group, d=path, class_=f"line class-{number % 6}")
+                drawing.add("path", group, d=path, class_=f"halo{outer}")
+                drawing.add("path", group, d=path, class_=f"line class-{number % 6}{outer}")
     return drawing.markup(name, label)
 
 

@@ -117,7 +117,8 @@ def tiles(data: Gathered) -> list[Tile]:
     ours = [model for model in validated if model.is_final] or validated
     if ours:
         best = max(ours, key=lambda model: model.dice.mean)
-        note = f"{best.trainer}, mean of fold {', '.join(fold.name for fold in best.validated)}"
+        folds = [fold.name for fold in best.validated]
+        note = f"{best.trainer}, {'mean of ' if len(folds) > 1 else ''}{formats.folds_of(folds)}"
         deviation = "" if math.isnan(best.dice.deviation) else formats.dice(best.dice.deviation)
         found.append(Tile("Validation Dice", formats.dice(best.dice.mean), note, deviation))
     for test_set in data.test_sets[:1]:
@@ -126,13 +127,14 @@ def tiles(data: Gathered) -> list[Tile]:
         if not math.isnan(test_set.low):
             note += f", 95{formats.THIN}% interval {test_set.low:.4f} to {test_set.high:.4f}"
         found.append(Tile("Test Dice", formats.dice(scores.foreground), note))
-    searches = [fold.search for model in data.models for fold in model.folds if fold.search and fold.search.records]
-    best_fitness = [search.best.fitness for search in searches if search.best]
+    found_searches = [fold.search for model in data.models for fold in model.folds if fold.search]
+    searches = [search for search in found_searches if search.evaluations]
+    best_fitness = [search.best_fitness for search in searches if not math.isnan(search.best_fitness)]
     if best_fitness:
-        n = sum(len(search.records) for search in searches)
-        seconds = math.fsum(search.seconds for search in searches)
-        done = f"{formats.plural(n, 'evaluation')} in {formats.plural(len(searches), 'search')}"
-        note = f"{done}, {formats.duration(seconds)}"
+        note = f"{formats.plural(sum(s.evaluations for s in searches), 'evaluation')} in "
+        note += formats.plural(len(searches), "search")
+        if all(search.records for search in searches):
+            note += f", {formats.duration(math.fsum(search.seconds for search in searches))}"
         found.append(Tile("Best fitness", formats.dice(max(best_fitness)), note))
     trained = [fold.training for model in data.models for fold in model.folds if fold.training]
     if trained:

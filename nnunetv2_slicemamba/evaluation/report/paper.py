@@ -32,7 +32,10 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class TestSet:
-    """A folder of predictions against a truth. low, high: 95% interval of the mean foreground Dice, NaN if none."""
+    """A folder of predictions against a truth. low, high: 95% interval of the mean foreground Dice, NaN if none.
+
+    notes: on the Dice. paper_notes: on the paper's metrics.
+    """
 
     name: str
     predictions: Path
@@ -42,6 +45,7 @@ class TestSet:
     low: float
     high: float
     notes: tuple[str, ...]
+    paper_notes: tuple[str, ...]
 
 
 def rates(counts: Counts) -> tuple[float, ...]:
@@ -64,8 +68,7 @@ def validation_rows(model: Model, dataset: DatasetFacts) -> tuple[PaperRow, ...]
 def fold_counts(summary: Path, dataset: DatasetFacts) -> list[tuple[Counts, ...]]:
     """Per case the counts of every class, from a summary.json that read_summary has accepted."""
     entries: Sequence[Mapping[str, Any]] = json.loads(summary.read_text(encoding="utf-8"))["metric_per_case"]
-    regions = any(key.startswith("(") for entry in entries for key in entry["metrics"])
-    keys = [key_of(labels, regions) for _, labels in dataset.classes]
+    keys = [key_of(labels, entries[0]["metrics"]) for _, labels in dataset.classes] if entries else []
     return [tuple(Counts(*(int(entry["metrics"][key][name]) for name in COUNTS)) for key in keys) for entry in entries]
 
 
@@ -103,4 +106,5 @@ def evaluate_test_set(
     values = tuple(tuple(found.paper.scores[name][key] for key in PAPER_METRICS) for name in names)
     row = PaperRow(predictions.name, "test cases", len(cases), values)
     scores = DiceScores(tuple(sorted(cases, key=lambda case: case.case)), per_class, mean.mean)
-    return TestSet(predictions.name, predictions, truth, scores, row, mean.low, mean.high, found.notes)
+    notes, paper_notes = found.notes_for(("per-case",)), found.protocol_notes["paper"]
+    return TestSet(predictions.name, predictions, truth, scores, row, mean.low, mean.high, notes, paper_notes)

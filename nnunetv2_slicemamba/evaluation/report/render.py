@@ -13,6 +13,7 @@ from nnunetv2_slicemamba import __version__
 from nnunetv2_slicemamba.folders import InputError, is_writable
 from nnunetv2_slicemamba.search.atomic import replacing
 
+from .dataset import outer_regions
 from .formats import FILTERS
 from .gather import Gathered, GatherProgress, ReportSettings, check, gather
 from .models import Model
@@ -106,6 +107,7 @@ def render(page: Page, made: datetime.date) -> str:
         "data": data,
         "classes": data.dataset.classes,
         "n_classes": len(data.dataset.classes),
+        "outer": outer_regions(data.dataset.classes),
         "sections": SECTIONS,
         "style": Markup(style),
         "version": __version__,

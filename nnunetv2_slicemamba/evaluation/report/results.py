@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,13 @@ def mean_of(values: Iterable[float]) -> float:
     return math.fsum(known) / len(known) if known else math.nan
 
 
-def key_of(labels: Labels, regions: bool) -> str:
-    """How nnU-Net names a class in summary.json: "1", or for regions the tuple's text, "(1, 2)"."""
-    return str(labels) if regions else str(labels[0])
+def key_of(labels: Labels, known: Collection[str]) -> str:
+    """How nnU-Net names a class in summary.json: "1", or for regions the tuple's text, "(1, 2)".
+
+    known: the names there. A region of one label is named "2" if dataset.json gives a number, "(2,)" if a list.
+    """
+    single = str(labels[0])
+    return single if len(labels) == 1 and single in known else str(labels)
 
 
 def read_summary(file: Path, dataset: DatasetFacts) -> DiceScores:
@@ -86,8 +90,7 @@ def read_summary(file: Path, dataset: DatasetFacts) -> DiceScores:
 
 def scores_of(content: Mapping[str, Any], dataset: DatasetFacts) -> DiceScores:
     """Scores from the content of a summary.json; KeyError if a class of the dataset is not in it."""
-    regions = any(key.startswith("(") for key in map(str, content["mean"]))
-    keys = [key_of(labels, regions) for _, labels in dataset.classes]
+    keys = [key_of(labels, content["mean"]) for _, labels in dataset.classes]
     cases = []
     for entry in content["metric_per_case"]:
         name = Path(entry["prediction_file"]).name

@@ -41,7 +41,7 @@ class Generation:
 class Search:
     """A fold's slicing_search folder.
 
-    records: of every evaluation, empty if the slicing was set by hand or the study lies elsewhere. content: of
+    records: of every evaluation, empty if the slicing was set by hand or the study cannot be read here. content: of
     best_slicing.json, None as long as a search runs. settings: of the search, empty if unknown. problems: what could
     not be read, one sentence each.
     """
@@ -61,6 +61,20 @@ class Search:
         if not {"population", "generations"} <= set(self.settings):
             return None
         return int(self.settings["population"]) * (int(self.settings["generations"]) + 1)
+
+    @property
+    def evaluations(self) -> int:
+        """How many there were; where they cannot be read, the result's file knows."""
+        told = self.content.choice.details.get("evaluations", 0) if self.content else 0
+        return len(self.records) or int(told)
+
+    @property
+    def best_fitness(self) -> float:
+        """Of all evaluations, or that of the result's file; NaN if there is none."""
+        if self.best:
+            return self.best.fitness
+        fitness = self.content.choice.fitness if self.content else None
+        return math.nan if fitness is None else fitness
 
     @property
     def seconds(self) -> float:
@@ -92,21 +106,39 @@ def read_search(fold_folder: Path) -> Search | None:
     content: SlicingFile | None = None
     if not study.is_file() and not file.is_file():
         return None
-    if study.is_file():
-        try:
-            fingerprint, records = read_ledger(study)
-        except LedgerError as error:
-            problems.append(str(error))
     if file.is_file():
         try:
             content = read_slicing_file(file)
         except SlicingFileError as error:
             problems.append(str(error))
     details = content.choice.details if content else {}
+    ledger, name = (study, None) if study.is_file() else (_elsewhere(details), details.get("study"))
+    if ledger is not None:
+        try:
+            fingerprint, records = read_ledger(ledger, name)
+        except LedgerError as error:
+            problems.append(str(error))
+    elif content and content.choice.how_chosen == "search":
+        where = details.get("ledger", "another storage")
+        problems.append(f"The search's evaluations are in {where}, which is not read here: only its result is shown.")
     settings = fingerprint.get("settings") or details.get("settings") or {}
-    if content and content.choice.how_chosen == "search" and not study.is_file():
-        problems.append(f"The search's evaluations are in {details.get('ledger', 'another storage')}, not beside it.")
     return Search(tuple(records), content, settings, tuple(problems))
+
+
+def _elsewhere(details: Mapping[str, Any]) -> Path | None:
+    """The SQLite file of a search with --storage, if it is on this machine; a report asks no database server."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    told = str(details.get("ledger", ""))
+    try:
+        url = make_url(told) if "://" in told else None
+    except ArgumentError:
+        return None
+    if url is not None:
+        # opening what is not there would make it
+        told = url.database or "" if url.get_backend_name() == "sqlite" else ""
+    return Path(told) if told and Path(told).is_file() else None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nnunetv2_slicemamba.names import DEFAULT_SUPERNET_TRAINER
 
 from .dataset import DatasetFacts, DatasetFolders
+from .formats import folds_of
 from .models import Fold, Model
 from .plans import ConfigurationFacts
 
@@ -91,8 +92,8 @@ def _state(step: str, fold: Fold | None) -> tuple[str, str]:
             return DONE, f"set: {search.content.choice.how_chosen}"
         if not search.content.complete:
             planned = search.planned_evaluations
-            return STARTED, f"{len(search.records)} of {planned}" if planned else "time budget over"
-        return DONE, f"{len(search.records)} evaluations" if search.records else "searched"
+            return STARTED, f"{search.evaluations} of {planned}" if planned else "time budget over"
+        return DONE, f"{search.evaluations} evaluations" if search.evaluations else "searched"
     training = fold.training
     if training is None:
         return (STARTED, "unreadable") if fold.problems else (MISSING, "no checkpoint")
@@ -127,40 +128,67 @@ def _chain(number: int, dataset: DatasetFacts, plan: ConfigurationFacts, models:
         command = f"slicemamba run -d {number} -c {plan.configuration} -f {' '.join(dataset.folds)} {flags}"
         return [Remedy(f"{where}: nothing is trained; this runs the whole chain", (command,))]
     remedies = []
-    searched: set[str] = set()
+    # a slicing from any supernet will do; who has none gets it from the first one
+    chosen = {fold.name for model in supernets for fold in model.folds if fold.search and fold.search.content}
     for model in supernets:
         remedies.extend(_trainings(number, dataset, model, f"{model.trainer} ({where})", validate=False))
-        trained = [fold for fold in model.folds if fold.training and fold.training.finished]
-        searched |= {fold.name for fold in model.folds if fold.search and fold.search.content}
-        todo = [fold.name for fold in trained if not (fold.search and fold.search.content)]
+        trained = {fold.name for fold in model.folds if fold.training and fold.training.finished}
+        # what is still to be trained is searched as soon as it is
+        planned = _wanted(dataset, model) if model is supernets[0] else ()
+        todo = [name for name in dict.fromkeys((*planned, *sorted(trained))) if name not in chosen]
+        chosen.update(todo)
         commands = tuple(
             f"slicemamba search -d {number} -c {plan.configuration} -f {fold} {flags}{_trainer_flag(model.trainer)}"
             for fold in todo
         )
         if commands:
-            remedies.append(Remedy(f"{model.trainer} ({where}): no slicing for fold {listed(todo)}", commands))
+            remedies.append(Remedy(f"{model.trainer} ({where}): no slicing for {folds_of(todo)}", commands))
     for model in finals:
-        remedies.extend(_trainings(number, dataset, model, f"{model.trainer} ({where})", validate=True))
-    if supernets and not finals and searched:
+        without = [name for name in _untrained(dataset, model) if name not in chosen]
+        if without:
+            remedies.append(_slicings(number, model, without, where))
+        who = f"{model.trainer} ({where})"
+        remedies.extend(_trainings(number, dataset, model, who, validate=True, told=without))
+    if supernets and not finals:
         trainer = supernets[0].trainer.replace("SharedSupernet", "").replace("Supernet", "")
         commands = tuple(
             f"nnUNetv2_train {number} {plan.configuration} {fold} -tr {trainer} {flags} --npz"
-            for fold in sorted(searched)
+            for fold in sorted(chosen)
         )
         remedies.append(Remedy(f"{where}: the chosen networks are not trained yet", commands))
     return remedies
 
 
-def _trainings(number: int, dataset: DatasetFacts, model: Model, who: str, validate: bool) -> list[Remedy]:
+def _slicings(number: int, model: Model, folds: Sequence[str], where: str) -> Remedy:
+    """Final networks whose supernets are not here: trained elsewhere, or never."""
+    settings = f"-d {number} -c {model.configuration} -p {model.plans_name}"
+    run = f"slicemamba run {settings} -f {' '.join(folds)} -tr {model.trainer}"
+    what = f"{where}: no slicing for {folds_of(folds)}; this runs supernet, search and final training of"
+    return Remedy(f"{what} {'it' if len(folds) == 1 else 'them'}", (run,))
+
+
+def _wanted(dataset: DatasetFacts, model: Model) -> tuple[str, ...]:
+    """The folds that a model should have: who trains on all cases does not want the folds."""
+    return () if any(fold.name == "all" for fold in model.folds) else dataset.folds
+
+
+def _untrained(dataset: DatasetFacts, model: Model) -> list[str]:
+    """Wanted folds that have no checkpoint."""
+    known = {fold.name: fold for fold in model.folds}
+    return [name for name in _wanted(dataset, model) if name not in known or not known[name].training]
+
+
+def _trainings(
+    number: int, dataset: DatasetFacts, model: Model, who: str, validate: bool, told: Sequence[str] = ()
+) -> list[Remedy]:
+    """Trainings to begin, continue and validate. told: folds that another remedy trains."""
+
     def command(fold: str, flag: str) -> str:
         flags = f"-tr {model.trainer} -p {model.plans_name}{flag}"
         return f"nnUNetv2_train {number} {model.configuration} {fold} {flags}"
 
     remedies = []
-    known = {fold.name: fold for fold in model.folds}
-    # who trains on all cases does not want the folds
-    wanted = () if "all" in known else dataset.folds
-    absent = [name for name in wanted if name not in known or not known[name].training]
+    absent = [name for name in _untrained(dataset, model) if name not in told]
     started = [fold.name for fold in model.folds if fold.training and not fold.training.finished]
     trained = [fold for fold in model.folds if fold.training and fold.training.finished]
     invalid = [fold.name for fold in trained if not fold.validation] if validate else []
@@ -171,7 +199,7 @@ def _trainings(number: int, dataset: DatasetFacts, model: Model, who: str, valid
     ):
         if names:
             commands = tuple(command(name, flag) for name in names)
-            remedies.append(Remedy(f"{who}: {words} in fold {listed(names)}", commands))
+            remedies.append(Remedy(f"{who}: {words} in {folds_of(names)}", commands))
     return remedies
 
 
@@ -191,8 +219,3 @@ def _prediction(number: int, models: Sequence[Model]) -> list[Remedy]:
 
 def _trainer_flag(trainer: str) -> str:
     return "" if trainer == DEFAULT_SUPERNET_TRAINER else f" -tr {trainer}"
-
-
-def listed(names: Sequence[str]) -> str:
-    """0, 1 and 2."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -22,6 +22,20 @@ def complete_3d(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return build(tmp_path_factory.mktemp("report3d"), "3d")
 
 
+@pytest.fixture(scope="session")
+def regions_3d(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """Overlapping regions, one of them given as a number. Not to be written to."""
+    labels = {"background": 0, "whole": [1, 2], "posterior": 2}
+    return build(tmp_path_factory.mktemp("regions"), "3d", labels=labels)
+
+
+@pytest.fixture(scope="session")
+def stained_2d(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """RGB images, five folds, and searches in a database elsewhere. Not to be written to."""
+    root = tmp_path_factory.mktemp("stained")
+    return build(root, "2d", rgb=True, n_folds=5, storage=f"sqlite:///{root}/elsewhere.db")
+
+
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch):
     """Points nnU-Net's variables to a tree's folders."""

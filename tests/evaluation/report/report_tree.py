@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from nnunetv2.evaluation import evaluate_predictions
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
+from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from nnunetv2_slicemamba.demo.layout import DATASETS, lay_out
@@ -52,6 +54,12 @@ class Tree:
 
     root: Path
     kind: str
+    # of dataset.json, None for the shipped dataset's; lists make regions
+    labels: Mapping[str, int | Sequence[int]] | None = None
+    n_folds: int = 2
+    rgb: bool = False
+    # an Optuna URL for the searches, None for a file beside each
+    storage: str | None = None
 
     @property
     def shipped(self):
@@ -100,8 +108,25 @@ class Tree:
             (folder / "labelsTr" / f"{case}{ending}").unlink()
             (folder / "imagesTr" / f"{case}_0000{ending}").unlink()
         kept = cases[: N_CASES[self.kind]]
-        folds = [{"train": [c for c in kept if c not in kept[i::4]], "val": kept[i::4]} for i in range(2)]
+        step = max(4, self.n_folds)
+        folds = [
+            {"train": [c for c in kept if c not in kept[i::step]], "val": kept[i::step]} for i in range(self.n_folds)
+        ]
         (folder / "splits_final.json").write_text(json.dumps(folds))
+        description = json.loads((folder / "dataset.json").read_text())
+        if self.labels is not None:
+            description["labels"] = dict(self.labels)
+            if any(isinstance(value, Sequence) for value in self.labels.values()):
+                description["regions_class_order"] = [1, 2]
+        if self.rgb:
+            description["channel_names"] = {"0": "red", "1": "green", "2": "blue"}
+            for file in (*folder.glob("imagesTr/*"), *folder.glob("imagesTs/*")):
+                grey = Image.open(file).convert("L")
+                # blue nuclei on a reddish ground, as in stained tissue
+                Image.merge("RGB", [grey.point(lambda v, top=top: max(0, top - v)) for top in (230, 190, 250)]).save(
+                    file
+                )
+        (folder / "dataset.json").write_text(json.dumps(description))
         return self
 
     def add_plans(self) -> Tree:
@@ -209,13 +234,14 @@ class Tree:
             candidates=self.candidates,
             settings=SETTINGS,
         )
-        with open_ledger(folder / "study.db", fingerprint) as ledger:
+        with open_ledger(self.storage or folder / "study.db", fingerprint) as ledger:
             run_search(lambda path: Evaluation(0.7 + sum(path) / 1000), SETTINGS, ledger, progress=False)
-        details = {"evaluations": 24, "settings": SETTINGS.as_dict()}
+            where = {"ledger": ledger.location, "study": ledger.study_name}
+        details = {"evaluations": 24, "settings": SETTINGS.as_dict(), **where}
         choice = SlicingChoice(self.slicing(fold), "search", self.architecture(fold), 0.75, 0, details)
-        where = (self.shipped.folder_name, self.configuration, PLANS, fold)
+        about = (self.shipped.folder_name, self.configuration, PLANS, fold)
         write_slicing_file(
-            SlicingFile(choice, self.candidates, FITNESS_DEFINITION, *where, "a" * 64, "b" * 64),
+            SlicingFile(choice, self.candidates, FITNESS_DEFINITION, *about, "a" * 64, "b" * 64),
             folder / "best_slicing.json",
         )
         return self
@@ -244,7 +270,9 @@ class Tree:
         )
         self.predict(truth, self.validation_cases(fold), output)
         reader = NaturalImage2DIO() if self.kind == "2d" else SimpleITKIO()
-        labels = [value for value in self.shipped.labels.values() if value]
+        # as nnU-Net's LabelManager gives them: numbers, and tuples for regions
+        values = (self.labels or self.shipped.labels).values()
+        labels = [tuple(value) if isinstance(value, Sequence) else value for value in values if value]
         with pytest.MonkeyPatch.context() as patch:
             # its pool of processes would import torch anew every time; threads do the same work
             threads = SimpleNamespace(get_context=lambda _: SimpleNamespace(Pool=ThreadPool))
@@ -264,10 +292,10 @@ class Tree:
         return output
 
 
-def build(root: Path, kind: str) -> Tree:
-    """A tree with everything: two folds searched, retrained and validated, and a stock trainer beside them."""
-    tree = Tree(root, kind).add_raw().add_plans()
-    for fold in range(2):
+def build(root: Path, kind: str, **settings: Any) -> Tree:
+    """A tree with everything: all folds searched, retrained and validated, and a stock trainer beside them."""
+    tree = Tree(root, kind, **settings).add_raw().add_plans()
+    for fold in range(tree.n_folds):
         tree.add_checkpoint(SUPERNET, fold, epochs=3).add_search(fold)
         tree.add_checkpoint(FINAL, fold).add_validation(FINAL, fold)
     tree.add_checkpoint(STOCK, 0, "nnUNetPlans").add_validation(STOCK, 0, "nnUNetPlans")

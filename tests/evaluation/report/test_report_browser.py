@@ -71,11 +71,11 @@ def address(tmp_path_factory):
 
 @pytest.fixture
 def html(request, use, html_of):
-    """The page of the complete 2D tree, or of the tree that a test names with BOTH."""
+    """The page of the complete 2D tree, or of each of those that EVERY names."""
     return html_of(use(request.getfixturevalue(getattr(request, "param", "complete_2d"))))
 
 
-BOTH = pytest.mark.parametrize("html", ["complete_2d", "complete_3d"], indirect=True)
+EVERY = pytest.mark.parametrize("html", ["complete_2d", "complete_3d", "regions_3d", "stained_2d"], indirect=True)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def open_page(browser, address, html):
         context.close()
 
 
-@BOTH
+@EVERY
 def test_nothing_is_said_nothing_is_fetched_and_every_figure_is_visible(open_page):
     page = open_page()
     assert page.heard == []
@@ -160,7 +160,7 @@ def test_enter_jumps_to_the_section_and_space_hides_a_contour(open_page):
     assert page.locator("#cases .overlay .truth").first.is_visible()
 
 
-@BOTH
+@EVERY
 def test_a_phone_shows_it_without_scrolling_sideways(open_page):
     page = open_page(360, 740, is_mobile=True, has_touch=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -200,3 +200,11 @@ def test_print_is_light_and_cuts_no_figure(open_page):
     figures = page.locator(".panels > div, .case, .networks figure")
     assert set(figures.evaluate_all("all => all.map((e) => getComputedStyle(e).breakInside)")) == {"avoid"}
     assert max(figures.evaluate_all("all => all.map((e) => e.getBoundingClientRect().height)")) < 1017
+
+
+@pytest.mark.parametrize("html", ["stained_2d"], indirect=True)
+def test_five_folds_fit_beside_each_other_on_a_desktop(open_page):
+    page = open_page(1280, 900)
+    for table in ("steps", "dice-folds"):
+        region = page.locator(f"[aria-labelledby='{table}-caption']")
+        assert region.evaluate("e => e.scrollWidth - e.clientWidth") <= 0, table

@@ -46,13 +46,24 @@ def test_stages_of_a_chain_name_the_command_that_comes_next(tmp_path, use):
     assert remedies(tree, use) == [
         f"nnUNetv2_train 501 2d 1 -tr {SUPERNET} -p {PLANS} --c",
         f"slicemamba search -d 501 -c 2d -f 0 -p {PLANS} -tr {SUPERNET}",
+        f"slicemamba search -d 501 -c 2d -f 1 -p {PLANS} -tr {SUPERNET}",
+        f"nnUNetv2_train 501 2d 0 -tr {FINAL} -p {PLANS} --npz",
+        f"nnUNetv2_train 501 2d 1 -tr {FINAL} -p {PLANS} --npz",
     ]
-    tree.add_search(0)
-    assert f"nnUNetv2_train 501 2d 0 -tr {FINAL} -p {PLANS} --npz" in remedies(tree, use)
-    tree.add_checkpoint(FINAL, 0)
-    commands = remedies(tree, use)
-    assert f"nnUNetv2_train 501 2d 0 -tr {FINAL} -p {PLANS} --val" in commands
-    assert f"nnUNetv2_train 501 2d 1 -tr {FINAL} -p {PLANS}" in commands
+    tree.add_search(0).add_checkpoint(FINAL, 0)
+    assert remedies(tree, use) == [
+        f"nnUNetv2_train 501 2d 1 -tr {SUPERNET} -p {PLANS} --c",
+        f"slicemamba search -d 501 -c 2d -f 1 -p {PLANS} -tr {SUPERNET}",
+        f"nnUNetv2_train 501 2d 1 -tr {FINAL} -p {PLANS}",
+        f"nnUNetv2_train 501 2d 0 -tr {FINAL} -p {PLANS} --val",
+    ]
+
+
+def test_a_final_training_without_any_slicing_is_to_be_run_with_its_supernet_and_search(tmp_path, use):
+    tree = Tree(tmp_path, "2d").add_raw().add_plans()
+    (tree.folder("nnUNet_raw") / "imagesTs").rename(tmp_path / "elsewhere")
+    tree.add_checkpoint(FINAL, 0).add_validation(FINAL, 0)
+    assert remedies(tree, use) == [f"slicemamba run -d 501 -c 2d -p {PLANS} -f 1 -tr {FINAL}"]
 
 
 def test_dice_is_that_of_nnunets_summaries(complete_2d, use):

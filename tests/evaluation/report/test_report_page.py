@@ -13,6 +13,7 @@ from report_tree import DAY, FINAL, PLANS, STOCK, SUPERNET, Tree
 from nnunetv2_slicemamba.cli import main
 from nnunetv2_slicemamba.evaluation.report import ReportSettings, write_report
 from nnunetv2_slicemamba.evaluation.report import render as render_module
+from nnunetv2_slicemamba.evaluation.report.formats import plural
 from nnunetv2_slicemamba.evaluation.report.gather import gather
 from nnunetv2_slicemamba.evaluation.report.network_figure import candidate_classes, network_figure
 from nnunetv2_slicemamba.evaluation.report.overlays import contour_path, draw_case
@@ -82,6 +83,12 @@ def test_numbers_on_the_page_are_those_of_the_results(complete_2d, use, html_of)
         summary = json.loads((complete_2d.fold(FINAL, fold) / "validation" / "summary.json").read_text())
         assert f'<td class="number">{summary["foreground_mean"]["Dice"]:.4f}</td>' in html.replace(' group">', '">')
     assert "95\N{NARROW NO-BREAK SPACE}% interval" in html
+
+
+def test_epochs_are_epochs_and_classes_classes():
+    assert [plural(2, word) for word in ("epoch", "class", "patch", "case")] == [
+        "2 epochs", "2 classes", "2 patches", "2 cases",
+    ]  # fmt: skip
 
 
 def test_names_from_outside_are_text_and_not_markup(own):

@@ -1,0 +1,29 @@
+"""How does the demo get patches that are small enough for a CPU?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2_slicemamba.search.atomic import replacing
+
+
+def patch_size(plans: Path, configuration: str) -> tuple[int, ...]:
+    """The patch of a configuration in a plans file."""
+    return tuple(json.loads(plans.read_text())["configurations"][configuration]["patch_size"])
+
+
+def set_patch_size(plans: Path, configuration: str, wanted: Sequence[int]) -> tuple[int, ...]:
+    """Sets a configuration's patch in a plans file, as nnU-Net's users do by hand; returns the patch it has planned.
+
+    The planner fills the memory that it is given, which on a CPU takes hours; the smallest target that a GPU could keep
+    still gives larger patches than minutes allow.
+    """
+    content = json.loads(plans.read_text())
+    settings = content["configurations"][configuration]
+    planned = tuple(settings["patch_size"])
+    settings["patch_size"] = list(wanted)
+    with replacing(plans) as temporary:
+        temporary.write_text(json.dumps(content, indent=4))
+    return planned

@@ -1,0 +1,73 @@
+"""Would new plans take the place of others that networks were trained with?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_slicemamba.folders import InputError
+
+MOST_SHOWN = 4
+
+
+def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) -> None:
+    """Raises InputError if a network in `results` was trained with other plans of this name, saying what differs.
+
+    plans: those that are about to be written to `existing`, PLANS.json of a dataset, as JSON takes them. results:
+    nnUNet_results/DATASET, which need not be there. What a training keeps beside its folds counts, else what `existing`
+    says now.
+    """
+    for folder in sorted(results.glob(f"*__{existing.stem}__*")):
+        trained = sorted(path.parent.name for path in folder.glob("fold_*/checkpoint_*.pth"))
+        source = next((file for file in (folder / "plans.json", existing) if file.is_file()), None)
+        if not trained or source is None:
+            continue
+        configuration = folder.name.split("__")[2]
+        changes = differences(json.loads(source.read_text()), plans, configuration)
+        if changes:
+            more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
+            raise InputError(
+                f"{folder} ({', '.join(dict.fromkeys(trained))}) was trained with other plans {existing.stem}, which "
+                f"would be overwritten: {'; '.join(changes[:MOST_SHOWN])}{more}. Give these plans another name "
+                "(-overwrite_plans_name NAME), or pass --overwrite-plans: what was trained can then be neither "
+                "continued nor searched nor validated"
+            )
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], configuration: str) -> list[str]:
+    """What plans say differently about a configuration, one phrase per setting; of a configuration that is gone, that.
+
+    A setting that only one gives is another one in the network's description, elsewhere another version of nnU-Net's.
+    """
+    values = []
+    for plans in (old, new):
+        plain = json.loads(json.dumps(plans))
+        manager = PlansManager(plain)
+        if configuration not in manager.available_configurations:
+            return [f"{configuration} would be missing"]
+        # with what it inherits
+        settings = manager.get_configuration(configuration).configuration
+        values.append(dict(_flat({key: value for key, value in plain.items() if key != "configurations"} | settings)))
+    before, after = values
+    return [
+        f"{key} {_short(after.get(key))} in place of {_short(before.get(key))}"
+        for key in before | after
+        if before.get(key) != after.get(key) and (key.startswith("architecture.") or (key in before and key in after))
+    ]
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

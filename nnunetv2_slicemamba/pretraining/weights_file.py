@@ -1,0 +1,84 @@
+"""The file that `nnUNetv2_train -pretrained_weights` takes, the network it is for, and its slicing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunetv2_slicemamba.folders import InputError, is_writable, require_folder
+from nnunetv2_slicemamba.nets.base import SliceMambaBase
+from nnunetv2_slicemamba.search.atomic import replacing
+from nnunetv2_slicemamba.search.find import find_slicing_file
+from nnunetv2_slicemamba.search.slicing_choice import SlicingChoice
+from nnunetv2_slicemamba.selection import Selection
+
+
+def planned_network(selection: Selection, supernet: bool = False, seed: int = 0) -> SliceMambaBase:
+    """The network that nnU-Net builds for a selection, or its supernet, with weights drawn from `seed`."""
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+
+    from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
+    from nnunetv2_slicemamba.trainers.base import build_from_plans
+    from nnunetv2_slicemamba.trainers.supernet import SUPERNET_CLASS
+
+    file = selection.preprocessed_folder / "dataset.json"
+    if not file.is_file():
+        raise InputError(f"there is no {file}; preprocess the dataset with 'slicemamba plan'")
+    description = json.loads(file.read_text())
+    manager, configuration = selection.manager, selection.configuration_manager
+    channels = determine_num_input_channels(manager, configuration, description)
+    heads = manager.get_label_manager(description).num_segmentation_heads
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build_from_plans(
+            SUPERNET_CLASS if supernet else NETWORK_CLASS, manager, configuration, channels, heads, False
+        )
+    assert isinstance(network, SliceMambaBase)
+    return network.eval()
+
+
+def choose(selection: Selection, value: str, trainer: str) -> SlicingChoice:
+    """The slicing that `--slicing VALUE` names: as `slicemamba slicing --set`, or "fold": the selected fold's own."""
+    from nnunetv2_slicemamba.search.choices import choose_slicing
+    from nnunetv2_slicemamba.search.run import fold_histories
+
+    if value == "fold":
+        folder = require_folder("nnUNet_results") / selection.dataset
+        value = str(find_slicing_file(folder, selection.plans_name, selection.configuration, selection.fold))
+    return choose_slicing(
+        value,
+        selection.n_blocks,
+        selection.n_dims,
+        selection.candidates,
+        lambda: fold_histories(selection, trainer),
+    )
+
+
+def require_target(path: Path, source: Path | None = None) -> None:
+    """Raises InputError unless the weights can be written to `path`."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file for the weights, e.g. {path / 'pretrained.pth'}")
+    if source is not None and path.exists() and path.resolve() == source.resolve():
+        raise InputError(f"{path} is the source itself; name another file for the weights")
+    folder = path.absolute().parent
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not is_writable(existing):
+        raise InputError(f"{folder} cannot be written to; name a file in another folder")
+
+
+def write_weights(path: Path, state_dict: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
+    """Writes the weights for `-pretrained_weights` and, beside them, `record` as JSON; returns the latter's path.
+
+    nnU-Net reads the entry `network_weights`, which must hold every weight and buffer of the network.
+    """
+    with replacing(path) as temporary:
+        torch.save({"network_weights": dict(state_dict), "slicemamba": json.dumps(record)}, temporary)
+    beside = path.with_name(f"{path.name}.json")
+    with replacing(beside) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return beside
