@@ -63,6 +63,7 @@ setup(
     ],
     extras_require={
         "mamba": ["mamba-ssm>=2.2", "causal-conv1d>=1.4"],
+        "postgresql": ["psycopg[binary]>=3.1"],
         "docs": docs,
         "test": test,
     },

@@ -7,12 +7,18 @@ and random weights (what they are does not matter for time). The whole search ru
 evolution, its ledger in a SQLite file. --images: a folder with images and masks beside each other as ISIC 2017's are
 (NAME.jpg below a folder ...Data, NAME_segmentation.png below a folder ...GroundTruth). To try it on a CPU:
 --device cpu --width 16 --cases 4 --population 6 --generations 2 --without-cache 6 --one-by-one 2
+
+    torchrun --standalone --nproc-per-node 2 benchmarks/search_gpu.py --images ISIC2017
+
+runs the whole search only, shared by two GPUs: its time beside the one of a single process is what the second one buys.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -30,12 +36,15 @@ from nnunetv2_slicemamba.nets import SliceMambaSupernet
 from nnunetv2_slicemamba.search import Architecture, Fingerprint, Record, SearchSettings, open_ledger, run_search
 from nnunetv2_slicemamba.search.counting import Classes
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
+from nnunetv2_slicemamba.search.journal import Journal
 from nnunetv2_slicemamba.search.one_by_one import OneByOne
 from nnunetv2_slicemamba.search.path_evaluation import PathEvaluation
+from nnunetv2_slicemamba.search.processes import Process
 from nnunetv2_slicemamba.search.records import Evaluation
+from nnunetv2_slicemamba.search.shared import Shared, help_out
 from nnunetv2_slicemamba.search.supernet_fold import TILE_STEP_SIZE, ValidationCase, quiet
 from nnunetv2_slicemamba.search.windows import make_case
-from nnunetv2_slicemamba.search.workers import Together
+from nnunetv2_slicemamba.search.workers import Together, Workers
 
 PATCH = (256, 256)
 LABELS = LabelManager({"background": 0, "lesion": 1}, None)
@@ -85,12 +94,14 @@ class Evaluator:
         self.paths = PathEvaluation(network, made, Classes.of(LABELS), PATCH, device, None if cached else 0)
 
     def evaluate(self, architectures, go_on=lambda: True):
+        if self.paths.device.index is not None:
+            torch.cuda.set_device(self.paths.device)  # a thread's own
         for counted in self.paths.count_paths(architectures, go_on):
             dice = mean_foreground_dice(counted.counts)
             yield counted.position, Evaluation(dice.fitness, dice.details()), counted.seconds
 
 
-def whole_search(evaluator: Evaluator, settings: SearchSettings, n_blocks: int) -> tuple[list[Record], float]:
+def whole_search(workers: Workers, settings: SearchSettings, n_blocks: int) -> tuple[list[Record], float]:
     """All records, and the seconds of the whole search with its ledger."""
     candidates = ((2, 2), (2, 4), (4, 2), (4, 4))
     fingerprint = Fingerprint(
@@ -98,7 +109,7 @@ def whole_search(evaluator: Evaluator, settings: SearchSettings, n_blocks: int) 
     )
     with tempfile.TemporaryDirectory() as folder, open_ledger(Path(folder) / "study.db", fingerprint) as ledger:
         started = time.perf_counter()
-        result = run_search(Together(evaluator), settings, ledger)
+        result = run_search(workers, settings, ledger)
         return list(result.records), time.perf_counter() - started
 
 
@@ -110,6 +121,26 @@ def timed(evaluator: Evaluator, generations: list[list[Architecture]]) -> tuple[
         for position, evaluation, _ in evaluator.evaluate(architectures):
             fitness[architectures[position]] = evaluation.fitness
     return fitness, time.perf_counter() - started
+
+
+def share(evaluator: Evaluator, process: Process, settings: SearchSettings, n_blocks: int) -> None:
+    """The whole search by several processes of this machine; the first one prints what it took."""
+    store = process.connect()
+    folder = Path(tempfile.gettempdir()) / f"search_gpu_{os.environ['MASTER_PORT']}"
+    store.add("warm", 1)
+    while store.add("warm", 0) < process.world:
+        time.sleep(0.01)
+    if not process.is_writer:
+        help_out(store, lambda: evaluator, folder)
+        return
+    journal = Journal(folder, "benchmark")
+    with Shared(store, process.world, evaluator, journal) as workers:
+        records, seconds = whole_search(workers, settings, n_blocks)
+    shutil.rmtree(folder, ignore_errors=True)
+    print(
+        f"{process.world} processes: {len(records)} architectures in {seconds:.1f} s, {len(records) / seconds:.3g} a "
+        f"second; best fitness {max(record.fitness for record in records)!r}"
+    )
 
 
 def gib(value: float | None) -> str:
@@ -128,7 +159,8 @@ def main() -> None:
     parser.add_argument("--one-by-one", type=int, default=6, help="architectures")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    device = torch.device(arguments.device)
+    process = Process.of()
+    device = process.device(torch.device(arguments.device))
     console = Console(width=120)
     settings = SearchSettings(arguments.population, arguments.generations)
     cases = read_cases(arguments.images, arguments.cases)
@@ -142,10 +174,13 @@ def main() -> None:
     timed(cached, [warm_up])
     cached.paths.cache.clear()
     cached.paths.blocks_computed = 0
-    records, seconds = whole_search(cached, settings, network.n_blocks)
+    if process.world > 1:
+        share(cached, process, settings, network.n_blocks)
+        return
+    records, seconds = whole_search(Together(cached), settings, network.n_blocks)
     evaluating = sum(record.seconds for record in records)
     batches = len(cached.paths._batches)
-    share = cached.paths.blocks_computed / (len(records) * network.n_blocks * batches)
+    computed = cached.paths.blocks_computed / (len(records) * network.n_blocks * batches)
     used, peak_cached = cached.paths.cache.used, peak()
     cached.paths.cache.clear()
 
@@ -189,8 +224,9 @@ def main() -> None:
         table.add_row(label, str(n), f"{rate:.3g}", f"{rate / slowest:.1f}", f"{settings.evaluations / rate:.1f} s")
     console.print(table)
     said = [
-        f"The whole search of {len(records)} architectures took {seconds:.1f} s.",
-        f"With the cache {share:.0%} of the blocks were computed; it held {used / 2**30:.2f} GiB at the end.",
+        f"The whole search of {len(records)} architectures took {seconds:.1f} s; "
+        f"best fitness {max(fitness_of.values())!r}.",
+        f"With the cache {computed:.0%} of the blocks were computed; it held {used / 2**30:.2f} GiB at the end.",
         f"Peak of the GPU's memory with it {gib(peak_cached)}, without it {gib(peak_plain)}.",
         f"Dice with and without it identical: {identical}; distinct: {len(set(fitness_of.values()))}.",
         f"Largest difference of the Dice to nnU-Net's predictor: {apart:.1e}.",
@@ -201,7 +237,7 @@ def main() -> None:
         content = {
             "device": name, "torch": torch.__version__, "cases": len(cases), "width": arguments.width,
             "architectures_a_second": rates, "architectures": dict(zip(rates, counts, strict=True)),
-            "search_seconds": seconds, "search_architectures": len(records), "share_of_blocks_computed": share,
+            "search_seconds": seconds, "search_architectures": len(records), "share_of_blocks_computed": computed,
             "cache_gib": used / 2**30, "peak_gib": {"with cache": peak_cached, "without": peak_plain},
             "identical_with_and_without_cache": identical, "largest_difference_to_nnunet": apart,
         }  # fmt: skip

@@ -88,7 +88,7 @@ def run_search(
                 found = _stored_of(ledger, stored, generation, proposed)
                 for record in found.values():
                     shown.add(record, stored=True)
-                tasks = [Task(i, p.architecture) for i, p in enumerate(proposed) if i not in found]
+                tasks = [Task(generation, i, p.architecture) for i, p in enumerate(proposed) if i not in found]
                 for done in workers(tasks, go_on):
                     record = ledger.add(_record_of(done, proposed[done.index], generation))
                     evaluated_now += 1

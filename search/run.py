@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +18,14 @@ from .find import SLICING_FILE, STUDY_FILE, slicing_search_folder
 from .fingerprint import Fingerprint
 from .fitness import FITNESS_DEFINITION
 from .hashing import sha256_of_file, sha256_of_plans
-from .ledger import open_ledger, read_ledger
+from .journal import Journal, Recovering, search_name
+from .ledger import Ledger, open_ledger, read_ledger
 from .loop import run_search
 from .measured_on import MeasuredOn
+from .processes import Process
 from .records import History, history_of
 from .settings import SearchSettings
+from .shared import Shared, help_out
 from .slicing_choice import SlicingChoice
 from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
 from .storage import LedgerError
@@ -34,7 +38,7 @@ from .supernet_fold import (
     require_checkpoint,
     require_supernet_trainer,
 )
-from .workers import Together
+from .workers import Together, Workers
 
 if TYPE_CHECKING:
     import torch
@@ -121,19 +125,29 @@ def search_fold(
     console: Console | None = None,
     time_budget: float | None = None,
     cache_bytes: int | None = None,
-) -> FoldSearch:
+) -> FoldSearch | None:
     """Searches the slicing of a fold with its trained supernet, or continues that search.
 
     storage: Optuna storage URL, default a SQLite file in the fold's slicing_search folder. study: its name there.
     discard: delete what the study holds. time_budget: seconds after which no further evaluation begins.
     cache_bytes: for features that architectures share, see PathEvaluation.
-    Writes best_slicing.json and the figures into slicing_search.
+    Writes best_slicing.json and the figures into slicing_search. Where a launcher started several processes (torchrun),
+    they share the evaluations; the first of them writes, the others return None.
     Raises as prepare_search; StudyRefusedError if the study belongs to another search; LedgerError if it cannot be
     read or written, or the result cannot, saying what is kept.
     """
+    process = Process.of()
+    device = process.device(device)
+    if not process.is_writer:
+        folder = slicing_search_folder(selection.fold_folder(trainer))
+        help_out(process.connect(), lambda: SupernetFold(selection, trainer, device, cache_bytes), folder)
+        return None
     prepared = prepare_search(selection, trainer, settings, device, cache_bytes)
-    with open_ledger(prepared.storage(storage), prepared.fingerprint, study, discard) as ledger:
-        result = run_search(Together(prepared.fold), settings, ledger, console=console, time_budget=time_budget)
+    with (
+        open_ledger(prepared.storage(storage), prepared.fingerprint, study, discard) as ledger,
+        workers_of(prepared, ledger, process, discard) as workers,
+    ):
+        result = run_search(workers, settings, ledger, console=console, time_budget=time_budget)
     best = result.best
     choice = SlicingChoice(
         slicing=tuple(selection.candidates[index] for index in best.architecture),
@@ -177,6 +191,20 @@ def search_fold(
         measured_on,
         ledger.location,
     )
+
+
+@contextlib.contextmanager
+def workers_of(prepared: PreparedSearch, ledger: Ledger, process: Process, discard: bool) -> Iterator[Workers]:
+    """This process alone, or with those that were launched beside it."""
+    journal = Journal(prepared.folder, search_name(prepared.fingerprint, ledger.study_name, ledger.location))
+    if discard:
+        journal.clear()
+    if process.world == 1:
+        yield Recovering(Together(prepared.fold), journal)
+    else:
+        with Shared(process.connect(), process.world, prepared.fold, journal) as shared:
+            yield Recovering(shared, journal)
+    journal.clear()
 
 
 def set_slicing(selection: Selection, trainer: str, value: str) -> tuple[Path, SlicingChoice]:

@@ -103,6 +103,8 @@ class SupernetFold:
 
     def load(self) -> None:
         """Builds the network and reads the cases, once; done by the first evaluation if not before."""
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)  # every thread has a current device of its own
         if self._loaded:
             return
         from nnunetv2_slicemamba.nets import SliceMambaSupernet

@@ -15,6 +15,7 @@ from .records import Architecture, Evaluation
 class Task:
     """An architecture to evaluate. index: its position within the generation."""
 
+    generation: int
     index: int
     architecture: Architecture
 

@@ -80,6 +80,7 @@ def search(
     """
     from nnunetv2_slicemamba.folders import InputError, require_folder
     from nnunetv2_slicemamba.search import SearchSettings
+    from nnunetv2_slicemamba.search.processes import Process
     from nnunetv2_slicemamba.selection import choose_device, select
 
     if sampler != "evolution" and (mutants is not None or crossovers is not None):
@@ -96,6 +97,8 @@ def search(
     selection = select(dataset, configuration, fold, plans)
     require_folder("nnUNet_results", writable=not dry_run)
     console = Console()
+    if (dry_run or figures_only) and not Process.of().is_writer:
+        return
     if dry_run:
         from nnunetv2_slicemamba.search.dry_run import estimate_cost
 
@@ -123,6 +126,8 @@ def search(
         time_budget=None if time_budget is None else 60 * time_budget,
         cache_bytes=None if cache_gb is None else round(cache_gb * 2**30),
     )
+    if found is None:  # another process of the job writes
+        return
     if not found.complete:
         console.print(
             f"The time budget of {time_budget:g} min is over: {found.evaluations} of {settings.evaluations} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,6 +34,15 @@ SIZES = {
     3: [(4, 8, 8), (3, 8, 8), (4, 8, 11), (9, 9, 9)],
 }
 LABELS = Classes(((1,), (2,)))
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Commands that ran before in this process may have asked for more, which costs tiny networks much time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def tiny_supernet(n_dims: int = 2, share_weights: bool = False) -> SliceMambaSupernet:

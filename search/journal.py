@@ -1,0 +1,114 @@
+"""How does an evaluation outlive the process that made it, before the one writer of the ledger has it?
+
+Each process of a distributed search appends what it finished to a file of its own before it sends it. The next start
+reads these files: whichever process died, at whatever moment, nothing finished is evaluated again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .fingerprint import Fingerprint
+from .records import Architecture, Evaluation, plain
+from .storage import LedgerError, advice
+from .workers import Done, Task, Workers
+
+JOURNAL_FOLDER = "unsaved"
+
+
+class Journal:
+    """Finished evaluations of one search, as lines of JSON in a folder that all its processes see.
+
+    folder: of the search. search: which, as search_name gives it; lines of another search are not found.
+    """
+
+    def __init__(self, folder: Path, search: str) -> None:
+        self.search = search
+        self._folder = folder / JOURNAL_FOLDER
+        self._file: int | None = None
+
+    def append(self, task: Task, done: Done) -> None:
+        """Keeps a finished evaluation; LedgerError if it cannot be written."""
+        entry = {"generation": task.generation, "index": task.index, "architecture": task.architecture}
+        line = json.dumps({**entry, **as_json(done)}) + "\n"
+        try:
+            if self._file is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                name = f"{self.search}.{socket.gethostname()}.{os.getpid()}.jsonl"
+                self._file = os.open(self._folder / name, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
+            os.write(self._file, line.encode())
+        except OSError as error:
+            raise LedgerError(
+                f"the evaluation of {task.architecture} could not be written to {self._folder} ({error}). What was "
+                f"evaluated before is kept. {advice(error)}"
+            ) from error
+
+    def read(self) -> dict[tuple[int, int], tuple[Architecture, Done]]:
+        """What all processes left, by (generation, index); lines that a process was killed in are left out."""
+        found = {}
+        for file in sorted(self._folder.glob(f"{self.search}.*.jsonl")):
+            for line in file.read_text(encoding="utf-8").splitlines():
+                try:
+                    entry = json.loads(line)
+                    key = (int(entry["generation"]), int(entry["index"]))
+                    found[key] = (tuple(entry["architecture"]), done_of(entry))
+                except (ValueError, TypeError, KeyError):
+                    continue
+        return found
+
+    def clear(self) -> None:
+        """Deletes the lines of all processes: the ledger has them."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+        for file in self._folder.glob(f"{self.search}.*.jsonl"):
+            file.unlink(missing_ok=True)
+        if self._folder.is_dir() and not any(self._folder.iterdir()):
+            self._folder.rmdir()
+
+
+class Recovering(Workers):
+    """Other workers, which need not evaluate what a journal has."""
+
+    def __init__(self, workers: Workers, journal: Journal) -> None:
+        self._workers = workers
+        self._left_behind = journal.read()
+
+    def __call__(self, tasks: Sequence[Task], go_on: Callable[[], bool]) -> Iterator[Done]:
+        missing = []
+        for task in tasks:
+            architecture, done = self._left_behind.get((task.generation, task.index), (None, None))
+            if done is not None and architecture == task.architecture:
+                yield done
+            else:
+                missing.append(task)
+        yield from self._workers(missing, go_on)
+
+
+def search_name(fingerprint: Fingerprint, study: str, location: str) -> str:
+    """A name that is the same for the same search in the same ledger, and for no other."""
+    content = json.dumps([fingerprint.as_dict(), study, location], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def as_json(done: Done) -> dict[str, Any]:
+    """A finished evaluation as values that JSON keeps; an undefined fitness is null."""
+    return {
+        "index": done.index,
+        "fitness": plain(done.evaluation.fitness),
+        "details": plain(done.evaluation.details),
+        "seconds": done.seconds,
+    }
+
+
+def done_of(entry: dict[str, Any]) -> Done:
+    """The inverse of as_json. Raises KeyError, TypeError or ValueError for anything else."""
+    fitness = entry["fitness"]
+    evaluation = Evaluation(float("nan") if fitness is None else fitness, entry["details"])
+    return Done(int(entry["index"]), evaluation, float(entry["seconds"]))

@@ -1,0 +1,188 @@
+"""How do several processes share a generation?
+
+The writer, rank 0, announces the architectures in the order of their first blocks, cut into parts that become smaller.
+Every process, the writer's own evaluating thread among them, takes the next part when it has finished one, and sends
+each result when it is there. Who evaluates what changes nothing: a generation is proposed when the one before is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .journal import Journal, as_json, done_of
+from .workers import Done, EvaluatesMany, Task, Workers
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+POLL_SECONDS = 0.003
+GOODBYE_SECONDS = 30.0
+_END: dict[str, Any] = {"end": True}
+
+
+class Round:
+    """The messages about one generation. Every process makes one; only the writer announces and listens.
+
+    parts: tasks of each part, in the order in which they are taken.
+    """
+
+    def __init__(self, store: Store, number: int, parts: list[list[Task]]) -> None:
+        self._store, self._number = store, number
+        self.parts = parts
+
+    @classmethod
+    def announce(cls, store: Store, number: int, parts: list[list[Task]]) -> Round:
+        content = [[(task.generation, task.index, task.architecture) for task in part] for part in parts]
+        store.set(f"{number}/parts", json.dumps({"parts": content}))
+        return cls(store, number, parts)
+
+    @classmethod
+    def await_next(cls, store: Store, number: int) -> Round | None:
+        """The round with this number, as soon as it is announced; None at the end of the search."""
+        key = f"{number}/parts"
+        wait_for(store, key)
+        content = json.loads(store.get(key))
+        if content == _END:
+            return None
+        parts = [[Task(g, index, tuple(a)) for g, index, a in part] for part in content["parts"]]
+        return cls(store, number, parts)
+
+    def take(self) -> list[Task] | None:
+        """The next part that nobody has taken, None if there is none or the round was stopped."""
+        if self.is_stopped():
+            return None
+        part = self._store.add(f"{self._number}/taken", 1) - 1
+        return self.parts[part] if part < len(self.parts) else None
+
+    def send(self, message: dict[str, Any]) -> None:
+        """To the writer; messages are numbered in the order in which they were sent."""
+        number = self._store.add(f"{self._number}/sent", 1) - 1
+        self._store.set(f"{self._number}/message/{number}", json.dumps(message))
+
+    def receive(self, number: int) -> dict[str, Any] | None:
+        """Message `number` from 0, None as long as it has not come."""
+        key = f"{self._number}/message/{number}"
+        if not self._store.check([key]):
+            return None
+        message = json.loads(self._store.get(key))
+        self._store.delete_key(key)
+        return message
+
+    def stop(self) -> None:
+        """Nobody begins another evaluation of this round."""
+        self._store.set(f"{self._number}/stop", "1")
+
+    def is_stopped(self) -> bool:
+        return bool(self._store.check([f"{self._number}/stop"]))
+
+
+class Shared(Workers):
+    """The writer's side; use as a context manager, which sends the helpers home.
+
+    evaluator: of this process, run in a thread. world: number of processes, this one
+    included. journal: for what this process finishes.
+    """
+
+    def __init__(self, store: Store, world: int, evaluator: EvaluatesMany, journal: Journal) -> None:
+        self._store, self._world, self._evaluator, self._journal = store, world, evaluator, journal
+        self._round = 0
+        self._error: BaseException | None = None
+        store.set("begin", journal.search)
+
+    def __call__(self, tasks: Sequence[Task], go_on: Callable[[], bool]) -> Iterator[Done]:
+        if not tasks:
+            return
+        self._round += 1
+        shared = Round.announce(self._store, self._round, parts_of(tasks, self._world))
+        own = threading.Thread(target=self._work, args=(shared,), daemon=True)
+        own.start()
+        received = gone = 0
+        stopped = False
+        try:
+            while gone < self._world:
+                if not stopped and not go_on():
+                    stopped = True
+                    shared.stop()
+                message = shared.receive(received)
+                if self._error is not None:
+                    raise self._error
+                if message is None:
+                    time.sleep(POLL_SECONDS)
+                    continue
+                received += 1
+                if "gone" in message:
+                    gone += 1
+                else:
+                    yield done_of(message)
+        finally:
+            if gone < self._world:
+                shared.stop()
+        own.join()
+
+    def _work(self, shared: Round) -> None:
+        try:
+            work(shared, self._evaluator, self._journal)
+        except BaseException as error:  # raised again by the writer
+            self._error = error
+
+    def __enter__(self) -> Shared:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # after an error the launcher ends the helpers, unless they hear of it first
+        with contextlib.suppress(RuntimeError):
+            self._store.set(f"{self._round + 1}/parts", json.dumps(_END))
+            give_up = time.monotonic() + (GOODBYE_SECONDS if kind is None else 0)
+            # where this process holds the store, it must not leave before the others
+            while time.monotonic() < give_up and self._store.add("goodbyes", 0) < self._world - 1:
+                time.sleep(POLL_SECONDS)
+
+
+def help_out(store: Store, make_evaluator: Callable[[], EvaluatesMany], folder: Path) -> None:
+    """The other processes' side: evaluates what the writer announces until the search ends.
+
+    make_evaluator: called when the writer has found everything in order. folder: of the journal.
+    """
+    wait_for(store, "begin")
+    own = Journal(folder, store.get("begin").decode())
+    evaluator = make_evaluator()
+    number = 1
+    while (shared := Round.await_next(store, number)) is not None:
+        work(shared, evaluator, own)
+        number += 1
+    store.add("goodbyes", 1)
+
+
+def work(shared: Round, evaluator: EvaluatesMany, journal: Journal) -> None:
+    """Takes parts and evaluates them until there are none left."""
+    while (tasks := shared.take()) is not None:
+        architectures = [task.architecture for task in tasks]
+        for position, evaluation, seconds in evaluator.evaluate(architectures, lambda: not shared.is_stopped()):
+            done = Done(tasks[position].index, evaluation, seconds)
+            journal.append(tasks[position], done)
+            shared.send(as_json(done))
+    shared.send({"gone": True})
+
+
+def parts_of(tasks: Sequence[Task], world: int) -> list[list[Task]]:
+    """Neighbours in the order of their first blocks share features: large parts first, single tasks at last, so that
+    nobody waits long for another."""
+    ordered = sorted(tasks, key=lambda task: task.architecture)
+    parts = []
+    while ordered:
+        size = max(1, len(ordered) // (2 * world))
+        parts.append(ordered[:size])
+        ordered = ordered[size:]
+    return parts
+
+
+def wait_for(store: Store, key: str) -> None:
+    """Until a key is there; raises what torch.distributed raises when the store is gone."""
+    while not store.check([key]):
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,74 @@
+"""A search by several processes with a cheap evaluation, for the tests; each process can be killed at any moment.
+
+Every process appends "PID ARCHITECTURE" to a file after each of its evaluations, before anybody else hears of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+# imported for the server that forks the processes, which then need not
+import optuna
+import optuna.storages  # noqa: F401
+import sqlalchemy  # noqa: F401
+import torch.distributed.rendezvous  # noqa: F401
+from killable_search import evaluate, fingerprint
+from rich.console import Console
+
+from nnunetv2_slicemamba.search import Architecture, Evaluation, SearchSettings, open_ledger, run_search
+from nnunetv2_slicemamba.search.journal import Journal, Recovering, search_name
+from nnunetv2_slicemamba.search.processes import Process
+from nnunetv2_slicemamba.search.shared import Shared, help_out
+
+SETTINGS = SearchSettings(population=12, generations=6, parents=3, seed=7)  # not over before it is killed
+
+
+class Cheap:
+    """Evaluates in the given order, each for some milliseconds."""
+
+    def __init__(self, log: Path, seconds: float) -> None:
+        self._log, self._seconds = log, seconds
+
+    def evaluate(
+        self, architectures: Sequence[Architecture], go_on: Callable[[], bool]
+    ) -> Iterator[tuple[int, Evaluation, float]]:
+        for position, architecture in enumerate(architectures):
+            if not go_on():
+                return
+            time.sleep(self._seconds)
+            line = f"{os.getpid()} {architecture}\n".encode()
+            file = os.open(self._log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+            os.write(file, line)
+            os.close(file)
+            yield position, evaluate(architecture), self._seconds
+
+
+def process_of_a_search(folder: Path, rank: int, world: int, port: int, seconds: float, budget: float | None) -> None:
+    """What search_fold does, without a network."""
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    process = Process.of()
+    assert (process.rank, process.world) == (rank, world)
+    evaluator = Cheap(folder / "log", seconds)
+    if not process.is_writer:
+        with contextlib.suppress(RuntimeError):  # the writer was killed
+            help_out(process.connect(), lambda: evaluator, folder)
+        return
+    content = fingerprint(SETTINGS)
+    with open_ledger(folder / "study.db", content) as ledger:
+        journal = Journal(folder, search_name(content, ledger.study_name, ledger.location))
+        with Shared(process.connect(), world, evaluator, journal) as shared:
+            workers = Recovering(shared, journal)
+            result = run_search(workers, SETTINGS, ledger, console=Console(quiet=True), time_budget=budget)
+        journal.clear()
+    (folder / "done").write_text(f"{result.complete} {result.evaluated_now}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
