@@ -69,7 +69,11 @@ def export(
         soft_wrap=True,
     )
     if not parity.holds:
-        raise InputError(
-            f"{file} does not compute what the network does: logits differ by {parity.relative_difference:.1e} of the "
-            f"largest, at most {TOLERANCE:.0e} is rounding. Do not use it; try another --format or PyTorch version"
+        console.print(
+            f"[red]error:[/] {file} does not compute what the network does: logits differ by "
+            f"{parity.relative_difference:.1e} of the largest, at most {TOLERANCE:.0e} is rounding. Do not use it; try "
+            "another --format or PyTorch version",
+            highlight=False,
+            soft_wrap=True,
         )
+        raise typer.Exit(1)
