@@ -63,7 +63,8 @@ def test_a_killed_search_continues_to_the_result_of_one_never_interrupted(supern
 
     supernet.run("slicemamba", *SEARCH, *SMALL, "--storage", killed)
     assert trials(supernet, "killed.db") == trials(supernet, "whole.db")
-    assert trials(supernet, "killed.db")[: len(left)] == left
+    # a generation is evaluated in the order of its architectures' first blocks
+    assert [trial for trial in trials(supernet, "killed.db") if trial in left] == left
     continued = read_slicing_file(file)
     assert continued.choice.architecture == expected.choice.architecture
     assert continued.choice.fitness == expected.choice.fitness
