@@ -6,11 +6,13 @@ from setuptools import find_packages, setup
 
 PACKAGE = "nnunetv2_slicemamba"
 
+postgresql = ["psycopg[binary]>=3.1"]
 export = ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"]
 docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
 test = [
     *docs,
     *export,
+    *postgresql,
     "pytest>=8,<9",  # pytest-xdist 3.8 does not honour xdist_group with pytest 9
     "pytest-xdist>=3.5",
     "pytest-timeout>=2.3",
@@ -65,7 +67,7 @@ setup(
     ],
     extras_require={
         "mamba": ["mamba-ssm>=2.2", "causal-conv1d>=1.4"],
-        "postgresql": ["psycopg[binary]>=3.1"],
+        "postgresql": postgresql,
         "export": export,
         "docs": docs,
         "test": test,
