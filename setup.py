@@ -6,9 +6,11 @@ from setuptools import find_packages, setup
 
 PACKAGE = "nnunetv2_slicemamba"
 
+pretrain = ["timm>=1.0.9", "torchvision", "tensorboard", "webdataset>=0.2.86"]
 docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
 test = [
     *docs,
+    *pretrain,
     "pytest>=8,<9",  # pytest-xdist 3.8 does not honour xdist_group with pytest 9
     "pytest-xdist>=3.5",
     "pytest-timeout>=2.3",
@@ -63,6 +65,7 @@ setup(
     ],
     extras_require={
         "mamba": ["mamba-ssm>=2.2", "causal-conv1d>=1.4"],
+        "pretrain": pretrain,
         "docs": docs,
         "test": test,
     },
