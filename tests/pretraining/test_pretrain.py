@@ -195,6 +195,8 @@ def test_tensorboard_shows_every_step_once_after_an_interruption(workspace: Path
 
     target, recipe = tmp_path / "weights.pth", {"epochs": 1, "warmup_epochs": 0, "image_size": 16}
     stopped_by_sigterm(images, target, 2, recipe)
+    # TensorBoard reads files by name, which is the second and then a number that has no leading zeros
+    time.sleep(1.1)
     run(images, target, recipe)
     events = EventAccumulator(str(tmp_path / "weights_pretraining" / "tensorboard"))
     events.Reload()
