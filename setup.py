@@ -8,11 +8,13 @@ PACKAGE = "nnunetv2_slicemamba"
 
 postgresql = ["psycopg[binary]>=3.1"]
 export = ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"]
+pretrain = ["timm>=1.0.9", "torchvision", "tensorboard", "webdataset>=0.2.86"]
 docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
 test = [
     *docs,
     *export,
     *postgresql,
+    *pretrain,
     "pytest>=8,<9",  # pytest-xdist 3.8 does not honour xdist_group with pytest 9
     "pytest-xdist>=3.5",
     "pytest-timeout>=2.3",
@@ -69,6 +71,7 @@ setup(
         "mamba": ["mamba-ssm>=2.2", "causal-conv1d>=1.4"],
         "postgresql": postgresql,
         "export": export,
+        "pretrain": pretrain,
         "docs": docs,
         "test": test,
     },

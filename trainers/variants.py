@@ -6,6 +6,7 @@ from typing import Any
 
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer
+from nnunetv2_slicemamba.trainers.inherit import SliceMambaInheritTrainer
 from nnunetv2_slicemamba.trainers.supernet import SliceMambaSharedSupernetTrainer, SliceMambaSupernetTrainer
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -35,7 +36,12 @@ def variant(trainer: type[SliceMambaBaseTrainer], suffix: str) -> type[SliceMamb
 
 TRAINERS: dict[str, type[SliceMambaBaseTrainer]] = {
     cls.__name__: cls
-    for base in (SliceMambaTrainer, SliceMambaSupernetTrainer, SliceMambaSharedSupernetTrainer)
+    for base in (
+        SliceMambaTrainer,
+        SliceMambaInheritTrainer,
+        SliceMambaSupernetTrainer,
+        SliceMambaSharedSupernetTrainer,
+    )
     for cls in (base, *(variant(base, suffix) for suffix in SETTINGS))
 }
 # nnU-Net finds trainers as attributes of modules

@@ -112,6 +112,19 @@ def fork_instead_of_spawn() -> None:
     multiprocessing.get_context = multiprocessing.context._default_context.get_context  # type: ignore[attr-defined]
 
 
+def sample_fewer_intensities() -> None:
+    """nnU-Net's fingerprint takes statistics of 100 million voxels, drawn with replacement from a few thousand here."""
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+    original = DatasetFingerprintExtractor.__init__
+
+    def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        self.num_foreground_voxels_for_intensitystats = 10_000
+
+    DatasetFingerprintExtractor.__init__ = initialize  # type: ignore[method-assign]
+
+
 def become(order: dict) -> None:
     """Turns this fork into the command and runs it; the interpreter then ends as it would have."""
     with open(order["output"], "wb") as output, open(os.devnull, "rb") as nothing:
@@ -124,6 +137,8 @@ def become(order: dict) -> None:
     sys.argv = order["argv"]
     sys.path[:] = [*filter(None, order["env"].get("PYTHONPATH", "").split(os.pathsep)), *sys.path[1:]]
     fork_instead_of_spawn()
+    if order["argv"][1:2] == ["plan"]:
+        sample_fewer_intensities()
     runpy.run_path(order["argv"][0], run_name="__main__")
 
 

@@ -13,11 +13,10 @@ import runpy
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
 
-from zygote import fork_instead_of_spawn
+from zygote import fork_instead_of_spawn, sample_fewer_intensities
 
 
 def shorten_trainings() -> None:
@@ -25,18 +24,6 @@ def shorten_trainings() -> None:
 
     for trainer in TRAINERS.values():
         trainer.iterations_per_epoch, trainer.validation_iterations = 2, 1
-
-
-def sample_fewer_intensities() -> None:
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-
-    original = DatasetFingerprintExtractor.__init__
-
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.num_foreground_voxels_for_intensitystats = 10_000
-
-    DatasetFingerprintExtractor.__init__ = __init__  # type: ignore[method-assign]
 
 
 def run(argv: list[str]) -> int:

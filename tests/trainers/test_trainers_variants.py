@@ -16,7 +16,12 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 import nnunetv2_slicemamba.trainers as package
 from nnunetv2_slicemamba.trainers import TRAINERS, SliceMambaSupernetTrainer, SliceMambaTrainer
 
-BASES = ("SliceMambaTrainer", "SliceMambaSupernetTrainer", "SliceMambaSharedSupernetTrainer")
+BASES = (
+    "SliceMambaTrainer",
+    "SliceMambaInheritTrainer",
+    "SliceMambaSupernetTrainer",
+    "SliceMambaSharedSupernetTrainer",
+)
 
 
 @pytest.mark.parametrize("base", BASES)

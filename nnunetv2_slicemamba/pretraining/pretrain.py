@@ -1,0 +1,204 @@
+"""From images and plans to a file for `-pretrained_weights`: what `slicemamba pretrain` does."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier, check_image_size
+from nnunetv2_slicemamba.pretraining.images import Images, Loading, Shards, find_images, reseed
+from nnunetv2_slicemamba.pretraining.importing import import_weights
+from nnunetv2_slicemamba.pretraining.journal import Journal
+from nnunetv2_slicemamba.pretraining.naming import identify
+from nnunetv2_slicemamba.pretraining.processes import Processes, noticing_signals, processes
+from nnunetv2_slicemamba.pretraining.recipe import Recipe
+from nnunetv2_slicemamba.pretraining.training import Saving, Stopped, Training
+from nnunetv2_slicemamba.pretraining.weights_file import choose, planned_network, require_target, write_weights
+from nnunetv2_slicemamba.search.slicing_choice import SlicingChoice
+from nnunetv2_slicemamba.search.slicing_file import installed_versions, now
+from nnunetv2_slicemamba.selection import Selection
+
+
+@dataclass(frozen=True)
+class PretrainRequest:
+    """What is trained on what, where it is kept, and how.
+
+    images: the folder, shards: in it, or None. target: the weights' file. output: the training's folder, None: beside.
+    slicing: as `slicing --set`, or "fold". trainer: the supernet trainer whose searches "consensus" reads.
+    save_seconds: from one checkpoint to the next, look_every: steps from one look at clock and signals to the next.
+    discard: begin anew.
+    """
+
+    images: Path
+    target: Path
+    recipe: Recipe
+    slicing: str
+    shards: Shards | None = None
+    output: Path | None = None
+    trainer: str = "SliceMambaSupernetTrainer"
+    device: str = "auto"
+    workers: int = 8
+    save_seconds: float = 600.0
+    look_every: int = 50
+    discard: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Where checkpoints and logs are."""
+        return self.output or self.target.with_name(f"{self.target.stem}_pretraining")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """best: epoch, top-1 in % and which weights. finished: False if a signal stopped it."""
+
+    best: dict[str, Any]
+    step: int
+    total: int
+    finished: bool
+    first_process: bool
+
+
+def pretrain(selection: Selection, request: PretrainRequest, console: Console) -> Pretrained:
+    """Pretrains the encoder of a selection's network, or goes on doing so.
+
+    Raises InputError, before anything is written, for what cannot be worked with.
+    """
+    require_timm()
+    if selection.n_dims != 2:
+        raise InputError(
+            f"{selection.configuration} is 3D and images are 2D; pretrain a 2D configuration and give its weights to "
+            "'slicemamba import ... --inflate mean'"
+        )
+    check_image_size(request.recipe.image_size, selection.arch_kwargs)
+    require_target(request.target)
+    choice = choose(selection, request.slicing, request.trainer)
+    images = find_images(request.images, request.shards)
+    with processes(request.device) as process:
+        recipe = with_possible_precision(request.recipe, process)
+        return _train(selection, replace(request, recipe=recipe), choice, images, process, console)
+
+
+def _train(
+    selection: Selection,
+    request: PretrainRequest,
+    choice: SlicingChoice,
+    images: Images,
+    process: Processes,
+    console: Console,
+) -> Pretrained:
+    recipe, folder = request.recipe, request.folder
+    loading = Loading(images, recipe, process, request.workers)
+    if request.discard and process.first:
+        shutil.rmtree(folder, ignore_errors=True)
+    process.wait()
+    reseed(3, recipe.seed)
+    network = SliceMambaClassifier(images.classes, selection.arch_kwargs, choice.slicing, recipe.drop_path)
+    training = Training(network, recipe, images.classes, loading, process)
+    saving = Saving(
+        folder,
+        identity_of(selection, recipe, choice, images, loading.images_per_step),
+        request.save_seconds,
+        request.look_every,
+    )
+    restored = training.state.restore(folder, saving.identity, process.device)
+    if process.first:
+        about = f"from step {training.state.step}" if restored else "from the start"
+        console.print(
+            f"{images.n_train} training and {images.n_validation} validation images of {images.classes} classes; "
+            f"{training.total} steps of {loading.images_per_step} images on {process.world} x {process.device.type}, "
+            f"{recipe.precision}, {about}. Checkpoints and log: {folder}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    def write(best: nn.Module) -> None:
+        write_pretrained(selection, request, choice, images, best, training.state.best)
+
+    finished = True
+    with (
+        Journal(
+            folder, training.total, training.state.step, training.state.validated, console, process.first
+        ) as journal,
+        noticing_signals() as seen,
+    ):
+        try:
+            training.run(journal, saving, seen, write)
+        except Stopped:
+            finished = False
+    return Pretrained(training.state.best, training.state.step, training.total, finished, process.first)
+
+
+def write_pretrained(
+    selection: Selection,
+    request: PretrainRequest,
+    choice: SlicingChoice,
+    images: Images,
+    classifier: nn.Module,
+    best: dict[str, Any],
+) -> None:
+    """Writes encoder, decoder mirrored from it, and the slicing trained with, for `-pretrained_weights`."""
+    network = planned_network(selection)
+    weights = {name: value.detach().cpu() for name, value in classifier.state_dict().items()}
+    imported = import_weights(identify(weights, "own"), network)
+    record = {
+        "what": "weights for nnUNetv2_train -pretrained_weights, pretrained by nnunetv2_slicemamba",
+        "images": {"classes": images.classes, "training": images.n_train, "validation": images.n_validation},
+        "best": best,
+        "recipe": asdict(request.recipe),
+        "dataset": selection.dataset,
+        "configuration": selection.configuration,
+        "plans_name": selection.plans_name,
+        "slicing": choice.slicing,
+        "slicing_origin": choice.how_chosen,
+        "loaded": [asdict(e) for e in imported.entries if not e.changes],
+        "adapted": [asdict(e) for e in imported.entries if e.changes],
+        "initialised": imported.initialised,
+        "versions": {**installed_versions(), "timm": require_timm()},
+        "created": now(),
+    }
+    write_weights(request.target, imported.state_dict, record)
+
+
+def identity_of(
+    selection: Selection, recipe: Recipe, choice: SlicingChoice, images: Images, images_per_step: int
+) -> dict[str, Any]:
+    """What two runs must have in common to be one training; how many processes share a step is not part of it."""
+    changing = ("batch_size", "accumulate")
+    return {
+        **{key: value for key, value in asdict(recipe).items() if key not in changing},
+        "betas": list(recipe.betas),
+        "images_per_step": images_per_step,
+        "training_images": images.n_train,
+        "validation_images": images.n_validation,
+        "classes": images.classes,
+        "slicing": [list(thickness) for thickness in choice.slicing],
+        "architecture": {key: value for key, value in selection.arch_kwargs.items() if key != "drop_path_rate"},
+    }
+
+
+def with_possible_precision(recipe: Recipe, process: Processes) -> Recipe:
+    """fp16 needs a GPU: elsewhere the recipe's default becomes fp32, as nnU-Net does."""
+    if recipe.precision == "fp16" and process.device.type != "cuda":
+        return replace(recipe, precision="fp32")
+    if recipe.precision == "bf16" and process.device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError("this GPU has no bfloat16; give --precision fp16")
+    return recipe
+
+
+def require_timm() -> str:
+    """timm's version; InputError without it."""
+    try:
+        import timm
+    except ImportError as error:
+        raise InputError(
+            "pretraining needs timm, which is not installed: pip install 'nnunetv2-slicemamba[pretrain]'"
+        ) from error
+    return str(timm.__version__)

@@ -1,0 +1,102 @@
+"""The processes of a training: alone, or started by torchrun on any number of GPUs and nodes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_slicemamba.selection import choose_device
+
+
+@dataclass(frozen=True)
+class Processes:
+    """rank: this process's number out of `world`. device: its own."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def wrap(self, network: nn.Module) -> nn.Module:
+        """The network with gradients averaged over the processes."""
+        if self.world == 1:
+            return network
+        ids = [self.device.index] if self.device.type == "cuda" else None
+        # the only buffer, the slicing, is the same everywhere
+        return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over the processes."""
+        if self.world > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether a flag is raised in any process."""
+        return bool(self.total(torch.tensor(float(flag), device=self.device))) if self.world > 1 else flag
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+@contextmanager
+def processes(device: str) -> Iterator[Processes]:
+    """The processes as torchrun's environment describes them; a single one without it.
+
+    device: "auto", "cuda" or "cpu", of every process; with CUDA, process i of a node takes its GPU i. NCCL joins GPUs,
+    Gloo CPUs. Raises InputError for a device that is not there.
+    """
+    chosen = choose_device(device)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Processes(0, 1, chosen)
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    else:
+        # choose_device gave all cores to this one of several processes
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world))))
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    try:
+        yield Processes(dist.get_rank(), world, chosen)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def noticing_signals() -> Iterator[list[int]]:
+    """While inside, SIGTERM and Ctrl-C only append their number to the list given; a second one acts as ever."""
+    noticed: list[int] = []
+    before: dict[int, Any] = {}
+
+    def notice(number: int, frame: Any) -> None:
+        if noticed:
+            signal.signal(number, before[number])
+            os.kill(os.getpid(), number)
+        noticed.append(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[int(number)] = signal.signal(number, notice)
+    try:
+        yield noticed
+    finally:
+        for restored, handler in before.items():
+            signal.signal(restored, handler)

@@ -1,0 +1,83 @@
+"""SliceMambaInheritTrainer: starts from the supernet's weights of the chosen path instead of from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
+from nnunetv2_slicemamba.search.find import SEARCH_FOLDER
+from nnunetv2_slicemamba.search.hashing import sha256_of_file
+from nnunetv2_slicemamba.search.slicing_file import SlicingFile, read_slicing_file
+from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer
+from nnunetv2_slicemamba.trainers.supernet import SliceMambaSharedSupernetTrainer, SliceMambaSupernetTrainer
+
+CHECKPOINT = "checkpoint_final.pth"
+
+
+class SliceMambaInheritTrainer(SliceMambaTrainer):
+    """As SliceMambaTrainer, but every weight starts as the fold's supernet has it on the path of best_slicing.json.
+
+    The supernet is the one in whose folder the slicing file lies. It is read when training starts from epoch 0, and
+    takes the place of -pretrained_weights; a continued training needs it no more.
+    """
+
+    def _use_slicing_file(self) -> None:
+        super()._use_slicing_file()
+        file = self.find_slicing()
+        chosen = read_slicing_file(file)
+        checkpoint = supernet_checkpoint(file, chosen)
+        supernet = self.load_supernet(checkpoint)
+        path = indices_on(supernet, chosen, file)
+        weights = supernet.extract(path).state_dict()
+        self.sliced_network.load_state_dict(weights)
+        self.print_to_log_file(f"Weights of path {path} inherited from the supernet in {checkpoint}")
+
+    def load_supernet(self, checkpoint: Path) -> SliceMambaSupernet:
+        """The trained supernet of a checkpoint, on the CPU."""
+        content = torch.load(checkpoint, map_location="cpu", weights_only=False)
+        shared = content["trainer_name"].startswith(SliceMambaSharedSupernetTrainer.__name__)
+        trainer: type[nnUNetTrainer] = SliceMambaSharedSupernetTrainer if shared else SliceMambaSupernetTrainer
+        supernet = trainer.build_network_architecture(
+            self.plans_manager,
+            self.configuration_manager,
+            self.num_input_channels,
+            self.label_manager.num_segmentation_heads,
+            self.enable_deep_supervision,
+        )
+        supernet.load_state_dict(content["network_weights"])
+        assert isinstance(supernet, SliceMambaSupernet)
+        return supernet
+
+
+def supernet_checkpoint(slicing_file: Path, chosen: SlicingFile) -> Path:
+    """The final checkpoint of the supernet in whose fold's folder a slicing file lies.
+
+    Raises FileNotFoundError if there is none, ValueError if the slicing was searched with another one.
+    """
+    checkpoint = slicing_file.parent.parent / CHECKPOINT
+    if slicing_file.parent.name != SEARCH_FOLDER or not checkpoint.is_file():
+        raise FileNotFoundError(
+            f"there is no {checkpoint}: a trainer that inherits needs a trained supernet with the slicing file in its "
+            f"folder, fold_X/{SEARCH_FOLDER}/. Train the supernet, or train from scratch with SliceMambaTrainer"
+        )
+    searched = chosen.supernet_checkpoint_sha256
+    if searched is not None and searched != sha256_of_file(checkpoint):
+        raise ValueError(
+            f"{slicing_file} was searched with another supernet (sha256 {searched[:12]}...) than {checkpoint}: search "
+            "again with 'slicemamba search', or train from scratch with SliceMambaTrainer"
+        )
+    return checkpoint
+
+
+def indices_on(supernet: SliceMambaSupernet, chosen: SlicingFile, file: Path) -> tuple[int, ...]:
+    """The supernet's path with the chosen slicing; ValueError if a thickness is none of its candidates."""
+    other = sorted(set(chosen.slicing) - set(supernet.candidates))
+    if other:
+        raise ValueError(
+            f"{file} has thickness {other[0]}, which the supernet was not trained with; its candidates are "
+            f"{list(supernet.candidates)}. Train from scratch with SliceMambaTrainer"
+        )
+    return tuple(supernet.candidates.index(thickness) for thickness in chosen.slicing)
