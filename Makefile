@@ -8,7 +8,7 @@ export nnUNet_n_proc_DA ?= 1
 # OpenMP threads that spin for long take the cores from those that work
 export GOMP_SPINCOUNT ?= 5000
 
-.PHONY: setup demo docs test lint clean
+.PHONY: setup demo docs test test-all lint clean
 
 setup: .venv/installed
 
@@ -31,6 +31,10 @@ docs: setup
 	$(BIN)/mkdocs build --strict
 
 test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+
+# with the whole matrix of datasets and configurations, some ten minutes more
+test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 clean:

@@ -1,8 +1,9 @@
 """Runs console scripts in forks of one process that has already imported the packages that are slow to import.
 
 Every command is the installed script itself, in a process, an environment and a working directory of its own; it only
-starts with PyTorch and its like in memory, which saves about six seconds each, and so do the worker processes that
-nnU-Net starts. nnU-Net and this package, which read the environment when they are imported, are imported anew.
+starts with PyTorch, nnU-Net and the like in memory, which saves about ten seconds each, and so do the worker processes
+that nnU-Net starts. nnU-Net reads its folders when they are used; what it reads when imported is the same for every
+command here (ENVIRONMENT). A command with a PYTHONPATH, behind which another nnU-Net may be, imports it anew.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from multiprocessing.context import DefaultContext
 from pathlib import Path
 from typing import Any
 
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
+ANEW = ("nnunetv2", "nnunetv2_slicemamba")
 SLOW = (
     "torch",
     "torch._dynamo",
@@ -48,6 +51,12 @@ SLOW = (
     "skimage.transform",
     "sklearn.model_selection",
     "typer",
+    "nnunetv2.inference.predict_from_raw_data",
+    "nnunetv2.run.run_training",
+    "nnunetv2_slicemamba.cli.main",
+    "nnunetv2_slicemamba.planning.preprocessing",
+    "nnunetv2_slicemamba.search.run",
+    "nnunetv2_slicemamba.trainers",
 )
 
 
@@ -64,8 +73,7 @@ class Zygote:
             if self._process is None:
                 self._process = subprocess.Popen(
                     [sys.executable, __file__],
-                    # read once, when PyTorch is loaded
-                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                    env={**os.environ, **ENVIRONMENT},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -136,6 +144,9 @@ def become(order: dict) -> None:
     os.chdir(order["cwd"])
     sys.argv = order["argv"]
     sys.path[:] = [*filter(None, order["env"].get("PYTHONPATH", "").split(os.pathsep)), *sys.path[1:]]
+    if order["env"].get("PYTHONPATH"):
+        for name in [name for name in sys.modules if name.partition(".")[0] in ANEW]:
+            del sys.modules[name]
     fork_instead_of_spawn()
     if order["argv"][1:2] == ["plan"]:
         sample_fewer_intensities()

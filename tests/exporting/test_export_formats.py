@@ -31,7 +31,10 @@ def source(sizes: tuple[int, ...], slicing: tuple[int, ...], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize(("sizes", "slicing"), [((22, 29), (4, 2)), ((6, 9, 5), (2, 4, 2))], ids=["2d", "3d"])
+@pytest.mark.parametrize(
+    ("sizes", "slicing"),
+    [pytest.param((22, 29), (4, 2), id="2d"), pytest.param((6, 9, 5), (2, 4, 2), id="3d", marks=pytest.mark.slow)],
+)
 def test_the_file_gives_the_networks_logits(
     name: str, sizes: tuple[int, ...], slicing: tuple[int, ...], tmp_path: Path
 ) -> None:

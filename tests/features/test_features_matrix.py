@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
 import matrix_data
 from workspace import BIN, FINAL, PLANS, SUPERNET, ZYGOTE, Workspace
 
+from nnunetv2_slicemamba.commands import EXT_TRAINER
+
 DATASET = "Dataset601_Matrix"
 PIPELINE = Path(__file__).with_name("pipeline.py")
 
@@ -35,17 +36,18 @@ class Row:
     fold: str = "0"
     memory: float = 0.3
     variables: tuple[tuple[str, str], ...] = ()
+    slow: bool = True
 
 
 ROWS = {
     "2d, colour, regions, worker processes": Row(
-        matrix_data.rgb_with_regions, "2d", (0, 1, 2), variables=(("nnUNet_n_proc_DA", "1"),)
+        matrix_data.rgb_with_regions, "2d", (0, 1, 2), variables=(("nnUNet_n_proc_DA", "1"),), slow=False
     ),
     "2d, five channels, ignored pixels": Row(matrix_data.five_channels_with_ignored_pixels, "2d", (0, 1)),
     "2d on thick slices, empty foreground": Row(matrix_data.volumes_without_foreground, "2d", (0, 1, 2)),
     "3d_fullres, two channels, fold all": Row(matrix_data.volumes_with_two_channels, "3d_fullres", (0, 1, 2), "all"),
     "3d_fullres, thick slices, regions, ignored voxels": Row(
-        matrix_data.thick_slices_with_regions_and_ignored_voxels, "3d_fullres", (0, 1, 2)
+        matrix_data.thick_slices_with_regions_and_ignored_voxels, "3d_fullres", (0, 1, 2), slow=False
     ),
     "3d_fullres, thick slices, empty foreground, own splits": Row(
         matrix_data.volumes_without_foreground, "3d_fullres", (0, 1, 2)
@@ -88,8 +90,7 @@ def whole_chain(configuration: str, fold: str) -> list[list[str]]:
 def workspace(tmp_path: Path) -> Workspace:
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         (tmp_path / name).mkdir()
-    path = subprocess.run([str(BIN / "slicemamba"), "trainer-path"], capture_output=True, text=True, check=True)
-    return Workspace(tmp_path, {"nnUNet_n_proc_DA": "0", "nnUNet_extTrainer": path.stdout.strip()})
+    return Workspace(tmp_path, {"nnUNet_n_proc_DA": "0", "nnUNet_extTrainer": str(EXT_TRAINER)})
 
 
 def make_data(workspace: Workspace, row: Row) -> Path:
@@ -130,7 +131,9 @@ def check_row(workspace: Workspace, row: Row) -> None:
         assert set(np.unique(predicted)) <= set(row.predicted)
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if row.slow else []) for name, row in ROWS.items()]
+)
 def test_every_step_runs_from_planning_to_prediction(name: str, workspace: Workspace) -> None:
     row = ROWS[name]
     workspace.variables |= dict(row.variables)
@@ -141,6 +144,7 @@ def test_every_step_runs_from_planning_to_prediction(name: str, workspace: Works
     check_row(workspace, row)
 
 
+@pytest.mark.slow
 def test_a_cascade_runs_from_low_resolution_to_prediction(workspace: Workspace) -> None:
     row = Row(matrix_data.volumes_larger_than_a_patch, "3d_cascade_fullres", (0, 1, 2))
     make_data(workspace, row)

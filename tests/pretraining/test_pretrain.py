@@ -102,6 +102,7 @@ def stopped_by_sigterm(images: Path, target: Path, after: int, *recipe: Any, **c
     return done
 
 
+@pytest.mark.slow
 def test_workers_that_load_images_do_not_change_the_curve(
     whole: Path, workspace: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -110,6 +111,7 @@ def test_workers_that_load_images_do_not_change_the_curve(
     assert curve(tmp_path / "weights.pth") == curve(whole)
 
 
+@pytest.mark.slow
 def test_two_processes_under_torchrun_train_as_one_does_with_the_same_images_a_step(
     workspace: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -207,6 +209,7 @@ def test_tensorboard_shows_every_step_once_after_an_interruption(workspace: Path
     assert [event.step for event in events.Scalars("validation/top1")] == [len(expected)]
 
 
+@pytest.mark.slow
 def test_webdataset_shards_train_too_and_continue_the_same_curve(workspace: Path, images: Path, tmp_path: Path) -> None:
     webdataset = pytest.importorskip("webdataset", reason="shards need webdataset: the extra 'pretrain'")
     from nnunetv2_slicemamba.pretraining.images import Shards
