@@ -33,7 +33,7 @@ docs: setup
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
 
-# with the whole matrix of datasets and configurations, some ten minutes more
+# with the whole matrix of datasets and configurations: some minutes more
 test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
