@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from filelock import FileLock
+from fingerprints import sampling_fewer
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 DATASETS = {"2d": (901, "Dataset901_Disks"), "3d": (902, "Dataset902_Slabs")}
@@ -59,22 +60,13 @@ def use_folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(variable, str(root / variable))
 
 
-def sample_fewer_intensities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """nnU-Net's fingerprint takes statistics of 100 million voxels, drawn with replacement from a few thousand here."""
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-
-    original = DatasetFingerprintExtractor.__init__
-
-    def initialize(self: DatasetFingerprintExtractor, *args: object, **kwargs: object) -> None:
-        original(self, *args, **kwargs)
-        self.num_foreground_voxels_for_intensitystats = 10_000
-
-    monkeypatch.setattr(DatasetFingerprintExtractor, "__init__", initialize)
-
-
 @pytest.fixture(scope="session")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders with both datasets planned in size S and preprocessed (2d, 3d_fullres); not to be written to."""
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+        DatasetFingerprintExtractor as Extractor,
+    )
+
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
     base = tmp_path_factory.getbasetemp()
@@ -85,7 +77,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
             made = root.with_suffix(".part")
             made.mkdir()
             use_folders(made, monkeypatch)
-            sample_fewer_intensities(monkeypatch)
+            monkeypatch.setattr(Extractor, "__init__", sampling_fewer(Extractor.__init__))
             for kind, (number, name) in DATASETS.items():
                 write_raw_dataset(made / "nnUNet_raw", kind)
                 configuration = {"2d": "2d", "3d": "3d_fullres"}[kind]

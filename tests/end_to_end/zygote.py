@@ -25,6 +25,10 @@ from multiprocessing.context import DefaultContext
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fingerprints import sampling_fewer
+
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
 ANEW = ("nnunetv2", "nnunetv2_slicemamba")
 SLOW = (
@@ -121,16 +125,11 @@ def fork_instead_of_spawn() -> None:
 
 
 def sample_fewer_intensities() -> None:
-    """nnU-Net's fingerprint takes statistics of 100 million voxels, drawn with replacement from a few thousand here."""
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
+        DatasetFingerprintExtractor as Extractor,
+    )
 
-    original = DatasetFingerprintExtractor.__init__
-
-    def initialize(self: Any, *args: Any, **kwargs: Any) -> None:
-        original(self, *args, **kwargs)
-        self.num_foreground_voxels_for_intensitystats = 10_000
-
-    DatasetFingerprintExtractor.__init__ = initialize  # type: ignore[method-assign]
+    Extractor.__init__ = sampling_fewer(Extractor.__init__)  # type: ignore[method-assign]
 
 
 def become(order: dict) -> None:

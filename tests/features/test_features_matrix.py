@@ -12,6 +12,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -120,8 +121,8 @@ def check_row(workspace: Workspace, row: Row) -> None:
     final = results(workspace, FINAL, row.configuration, row.fold)
     summary = json.loads((final / "validation" / "summary.json").read_text())
     assert summary["metric_per_case"]
-    log = next(final.glob("training_log_*.txt")).read_text()
-    assert str([tuple(t) for t in chosen["slicing"]])[1:20] in log or "Slicing from" in log
+    weights = torch.load(final / "checkpoint_final.pth", weights_only=False)["network_weights"]
+    assert weights["slicing"].tolist() == chosen["slicing"]
     truth_folder = workspace.root / "nnUNet_raw" / DATASET / "labelsTs"
     truths = list(truth_folder.iterdir())
     assert truths

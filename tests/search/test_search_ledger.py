@@ -9,7 +9,6 @@ import numpy as np
 import optuna
 import pytest
 from killable_search import SETTINGS, fingerprint
-from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 
 from nnunetv2_slicemamba.search import (
@@ -22,8 +21,6 @@ from nnunetv2_slicemamba.search import (
     read_ledger,
     storage,
 )
-from nnunetv2_slicemamba.search.bulk_storage import bulk_storage_class
-from nnunetv2_slicemamba.search.trials import trial_of
 
 
 def record(index=0, fitness=0.5, generation=0, **details):
@@ -380,35 +377,3 @@ def test_optuna_is_silent_and_its_verbosity_is_left_as_it_was(study, capfd):
     finally:
         optuna.logging.set_verbosity(before)
     assert capfd.readouterr() == ("", "")
-
-
-def test_the_study_is_the_one_that_optunas_own_storage_would_hold(tmp_path):
-    """What makes writing fast changes nothing that anybody reads."""
-    class_ = bulk_storage_class()
-    assert class_ is not RDBStorage, "Optuna's storage has changed: is its own way still slow, can ours follow?"
-    trials = [trial_of(record, (4,) * 5) for record in RECORDS_TO_COMPARE]
-    read = []
-    for name, kind in (("ours", class_), ("optunas", RDBStorage)):
-        database = kind(f"sqlite:///{tmp_path / name}.db")
-        study = optuna.create_study(storage=database, study_name="s", direction="maximize")
-        for trial in trials:
-            study.add_trial(trial)
-        found = optuna.load_study(study_name="s", storage=RDBStorage(f"sqlite:///{tmp_path / name}.db"))
-        read.append([(t.number, t.state, t.values, t.params, t.distributions, t.user_attrs) for t in found.trials])
-        tables = sqlite3.connect(tmp_path / f"{name}.db")
-        rows = "select trial_id, param_name, param_value, distribution_json from trial_params order by 1, 2"
-        read[-1].append(tables.execute(rows).fetchall())
-    assert read[0] == read[1]
-    assert len(read[0]) == len(trials) + 1
-
-
-def test_a_storage_that_looks_otherwise_is_used_as_it_is(monkeypatch):
-    monkeypatch.setattr(RDBStorage, "_set_trial_param_without_commit", lambda self, anything: None)
-    assert bulk_storage_class() is RDBStorage
-
-
-RECORDS_TO_COMPARE = [
-    Record((0, 1, 2, 3, 0), 0.5, 0, 0, "random", 1.5, {"dice_per_class": [0.5, None], "note": "a"}),
-    Record((3, 3, 2, 1, 0), math.nan, 0, 1, "mutant", 0.25),
-    Record((0, 0, 0, 0, 0), 0.75, 1, 0, "tpe", 0.0, {"nested": {"a": [1, 2.5]}}),
-]
