@@ -55,7 +55,7 @@ def _backward(dout: Tensor, x: Tensor, x_dtype: torch.dtype, *rest: Any) -> tupl
 @torch.library.impl("slicemamba::bss", ("cpu", "cuda"))
 def _operator_forward(*arguments: Any) -> tuple[Tensor, ...]:
     out, saved = _forward(*arguments)
-    return out, *saved
+    return out, *(t if t.numel() else t.new_empty(0) for t in saved)  # outputs must not be one tensor
 
 
 @torch.library.impl("slicemamba::bss_backward", ("cpu", "cuda"))
