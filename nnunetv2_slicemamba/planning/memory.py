@@ -15,25 +15,76 @@ from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """Bytes kept for the backward pass of a mixed-precision training step, counted tensor by tensor.
+    """Bytes per thing that `Sample` and `Static` count, for mixed precision and the fused block.
 
-    Per token of a block with C channels, E inner channels and K directions: `per_channel` * C (residual stream and
-    the normalised copy), `per_inner` * E (both halves of in_proj, convolution, SiLU, scan output, norm, gate),
-    `per_direction_inner` * K * E (time steps and saved states of the scan) and `per_projection` for every value of
-    the low-rank projections; of a checkpointed block, `per_checkpoint` * C for its input. Per voxel of the full
-    resolution: `per_head_channel` for the final mapping and `per_logit` for logits, softmax and loss. `overhead`:
-    CUDA context, workspaces, fragmentation.
+    Estimates are of what PyTorch's allocator reserves; `context` is what the GPU's driver takes beside it. The values
+    are those of the tensors that the code makes, until measured ones replace them:
+    `python benchmarks/memory_gpu.py --fit FILE`.
     """
 
-    per_channel: float = 10
-    per_checkpoint: float = 4
-    per_inner: float = 22
-    per_direction_inner: float = 4
-    per_projection: float = 4
-    per_head_channel: float = 14
-    per_logit: float = 30
-    per_input: float = 8
-    overhead: float = 0.8 * 2**30
+    kept: float = 2.1
+    transient: float = 2.1
+    head: float = 16.0
+    logit: float = 30.0
+    voxel: float = 8.0
+    weight: float = 12.0
+    gradient: float = 8.0
+    workspace: float = 0.15 * 2**30
+    context: float = 0.6 * 2**30
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one sample of a batch counts.
+
+    kept: half-precision values that blocks and resampling keep for the backward pass. transient: those that the
+    backward pass of the largest block needs beside them. head: values of the final mapping, its channels at full
+    resolution. logit: voxels times classes. voxel: voxels times input channels and the target.
+    """
+
+    kept: float
+    transient: float
+    head: float
+    logit: float
+    voxel: float
+
+    def bytes(self, model: MemoryModel) -> float:
+        # the head's memory is free again before the backward pass reaches a block
+        peak = max(model.transient * self.transient, model.head * self.head + model.logit * self.logit)
+        return model.kept * self.kept + peak + model.voxel * self.voxel
+
+
+@dataclass(frozen=True)
+class Static:
+    """What does not depend on the batch: `weight` parameters with their optimiser state, `gradient` of them trained
+    in one step (of a supernet those of one path), which have gradients and half-precision copies."""
+
+    weight: float
+    gradient: float
+
+    def bytes(self, model: MemoryModel) -> float:
+        return model.weight * self.weight + model.gradient * self.gradient + model.workspace
+
+
+# of the fused block: channels of a thread block, to which channels are padded, and tokens between two saved states
+BLOCK_CHANNELS = 64
+STATE_TOKENS = 32
+
+
+def block_values(width: int, n_dims: int, d_state: int, expand: int) -> tuple[float, float]:
+    """Half-precision values per token that a fused block keeps and those that its backward pass needs beside them.
+
+    Kept: its input (float32) and the normalised copy, both halves of in_proj, the scan's output, the projections and
+    the scan's states. In the backward pass: gradients of all these, the convolution's output computed again, and per
+    direction the time steps of full rank, the gradient of the tokens and partial sums of the states' gradients.
+    """
+    inner, directions = expand * width, 2 * n_dims
+    blocks = math.ceil(inner / BLOCK_CHANNELS)
+    projections = directions * (math.ceil(width / 16) + 2 * d_state)
+    states = directions * blocks * BLOCK_CHANNELS * d_state / STATE_TOKENS
+    partial_sums = 4 * directions * blocks * d_state
+    kept = 3 * width + 3 * inner + projections + states
+    return kept, 5 * width + 6 * inner + projections + 2 * directions * inner + partial_sums
 
 
 def feature_map_sizes(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
@@ -45,6 +96,52 @@ def feature_map_sizes(patch_size: Sequence[int], strides: Sequence[Sequence[int]
     return result
 
 
+def count_sample(
+    patch_size: Sequence[int], input_channels: int, num_classes: int, arch_kwargs: dict[str, Any]
+) -> Sample:
+    """Counts one sample of the patch size; arch_kwargs as SliceMambaUNet takes them."""
+    strides, widths = arch_kwargs["strides"], arch_kwargs["features_per_stage"]
+    n_dims, d_state, expand = len(strides[0]), arch_kwargs.get("d_state", 16), arch_kwargs.get("expand", 2)
+    checkpointed = arch_kwargs.get("activation_checkpointing", False)
+    n_blocks = [
+        encoder + decoder
+        for encoder, decoder in zip(
+            arch_kwargs["n_blocks_per_stage"], reversed(arch_kwargs["n_blocks_per_stage_decoder"]), strict=True
+        )
+    ]
+    tokens = [math.prod(sizes) for sizes in feature_map_sizes(patch_size, strides)]
+    kept = transient = 0.0
+    for stage, width in enumerate(widths):
+        in_block, in_backward = block_values(width, n_dims, d_state, expand)
+        # a checkpointed block keeps its input (float32), and the one that is computed again needs everything
+        kept += tokens[stage] * n_blocks[stage] * (2 * width if checkpointed else in_block)
+        transient = max(transient, tokens[stage] * (in_backward + (in_block if checkpointed else 0)))
+        if stage:
+            # merging: the cells (float32) and what the product reads; expanding: its input, what it rearranges
+            cells = math.prod(strides[stage]) * widths[stage - 1]
+            kept += tokens[stage] * (3 * cells + width + cells)
+    voxels = tokens[0] * math.prod(strides[0])
+    return Sample(
+        kept=kept,
+        transient=transient,
+        head=voxels * widths[0] / 4,
+        logit=voxels * num_classes,
+        voxel=voxels * (input_channels + 1),
+    )
+
+
+def count_static(input_channels: int, num_classes: int, arch_kwargs: dict[str, Any], supernet: bool = True) -> Static:
+    """Counts the parameters of the supernet of the default candidates, or of the final network."""
+    with torch.device("meta"):
+        network = SliceMambaUNet(input_channels, num_classes, **arch_kwargs)
+    everything = sum(p.numel() for p in network.parameters())
+    if not supernet:
+        return Static(everything, everything)
+    in_blocks = sum(p.numel() for block in network.block_positions() for p in block.parameters())
+    n_candidates = len(default_candidates(network.n_dims))
+    return Static(everything + (n_candidates - 1) * in_blocks, everything)
+
+
 def bytes_per_sample(
     patch_size: Sequence[int],
     input_channels: int,
@@ -53,33 +150,7 @@ def bytes_per_sample(
     model: MemoryModel = MemoryModel(),
 ) -> float:
     """Bytes of one sample's activations in a training step; arch_kwargs as SliceMambaUNet takes them."""
-    strides, features = arch_kwargs["strides"], arch_kwargs["features_per_stage"]
-    n_dims, d_state, expand = len(strides[0]), arch_kwargs.get("d_state", 16), arch_kwargs.get("expand", 2)
-    directions = 2 * n_dims
-    blocks = [
-        encoder + decoder
-        for encoder, decoder in zip(
-            arch_kwargs["n_blocks_per_stage"], reversed(arch_kwargs["n_blocks_per_stage_decoder"]), strict=True
-        )
-    ]
-    checkpointed = arch_kwargs.get("activation_checkpointing", False)
-    total = largest = 0.0
-    for sizes, width, n_blocks in zip(feature_map_sizes(patch_size, strides), features, blocks, strict=True):
-        inner, rank = expand * width, math.ceil(width / 16)
-        per_token = (
-            model.per_channel * width
-            + model.per_inner * inner
-            + model.per_direction_inner * directions * inner
-            + model.per_projection * directions * (rank + 2 * d_state)
-        )
-        # a checkpointed block keeps its input, and the one that is computed again needs everything
-        kept = model.per_checkpoint * width if checkpointed else per_token
-        total += math.prod(sizes) * n_blocks * kept
-        largest = max(largest, math.prod(sizes) * per_token)
-    per_voxel = (
-        model.per_head_channel * features[0] / 4 + model.per_logit * num_classes + model.per_input * input_channels
-    )
-    return total + checkpointed * largest + math.prod(patch_size) * per_voxel
+    return count_sample(patch_size, input_channels, num_classes, arch_kwargs).bytes(model)
 
 
 def static_bytes(
@@ -87,16 +158,10 @@ def static_bytes(
     num_classes: int,
     arch_kwargs: dict[str, Any],
     model: MemoryModel = MemoryModel(),
+    supernet: bool = True,
 ) -> float:
-    """Bytes that do not depend on the batch: the supernet's weights and optimiser state, one path's gradients.
+    """Bytes that do not depend on the batch, the driver's included.
 
-    The final network needs less; one plan serves both.
+    By default of the supernet, of which the final network needs a part: one plan serves both.
     """
-    with torch.device("meta"):
-        network = SliceMambaUNet(input_channels, num_classes, **arch_kwargs)
-    n_candidates = len(default_candidates(network.n_dims))
-    in_blocks = sum(p.numel() for block in network.block_positions() for p in block.parameters())
-    everything = sum(p.numel() for p in network.parameters())
-    supernet = everything - in_blocks + n_candidates * in_blocks
-    # float32 weights and AdamW's two moments, gradients of the path only
-    return 12 * supernet + 4 * everything + model.overhead
+    return count_static(input_channels, num_classes, arch_kwargs, supernet).bytes(model) + model.context

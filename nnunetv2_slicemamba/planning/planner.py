@@ -90,18 +90,24 @@ class SliceMambaPlanner(ExperimentPlanner):
             "arch_kwargs": ours,
             "_kw_requires_import": [],
         }
-        self._warn_if_too_large(plan, ours)
+        self._fit_batch(plan, ours)
         return plan
 
-    def _warn_if_too_large(self, plan: dict[str, Any], arch_kwargs: dict[str, Any]) -> None:
+    def _fit_batch(self, plan: dict[str, Any], arch_kwargs: dict[str, Any]) -> None:
+        """Lowers a batch that nnU-Net rounded up, never below its minimum of 2; warns if not even that fits."""
         channels = len(self.dataset_json.get("channel_names", self.dataset_json.get("modality", {})))
         classes = len(self.dataset_json["labels"])
-        needed = static_bytes(channels, classes, arch_kwargs) + plan["batch_size"] * bytes_per_sample(
-            plan["patch_size"], channels, classes, arch_kwargs
-        )
-        if needed > 1.1 * self.UNet_vram_target_GB * 2**30:
+        target = self.UNet_vram_target_GB * 2**30
+        static = static_bytes(channels, classes, arch_kwargs)
+        sample = bytes_per_sample(plan["patch_size"], channels, classes, arch_kwargs)
+        largest = max(self.UNet_min_batch_size, int((target - static) / sample))
+        plan["batch_size"] = min(int(plan["batch_size"]), largest)
+        needed = static + plan["batch_size"] * sample
+        # where nnU-Net's search ended because the patch fits, it does so up to rounding
+        if needed > 1.001 * target:
+            patch = [int(size) for size in plan["patch_size"]]
             warnings.warn(
-                f"size {self.size}, patch {list(plan['patch_size'])}, batch {plan['batch_size']} needs an "
+                f"size {self.size}, patch {patch}, batch {plan['batch_size']}, the smallest that is planned, needs an "
                 f"estimated {needed / 2**30:.1f} GB, more than the {self.UNet_vram_target_GB} GB aimed at; plan a "
                 f"smaller size (--size S), raise the target (--gpu-memory) or use --activation-checkpointing",
                 stacklevel=2,

@@ -1,0 +1,202 @@
+"""How much GPU memory does a training step take, and how well does the planner know?
+
+    python benchmarks/memory_gpu.py [--seconds 150] [--json FILE]      # measures on a GPU, most telling shapes first
+    python benchmarks/memory_gpu.py --fit FILE                         # fits the planner's model to it, on any machine
+    python benchmarks/memory_gpu.py --check [--caps 8 24] [--sizes L S] [--seconds 150] [--json FILE]
+
+Measuring makes real trainers (final network and supernet) of the planner's networks and takes the peak of one training
+step after the optimiser has all its state. --check lets the planner plan for GPUs of the given GB and trains what it
+planned in processes that may not use more. To try either without a GPU: --device cpu (no memory is read then).
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from memory_check import check
+from memory_fit import fit_file
+from memory_training import (
+    Shape,
+    describe,
+    make_batch,
+    make_trainer,
+    plans_of,
+    synchronised,
+    use_folders,
+    warm_up,
+    watched,
+)
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_slicemamba.planning.memory import MemoryModel, count_sample, count_static
+
+THICK, THICKER = (3.0, 1.0, 1.0), (8.0, 1.0, 1.0)  # pooled once and not at all along the first axis by the embedding
+GB = 2**30
+# the most telling first: a run that is out of time leaves out the last
+SHAPES = (
+    Shape("L", (256, 256), 32, channels=3),
+    Shape("S", (64, 64, 64), 2),
+    Shape("L", (96, 96, 96), 2, classes=14),
+    Shape("L", (256, 256), 8, channels=3, supernet=True),
+    Shape("M", (12, 256, 224), 2, spacing=THICKER),
+    Shape("S", (512, 512), 12, channels=3),
+    Shape("M", (40, 56, 40), 16, classes=3, supernet=True),
+    Shape("L", (512, 512), 12, channels=3),
+    Shape("L", (64, 64, 64), 4, supernet=True),
+    Shape("L", (512, 512), 32, channels=3),
+    Shape("S", (128, 128, 128), 2, classes=14),
+    Shape("M", (320, 448), 10),
+    Shape("L", (256, 256), 32, channels=3, checkpointing=True),
+    Shape("S", (192, 160), 32, classes=4),
+    Shape("M", (128, 128, 128), 2),
+    Shape("L", (128, 384), 6, classes=8),
+    Shape("L", (16, 192, 160), 4, spacing=THICK),
+    Shape("M", (512, 512), 16, channels=3, supernet=True),
+    Shape("L", (128, 128, 128), 2, channels=4, classes=4),
+    Shape("S", (256, 256), 2, supernet=True),
+    Shape("S", (40, 56, 40), 32, classes=3),
+    Shape("M", (256, 256), 32, channels=3),
+    Shape("L", (96, 96, 96), 4, checkpointing=True),
+    Shape("M", (96, 160, 96), 3, classes=14, supernet=True),
+    Shape("S", (20, 256, 224), 6, spacing=THICK, classes=5, supernet=True),
+    Shape("L", (512, 512), 4),
+    Shape("L", (256, 256), 2),
+    Shape("M", (192, 160), 4, classes=20),
+    Shape("L", (40, 56, 40), 9, classes=3),
+    Shape("S", (768, 512), 8, channels=2),
+    Shape("M", (128, 128, 128), 2, checkpointing=True, supernet=True),
+    Shape("L", (384, 384), 16, channels=3, supernet=True),
+    Shape("M", (16, 192, 160), 8, spacing=THICK),
+    Shape("S", (96, 96, 96), 12),
+    Shape("L", (10, 320, 256), 2, spacing=THICKER, supernet=True),
+    Shape("L", (80, 320, 256), 2, classes=14, spacing=THICK, supernet=True),
+    Shape("M", (1024, 768), 2, channels=3),
+    Shape("L", (128, 160, 112), 2, channels=4, classes=4, supernet=True),
+)
+TINY = (
+    Shape("S", (48, 40), 2, channels=3),
+    Shape("S", (48, 40), 2, supernet=True, checkpointing=True),
+    Shape("S", (8, 32, 32), 2, spacing=THICK, classes=3),
+)
+
+
+def estimate(shape: Shape, model: MemoryModel) -> float:
+    """What the planner's model says that PyTorch's allocator reserves."""
+    sample = count_sample(shape.patch, shape.channels, shape.classes, shape.arch_kwargs)
+    static = count_static(shape.channels, shape.classes, shape.arch_kwargs, shape.supernet)
+    return static.bytes(model) + shape.batch * sample.bytes(model)
+
+
+def measure(shape: Shape, device: torch.device) -> dict[str, Any]:
+    """One row: the shape's counts, what the model says and, on a GPU, bytes of the steps' peaks."""
+    sample = count_sample(shape.patch, shape.channels, shape.classes, shape.arch_kwargs)
+    static = count_static(shape.channels, shape.classes, shape.arch_kwargs, shape.supernet)
+    row: dict[str, Any] = {"name": shape.name, "shape": vars(shape), "arch_kwargs": shape.arch_kwargs}
+    row |= {"sample": vars(sample), "static": vars(static), "estimate": estimate(shape, MemoryModel())}
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    trainer = make_trainer(plans_of(shape), "measured", describe(shape.channels, shape.classes), shape.supernet, device)
+    batch = make_batch(trainer)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # what building left, which happens on the CPU in nnU-Net
+        torch.cuda.reset_peak_memory_stats(device)
+    row["warm_up_steps"] = warm_up(trainer, batch)
+    synchronised(device)
+    if device.type == "cuda":
+        row["reserved_first_steps"] = torch.cuda.max_memory_reserved(device)
+        row["before_step"] = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.monotonic()
+    with watched(trainer) as seen:
+        trainer.train_step(batch)
+        synchronised(device)
+    row |= seen | {"step_seconds": time.monotonic() - start}
+    if device.type == "cuda":
+        row["allocated"] = torch.cuda.max_memory_allocated(device)
+        row["reserved"] = torch.cuda.max_memory_reserved(device)
+        free, total = torch.cuda.mem_get_info(device)
+        row["outside"] = total - free - torch.cuda.memory_reserved(device)
+    return row
+
+
+def measure_all(shapes: tuple[Shape, ...], device: torch.device, seconds: float, file: Path | None) -> list[dict]:
+    """Rows of as many shapes as the time allows; the file is written after each."""
+    torch.backends.cudnn.benchmark = True  # as nnUNetv2_train
+    start, slowest, rows = time.monotonic(), 0.0, []
+    for number, shape in enumerate(shapes, 1):
+        begun = time.monotonic()
+        if begun - start + slowest > seconds:
+            print(f"out of time: {len(shapes) - number + 1} shapes are left out", flush=True)
+            break
+        try:
+            row = measure(shape, device)
+        except Exception as error:  # one shape that fails must not cost the others
+            row = {"name": shape.name, "error": f"{type(error).__name__}: {error}".splitlines()[0]}
+        rows.append(row)
+        gc.collect()
+        # the first one compiles kernels
+        slowest = max(slowest, time.monotonic() - begun) if number > 1 else 0.0
+        figures = f"{row['reserved'] / GB:.2f} GiB reserved" if "reserved" in row else row.get("error", "ran")
+        print(f"{number}/{len(shapes)} {shape.name}: {figures}, {time.monotonic() - begun:.1f} s", flush=True)
+        if file:
+            on = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+            file.write_text(json.dumps({"device": on, "torch": torch.__version__, "rows": rows}, indent=1))
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    table = Table("training", "allocated GiB", "reserved GiB", "estimate GiB", "error %", title="one training step")
+    errors = []
+    for row in rows:
+        if "reserved" not in row:
+            said = f"{row['estimate'] / GB:.2f}" if "estimate" in row else ""
+            table.add_row(row["name"], row.get("error", ""), "", said, "")
+            continue
+        errors.append(100 * (row["estimate"] / row["reserved"] - 1))
+        figures = [f"{row[key] / GB:.2f}" for key in ("allocated", "reserved", "estimate")]
+        table.add_row(row["name"], *figures, f"{errors[-1]:+.1f}")
+    Console(width=120).print(table)
+    if errors:
+        sizes = [abs(e) for e in errors]
+        print(f"error of the present model: mean {sum(sizes) / len(sizes):.1f} %, largest {max(sizes):.1f} %")
+        outside = [row["outside"] / GB for row in rows if "outside" in row]
+        print(f"beside PyTorch's allocator: {min(outside):.2f} to {max(outside):.2f} GiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a few tiny shapes")
+    parser.add_argument("--seconds", type=float, default=150, help="stop after this time with what there is")
+    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--fit", type=Path, default=None, help="a file that --json wrote")
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--caps", type=float, nargs="+", default=[8, 24], help="GB to plan for and to keep to")
+    parser.add_argument("--sizes", nargs="+", choices=("S", "M", "L"), default=["L", "S"])
+    arguments = parser.parse_args()
+    # a process that asks CUDA itself whether there is a GPU cannot be forked any more
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    if arguments.fit:
+        fit_file(arguments.fit)
+        return
+    device = torch.device(arguments.device, 0) if arguments.device == "cuda" else torch.device("cpu")
+    with tempfile.TemporaryDirectory() as root:
+        use_folders(Path(root))
+        if arguments.check:
+            check(arguments.caps, arguments.sizes, device, arguments.seconds, arguments.json)
+        else:
+            shapes = SHAPES if device.type == "cuda" else TINY
+            show(measure_all(shapes, device, arguments.seconds, arguments.json))
+
+
+if __name__ == "__main__":
+    main()
