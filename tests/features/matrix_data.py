@@ -110,6 +110,17 @@ def five_channels_with_ignored_pixels(folder: Path) -> None:
     write_splits(folder, [["case_00", "case_01"], ["case_02", "case_03"]])
 
 
+def one_nucleus(folder: Path) -> None:
+    """Grey images of which only the largest nucleus is labelled, far from one of the corners; two folds."""
+    for (_, name, part), index in zip(parts(6), (2, 3, 7, 9, 13, 15, 19), strict=True):
+        image, label = nuclei(index)
+        pieces, _ = ndimage.label(label)
+        largest = pieces == np.bincount(pieces[label > 0]).argmax()
+        save_png(folder, name, [image], largest.astype(np.uint8), part)
+    write_dataset(folder, {"background": 0, "nucleus": 1}, 1, ".png", 6)
+    write_splits(folder, [["case_00", "case_01", "case_02"], ["case_03", "case_04", "case_05"]])
+
+
 def volumes_with_two_channels(folder: Path) -> None:
     """Isotropic volumes of odd sizes with a second, blurred channel."""
     for i, name, part in parts(5):

@@ -7,12 +7,14 @@ statistics are of 10,000 voxels and not of 100 million.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import runpy
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
 
@@ -20,10 +22,21 @@ from zygote import fork_instead_of_spawn, sample_fewer_intensities
 
 
 def shorten_trainings() -> None:
+    """Ours by their settings; nnU-Net's, which have none, after their construction."""
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
     from nnunetv2_slicemamba.trainers import TRAINERS
 
     for trainer in TRAINERS.values():
         trainer.iterations_per_epoch, trainer.validation_iterations = 2, 1
+    construct = nnUNetTrainer.__init__
+
+    @functools.wraps(construct)
+    def shortened(self: Any, *args: Any, **kwargs: Any) -> None:
+        construct(self, *args, **kwargs)
+        self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 2, 1
+
+    nnUNetTrainer.__init__ = shortened  # type: ignore[method-assign]
 
 
 def run(argv: list[str]) -> int:
