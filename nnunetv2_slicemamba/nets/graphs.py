@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_GRAPHS"
 WARM_UPS = 3  # passes before recording: libraries choose their algorithms, caches fill
@@ -64,26 +65,40 @@ def as_list(outputs: Outputs) -> list[Tensor]:
     return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
-class TrainingGraph:
-    """`call` of x (any shape) and `parameters`, with gradients, as two graphs.
+class _Called(nn.Module):
+    """A module whose forward pass is `call`, one of the module's methods."""
 
-    call: a forward pass that returns a tensor or a list of them and nothing else, under the present autocast. x: has
-    the shape, type and requires_grad of all that follow. pool: graphs of which one at a time is between its forward
-    and its backward pass may share their memory. RuntimeError if it cannot be recorded.
+    def __init__(self, module: nn.Module, call: Callable[[Tensor], Outputs]) -> None:
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self, x: Tensor) -> Outputs:
+        return self.call(x)
+
+
+class TrainingGraph:
+    """A module's pass over x (any shape), with gradients, as two graphs.
+
+    call: the module's forward pass, which returns a tensor or a list of them and nothing else, under the present
+    autocast. x: has the shape, type and requires_grad of all that follow. pool: graphs of which one at a time is
+    between its forward and its backward pass may share their memory. RuntimeError if it cannot be recorded.
     """
 
-    def __init__(
-        self, call: Callable[[Tensor], Outputs], parameters: Sequence[Tensor], x: Tensor, pool: Any = None
-    ) -> None:
+    def __init__(self, module: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, pool: Any = None) -> None:
         self.mode = Mode()
-        self.parameters = [p for p in parameters if p.requires_grad]
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.parameters = list(trained.values())
+        # The parameters' own places in autograd may belong to a pass that is not over, on another stream, which a
+        # recording must not wait for: it uses other tensors with the same memory.
+        twins = {f"module.{name}": p.detach().requires_grad_() for name, p in trained.items()}
+        called = _Called(module, call)
         self.x = x.detach().clone().requires_grad_(x.requires_grad)
-        sources = [self.x, *self.parameters] if x.requires_grad else self.parameters
+        sources = [self.x, *twins.values()] if x.requires_grad else list(twins.values())
         pool = pool or torch.cuda.graph_pool_handle()
 
         def forward() -> tuple[Outputs, list[Tensor]]:
             with self.mode.again():
-                outputs = call(self.x)
+                outputs = functional_call(called, twins, (self.x,))
             return outputs, as_list(outputs)
 
         def backward(made: list[Tensor], slopes: list[Tensor]) -> tuple[Tensor | None, ...]:
@@ -175,7 +190,7 @@ class NetworkGraphs:
     def record_training(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> None:
         """From now on training passes on tensors like x replay. RuntimeError if they cannot be recorded."""
         self.training = None
-        self.training, self.training_state = TrainingGraph(call, list(network.parameters()), x), state
+        self.training, self.training_state = TrainingGraph(network, call, x), state
 
     def run(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> Outputs:
         """`call(x)` by a graph where there is one; call: `network`'s forward pass. state: what else decides it."""
@@ -248,7 +263,7 @@ class BlockGraphs:
         if graph is None:
             self.pool = self.pool or torch.cuda.graph_pool_handle()
             try:
-                graph = self.made[key] = TrainingGraph(call, list(block.parameters()), x, self.pool)
+                graph = self.made[key] = TrainingGraph(block, call, x, self.pool)
             except RuntimeError as error:
                 log.warning("training goes on without CUDA graphs of this block: %s", error)
                 self.off = True
