@@ -1,10 +1,11 @@
 """Blocks and whole networks on a GPU: time and memory of a training step and of inference, beside nnU-Net's networks.
 
-    python benchmarks/network_gpu.py [--quick] [--fused] [--json FILE]
+    python benchmarks/network_gpu.py [--quick] [--compile] [--json FILE]
 
-Prints one table; with --fused the SliceMamba rows are timed with the fused block off and on, in the same run. Random
-data, fp16 autocast, medians after warm-up, GPU time by events; memory is the peak of PyTorch's allocator over one step.
-"published" is the published implementation on an H100, for orientation only.
+Prints one table and the time of a first call with nothing compiled before. Random data, fp16 autocast, medians after
+warm-up, GPU time by events. "graph" is the same work replayed as a CUDA graph, as the trainers and prediction do it,
+for nnU-Net's networks too; memory is the peak of PyTorch's allocator over one eager step; "host" is how long Python
+takes to queue a block's eager step. "published" is the published implementation on an H100, for orientation only.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ import gc
 import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,6 +30,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets import BSS, SliceMambaUNet
+from nnunetv2_slicemamba.nets.graphs import NetworkGraphs, TrainingGraph
 
 PAPER = {
     "n_stages": 4,
@@ -48,13 +54,13 @@ PUBLISHED = {
 class Row:
     work: str
     step_ms: float
+    graph_step_ms: float | None
+    host_ms: float | None
     inference_ms: float
+    graph_inference_ms: float | None
     peak_gib: float
     parameters_m: float
     published: str
-    fused_step_ms: float | None = None
-    fused_inference_ms: float | None = None
-    fused_peak_gib: float | None = None
 
 
 def unet2d(cls: type[nn.Module], n_stages: int = 7) -> nn.Module:
@@ -99,67 +105,95 @@ def milliseconds(call: Callable[[], object], repeats: int) -> float:
 def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: bool, compiled: bool = False) -> Row:
     """One row: training step (forward, backward, AdamW if `optimise`), inference, peak memory."""
     module = module.cuda().train()
+    if isinstance(module, SliceMambaUNet):
+        module.graphs.inference = False  # eager rows are to be eager
     parameters = sum(p.numel() for p in module.parameters()) / 1e6
     optimiser = torch.optim.AdamW(module.parameters(), 1e-4, fused=True) if optimise else None
-    run = torch.compile(module) if compiled else module
+    eager = torch.compile(module) if compiled else module
+    slopes: dict[torch.Size, Tensor] = {}
 
-    def loss_of(output: Tensor | list[Tensor]) -> Tensor:
-        outputs = output if isinstance(output, list) else [output]
-        return sum((o.float().square().mean() for o in outputs), start=torch.zeros((), device="cuda"))
+    def slope(output: Tensor) -> Tensor:
+        if output.shape not in slopes:
+            slopes[output.shape] = torch.ones_like(output)
+        return slopes[output.shape]
 
-    def step() -> None:
+    def step(run: Callable[[Tensor], Tensor | list[Tensor]]) -> None:
         with torch.autocast("cuda"):
             output = run(x)
-            loss = loss_of(output)
-        loss.backward()
+        outputs = output if isinstance(output, list) else [output]
+        torch.autograd.backward(outputs, [slope(o) for o in outputs])
         if optimiser is not None:
             optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        else:
-            module.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
+        x.grad = None
+
+    step(eager)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step(eager)
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    time_step = milliseconds(lambda: step(eager), repeats)
+    # a whole network is more launches than a GPU's queue holds
+    host = None if optimise else queueing_milliseconds(lambda: step(eager))
+    graph_step = None
+    if not compiled:
+        with torch.autocast("cuda"):
+            graph = TrainingGraph(module, module.forward, x)
+            graph_step = milliseconds(lambda: step(graph), repeats)
+        del graph
+    module.eval()
 
     def infer() -> None:
         with torch.inference_mode(), torch.autocast("cuda"):
-            run(x)
+            eager(x)
 
-    step()
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    time_step = milliseconds(step, repeats)
-    module.eval()
     time_inference = milliseconds(infer, repeats)
-    return Row(work, time_step, time_inference, peak, parameters, PUBLISHED.get(work, ""))
+    graph_inference = None
+    if not compiled:
+        with torch.inference_mode(), torch.autocast("cuda"):
+            recorded, *_ = NetworkGraphs.record(module, x)
+            graph_inference = milliseconds(recorded.replay, repeats)
+    times = (time_step, graph_step, host, time_inference, graph_inference)
+    return Row(work, *times, peak, parameters, PUBLISHED.get(work, ""))
 
 
-def measure_both(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: bool, compiled: bool = False) -> Row:
-    """`measure` with the fused block off and on."""
-    results = []
-    for setting in ("0", "1"):
-        os.environ["SLICEMAMBA_FUSED"] = setting
-        torch.compiler.reset()  # the setting is a constant of a compiled graph
-        results.append(measure(work, module, x, repeats, optimise, compiled))
-    plain, fused = results
-    return replace(
-        plain,
-        fused_step_ms=fused.step_ms,
-        fused_inference_ms=fused.inference_ms,
-        fused_peak_gib=fused.peak_gib,
-    )
+def queueing_milliseconds(call: Callable[[], object]) -> float:
+    """How long the host takes to queue a call while the GPU is busy with something else; the best of five."""
+    times = []
+    for _ in range(5):
+        torch.cuda.synchronize()
+        torch.cuda._sleep(400_000_000)
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
+    torch.cuda.synchronize()
+    return min(times)
 
 
-def figures_of(row: Row, both: bool) -> tuple[str, ...]:
-    """The row's cells between its name and "published"; pairs "off / on" if `both` were timed."""
-    pairs = (
-        (row.step_ms, row.fused_step_ms),
-        (row.inference_ms, row.fused_inference_ms),
-        (row.peak_gib, row.fused_peak_gib),
-    )
-    cells = []
-    for off, on in pairs:
-        cells += [f"{off:.2f}", *(["" if on is None else f"{on:.2f}"] if both else [])]
-    return *cells, f"{row.parameters_m:.1f}"
+FIRST_CALL = """
+import time, torch
+from nnunetv2_slicemamba.nets import BSS
+module, x = BSS(96, thickness=(2, 4)).cuda(), torch.randn(2, 64, 64, 96, device="cuda", requires_grad=True)
+torch.cuda.synchronize()
+start = time.perf_counter()
+with torch.autocast("cuda"):
+    module(x).float().sum().backward()
+torch.cuda.synchronize()
+print(time.perf_counter() - start)
+"""
+
+
+def first_call_seconds() -> float:
+    """A first forward and backward pass of a BSS in a new process whose kernel cache is empty."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "SLICEMAMBA_CACHE": folder}
+        command = [sys.executable, "-c", FIRST_CALL]
+        return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+def cells_of(row: Row) -> list[str]:
+    values = (row.step_ms, row.graph_step_ms, row.host_ms, row.inference_ms, row.graph_inference_ms, row.peak_gib)
+    return [row.work, *("" if v is None else f"{v:.2f}" for v in values), f"{row.parameters_m:.1f}", row.published]
 
 
 def blocks() -> list[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
@@ -196,7 +230,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer networks")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile, as nnU-Net trains by default")
-    parser.add_argument("--fused", action="store_true", help="also with SLICEMAMBA_FUSED=1, in columns of their own")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
@@ -208,8 +241,7 @@ def main() -> None:
             x = torch.randn(*shape, device="cuda", requires_grad=not optimise)
             title = f"{name}, torch.compile" if compiled else name
             try:
-                timed = measure_both if arguments.fused and name.startswith(("BSS", "SliceMamba")) else measure
-                rows.append(timed(title, module, x, arguments.repeats, optimise, compiled))
+                rows.append(measure(title, module, x, arguments.repeats, optimise, compiled))
                 print(rows[-1], flush=True)
             except RuntimeError as error:
                 print(f"{title}: {str(error).splitlines()[0]}", flush=True)
@@ -217,13 +249,12 @@ def main() -> None:
             gc.collect()
             torch.cuda.empty_cache()
     title = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, fp16 autocast"
-    columns = ["step ms", "inference ms", "peak GiB"]
-    if arguments.fused:
-        columns = [name for column in columns for name in (column, f"fused {column}")]
-    table = Table("work", *columns, "parameters M", "published", title=title)
+    columns = ("step ms", "graph", "host ms", "inference ms", "graph", "peak GiB", "parameters M", "published")
+    table = Table("work", *columns, title=title)
     for row in rows:
-        table.add_row(row.work, *figures_of(row, arguments.fused), row.published)
-    Console(width=180 if arguments.fused else 140).print(table)
+        table.add_row(*cells_of(row))
+    Console(width=150).print(table)
+    print(f"first call of a BSS, forward and backward, nothing compiled before: {first_call_seconds():.1f} s")
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 

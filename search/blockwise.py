@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
-from nnunetv2_slicemamba.nets.bss import move_channels_first
 from nnunetv2_slicemamba.nets.decoder import Decoder
 from nnunetv2_slicemamba.nets.encoder import Encoder
 from nnunetv2_slicemamba.nets.s3block import CandidateBlock
@@ -54,7 +53,7 @@ class BlockwiseSupernet:
     def finish(self, features: Features) -> Tensor:
         """The features behind the last block to logits, (B, heads, *spatial)."""
         decoder = self.network.decoder
-        return decoder.seg_layers[-1](move_channels_first(decoder.final_mapping(features.x)))
+        return decoder.final_mapping(features.x, decoder.seg_layers[-1])
 
 
 def _stages(part: Encoder | Decoder) -> list[Any]:

@@ -16,6 +16,7 @@ from torch._dynamo import OptimizedModule
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
+from nnunetv2_slicemamba.trainers import graphing
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
 from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
@@ -51,6 +52,7 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         self.enable_deep_supervision = self.deep_supervision
         self.save_every = 10
         self.iteration = 0
+        self.tried_to_record = False
 
     @staticmethod
     def build_network_architecture(
@@ -113,7 +115,32 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         self.iteration = self.current_epoch * self.num_iterations_per_epoch
         super().on_train_epoch_start()
 
+    def on_train_start(self) -> None:
+        self.tried_to_record = False
+        super().on_train_start()
+
+    def on_train_end(self) -> None:
+        graphing.drop(self.bare_network)
+        super().on_train_end()
+
+    def record_graphs(self, data: torch.Tensor) -> None:
+        """Before the first training step: from then on steps replay CUDA graphs, where they can."""
+        self.tried_to_record = True
+        compiled = isinstance(self.network, OptimizedModule)
+        if self.is_ddp or compiled or graphing.why_not(self.bare_network, self.device) is not None:
+            return
+        try:
+            with torch.autocast("cuda"):
+                graphing.record(self.bare_network, data.to(self.device))
+        except RuntimeError as error:
+            graphing.drop(self.bare_network)
+            self.print_to_log_file(f"training goes on without CUDA graphs, which could not be recorded: {error}")
+        else:
+            self.print_to_log_file("training steps replay CUDA graphs; SLICEMAMBA_GRAPHS=0 would switch them off")
+
     def train_step(self, batch: dict) -> dict:
+        if not self.tried_to_record:
+            self.record_graphs(batch["data"])
         self.lr_scheduler.step_iteration(self.iteration)
         try:
             result = super().train_step(batch)

@@ -105,7 +105,7 @@ class BSS(nn.Module):
         return self.out_proj(self.out_norm(y) * F.silu(gate))
 
     def fused(self, x: Tensor) -> Tensor | None:
-        """The whole block by the CUDA backend's kernels, if SLICEMAMBA_FUSED is 1 and they take it, else None."""
+        """The whole block by the CUDA backend's kernels, if they take it and SLICEMAMBA_FUSED is not 0, else None."""
         from nnunetv2_slicemamba.ops.cuda import block, block_operator
 
         dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets.bss import CONVOLUTIONS, move_channels_first
 from nnunetv2_slicemamba.nets.encoder import BlockFactory
-from nnunetv2_slicemamba.nets.resampling import PatchExpanding
+from nnunetv2_slicemamba.nets.resampling import FinalMapping, PatchExpanding
 
 
 class DecoderStage(nn.Module):
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         for j, (dim, n_blocks) in enumerate(zip(features, n_blocks_per_stage, strict=True)):
             upsample = PatchExpanding(features[j - 1], dim, steps[j - 1]) if j else nn.Identity()
             self.stages.append(DecoderStage(upsample, [block(dim, next(rates)) for _ in range(n_blocks)]))
-        self.final_mapping = PatchExpanding(features[-1], features[-1] // 4, strides[0])
+        self.final_mapping = FinalMapping(features[-1], features[-1] // 4, strides[0])
 
         convolution = CONVOLUTIONS[n_dims]
         widths = [*features[1:], features[-1] // 4]
@@ -75,5 +75,5 @@ class Decoder(nn.Module):
             x = stage(x + encoder_inputs[len(self.stages) - j] if j else x)
             if j and self.deep_supervision:
                 outputs.append(self.seg_layers[j - 1](move_channels_first(x)))
-        full = self.seg_layers[-1](move_channels_first(self.final_mapping(x)))
+        full = self.final_mapping(x, self.seg_layers[-1])
         return [full, *reversed(outputs)] if self.deep_supervision else full

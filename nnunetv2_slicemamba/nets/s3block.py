@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_slicemamba.nets.bss import BSS, check_thickness
+from nnunetv2_slicemamba.nets.graphs import BlockGraphs
+from nnunetv2_slicemamba.nets.token_norm import TokenNorm
 
 
 class S3Block(nn.Module):
@@ -32,9 +34,10 @@ class S3Block(nn.Module):
     ) -> None:
         super().__init__()
         self.checkpointed = checkpointed
-        self.norm = nn.LayerNorm(dim, eps=1e-5)
+        self.norm = TokenNorm(dim, rounded=True)
         self.bss = BSS(dim, n_dims, thickness, d_state, expand)
         self.drop_path = DropPath(drop_path)
+        self.graphs: BlockGraphs | None = None  # see trainers.graphing
 
     def set_thickness(self, thickness: tuple[int, ...]) -> None:
         """Changes the slicing; raises ValueError if it does not fit the block's axes."""
@@ -43,6 +46,8 @@ class S3Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.checkpointed and self.training and torch.is_grad_enabled():
             return checkpoint(self._residual, x, use_reentrant=False)
+        if self.graphs is not None and x.is_cuda and self.training and torch.is_grad_enabled():
+            return self.graphs.run(self, self._residual, x, self.bss.inner // self.bss.dim, self.bss.thickness)
         return self._residual(x)
 
     def _residual(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase, Slicing
 from nnunetv2_slicemamba.nets.bss import check_thickness
+from nnunetv2_slicemamba.nets.graphs import NetworkGraphs
 from nnunetv2_slicemamba.nets.s3block import S3Block
 
 
@@ -63,6 +64,7 @@ class SliceMambaUNet(SliceMambaBase):
             deep_supervision,
             block,
         )
+        self.graphs = NetworkGraphs()
         self.slicing: Tensor
         self.register_buffer("slicing", torch.full((self.n_blocks, n_dims), 2, dtype=torch.uint8))
         # nnU-Net's predictor swaps folds by load_state_dict on one network: the slicing must follow the weights,
@@ -70,6 +72,20 @@ class SliceMambaUNet(SliceMambaBase):
         self.register_load_state_dict_post_hook(_follow_buffer)
         if slicing is not None:
             self.set_slicing(slicing)
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """As SliceMambaBase's; on a GPU by a CUDA graph where one can be used."""
+        plain = super().forward
+        if not x.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return plain(x)
+        return self.graphs.run(self, plain, x, self._graph_state())
+
+    def record_training(self, x: Tensor) -> None:
+        """Records the training pass of a batch like x as a CUDA graph, under the present autocast, see nets.graphs."""
+        self.graphs.record_training(self, super().forward, x, self._graph_state())
+
+    def _graph_state(self) -> tuple[Any, ...]:
+        return self.get_slicing(), self.decoder.deep_supervision
 
     def set_slicing(self, slicing: Slicing) -> None:
         """Sets the thickness of every block, given in network order as `blocks` entries of n ints in 1..255.

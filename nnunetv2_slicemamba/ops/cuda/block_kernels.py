@@ -26,11 +26,15 @@ MAX_CHANNELS = NORM_THREADS * NORM_PIECES * PIECE
 _CONV = struct.Struct("6P2I2i4i2II4x")  # ConvArgs
 _NORM = struct.Struct("9Pq4i")  # NormArgs
 _SEGMENT = struct.Struct("3Pq3Ii4I")
-_THREADS = {"conv": CONV_THREADS, "norm": NORM_THREADS, "copy": COPY_THREADS}
+_THREADS = {"conv": CONV_THREADS, "norm": NORM_THREADS, "copy": COPY_THREADS, "layer_norm": NORM_THREADS}
 _KERNELS = {
     "conv": ("conv_forward", "conv_slope", "conv_input"),
     "norm": ("norm_forward_1", "norm_forward_2", "norm_backward_1", "norm_backward_2"),
     "copy": ("copy_segments",),
+    "layer_norm": (
+        *("layer_norm_forward_1", "layer_norm_forward_2"),
+        *("layer_norm_backward_1", "layer_norm_backward_2"),
+    ),
 }
 _lock = threading.Lock()
 _loaded: dict[tuple[str, int, BlockVariant], dict[str, driver.Kernel]] = {}

@@ -32,9 +32,9 @@ torch.library.define(
 
 @torch.compiler.assume_constant_result
 def is_chosen(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether SLICEMAMBA_FUSED asks for the fused block and the CUDA backend scans tokens of `dtype` on `device`."""
+    """Whether the CUDA backend scans tokens of `dtype` on `device` and SLICEMAMBA_FUSED=0 does not switch this off."""
     return (
-        os.environ.get(ENVIRONMENT_VARIABLE) == "1"
+        os.environ.get(ENVIRONMENT_VARIABLE) != "0"
         and device.type == "cuda"
         and chosen_backend(device, dtype) == "cuda"
     )

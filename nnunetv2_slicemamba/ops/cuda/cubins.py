@@ -18,7 +18,12 @@ from nnunetv2_slicemamba.ops.cuda import driver
 
 CACHE_VARIABLE = "SLICEMAMBA_CACHE"
 SOURCES = {"forward": "scan_forward.cu", "backward": "scan_backward.cu"}
-BLOCK_SOURCES = {"conv": "block_conv.cu", "norm": "block_norm.cu", "copy": "block_copy.cu"}
+BLOCK_SOURCES = {
+    "conv": "block_conv.cu",
+    "norm": "block_norm.cu",
+    "copy": "block_copy.cu",
+    "layer_norm": "layer_norm.cu",
+}
 HEADERS = (
     "conversions.cuh",
     "elements.cuh",
@@ -30,7 +35,7 @@ HEADERS = (
     "walk_back.cuh",
     "finish.cuh",
 )
-BLOCK_HEADERS = ("conversions.cuh", "elements.cuh", "lanes.cuh", "activation.cuh", "convolution.cuh")
+BLOCK_HEADERS = ("conversions.cuh", "elements.cuh", "lanes.cuh", "activation.cuh", "convolution.cuh", "rows.cuh")
 ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # the kernels' ELEMENT
 BLOCK_CHANNELS = 64  # channels of a thread block
 THREADS = 128  # of a block that scans
@@ -60,16 +65,25 @@ class BlockVariant:
     """One compiled form of the kernels around the scan.
 
     wide_rows: rows can be read 16 bytes at a time and E is a multiple of 8. n_dims: spatial axes, 2 or 3; only the
-    convolution looks at it.
+    convolution looks at it. float_in, float_out: whether x and the result are float32 whatever `dtype` is; only
+    layer_norm.cu looks at them.
     """
 
     dtype: torch.dtype
     wide_rows: bool = True
     n_dims: int = 2
+    float_in: bool = False
+    float_out: bool = False
 
     def settings(self) -> dict[str, int]:
         """The macros that the source files expect."""
-        return {"ELEMENT": ELEMENTS[self.dtype], "WIDE_ROWS": int(self.wide_rows), "DIMENSIONS": self.n_dims}
+        return {
+            "ELEMENT": ELEMENTS[self.dtype],
+            "WIDE_ROWS": int(self.wide_rows),
+            "DIMENSIONS": self.n_dims,
+            "FLOAT_IN": int(self.float_in),
+            "FLOAT_OUT": int(self.float_out),
+        }
 
     def options(self, architecture: int) -> tuple[str, ...]:
         """The compiler's options for a compute capability, as 90 for 9.0."""

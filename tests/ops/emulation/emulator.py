@@ -11,12 +11,17 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import block_kernels, cubins
+from nnunetv2_slicemamba.ops.cuda import block_kernels, cubins, layer_norm
 from nnunetv2_slicemamba.ops.cuda.cubins import BlockVariant
 
 FOLDER = Path(__file__).parent
-ARGUMENTS = {"conv": "ConvArgs", "norm": "NormArgs", "copy": "CopyArgs"}
-SIZES = {"conv": block_kernels._CONV.size, "norm": block_kernels._NORM.size, "copy": 10 * 64 + 8}
+ARGUMENTS = {"conv": "ConvArgs", "norm": "NormArgs", "copy": "CopyArgs", "layer_norm": "LayerNormArgs"}
+SIZES = {
+    "conv": block_kernels._CONV.size,
+    "norm": block_kernels._NORM.size,
+    "copy": 10 * 64 + 8,
+    "layer_norm": layer_norm._ARGUMENTS.size,
+}
 PROCESSORS = 3  # few, so that small inputs already give a block several turns
 
 

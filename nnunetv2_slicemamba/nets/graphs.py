@@ -1,0 +1,274 @@
+"""CUDA graphs of networks and blocks: a recorded pass costs the host one call instead of hundreds.
+
+A block is some fifty kernels of a few microseconds to a millisecond, and Python needs longer to start them than small
+ones take. A graph starts them all at once; it reads and writes fixed memory, so it holds for one shape, type and
+slicing, follows weights that change in place, and is dropped where their memory changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call
+
+ENVIRONMENT_VARIABLE = "SLICEMAMBA_GRAPHS"
+WARM_UPS = 3  # passes before recording: libraries choose their algorithms, caches fill
+Outputs = Tensor | list[Tensor]
+log = logging.getLogger(__name__)
+
+
+class Mode:
+    """How autocast stands, to be compared and to be repeated. (On a GPU.)"""
+
+    def __init__(self) -> None:
+        self.enabled = torch.is_autocast_enabled("cuda")
+        self.dtype = torch.get_autocast_dtype("cuda")
+
+    def key(self) -> tuple[Any, ...]:
+        return self.enabled, self.dtype
+
+    def again(self) -> torch.autocast:
+        # cached casts would be read by the graph after the cache is emptied
+        return torch.autocast("cuda", self.dtype, self.enabled, cache_enabled=False)
+
+
+@contextmanager
+def recording(pool: Any) -> Iterator[torch.cuda.CUDAGraph]:
+    """Records what is queued on the current stream, not the default one, into the graph that it yields."""
+    graph = torch.cuda.CUDAGraph()
+    # other threads, such as the one that pins batches, go on allocating meanwhile
+    graph.capture_begin(pool, capture_error_mode="thread_local")
+    try:
+        yield graph
+    finally:
+        graph.capture_end()
+
+
+@contextmanager
+def side_stream() -> Iterator[None]:
+    """Work on a stream of its own, after all that was queued and before all that follows."""
+    stream, present = torch.cuda.Stream(), torch.cuda.current_stream()
+    stream.wait_stream(present)
+    with torch.cuda.stream(stream):
+        yield
+    present.wait_stream(stream)
+
+
+def as_list(outputs: Outputs) -> list[Tensor]:
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+
+class _Called(nn.Module):
+    """A module whose forward pass is `call`, one of the module's methods."""
+
+    def __init__(self, module: nn.Module, call: Callable[[Tensor], Outputs]) -> None:
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self, x: Tensor) -> Outputs:
+        return self.call(x)
+
+
+class TrainingGraph:
+    """A module's pass over x (any shape), with gradients, as two graphs.
+
+    call: the module's forward pass, which returns a tensor or a list of them and nothing else, under the present
+    autocast. x: has the shape, type and requires_grad of all that follow. pool: graphs of which one at a time is
+    between its forward and its backward pass may share their memory. RuntimeError if it cannot be recorded.
+    """
+
+    def __init__(self, module: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, pool: Any = None) -> None:
+        self.mode = Mode()
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.parameters = list(trained.values())
+        # The parameters' own places in autograd may belong to a pass that is not over, on another stream, which a
+        # recording must not wait for: it uses other tensors with the same memory.
+        twins = {f"module.{name}": p.detach().requires_grad_() for name, p in trained.items()}
+        called = _Called(module, call)
+        self.x = x.detach().clone().requires_grad_(x.requires_grad)
+        sources = [self.x, *twins.values()] if x.requires_grad else list(twins.values())
+        pool = pool or torch.cuda.graph_pool_handle()
+
+        def forward() -> tuple[Outputs, list[Tensor]]:
+            with self.mode.again():
+                outputs = functional_call(called, twins, (self.x,))
+            return outputs, as_list(outputs)
+
+        def backward(made: list[Tensor], slopes: list[Tensor]) -> tuple[Tensor | None, ...]:
+            return torch.autograd.grad(made, sources, slopes, allow_unused=True)
+
+        with side_stream():
+            for _ in range(WARM_UPS):
+                _, made = forward()
+                backward(made, [torch.zeros_like(o) for o in made])
+            del made
+            with recording(pool) as self.forward_graph:
+                outputs, made = forward()
+            self.slopes = [torch.zeros_like(o) for o in made]
+            with recording(pool) as self.backward_graph:
+                gradients = backward(made, self.slopes)
+        self.outputs = [o.detach() for o in made]
+        self.is_list = not isinstance(outputs, Tensor)
+        none = () if x.requires_grad else (None,)
+        self.gradients = [None if g is None else g.detach() for g in (*none, *gradients)]
+
+    def takes(self, x: Tensor) -> bool:
+        """Whether x is like the tensor that this was recorded with."""
+        own = self.x
+        same = x.shape == own.shape and x.dtype == own.dtype and x.requires_grad == own.requires_grad
+        return same and Mode().key() == self.mode.key()
+
+    def __call__(self, x: Tensor) -> Outputs:
+        """The recorded pass on x. The results' memory is used again by the next pass."""
+        results: tuple[Tensor, ...] = _Replay.apply(self, x, *self.parameters)
+        return list(results) if self.is_list else results[0]
+
+
+class _Replay(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, graph: TrainingGraph, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+        ctx.graph = graph
+        ctx.set_materialize_grads(False)
+        graph.x.detach().copy_(x)
+        graph.forward_graph.replay()
+        return tuple(o.detach() for o in graph.outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
+        for own, given in zip(ctx.graph.slopes, slopes, strict=True):
+            if given is None:
+                own.zero_()
+            else:
+                own.copy_(given)
+        ctx.graph.backward_graph.replay()
+        return None, *(None if g is None else g.detach() for g in ctx.graph.gradients)
+
+
+def switched_off() -> bool:
+    """Whether SLICEMAMBA_GRAPHS is 0."""
+    return os.environ.get(ENVIRONMENT_VARIABLE) == "0"
+
+
+def _observed(network: nn.Module) -> bool:
+    """Whether somebody's hooks wait for a module's forward pass, which a graph would not call."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+class NetworkGraphs:
+    """The graphs of one network: of inference, made by themselves, and of training, made by `record_training`.
+
+    Inference: a call with gradients disabled, in eval mode, on a GPU, is recorded when its shape comes for the third
+    time; the `KEPT` latest are kept. A graph is used only while autocast, `state` and the addresses of the network's
+    tensors are what they were. Results are copies. A copy of a network starts without graphs.
+    """
+
+    KEPT = 2
+    EAGER_CALLS = 2
+
+    def __init__(self) -> None:
+        self.inference = True  # training switches it off to leave the memory to the training step
+        self.training: TrainingGraph | None = None
+        self.training_state: Any = None
+        self.seen: dict[Any, int] = {}
+        self.made: dict[Any, tuple[torch.cuda.CUDAGraph, Tensor, Outputs]] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+    def drop(self) -> None:
+        """Forgets every graph, and the memory that it holds."""
+        self.__init__()  # type: ignore[misc]
+
+    def record_training(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> None:
+        """From now on training passes on tensors like x replay. RuntimeError if they cannot be recorded."""
+        self.training = None
+        self.training, self.training_state = TrainingGraph(network, call, x), state
+
+    def run(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> Outputs:
+        """`call(x)` by a graph where there is one; call: `network`'s forward pass. state: what else decides it."""
+        if torch.cuda.is_current_stream_capturing():
+            return call(x)
+        if torch.is_grad_enabled():
+            graph = self.training
+            usable = graph is not None and network.training and self.training_state == state and graph.takes(x)
+            return graph(x) if graph is not None and usable else call(x)
+        if network.training or not self.inference or switched_off() or _observed(network):
+            return call(x)
+        key = self.key(network, x, state)
+        if key not in self.made:
+            calls = self.seen.get(key, 0)
+            if calls < self.EAGER_CALLS:
+                self.seen = {key: calls + 1}
+                return call(x)
+            while len(self.made) >= self.KEPT:
+                self.made.pop(next(iter(self.made)))
+            try:
+                self.made[key] = self.record(call, x)
+            except RuntimeError as error:
+                log.warning("inference goes on without CUDA graphs: %s", error)
+                self.inference = False
+                return call(x)
+        recorded, static, outputs = self.made[key]
+        static.copy_(x)
+        recorded.replay()
+        return outputs.clone() if isinstance(outputs, Tensor) else [o.clone() for o in outputs]
+
+    @staticmethod
+    def key(network: nn.Module, x: Tensor, state: Any) -> tuple[Any, ...]:
+        tensors = (*network.parameters(), *network.buffers())
+        addresses = hash(tuple(t.data_ptr() for t in tensors))
+        return x.shape, x.dtype, x.device, torch.is_inference_mode_enabled(), *Mode().key(), addresses, state
+
+    @staticmethod
+    def record(call: Callable[[Tensor], Outputs], x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Outputs]:
+        static, mode = x.clone(), Mode()
+        with side_stream(), mode.again():
+            call(static)  # the calls before may have used autocast's cache of weights
+            with recording(torch.cuda.graph_pool_handle()) as graph:
+                outputs = call(static)
+        return graph, static, outputs
+
+
+class BlockGraphs:
+    """Training graphs of the blocks that take turns at one position, made when a block is first used.
+
+    Only blocks of at most LARGEST inner elements: larger ones keep a GPU busy for longer than starting their kernels
+    takes, and a graph's memory is its own.
+    """
+
+    LARGEST = 13_000_000  # batch times tokens times E: about 2 ms forward and backward on an H100
+
+    def __init__(self) -> None:
+        self.made: dict[Any, TrainingGraph] = {}
+        self.pool: Any = None
+        self.off = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), ()
+
+    def run(self, block: nn.Module, call: Callable[[Tensor], Tensor], x: Tensor, expand: int, state: Any) -> Tensor:
+        """`call(x)`, the forward pass of `block` in training, by a graph where there is one or one can be made."""
+        if self.off or x.numel() * expand > self.LARGEST or torch.cuda.is_current_stream_capturing():
+            return call(x)
+        key = id(block), state
+        graph = self.made.get(key)
+        if graph is None:
+            self.pool = self.pool or torch.cuda.graph_pool_handle()
+            try:
+                graph = self.made[key] = TrainingGraph(block, call, x, self.pool)
+            except RuntimeError as error:
+                log.warning("training goes on without CUDA graphs of this block: %s", error)
+                self.off = True
+        if graph is None or not graph.takes(x):
+            return call(x)
+        result = graph(x)
+        assert isinstance(result, Tensor)
+        return result

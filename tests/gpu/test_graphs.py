@@ -1,0 +1,211 @@
+"""CUDA graphs of networks and blocks give what the same passes give without them. Needs an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import copy
+import threading
+
+import pytest
+import torch
+from scan_cases import relative_error
+
+from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
+from nnunetv2_slicemamba.nets.graphs import BlockGraphs
+from nnunetv2_slicemamba.ops.cuda import why_not
+from nnunetv2_slicemamba.trainers import graphing
+
+REASON = why_not(torch.device("cuda"), torch.float16)
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
+SETTINGS = {
+    "input_channels": 3,
+    "num_classes": 2,
+    "n_stages": 3,
+    "features_per_stage": [16, 32, 64],
+    "strides": [[4, 4], [2, 2], [2, 2]],
+    "n_blocks_per_stage": [1, 2, 1],
+    "n_blocks_per_stage_decoder": [1, 1, 1],
+    "deep_supervision": True,
+}
+CLOSE = 2e-3  # the same kernels, but libraries may choose other algorithms
+
+
+def build(cls=SliceMambaUNet, **changed):
+    torch.manual_seed(0)
+    return cls(**{**SETTINGS, "drop_path_rate": 0.0, **changed}).cuda().train()
+
+
+def batches(count, batch=4, size=64):
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randn(batch, 3, size, size, generator=generator).cuda() for _ in range(count)]
+
+
+def train(network, data, before=lambda i: None):
+    """Losses and changes of the weights of steps with a gradient scaler and clipping, as the trainer makes them.
+
+    By SGD: AdamW turns the rounding of a gradient that should be zero into a whole step.
+    """
+    start = {name: p.detach().clone() for name, p in network.named_parameters()}
+    optimiser = torch.optim.SGD(network.parameters(), 1e-2, momentum=0.9)
+    scaler = torch.amp.GradScaler("cuda", init_scale=1024.0)
+    losses = []
+    for i, x in enumerate(data):
+        before(i)
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast("cuda"):
+            loss = sum((o.float() - 1).square().mean() for o in network(x))
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimiser)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 12)
+        scaler.step(optimiser)
+        scaler.update()
+        losses.append(loss.item())
+    return losses, {name: p.detach() - start[name] for name, p in network.named_parameters()}
+
+
+def check(got, wanted):
+    assert got[0] == pytest.approx(wanted[0], rel=CLOSE)
+    assert got[0][-1] < got[0][0]
+    errors = {name: relative_error(value, wanted[1][name]) for name, value in got[1].items() if wanted[1][name].any()}
+    assert len(errors) > 50
+    worst = max(errors, key=errors.__getitem__)
+    assert errors[worst] < 20 * CLOSE, (worst, errors[worst])
+
+
+def test_training_the_final_network():
+    data, network = batches(8), build()
+    plain = copy.deepcopy(network)
+    with torch.autocast("cuda"):
+        graphing.record(network, data[0])
+    replayed = []
+    graph = network.graphs.training.forward_graph
+    network.graphs.training.forward_graph = type("Counted", (), {"replay": lambda _: replayed.append(graph.replay())})()
+    check(train(network, data), train(plain, data))
+    assert len(replayed) == len(data)
+    # another shape, another slicing and inference do not replay it
+    train(network, batches(1, size=96))
+    network.set_slicing([(4, 4)] * network.n_blocks)
+    train(network, data[:1])
+    with torch.no_grad(), torch.autocast("cuda"):
+        network(data[0])
+    assert len(replayed) == len(data)
+    graphing.drop(network)
+    assert network.graphs.training is None
+
+
+def test_stochastic_depth_is_drawn_anew_by_every_replay():
+    (x,) = batches(1)
+    network = build(drop_path_rate=0.5)
+    with torch.autocast("cuda"):
+        graphing.record(network, x)
+        results = [network(x)[0].clone() for _ in range(4)]
+    assert not all(torch.equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("share_weights", [False, True])
+def test_training_the_supernet(share_weights):
+    data, network = batches(12), build(SliceMambaSupernet, share_weights=share_weights)
+    plain = copy.deepcopy(network)
+    graphing.record(network, data[0])
+
+    def path(of):
+        return lambda i: of.sample_architecture(torch.Generator().manual_seed(i))
+
+    check(train(network, data, path(network)), train(plain, data, path(plain)))
+    made = [block.graphs.made for position in network.block_positions() for block in position]
+    assert all(made)
+    graphing.drop(network)
+    assert all(block.graphs is None for position in network.block_positions() for block in position)
+
+
+def test_large_blocks_are_not_recorded(monkeypatch):
+    monkeypatch.setattr(BlockGraphs, "LARGEST", 10)
+    network = build(SliceMambaSupernet)
+    graphing.record(network, batches(1)[0])
+    train(network, batches(1))
+    assert not any(block.graphs.made for position in network.block_positions() for block in position)
+
+
+def plain_inference(network, x):
+    fresh = copy.deepcopy(network)
+    assert not fresh.graphs.made
+    return fresh(x)
+
+
+def test_inference_follows_weights_slicing_shape_and_autocast():
+    network = build(deep_supervision=False).eval()
+    x, other = batches(2)
+    with torch.inference_mode(), torch.autocast("cuda"):
+        for _ in range(5):
+            assert relative_error(network(x), plain_inference(network, x)) < CLOSE
+        assert len(network.graphs.made) == 1
+        first = network(x)
+        assert relative_error(network(other), plain_inference(network, other)) < CLOSE
+        assert torch.equal(network(x), first)  # results are copies
+        weights = {
+            name: value * 1.5 if value.is_floating_point() else value for name, value in network.state_dict().items()
+        }
+        network.load_state_dict(weights)
+        assert relative_error(network(x), plain_inference(network, x)) < CLOSE
+        assert len(network.graphs.made) == 1
+        network.set_slicing([(4, 2)] * network.n_blocks)
+        for _ in range(4):
+            assert relative_error(network(x), plain_inference(network, x)) < CLOSE
+        small = x[:1, :, :32]
+        for _ in range(4):
+            assert relative_error(network(small), plain_inference(network, small)) < CLOSE
+        assert len(network.graphs.made) == network.graphs.KEPT
+        network.decoder.seg_layers[-1].bias = torch.nn.Parameter(torch.full((2,), 5.0, device="cuda"))
+        assert relative_error(network(small), plain_inference(network, small)) < CLOSE
+    with torch.inference_mode():
+        assert relative_error(network(x), plain_inference(network, x)) < CLOSE
+        assert network(x).dtype == torch.float32
+
+
+def test_hooks_are_called():
+    network, (x,) = build(deep_supervision=False).eval(), batches(1)
+    called = []
+    with torch.inference_mode():
+        for _ in range(4):
+            network(x)
+        network.encoder.stages[0].register_forward_hook(lambda *_: called.append(1))
+        network(x)
+    assert called == [1]
+
+
+@pytest.mark.parametrize("what", ["inference", "training"])
+def test_the_setting_switches_it_off(what, monkeypatch):
+    monkeypatch.setenv("SLICEMAMBA_GRAPHS", "0")
+    network, (x,) = build(deep_supervision=False).eval(), batches(1)
+    if what == "training":
+        assert "SLICEMAMBA_GRAPHS" in graphing.why_not(network, x.device)
+        return
+    with torch.inference_mode():
+        for _ in range(4):
+            network(x)
+    assert not network.graphs.made
+
+
+def test_recording_while_another_thread_pins_memory():
+    stop, failures = threading.Event(), []
+
+    def pin():
+        size = 1000
+        while not stop.is_set():
+            try:
+                torch.empty(size).pin_memory().cuda(non_blocking=True)
+                size += 4096  # the allocator keeps no block of that size
+            except Exception as error:
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=pin)
+    thread.start()
+    try:
+        data, network = batches(3), build()
+        with torch.autocast("cuda"):
+            graphing.record(network, data[0])
+        train(network, data)
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures
