@@ -66,7 +66,8 @@ def leave_one_out(measured: Sequence[Measured], start: MemoryModel = PRESENT) ->
 
 def read(file: Path) -> tuple[list[Measured], float | None]:
     """Measured trainings of a file of memory_gpu.py, and the bytes that the driver took beside them, if known."""
-    rows: list[dict[str, Any]] = [row for row in json.loads(file.read_text())["rows"] if "reserved" in row]
+    every: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
+    rows = [row for row in every if "reserved" in row and not row["shape"].get("block_graphs")]
     measured = [
         Measured(row["name"], row["shape"]["batch"], Sample(**row["sample"]), Static(**row["static"]), row["reserved"])
         for row in rows

@@ -27,7 +27,10 @@ FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 @dataclass(frozen=True)
 class Shape:
-    """A training to measure. patch: voxels per axis, its axes' number is the network's. spacing decides the strides."""
+    """A training to measure. patch: voxels per axis, its axes' number is the network's. spacing decides the strides.
+
+    block_graphs: a supernet may record CUDA graphs of its blocks, which the planner's model leaves out.
+    """
 
     size: str
     patch: tuple[int, ...]
@@ -37,6 +40,7 @@ class Shape:
     channels: int = 1
     classes: int = 2
     spacing: tuple[float, ...] = ()
+    block_graphs: bool = False
 
     @property
     def arch_kwargs(self) -> dict[str, Any]:
@@ -49,6 +53,7 @@ class Shape:
     def name(self) -> str:
         parts = [self.size, "x".join(map(str, self.patch)), f"batch {self.batch}", f"{self.channels} ch"]
         parts += [f"{self.classes} cl", *(["supernet"] if self.supernet else [])]
+        parts += ["block graphs"] if self.block_graphs else []
         return ", ".join([*parts, *(["checkpointed"] if self.checkpointing else [])])
 
 

@@ -150,7 +150,7 @@ def test_a_cascade_runs_from_low_resolution_to_prediction(workspace: Workspace) 
     row = Row(matrix_data.volumes_larger_than_a_patch, "3d_cascade_fullres", (0, 1, 2))
     make_data(workspace, row)
     configurations = ("3d_lowres", "3d_cascade_fullres")
-    plan = console("slicemamba", "plan", "-d", 601, "-c", *configurations, "--size", "S", "--gpu-memory", 0.06)
+    plan = console("slicemamba", "plan", "-d", 601, "-c", *configurations, "--size", "S", "--gpu-memory", 0.03)
     # the second stage reads the predictions of every case, so the first needs both folds
     other = console("slicemamba", "slicing", "-d", 601, "-c", "3d_lowres", "-f", 1, "-p", PLANS, "--set", "2x2x4")
     first = [*whole_chain("3d_lowres", "0"), other, train("3d_lowres", "1", FINAL)]
