@@ -31,6 +31,7 @@ from fingerprints import sampling_fewer
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
 ANEW = ("nnunetv2", "nnunetv2_slicemamba")
+OPERATORS = "nnunetv2_slicemamba.ops"
 SLOW = (
     "torch",
     "torch._dynamo",
@@ -144,7 +145,8 @@ def become(order: dict) -> None:
     sys.argv = order["argv"]
     sys.path[:] = [*filter(None, order["env"].get("PYTHONPATH", "").split(os.pathsep)), *sys.path[1:]]
     if order["env"].get("PYTHONPATH"):
-        for name in [name for name in sys.modules if name.partition(".")[0] in ANEW]:
+        # PyTorch registers an operator once in a process
+        for name in [name for name in sys.modules if name.partition(".")[0] in ANEW and not name.startswith(OPERATORS)]:
             del sys.modules[name]
     fork_instead_of_spawn()
     if order["argv"][1:2] == ["plan"]:
