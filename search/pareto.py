@@ -87,8 +87,29 @@ def write_front(front: Front, folder: Path, objective: str, candidates: Slicing)
     return file
 
 
+def read_front_entry(file: Path, number: int) -> tuple[Slicing, dict[str, Any]]:
+    """The slicing of entry `number`, from 1, of a pareto.json, and what the file says of it.
+
+    Raises ValueError naming the file, the rule and the remedy.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        entries = [(tuple(tuple(map(int, one)) for one in entry["slicing"]), entry) for entry in content["front"]]
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror}; give the {PARETO_FILE} of a search") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"{file} is no {PARETO_FILE} of a search with a measured cost; give one, or the file without ':{number}'"
+        ) from error
+    if not 1 <= number <= len(entries):
+        raise ValueError(
+            f"{file} has {len(entries)} entries, there is none numbered {number}; give 1 to {len(entries)}"
+        )
+    return entries[number - 1]
+
+
 def front_table(front: Front, candidates: Slicing) -> Table:
-    """A row per architecture of the front, for a terminal; a star marks the chosen one."""
+    """A row per architecture of the front, numbered as read_front_entry counts them; a star marks the chosen one."""
     from rich.table import Table
 
     of = f"{front.evaluations} architectures"
@@ -99,13 +120,13 @@ def front_table(front: Front, candidates: Slicing) -> Table:
         title=f"Pareto front of {of}",
         caption=f"*: chosen. Candidates {shown}. Measured with {front.measured_with['device']}",
     )
-    table.add_column("")
+    table.add_column("entry", justify="right")
     table.add_column("architecture", overflow="fold")
     table.add_column("Dice", justify="right")
     table.add_column(front.cost.title, justify="right")
-    for record in front.records:
+    for number, record in enumerate(front.records, 1):
         assert record.cost is not None
-        mark = "*" if record is front.chosen else ""
+        mark = f"{'* ' if record is front.chosen else ''}{number}"
         genes = " ".join(map(str, record.architecture))
         table.add_row(mark, genes, f"{record.fitness:.4f}", front.cost.shown(record.cost).rpartition(" ")[0])
     return table

@@ -183,7 +183,9 @@ def slicing(
     dataset: Dataset,
     configuration: Configuration,
     fold: Fold,
-    value: Annotated[str, typer.Option("--set", help="2x4 (2x4x2 in 3D), random:SEED, consensus, or a FILE.")],
+    value: Annotated[
+        str, typer.Option("--set", help="2x4 (2x4x2 in 3D), random:SEED, consensus, a FILE, or pareto.json:N.")
+    ],
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
 ) -> None:

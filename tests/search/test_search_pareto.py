@@ -9,8 +9,9 @@ import pytest
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from rich.console import Console
-from structured_search import CANDIDATES, data_of, records_of, slicing_of
+from structured_search import CANDIDATES, N_BLOCKS, data_of, records_of, slicing_of
 
+from nnunetv2_slicemamba.search import choose_slicing
 from nnunetv2_slicemamba.search.figure_generations import draw_generations
 from nnunetv2_slicemamba.search.figure_page import write_figures
 from nnunetv2_slicemamba.search.figure_pareto import describe_pareto, draw_pareto
@@ -75,7 +76,7 @@ def test_the_table_has_a_row_for_each_and_a_star_at_the_chosen_one(front):
     assert f"{front.chosen.fitness:.4f}" in starred
     assert f"{front.chosen.cost:.4g}" in starred
     assert "latency (ms)" in shown.getvalue()
-    assert "above --max-latency-ms 7" in shown.getvalue()
+    assert "of them above --max-latency-ms 7" in " ".join(shown.getvalue().split())
     assert "a device" in shown.getvalue()
 
 
@@ -129,3 +130,23 @@ def test_the_page_has_the_figure_where_a_cost_was_measured_and_nowhere_else(data
 def test_a_limit_that_nothing_keeps_leaves_nothing_to_draw(data):
     with pytest.raises(ValueError, match="no record has a defined fitness within --max-latency-ms"):
         replace(data, cost=Cost("latency", True, 1.0))
+
+
+def test_an_entry_of_the_front_is_taken_by_its_number_and_what_is_none_is_refused(front, tmp_path):
+    file = write_front(front, tmp_path, "dice-latency", CANDIDATES)
+    for number, record in enumerate(front.records, 1):
+        choice = choose_slicing(f"{file}:{number}", N_BLOCKS, 2, CANDIDATES)
+        assert choice.slicing == slicing_of(record.architecture)
+        assert choice.how_chosen == "file"
+        assert choice.details["source"]["latency_ms"] == record.cost
+    n = len(front.records)
+    for number in (0, n + 1):
+        with pytest.raises(ValueError, match=rf"has {n} entries, there is none numbered {number}; give 1 to {n}"):
+            choose_slicing(f"{file}:{number}", N_BLOCKS, 2, CANDIDATES)
+    with pytest.raises(ValueError, match=r"entry 1 of .* has 9 blocks, this network has 22"):
+        choose_slicing(f"{file}:1", 22, 2, CANDIDATES)
+    with pytest.raises(ValueError, match=r"cannot read .*none.json: .*; give the pareto.json of a search"):
+        choose_slicing(f"{tmp_path / 'none.json'}:1", N_BLOCKS, 2, CANDIDATES)
+    file.write_text('{"front": 3}')
+    with pytest.raises(ValueError, match=r"is no pareto.json of a search with a measured cost; give one"):
+        choose_slicing(f"{file}:1", N_BLOCKS, 2, CANDIDATES)
