@@ -29,8 +29,8 @@ def choose_slicing(
     value: "2x4" or, in 3D, "2x4x2", the same thickness (tokens per axis) in every block; "random:SEED", a candidate
     drawn uniformly for every block; "consensus", the architecture that the searches of all folds agree on best; the
     path of a slicing file, or of a result file of the published search; or that of a pareto.json with ":N", its N-th
-    entry. candidates: thicknesses of the architecture's
-    indices. histories: called for a consensus only, gives the evaluations of each fold's search.
+    entry. candidates: thicknesses of the architecture's indices. histories: called for a consensus only, gives the
+    evaluations of each fold's search.
     Raises ValueError (SlicingFileError for a file) naming the value, the rule and the remedy.
     """
     offered = tuple(tuple(int(s) for s in thickness) for thickness in candidates)
