@@ -49,7 +49,7 @@ def test_every_sampler_searches_with_a_cost_and_the_best_dice_within_the_limit_w
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_stopped_search_continues_with_the_costs_that_were_measured(sampler, tmp_path):
-    settings = settings_of(sampler, max_latency_ms=16.0)
+    settings = settings_of(sampler, generations=2, max_latency_ms=16.0)
     whole = run(tmp_path / "whole.db", settings)
     calls = 0
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nnunetv2_slicemamba.evaluation.report.history import _search_flags
 from nnunetv2_slicemamba.search import SearchSettings
 from nnunetv2_slicemamba.search.objectives import Cost, stored_cost
 
@@ -43,6 +44,12 @@ def test_an_objective_or_a_limit_names_the_cost_and_is_kept(sampler, changes, co
     assert {name: kept.get(name) for name in changes} == changes
     assert stored_cost(kept) == cost
     assert SearchSettings(**kept) == settings or sampler != "evolution"
+
+
+def test_a_report_repeats_the_search_with_its_objective_and_limit():
+    assert _search_flags(SearchSettings().as_dict()) == ""
+    flags = _search_flags(SearchSettings(objective="dice-latency", max_latency_ms=5).as_dict())
+    assert flags == " --objective dice-latency --max-latency-ms 5"
 
 
 def test_what_a_later_version_keeps_is_no_error_when_it_is_read():
