@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .consensus import consensus
+from .pareto import read_front_entry
 from .records import Architecture, History, Slicing
 from .slicing_choice import SlicingChoice, check_thickness
 from .slicing_file import read_slicing_file
@@ -26,9 +27,10 @@ def choose_slicing(
     """The slicing that a user asks for without a search.
 
     value: "2x4" or, in 3D, "2x4x2", the same thickness (tokens per axis) in every block; "random:SEED", a candidate
-    drawn uniformly for every block; "consensus", the architecture that the searches of all folds agree on best; or the
-    path of a slicing file, or of a result file of the published search. candidates: thicknesses of the architecture's
-    indices. histories: called for a consensus only, gives the evaluations of each fold's search.
+    drawn uniformly for every block; "consensus", the architecture that the searches of all folds agree on best; the
+    path of a slicing file, or of a result file of the published search; or that of a pareto.json with ":N", its N-th
+    entry. candidates: thicknesses of the architecture's indices. histories: called for a consensus only, gives the
+    evaluations of each fold's search.
     Raises ValueError (SlicingFileError for a file) naming the value, the rule and the remedy.
     """
     offered = tuple(tuple(int(s) for s in thickness) for thickness in candidates)
@@ -38,6 +40,8 @@ def choose_slicing(
         return _random(value, n_blocks, offered)
     if value == "consensus":
         return _consensus(n_blocks, offered, histories)
+    if of_front := re.fullmatch(r"(.+\.json):(\d+)", value):
+        return _front_entry(Path(of_front[1]), int(of_front[2]), n_blocks, n_dims)
     return _file(value, n_blocks, n_dims)
 
 
@@ -77,6 +81,16 @@ def _consensus(n_blocks: int, candidates: Slicing, histories: Callable[[], Histo
         fitness=agreed.fitness,
         details={"rule": agreed.rule, "folds": list(agreed.folds), "shared_architectures": agreed.n_shared},
     )
+
+
+def _front_entry(file: Path, number: int, n_blocks: int, n_dims: int) -> SlicingChoice:
+    slicing, entry = read_front_entry(file, number)
+    if (len(slicing), len(slicing[0]) if slicing else 0) != (n_blocks, n_dims):
+        raise ValueError(
+            f"entry {number} of {file} has {len(slicing)} blocks, this network has {n_blocks} with {n_dims} axes; was "
+            "it searched with these plans?"
+        )
+    return SlicingChoice(slicing, "file", details={"file": str(file), "entry": number, "source": entry})
 
 
 def _file(value: str, n_blocks: int, n_dims: int) -> SlicingChoice:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def draw_candidates(figure: Figure, data: FigureData) -> None:
     """The share of every candidate at every block among the best, as a grid with its numbers; stars: the chosen."""
-    share, n = candidate_shares(data.records, len(data.candidates), N_BEST)
+    share, n = candidate_shares(data.eligible, len(data.candidates), N_BEST)
     figure.set_size_inches(WIDTH, 1.5 + 0.24 * len(data.candidates))
     axes = figure.subplots()
     image = axes.imshow(share, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -80,7 +80,7 @@ def block_axis(axes: Axes, data: FigureData, with_stages: bool = True) -> None:
 
 def describe_candidates(data: FigureData) -> str:
     """The same in words, for those who cannot see it."""
-    share, n = candidate_shares(data.records, len(data.candidates), N_BEST)
+    share, n = candidate_shares(data.eligible, len(data.candidates), N_BEST)
     top = share.argmax(axis=0)
     told = ", ".join(
         f"{name} {shown(data.candidates[top[i]])} {100 * share[top[i], i]:.0f} %"

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .records import History, Record, Slicing, best_record
+from .objectives import Cost
+from .ranking import chosen_record, feasible_of
+from .records import History, Record, Slicing
 
 if TYPE_CHECKING:
     from nnunetv2_slicemamba.selection import Selection
@@ -37,8 +39,9 @@ class FigureData:
     """A fold's search, ready to be drawn.
 
     records: of all evaluations, ordered by (generation, index). candidates: thickness per candidate index. stages:
-    highest resolution first. folds: every searched fold, this one included, by name.
-    Raises ValueError if no record has a defined fitness.
+    highest resolution first. folds: every searched fold, this one included, by name. cost: what the search measured
+    beside the fitness, None for nothing.
+    Raises ValueError if no record has a defined fitness, or none that has is within the cost's limit.
     """
 
     dataset: str
@@ -50,16 +53,23 @@ class FigureData:
     candidates: Slicing
     stages: Sequence[Stage]
     folds: Mapping[str, FoldChoice] = field(default_factory=dict)
+    cost: Cost | None = None
 
     def __post_init__(self) -> None:
-        if best_record(self.records) is None:
-            raise ValueError("there is nothing to draw: no record has a defined fitness")
+        if chosen_record(self.records, self.cost) is None:
+            within = "" if self.cost is None or self.cost.limit is None else f" within {self.cost.flag}"
+            raise ValueError(f"there is nothing to draw: no record has a defined fitness{within}")
 
     @property
     def best(self) -> Record:
-        best = best_record(self.records)
+        best = chosen_record(self.records, self.cost)
         assert best is not None
         return best
+
+    @property
+    def eligible(self) -> list[Record]:
+        """The records of defined fitness within the cost's limit."""
+        return feasible_of(self.records, self.cost)
 
     @property
     def slicing(self) -> Slicing:

@@ -11,6 +11,7 @@ from .figure_data import FigureData, FoldChoice, stages_of_network
 from .figure_page import write_figures
 from .find import SLICING_FILE, STUDY_FILE, slicing_search_folder
 from .ledger import read_ledger
+from .objectives import Cost, stored_cost
 from .records import Record, history_of
 from .slicing_file import SlicingFileError, read_slicing_file
 from .storage import LedgerError
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
 
 
 def write_fold_figures(
-    selection: Selection, trainer: str, records: Sequence[Record], console: Console | None = None
+    selection: Selection,
+    trainer: str,
+    records: Sequence[Record],
+    console: Console | None = None,
+    cost: Cost | None = None,
 ) -> Path:
     """Draws the figures of a fold's search into its slicing_search folder; returns the page.
 
-    records: of the search, ordered by (generation, index). Other folds' searches take part where they lie in their
-    slicing_search folders; one that cannot be read is left out. Raises ValueError without any defined fitness.
+    records: of the search, ordered by (generation, index). cost: what it measured, None for nothing. Other folds'
+    searches take part where they lie in their slicing_search folders; one that cannot be read is left out. Raises
+    ValueError without any defined fitness, or if none is within the cost's limit.
     """
     fold = str(selection.fold)
     data = FigureData(
@@ -39,6 +45,7 @@ def write_fold_figures(
         records=records,
         candidates=selection.candidates,
         stages=stages_of_network(selection),
+        cost=cost,
     )
     own = FoldChoice(data.slicing, history_of(records))
     folds = {**_other_folds(selection, trainer), fold: own}
@@ -56,10 +63,10 @@ def redraw(
 ) -> Path:
     """The figures of the evaluations that a search has made so far; LedgerError if there is none."""
     found = storage or slicing_search_folder(selection.fold_folder(trainer)) / STUDY_FILE
-    _, records = read_ledger(found, study)
+    stored, records = read_ledger(found, study)
     if not records:
         raise LedgerError(f"the search in {found} has no evaluation yet; run `slicemamba search` for this fold first")
-    return write_fold_figures(selection, trainer, records, console)
+    return write_fold_figures(selection, trainer, records, console, stored_cost(stored.get("settings", {})))
 
 
 def _other_folds(selection: Selection, trainer: str) -> dict[str, FoldChoice]:

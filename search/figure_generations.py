@@ -9,7 +9,8 @@ import numpy as np
 
 from .figure_data import FigureData
 from .figure_style import BEST, INK, MUTED, WIDTH, origin_style
-from .records import Record, best_record
+from .ranking import chosen_record
+from .records import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,9 +45,10 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
         label="mean \N{PLUS-MINUS SIGN} SD",
     )
     axes.plot(numbers, mean, color="#0072B2", lw=1.4, ls=(0, (5, 1.5)), label="mean")
-    best_so_far = np.maximum.accumulate([values.max() for values in fitness])
+    # what may be chosen; nothing, as long as all architectures exceed a limit
+    bests = [chosen_record(records, data.cost) for records in by_generation.values()]
+    best_so_far = np.fmax.accumulate([math.nan if best is None else best.fitness for best in bests])
     axes.step(numbers, best_so_far, where="post", color=INK, lw=1.0, label="best so far")
-    bests = [best_record(records) for records in by_generation.values()]
     for origin in dict.fromkeys(best.origin for best in bests if best is not None):
         name, colour, marker = origin_style(origin)
         own = [best for best in bests if best is not None and best.origin == origin]
@@ -73,7 +75,7 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
         zorder=5,
         label=f"chosen: {winner.fitness:.4f}",
     )
-    high = winner.fitness
+    high = max(values.max() for values in fitness)
     axes.set_ylim(low, high + 0.1 * ((high - low) or 0.01))
     axes.set_xlim(numbers[0] - 0.6, numbers[-1] + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))

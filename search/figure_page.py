@@ -15,6 +15,7 @@ from .figure_data import N_BEST, FigureData
 from .figure_generations import describe_generations, draw_generations
 from .figure_importance import Importance, describe_importance, draw_importance, importance_of
 from .figure_network import describe_network, draw_network
+from .figure_pareto import describe_pareto, draw_pareto
 from .figure_style import DPI, STYLE, origin_style, shown
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ CAPTIONS = {
         "Fitness over the generations",
         "Grey: every evaluation. Dashed: mean of the generation, the band one standard deviation to each side. Black: "
         "best so far. Markers: the best of each generation, its shape and colour after how it came about.",
+    ),
+    "pareto": (
+        "Fitness against cost",
+        "Every architecture by its measured cost and its fitness. No other one is as good as one of the front for "
+        "less, or better for as much. Slicings hardly differ in cost, and a latency is a measurement: small "
+        "differences are noise.",
     ),
     "slicing": (
         "The chosen slicing",
@@ -81,6 +88,9 @@ def write_figures(data: FigureData, folder: Path) -> Path:
         "slicing": (lambda figure: draw_network(figure, data), lambda: describe_network(data)),
         "candidates": (lambda figure: draw_candidates(figure, data), lambda: describe_candidates(data)),
     }
+    cost = data.cost
+    if cost is not None:
+        draw["pareto"] = (lambda figure: draw_pareto(figure, data, cost), lambda: describe_pareto(data, cost))
     missing: dict[str, str] = {}
     if isinstance(importance, Importance):
         draw["importance"] = (
@@ -99,10 +109,11 @@ def write_figures(data: FigureData, folder: Path) -> Path:
     pictures = []
     for name, (title, caption) in CAPTIONS.items():
         file = folder / FIGURE_FOLDER / f"{name}.png"
-        if name in missing:
+        if name not in draw:
             file.unlink(missing_ok=True)  # of an earlier drawing, it would be out of date
+        if name in missing:
             pictures.append(Picture(name, title, missing[name]))
-        else:
+        elif name in draw:
             drawn, described = draw[name]
             width, height = write_png(drawn, file)
             uri = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
@@ -152,8 +163,10 @@ def render(data: FigureData, pictures: list[Picture], importance: Importance | s
 def tiles(data: FigureData) -> list[tuple[str, str]]:
     """The search in a few numbers."""
     best = data.best
+    cost = [] if data.cost is None or best.cost is None else [(f"Its {data.cost.title}", data.cost.shown(best.cost))]
     return [
         ("Best fitness (mean foreground Dice)", f"{best.fitness:.4f}"),
+        *cost,
         ("Found in generation", f"{best.generation} ({origin_style(best.origin)[0]})"),
         ("Evaluations", f"{len(data.records):,}"),
         ("Blocks", str(data.n_blocks)),
@@ -162,7 +175,7 @@ def tiles(data: FigureData) -> list[tuple[str, str]]:
 
 def block_table(data: FigureData, importance: Importance | str) -> tuple[list[str], list[list[str]]]:
     """Headings and a row per block: what the figures show, as numbers."""
-    share, n = candidate_shares(data.records, len(data.candidates), N_BEST)
+    share, n = candidate_shares(data.eligible, len(data.candidates), N_BEST)
     columns = ["block", "thickness", f"its share among the best {n}"]
     agreement = fold_agreement(data) if can_draw(data) else None
     if isinstance(importance, Importance):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .fitness import FITNESS_DEFINITION
+from .objectives import DICE
 from .settings import SearchSettings
 
 SCHEMA_VERSION = 1
@@ -15,12 +16,17 @@ SCHEMA_VERSION = 1
 _TITLES = {
     "schema_version": "ledger schema version",
     "settings.mutation_probability": "mutation probability",
+    "settings.max_latency_ms": "--max-latency-ms",
+    "settings.max_memory_mib": "--max-memory-mib",
     "plans_name": "plans",
     "supernet_checkpoint_sha256": "supernet checkpoint (SHA-256)",
     "plans_sha256": "plans content (SHA-256)",
     "n_blocks": "number of blocks",
     "fitness_definition": "fitness definition",
 }
+
+# what a search is that was kept without these
+_UNSET = {"settings.objective": DICE}
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,9 @@ class Fingerprint:
         """What differs from a stored as_dict(), one readable phrase each, naming both values; empty if nothing does."""
         theirs, ours = dict(_leaves(stored)), dict(_leaves(self.as_dict()))
         return [
-            f"{_title(key)} {_shown(theirs.get(key))}, this search has {_shown(ours.get(key))}"
+            f"{_title(key)} {_shown(theirs.get(key, unset))}, this search has {_shown(ours.get(key, unset))}"
             for key in dict.fromkeys([*ours, *theirs])
+            for unset in [_UNSET.get(key)]
             if theirs.get(key) != ours.get(key)
         ]
 

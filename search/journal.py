@@ -104,11 +104,12 @@ def as_json(done: Done) -> dict[str, Any]:
         "fitness": plain(done.evaluation.fitness),
         "details": plain(done.evaluation.details),
         "seconds": done.seconds,
+        **({} if done.evaluation.cost is None else {"cost": done.evaluation.cost}),
     }
 
 
 def done_of(entry: dict[str, Any]) -> Done:
     """The inverse of as_json. Raises KeyError, TypeError or ValueError for anything else."""
     fitness = entry["fitness"]
-    evaluation = Evaluation(float("nan") if fitness is None else fitness, entry["details"])
+    evaluation = Evaluation(float("nan") if fitness is None else fitness, entry["details"], entry.get("cost"))
     return Done(int(entry["index"]), evaluation, float(entry["seconds"]))

@@ -28,7 +28,7 @@ from .storage import (
     reason_of,
     saying_what_failed,
 )
-from .trials import records_of, trial_of
+from .trials import directions_of, records_of, trial_of
 
 if TYPE_CHECKING:  # Optuna takes as long to import as the rest of the search, and a training needs none of it
     import optuna
@@ -76,7 +76,8 @@ class Ledger:
         if key in self._records:
             raise ValueError(f"generation {key[0]} already has an evaluation number {key[1]} in {self.location}")
         record = replace(record, details=plain(record.details))
-        trial = trial_of(record, self.fingerprint.n_candidates_per_block)
+        two_values = len(directions_of(self.fingerprint.settings.cost)) > 1
+        trial = trial_of(record, self.fingerprint.n_candidates_per_block, two_values)
         try:
             self._refuse_second_writer()
             self._study.add_trial(trial)
@@ -131,12 +132,13 @@ def open_ledger(
         if discard:
             with contextlib.suppress(KeyError):  # there is nothing to discard
                 optuna.delete_study(study_name=name, storage=database)
-        study = optuna.create_study(storage=database, study_name=name, direction="maximize", load_if_exists=True)
+        directions = directions_of(fingerprint.settings.cost)
+        study = optuna.create_study(storage=database, study_name=name, directions=directions, load_if_exists=True)
         ledger = Ledger(study, database, location_of(storage), fingerprint)
         stored = study.user_attrs.get(_FINGERPRINT_KEY)
-        is_maximized = study.directions == [optuna.study.StudyDirection.MAXIMIZE]
+        has_ours = [direction.name.lower() for direction in study.directions] == directions
         # A process killed right after it made the study left neither fingerprint nor trials: it is ours to continue.
-        if stored is None and is_maximized and not study.get_trials(deepcopy=False):
+        if stored is None and has_ours and not study.get_trials(deepcopy=False):
             study.set_user_attr(_FINGERPRINT_KEY, fingerprint.as_dict())
         else:
             _refuse_other_search(ledger, stored)

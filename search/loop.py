@@ -11,9 +11,11 @@ from rich.console import Console
 
 from .evolution import propose_with_origins
 from .ledger import Ledger
+from .objectives import LATENCY, Cost
 from .optuna_proposals import OptunaProposals
 from .progress import SearchProgress
-from .records import Architecture, Evaluation, Proposal, Record, best_record, history_of
+from .ranking import cheapest_record, chosen_record, ranked_history
+from .records import Architecture, Evaluation, Proposal, Record, best_record
 from .settings import EVOLUTION, SearchSettings
 from .storage import LedgerError
 from .workers import Done, InTurn, Task, Workers
@@ -27,7 +29,8 @@ class SearchFailedError(RuntimeError):
 class SearchResult:
     """What a search found.
 
-    best: the record with the highest fitness ever evaluated, the first of equals. records: all of them, ordered by
+    best: the record with the highest fitness ever evaluated, the first of equals; where a cost is measured, among those
+    within its limit, and of equals the cheapest. records: all of them, ordered by
     (generation, index). evaluated_now: how many of them this run added. exhausted: whether the search ended early
     because every architecture had been evaluated. complete: False if the time budget ended it.
     """
@@ -54,8 +57,8 @@ def run_search(
     """Search the slicing: a random generation, then settings.generations bred ones (Fan et al., IEEE JBHI 2025), or as
     many architectures by the sampler that the settings name.
 
-    evaluate: gives an architecture's fitness, or evaluates the architectures of a generation in any order. It must be
-    deterministic for the result to be reproducible.
+    evaluate: gives an architecture's fitness, and its cost where the settings have one, or evaluates the architectures
+    of a generation in any order. It must be deterministic for the result to be reproducible; a measured latency is not.
     ledger: what is in it is not evaluated again; what is evaluated is in it at once. Stopped anywhere, the search
     continues there and ends with the records and the winner of a search that was never stopped.
     progress: show a progress bar on `console` (None: standard output), a line per generation where that is no terminal.
@@ -63,8 +66,8 @@ def run_search(
 
     Raises ValueError if settings are not the ledger's, LedgerError if the ledger's evaluations are not those that this
     search proposes or it cannot be written, SearchFailedError if no architecture of generation 0, or none at the end of
-    the time budget, has a defined fitness, and whatever `evaluate` raises. Ctrl-C says what is kept and how to
-    continue, and raises KeyboardInterrupt.
+    the time budget, has a defined fitness, or none at the end is within the cost's limit, and whatever `evaluate`
+    raises. Ctrl-C says what is kept and how to continue, and raises KeyboardInterrupt.
     """
     if settings != ledger.fingerprint.settings:
         raise ValueError(f"the search has {settings}, its ledger was opened with {ledger.fingerprint.settings}")
@@ -90,12 +93,12 @@ def run_search(
                     shown.add(record, stored=True)
                 tasks = [Task(generation, i, p.architecture) for i, p in enumerate(proposed) if i not in found]
                 for done in workers(tasks, go_on):
-                    record = ledger.add(_record_of(done, proposed[done.index], generation))
+                    record = ledger.add(_record_of(done, proposed[done.index], generation, settings.cost))
                     evaluated_now += 1
                     found[done.index] = record
                     shown.add(record, stored=False)
                 if len(found) < len(proposed):
-                    return _unfinished(ledger, evaluated_now)
+                    return _unfinished(ledger, settings.cost, evaluated_now)
                 records.extend(found[index] for index in range(len(proposed)))
                 if not proposed:
                     exhausted = True
@@ -113,8 +116,9 @@ def run_search(
             soft_wrap=True,
         )
         raise
-    best = best_record(records)
-    assert best is not None
+    best = chosen_record(records, settings.cost)
+    if best is None:
+        raise SearchFailedError(_none_within_limit(settings.cost, records, ledger))
     return SearchResult(best, tuple(records), evaluated_now, exhausted)
 
 
@@ -124,20 +128,42 @@ def proposals_of(settings: SearchSettings, n_candidates_per_block: Sequence[int]
         return OptunaProposals(settings, n_candidates_per_block)
 
     def evolve(generation: int, records: Sequence[Record]) -> list[Proposal]:
-        return propose_with_origins(settings, n_candidates_per_block, generation, history_of(records))
+        return propose_with_origins(
+            settings, n_candidates_per_block, generation, ranked_history(records, settings.cost)
+        )
 
     return evolve
 
 
-def _unfinished(ledger: Ledger, evaluated_now: int) -> SearchResult:
+def _unfinished(ledger: Ledger, cost: Cost | None, evaluated_now: int) -> SearchResult:
     records = ledger.records()
-    best = best_record(records)
+    best = chosen_record(records, cost)
     if best is None:
+        if best_record(records) is not None:
+            raise SearchFailedError(
+                f"the time budget ended early: {_none_within_limit(cost, records, ledger)}; or let the same command "
+                "continue"
+            )
         raise SearchFailedError(
             f"the time budget ended after {len(records)} evaluations, all with an undefined fitness (NaN). They "
             f"are kept in {ledger.location}; the same command continues"
         )
     return SearchResult(best, tuple(records), evaluated_now, exhausted=False, complete=False)
+
+
+def _none_within_limit(cost: Cost | None, records: Sequence[Record], ledger: Ledger) -> str:
+    cheapest = cheapest_record(records)
+    assert cost is not None
+    assert cost.limit is not None
+    assert cheapest is not None
+    assert cheapest.cost is not None
+    lowest = "fastest" if cost.kind == LATENCY else "one with the least memory"
+    return (
+        f"none of the {len(records)} architectures evaluated is within {cost.flag} {cost.limit:g}: the {lowest}, "
+        f"{cheapest.architecture}, has {cost.shown(cheapest.cost)} (Dice {cheapest.fitness:.4f}). All are kept in "
+        f"{ledger.location}. Slicings hardly differ in cost: give a higher limit, which makes another search (--study "
+        "NAME, or --discard), or train a smaller size of plans"
+    )
 
 
 _UNDEFINED = (
@@ -160,7 +186,12 @@ def _stored_of(
     return found
 
 
-def _record_of(done: Done, proposal: Proposal, generation: int) -> Record:
+def _record_of(done: Done, proposal: Proposal, generation: int, cost: Cost | None) -> Record:
+    if (done.evaluation.cost is None) != (cost is None):
+        raise ValueError(
+            f"the evaluation of {proposal.architecture} has cost {done.evaluation.cost}; evaluate must give one "
+            f"exactly where the settings have one, which are for {cost.title if cost else 'none'}"
+        )
     return Record(
         architecture=proposal.architecture,
         fitness=done.evaluation.fitness,
@@ -169,6 +200,7 @@ def _record_of(done: Done, proposal: Proposal, generation: int) -> Record:
         origin=proposal.origin,
         seconds=done.seconds,
         details=done.evaluation.details,
+        cost=done.evaluation.cost,
     )
 
 

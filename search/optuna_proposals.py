@@ -10,19 +10,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .evolution import propose
 from .records import NSGA2_ORIGIN, RANDOM, TPE_ORIGIN, Architecture, Proposal, Record
 from .settings import NSGA2, TPE, SearchSettings
 from .storage import quiet_optuna
-from .trials import choices_of
+from .trials import choices_of, directions_of, values_of
 
 if TYPE_CHECKING:
     import optuna
 
 # How often a sampler may repeat itself before a new architecture is drawn at random in its stead.
 ATTEMPTS = 20
+_EXCESS = "excess"  # cost above the limit; what is not above 0 is feasible
 
 
 class OptunaProposals:
@@ -30,18 +31,21 @@ class OptunaProposals:
 
     A sampler that asks for an architecture again is told that this trial failed, which all of them leave out, and is
     asked anew; after ATTEMPTS an architecture that is new is drawn at random. An undefined fitness is a failed trial.
+    A cost is a second value where the search minimises it; its limit is Optuna's constraint.
     """
 
     def __init__(self, settings: SearchSettings, n_candidates_per_block: Sequence[int]) -> None:
         import optuna
 
         self._settings = settings
+        self._cost = settings.cost
         self._n_candidates = tuple(n_candidates_per_block)
         self._choices = choices_of(n_candidates_per_block)
         self._seen: dict[Architecture, None] = {}
         self._asked: list[optuna.trial.Trial] = []
         with quiet_optuna():
-            self._study = optuna.create_study(direction="maximize", sampler=_sampler(settings))
+            directions = directions_of(self._cost)
+            self._study = optuna.create_study(directions=directions, sampler=_sampler(settings))
 
     def __call__(self, generation: int, records: Sequence[Record]) -> list[Proposal]:
         """A population of proposals; fewer, in the end none, when they run out.
@@ -51,7 +55,7 @@ class OptunaProposals:
         proposals = []
         with quiet_optuna():
             for trial, record in zip(self._asked, records[len(records) - len(self._asked) :], strict=True):
-                self._tell(trial, record.fitness)
+                self._tell(trial, record)
             self._asked = []
             for _ in range(self._settings.population):
                 asked = self._next()
@@ -66,7 +70,7 @@ class OptunaProposals:
             trial, architecture = self._ask()
             if architecture not in self._seen:
                 return trial, self._new(architecture, _ORIGINS.get(self._settings.sampler, RANDOM))
-            self._tell(trial, math.nan)
+            self._fail(trial)
         one = dataclasses.replace(self._settings, population=1, mutants=0, crossovers=0, sampler="evolution")
         drawn = propose(one, self._n_candidates, len(self._seen), [(seen, math.nan) for seen in self._seen])
         if not drawn:
@@ -83,13 +87,22 @@ class OptunaProposals:
         self._seen[architecture] = None
         return Proposal(architecture, origin)
 
-    def _tell(self, trial: optuna.trial.Trial, fitness: float) -> None:
+    def _tell(self, trial: optuna.trial.Trial, record: Record) -> None:
+        if math.isnan(record.fitness):
+            self._fail(trial)
+            return
+        if self._cost is not None and self._cost.limit is not None:
+            assert record.cost is not None
+            excess = record.cost - self._cost.limit
+            trial.set_user_attr(_EXCESS, excess)
+            if hasattr(trial, "set_constraint"):  # Optuna 4 asks its sampler's constraints_func instead
+                trial.set_constraint(_EXCESS, excess)
+        self._study.tell(trial, values_of(record, len(self._study.directions) > 1))
+
+    def _fail(self, trial: optuna.trial.Trial) -> None:
         import optuna
 
-        if math.isnan(fitness):
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        else:
-            self._study.tell(trial, fitness)
+        self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
 _ORIGINS = {TPE: TPE_ORIGIN, NSGA2: NSGA2_ORIGIN}
@@ -97,11 +110,18 @@ _ORIGINS = {TPE: TPE_ORIGIN, NSGA2: NSGA2_ORIGIN}
 
 def _sampler(settings: SearchSettings) -> optuna.samplers.BaseSampler:
     from optuna.samplers import NSGAIISampler, RandomSampler, TPESampler
+    from optuna.trial import Trial
 
+    constrained: dict[str, Any] = {}
+    if settings.cost is not None and settings.cost.limit is not None and not hasattr(Trial, "set_constraint"):
+        constrained["constraints_func"] = lambda trial: (trial.user_attrs[_EXCESS],)
     if settings.sampler == TPE:
-        return TPESampler(seed=settings.seed, n_startup_trials=settings.population, constant_liar=True)
+        return TPESampler(seed=settings.seed, n_startup_trials=settings.population, constant_liar=True, **constrained)
     if settings.sampler == NSGA2:
         return NSGAIISampler(
-            population_size=settings.population, mutation_prob=settings.mutation_probability, seed=settings.seed
+            population_size=settings.population,
+            mutation_prob=settings.mutation_probability,
+            seed=settings.seed,
+            **constrained,
         )
     return RandomSampler(seed=settings.seed)

@@ -125,8 +125,7 @@ class PathEvaluation:
         shape = (len(self._cases), len(self._classes.foreground), 3)
         counts = torch.zeros(shape, dtype=torch.int64, device=self.device)
         unfinished = _Stitched(self._cases, self._classes, self.device)
-        # as nnU-Net predicts: elsewhere autocast is slow or missing
-        with torch.autocast("cuda") if self.device.type == "cuda" else contextlib.nullcontext():
+        with autocast_on(self.device):
             for number, batch in enumerate(self._batches):
                 logits = self.blockwise.finish(self._features(number, architecture))
                 patch = (ALL, ALL, *(slice(size) for size in self.patch))
@@ -181,6 +180,11 @@ class PathEvaluation:
         if self.device.type != "cuda":
             return CACHE_BYTES
         return int(CACHE_SHARE * torch.cuda.mem_get_info(self.device)[0])
+
+
+def autocast_on(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """As nnU-Net predicts: elsewhere than on a GPU autocast is slow or missing."""
+    return torch.autocast("cuda") if device.type == "cuda" else contextlib.nullcontext()
 
 
 class _Pending:

@@ -9,7 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .records import Record, best_record, mean_fitness
+from .ranking import chosen_record
+from .records import Record, mean_fitness
 from .settings import SearchSettings
 
 
@@ -36,7 +37,7 @@ class SearchProgress:
             disable=not self._is_bar,
         )
         self._task = self._bar.add_task("", total=settings.evaluations, completed=n_stored, best="-", mean="-")
-        self._best = math.nan
+        self._best: Record | None = None
         self._generation = 0
         self._in_generation: list[Record] = []
 
@@ -51,8 +52,7 @@ class SearchProgress:
 
     def generation_begins(self, generation: int, before: Sequence[Record]) -> None:
         """generation: 0 is the random one. before: the records of the earlier generations."""
-        best = best_record(before)
-        self._best = best.fitness if best else math.nan
+        self._best = chosen_record(before, self._settings.cost)
         self._generation = generation
         self._in_generation = []
         self._bar.update(self._task, description=f"generation {generation}/{self._settings.generations}")
@@ -60,9 +60,10 @@ class SearchProgress:
     def add(self, record: Record, stored: bool) -> None:
         """One more record of this generation. stored: it is of an earlier run."""
         self._in_generation.append(record)
-        self._best = record.fitness if math.isnan(self._best) else max(self._best, record.fitness)
+        so_far = [record] if self._best is None else [self._best, record]
+        self._best = chosen_record(so_far, self._settings.cost)
         mean = mean_fitness(self._in_generation)
-        self._bar.update(self._task, advance=0 if stored else 1, best=_shown(self._best), mean=_shown(mean))
+        self._bar.update(self._task, advance=0 if stored else 1, best=self._shown_best(), mean=_shown(mean))
 
     def generation_ends(self) -> None:
         """All of the generation is evaluated."""
@@ -72,11 +73,14 @@ class SearchProgress:
             seconds = math.fsum(record.seconds for record in self._in_generation)
             self._console.print(
                 f"{generation}: {len(self._in_generation)} architectures in {seconds:.1f} s, "
-                f"best so far {_shown(self._best)}, mean {_shown(mean)}",
+                f"best so far {self._shown_best()}, mean {_shown(mean)}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
             )
+
+    def _shown_best(self) -> str:
+        return _shown(math.nan if self._best is None else self._best.fitness)
 
 
 def _shown(fitness: float) -> str:

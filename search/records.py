@@ -35,16 +35,22 @@ class Evaluation:
     """What evaluating one architecture gave.
 
     fitness: larger is better, finite or NaN (undefined). details: anything else worth keeping, e.g. Dice per class;
-    names to numbers, strings, lists or dicts of them (NumPy's included). Raises ValueError for an infinite fitness.
+    names to numbers, strings, lists or dicts of them (NumPy's included). cost: as measured, in the unit of the search's
+    cost; None if none was. Raises ValueError for an infinite fitness, or a cost that is not finite and at least 0.
     """
 
     fitness: float
     details: Mapping[str, Any] = field(default_factory=dict)
+    cost: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fitness", float(self.fitness))
         if math.isinf(self.fitness):
             raise ValueError(f"a fitness is finite or NaN, got {self.fitness}; return NaN where it is undefined")
+        if self.cost is not None:
+            object.__setattr__(self, "cost", float(self.cost))
+            if not 0 <= self.cost < math.inf:
+                raise ValueError(f"a cost is finite and at least 0, got {self.cost}; measure it again")
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Record:
     """One finished evaluation, as the ledger keeps it.
 
     generation: 0 is the random one. index: position within the generation. origin: one of ORIGINS. seconds: duration
-    of the evaluation. details: as in Evaluation, plain JSON values.
+    of the evaluation. details: as in Evaluation, plain JSON values. cost: as in Evaluation.
     """
 
     architecture: Architecture
@@ -62,6 +68,7 @@ class Record:
     origin: str
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
+    cost: float | None = None
 
 
 def history_of(records: Iterable[Record]) -> list[tuple[Architecture, float]]:

@@ -1,29 +1,29 @@
-"""Search a fold, or set its slicing: from a selection to best_slicing.json."""
+"""Search a fold: from a selection to best_slicing.json."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from .choices import choose_slicing
+from .cost_measurement import measured_with, require_measurable, require_same
 from .figure_fold import write_fold_figures
 from .find import SLICING_FILE, STUDY_FILE, slicing_search_folder
 from .fingerprint import Fingerprint
 from .fitness import FITNESS_DEFINITION
 from .hashing import sha256_of_file, sha256_of_plans
 from .journal import Journal, Recovering, search_name
-from .ledger import Ledger, open_ledger, read_ledger
+from .ledger import Ledger, open_ledger
 from .loop import run_search
 from .measured_on import MeasuredOn
+from .pareto import PARETO_FILE, Front, write_front
 from .processes import Process
-from .records import History, history_of
 from .settings import SearchSettings
 from .shared import Shared, help_out
 from .slicing_choice import SlicingChoice
@@ -46,12 +46,16 @@ if TYPE_CHECKING:
     from nnunetv2_slicemamba.selection import Selection
 
 
+_CONDITIONS = "measured_with"
+
+
 @dataclass(frozen=True)
 class FoldSearch:
     """What a search of a fold ended with: the best fitness, how many evaluations, and the files it wrote: the
     slicing, and the page of figures.
 
-    complete: False if the time budget ended it. location: where the evaluations are, for people to read.
+    complete: False if the time budget ended it. location: where the evaluations are, for people to read. front, pareto:
+    the Pareto front and its file, None where the search measures no cost.
     """
 
     fitness: float
@@ -62,6 +66,8 @@ class FoldSearch:
     complete: bool
     measured_on: MeasuredOn
     location: str
+    front: Front | None = None
+    pareto: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -86,13 +92,14 @@ def prepare_search(
 ) -> PreparedSearch:
     """Finds supernet and cases of a fold; writes nothing. cache_bytes: see PathEvaluation.
 
-    Raises SupernetError without a trained supernet or cases, HoldoutError if the supernet was trained with another
-    holdout than the fold has now.
+    Raises InputError if the device cannot tell the settings' cost, SupernetError without a trained supernet or cases,
+    HoldoutError if the supernet was trained with another holdout than the fold has now.
     """
+    require_measurable(settings.cost, device)
     require_supernet_trainer(trainer)
     checkpoint = require_checkpoint(selection, trainer)
     plans_hash = check_same_plans(selection, trainer)
-    fold = SupernetFold(selection, trainer, device, cache_bytes)
+    fold = SupernetFold(selection, trainer, device, cache_bytes, settings.cost)
     fingerprint = Fingerprint(
         dataset=selection.dataset,
         trainer=trainer,
@@ -109,6 +116,7 @@ def prepare_search(
             "mirroring": MIRRORING,
             "prediction": PREDICTION,
             **fold.measured_on.for_fingerprint(),
+            **measured_with(settings.cost, device),
         },
     )
     return PreparedSearch(fold, fingerprint, slicing_search_folder(selection.fold_folder(trainer)))
@@ -140,7 +148,13 @@ def search_fold(
     device = process.device(device)
     if not process.is_writer:
         folder = slicing_search_folder(selection.fold_folder(trainer))
-        help_out(process.connect(), lambda: SupernetFold(selection, trainer, device, cache_bytes), folder)
+        store = process.connect()
+
+        def evaluator() -> SupernetFold:
+            require_same(json.loads(store.get(_CONDITIONS)), measured_with(settings.cost, device))
+            return SupernetFold(selection, trainer, device, cache_bytes, settings.cost)
+
+        help_out(store, evaluator, folder)
         return None
     prepared = prepare_search(selection, trainer, settings, device, cache_bytes)
     with (
@@ -148,7 +162,9 @@ def search_fold(
         workers_of(prepared, ledger, process, discard) as workers,
     ):
         result = run_search(workers, settings, ledger, console=console, time_budget=time_budget)
-    best = result.best
+    best, cost = result.best, settings.cost
+    conditions = measured_with(cost, device)
+    front = None if cost is None else Front.of(result.records, best, cost, conditions)
     choice = SlicingChoice(
         slicing=tuple(selection.candidates[index] for index in best.architecture),
         how_chosen="search",
@@ -160,6 +176,7 @@ def search_fold(
             "generation": best.generation,
             "origin": best.origin,
             "settings": settings.as_dict(),
+            **({} if front is None else {"objective": settings.objective, "cost": front.cost_entry()}),
             "ledger": ledger.location,
             "study": ledger.study_name,
         },
@@ -175,7 +192,12 @@ def search_fold(
             measured_on,
             result.complete,
         )
-        figures = write_fold_figures(selection, trainer, result.records, console)
+        pareto = None
+        if front is None:
+            (prepared.folder / PARETO_FILE).unlink(missing_ok=True)  # of a search that this one replaces
+        else:
+            pareto = write_front(front, prepared.folder, settings.objective, selection.candidates)
+        figures = write_fold_figures(selection, trainer, result.records, console, cost)
     except OSError as error:
         raise LedgerError(
             f"the result could not be written to {prepared.folder} ({error}). All {len(result.records)} evaluations "
@@ -190,6 +212,8 @@ def search_fold(
         result.complete,
         measured_on,
         ledger.location,
+        front,
+        pareto,
     )
 
 
@@ -202,40 +226,11 @@ def workers_of(prepared: PreparedSearch, ledger: Ledger, process: Process, disca
     if process.world == 1:
         yield Recovering(Together(prepared.fold), journal)
     else:
-        with Shared(process.connect(), process.world, prepared.fold, journal) as shared:
+        store = process.connect()
+        store.set(_CONDITIONS, json.dumps(measured_with(prepared.fingerprint.settings.cost, prepared.fold.device)))
+        with Shared(store, process.world, prepared.fold, journal) as shared:
             yield Recovering(shared, journal)
     journal.clear()
-
-
-def set_slicing(selection: Selection, trainer: str, value: str) -> tuple[Path, SlicingChoice]:
-    """Writes a fold's best_slicing.json for `slicemamba slicing --set VALUE`, without a search.
-
-    A file that was there before is kept beside it. Returns the file and what it holds. Raises ValueError naming the
-    value, the rule and the remedy.
-    """
-    require_supernet_trainer(trainer)
-    choice = choose_slicing(
-        value,
-        selection.n_blocks,
-        selection.n_dims,
-        selection.candidates,
-        lambda: fold_histories(selection, trainer),
-    )
-    return write_choice(
-        selection, trainer, choice, None, sha256_of_plans(selection.plans, selection.configuration)
-    ), choice
-
-
-def fold_histories(selection: Selection, trainer: str) -> Mapping[int | str, History]:
-    """The evaluations of every fold's search that lies in its slicing_search folder."""
-    found: dict[int | str, History] = {}
-    for folder in sorted(selection.configuration_folder(trainer).glob("fold_*")):
-        study = slicing_search_folder(folder) / STUDY_FILE
-        if study.is_file():
-            name = folder.name.removeprefix("fold_")
-            _, records = read_ledger(study)
-            found[int(name) if name.isdigit() else name] = history_of(records)
-    return found
 
 
 def write_choice(

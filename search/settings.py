@@ -7,6 +7,8 @@ import numbers
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .objectives import DICE, Cost, cost_of
+
 EVOLUTION, RANDOM_SAMPLER, TPE, NSGA2 = "evolution", "random", "tpe", "nsga2"
 SAMPLERS = (EVOLUTION, RANDOM_SAMPLER, TPE, NSGA2)
 
@@ -25,6 +27,8 @@ class SearchSettings:
     sampler: "evolution", or one of Optuna's: "random" (uniform), "tpe" (whose first population is random) or "nsga2"
         (with this population and mutation probability). They propose as many distinct architectures as the evolution
         and use none of the other settings.
+    objective: "dice", or "dice-latency" or "dice-memory": little of a measured cost, beside much Dice.
+    max_latency_ms, max_memory_mib: limits of a cost, which is then measured; what is above is never chosen.
 
     Raises TypeError or ValueError naming the value, the rule and the remedy.
     """
@@ -37,12 +41,16 @@ class SearchSettings:
     mutation_probability: float = 0.1
     seed: int = 0
     sampler: str = EVOLUTION
+    objective: str = DICE
+    max_latency_ms: float | None = None
+    max_memory_mib: float | None = None
 
     def __post_init__(self) -> None:
         _check_whole("population", self.population, 1)
         _check_whole("generations", self.generations, 0)
         _check_whole("parents", self.parents, 1)
         _check_whole("seed", self.seed, 0)
+        cost_of(self.objective, self.max_latency_ms, self.max_memory_mib)
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler is {self.sampler!r}, it must be one of {', '.join(SAMPLERS)}")
         if self.sampler == NSGA2 and self.population < 2:
@@ -70,6 +78,11 @@ class SearchSettings:
         return self.population * (self.generations + 1)
 
     @property
+    def cost(self) -> Cost | None:
+        """What is measured for every architecture beside its Dice; None for nothing."""
+        return cost_of(self.objective, self.max_latency_ms, self.max_memory_mib)
+
+    @property
     def children(self) -> tuple[int, int]:
         """How many (mutants, crossovers) a generation has."""
         assert self.mutants is not None
@@ -79,11 +92,16 @@ class SearchSettings:
     def as_dict(self) -> dict[str, Any]:
         """Every setting that the sampler uses, by its name, as plain JSON values."""
         content = asdict(self)
+        # what is left at its default is not kept, so that searches made before it existed go on
+        unset = {"objective": DICE, "max_latency_ms": None, "max_memory_mib": None}
+        costs = {name: content.pop(name) for name in unset}
+        costs = {name: value for name, value in costs.items() if value != unset[name]}
         if self.sampler == EVOLUTION:
             del content["sampler"]  # as searches were kept before there were others, which go on
-            return content
+            return content | costs
         used = ["population", "generations", "seed", "sampler"]
-        return {name: content[name] for name in [*used, *(["mutation_probability"] if self.sampler == NSGA2 else [])]}
+        used += ["mutation_probability"] if self.sampler == NSGA2 else []
+        return {name: content[name] for name in used} | costs
 
 
 def _check_whole(name: str, value: Any, smallest: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from .cost_measurement import CostMeter, measured_with, require_measurable
 from .counting import Classes
 from .fitness import mean_foreground_dice
 from .hashing import sha256_of_names
 from .holdout import recorded_holdout
 from .holdout_file import check_trained_with
 from .measured_on import HOLDOUT, VALIDATION, MeasuredOn
+from .objectives import Cost
 from .path_evaluation import PathEvaluation
 from .records import Architecture, Evaluation
 from .windows import make_case
@@ -67,17 +70,28 @@ class SupernetFold:
     """Evaluates architectures of one fold's supernet on the fold's validation cases, or on its holdout if it has one.
 
     selection: dataset, plans, configuration and fold. trainer: class name of the supernet's trainer. device: where to
-    predict. cache_bytes: for features that architectures share, see PathEvaluation. Loads checkpoint and cases once and
+    predict. cache_bytes: for features that architectures share, see PathEvaluation. cost: to measure of every
+    architecture, after its evaluation; None for nothing. Loads checkpoint and cases once and
     keeps them. Whole cases are predicted, by sliding window where they are larger than the patch, without mirroring and
     without anything random: the same architecture gives the same fitness on the same machine, whatever was evaluated
-    before it.
-    Raises SupernetError if there is no trained supernet, or the fold has no validation cases; HoldoutError if the
-    supernet was trained with another holdout than the fold has now, or with none.
+    before it. A measured latency is not that repeatable.
+    Raises InputError if the device cannot tell the cost; SupernetError if there is no trained supernet, or the fold has
+    no validation cases; HoldoutError if the supernet was trained with another holdout than the fold has now, or with
+    none.
     """
 
     def __init__(
-        self, selection: Selection, trainer: str, device: torch.device, cache_bytes: int | None = None
+        self,
+        selection: Selection,
+        trainer: str,
+        device: torch.device,
+        cache_bytes: int | None = None,
+        cost: Cost | None = None,
     ) -> None:
+        require_measurable(cost, device)
+        self._cost = cost
+        known = measured_with(cost, device)
+        self._measured_with: dict[str, str] = {key: known[key] for key in ("device", "pytorch") if key in known}
         self.checkpoint = require_checkpoint(selection, trainer)
         self.trainer_name, self.device, self._cache_bytes = trainer, device, cache_bytes
         with quiet():
@@ -118,9 +132,12 @@ class SupernetFold:
         network.decoder.deep_supervision = False
         self.network = network.eval()
         patch = self.nnunet_trainer.configuration_manager.patch_size
+        cases = [make_case(case.data, case.truth, patch, TILE_STEP_SIZE) for case in self.cases()]
+        if self._cost is not None:
+            self._meter = CostMeter(network, len(cases[0].data), patch, self.device, self._cost)
         self.evaluation = PathEvaluation(
             network,
-            [make_case(case.data, case.truth, patch, TILE_STEP_SIZE) for case in self.cases()],
+            cases,
             Classes.of(self.label_manager),
             patch,
             self.device,
@@ -148,7 +165,11 @@ class SupernetFold:
         try:
             for counted in self.evaluation.count_paths(architectures, go_on):
                 dice = mean_foreground_dice(counted.counts)
-                yield counted.position, Evaluation(dice.fitness, dice.details()), counted.seconds
+                started = time.perf_counter()
+                cost = None if self._cost is None else self._meter.measure(architectures[counted.position])
+                seconds = counted.seconds + time.perf_counter() - started
+                details: dict[str, Any] = {**dice.details(), **self._measured_with}
+                yield counted.position, Evaluation(dice.fitness, details, cost), seconds
         except torch.cuda.OutOfMemoryError as error:
             raise SupernetError(
                 f"the memory of {self.device} does not suffice for one window of the supernet's patch size "

@@ -10,14 +10,16 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from .objectives import Cost
 from .records import Record
 
 if TYPE_CHECKING:
     import optuna
 
 OWN_ATTRIBUTES = ("architecture", "generation", "index", "origin", "seconds")
+COST = "cost"  # only there where one was measured
 
 
 def choices_of(n_candidates_per_block: Sequence[int]) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -29,18 +31,23 @@ def choices_of(n_candidates_per_block: Sequence[int]) -> dict[str, optuna.distri
     }
 
 
-def trial_of(record: Record, n_candidates_per_block: Sequence[int]) -> optuna.trial.FrozenTrial:
-    """A finished trial that holds the record; its details must be plain. ValueError if their names are the ledger's."""
+def trial_of(
+    record: Record, n_candidates_per_block: Sequence[int], two_values: bool = False
+) -> optuna.trial.FrozenTrial:
+    """A finished trial that holds the record; its details must be plain. ValueError if their names are the ledger's.
+
+    two_values: the cost is the trial's second value, for a study with two directions.
+    """
     import optuna
 
-    clash = set(record.details) & set(OWN_ATTRIBUTES)
+    clash = set(record.details) & {*OWN_ATTRIBUTES, COST}
     if clash:
         raise ValueError(f"details may not be named {', '.join(sorted(clash))}: the ledger uses these names itself")
     choices = choices_of(n_candidates_per_block)
     undefined = math.isnan(record.fitness)
     trial = optuna.trial.create_trial(
         state=optuna.trial.TrialState.FAIL if undefined else optuna.trial.TrialState.COMPLETE,
-        value=None if undefined else record.fitness,
+        values=None if undefined else values_of(record, two_values),
         params=dict(zip(choices, record.architecture, strict=True)),
         distributions=choices,
         user_attrs={
@@ -49,12 +56,26 @@ def trial_of(record: Record, n_candidates_per_block: Sequence[int]) -> optuna.tr
             "index": record.index,
             "origin": record.origin,
             "seconds": record.seconds,
+            **({} if record.cost is None else {COST: record.cost}),
             **record.details,
         },
     )
     trial.datetime_complete = datetime.datetime.now()  # without a zone, as Optuna's own
     trial.datetime_start = trial.datetime_complete - datetime.timedelta(seconds=record.seconds)
     return trial
+
+
+def directions_of(cost: Cost | None) -> list[Literal["maximize", "minimize"]]:
+    """Of a study's values, see values_of: two where the search minimises a cost."""
+    return ["maximize", "minimize"] if cost is not None and cost.minimised else ["maximize"]
+
+
+def values_of(record: Record, two_values: bool) -> list[float]:
+    """As a study has them: the fitness, to be maximized, and with two_values the cost, to be minimized."""
+    if not two_values:
+        return [record.fitness]
+    assert record.cost is not None
+    return [record.fitness, record.cost]
 
 
 def records_of(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[tuple[int, int], Record]:
@@ -65,12 +86,13 @@ def records_of(trials: Sequence[optuna.trial.FrozenTrial]) -> dict[tuple[int, in
         if trial.state.is_finished() and all(name in attributes for name in OWN_ATTRIBUTES):
             record = Record(
                 architecture=tuple(attributes["architecture"]),
-                fitness=math.nan if trial.value is None else trial.value,
+                fitness=trial.values[0] if trial.values else math.nan,  # of one value or two
                 generation=attributes["generation"],
                 index=attributes["index"],
                 origin=attributes["origin"],
                 seconds=attributes["seconds"],
-                details={name: value for name, value in attributes.items() if name not in OWN_ATTRIBUTES},
+                details={name: value for name, value in attributes.items() if name not in (*OWN_ATTRIBUTES, COST)},
+                cost=attributes.get(COST),
             )
             records.setdefault((record.generation, record.index), record)
     return records

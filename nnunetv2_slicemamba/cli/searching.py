@@ -48,6 +48,20 @@ def search(
         str,
         typer.Option("--sampler", help="evolution, or Optuna's random, tpe or nsga2; as many architectures each."),
     ] = "evolution",
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective", help="dice, or dice-latency or dice-memory: little of a measured cost beside much Dice."
+        ),
+    ] = "dice",
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option("--max-latency-ms", help="Measure the latency of a forward pass; never choose what is slower."),
+    ] = None,
+    max_memory_mib: Annotated[
+        float | None,
+        typer.Option("--max-memory-mib", help="Measure its peak GPU memory; never choose what needs more."),
+    ] = None,
     time_budget: Annotated[
         float | None,
         typer.Option("--time-budget", help="Minutes after which this call begins no further evaluation."),
@@ -77,6 +91,9 @@ def search(
     Fitness is the mean Dice over cases, then over classes. A class that is absent from truth and prediction of a case
     is undefined there and left out of its mean; absent from all cases, it is left out of the fitness. If that holds for
     every class, the fitness is undefined (NaN): the architecture is kept and never chosen.
+
+    With a cost the result is still the highest Dice, within the limit if there is one; what is cheaper for less Dice is
+    listed and in pareto.json. Slicings hardly differ in latency and memory.
     """
     from nnunetv2_slicemamba.folders import InputError, require_folder
     from nnunetv2_slicemamba.search import SearchSettings
@@ -87,7 +104,19 @@ def search(
         raise InputError(
             f"--mutants and --crossovers are the evolution's, --sampler {sampler} has none; leave them out"
         )
-    settings = SearchSettings(population, generations, parents, mutants, crossovers, mutation, seed, sampler)
+    settings = SearchSettings(
+        population,
+        generations,
+        parents,
+        mutants,
+        crossovers,
+        mutation,
+        seed,
+        sampler,
+        objective,
+        max_latency_ms,
+        max_memory_mib,
+    )
     if time_budget is not None and not time_budget > 0:
         raise InputError(f"--time-budget is {time_budget}, it must be a positive number of minutes")
     if cache_gb is not None and not cache_gb >= 0:
@@ -136,11 +165,15 @@ def search(
             highlight=False,
             markup=False,
         )
+    if found.front is not None:
+        from nnunetv2_slicemamba.search.pareto import front_table
+
+        console.print(front_table(found.front, selection.candidates))
     best = "Best fitness" if found.complete else "Best fitness so far"
     console.print(
         f"{best} [bold]{found.fitness:.4f}[/] of {found.evaluations} architectures "
         f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
-        f"Slicing: {found.file}\nFigures: {found.figures}",
+        f"Slicing: {found.file}\nFigures: {found.figures}" + (f"\nFront: {found.pareto}" if found.pareto else ""),
         soft_wrap=True,
         highlight=False,
     )
@@ -150,13 +183,15 @@ def slicing(
     dataset: Dataset,
     configuration: Configuration,
     fold: Fold,
-    value: Annotated[str, typer.Option("--set", help="2x4 (2x4x2 in 3D), random:SEED, consensus, or a FILE.")],
+    value: Annotated[
+        str, typer.Option("--set", help="2x4 (2x4x2 in 3D), random:SEED, consensus, a FILE, or pareto.json:N.")
+    ],
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
 ) -> None:
     """Writes a fold's best_slicing.json without a search."""
     from nnunetv2_slicemamba.folders import require_folder
-    from nnunetv2_slicemamba.search.run import set_slicing
+    from nnunetv2_slicemamba.search.by_hand import set_slicing
     from nnunetv2_slicemamba.selection import select
 
     selection = select(dataset, configuration, fold, plans)

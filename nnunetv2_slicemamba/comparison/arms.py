@@ -97,8 +97,8 @@ def resolve_arms(arms: Sequence[Arm], selection: Selection, supernet_trainer: st
 
 
 def _resolve(arm: Arm, selection: Selection, supernet_trainer: str | None) -> SlicingFile:
+    from nnunetv2_slicemamba.search.by_hand import fold_histories
     from nnunetv2_slicemamba.search.choices import choose_slicing
-    from nnunetv2_slicemamba.search.run import fold_histories
 
     if arm.kind == SEARCHED:
         return _searched(selection, supernet_trainer)

@@ -44,8 +44,8 @@ def planned_network(selection: Selection, supernet: bool = False, seed: int = 0)
 
 def choose(selection: Selection, value: str, trainer: str) -> SlicingChoice:
     """The slicing that `--slicing VALUE` names: as `slicemamba slicing --set`, or "fold": the selected fold's own."""
+    from nnunetv2_slicemamba.search.by_hand import fold_histories
     from nnunetv2_slicemamba.search.choices import choose_slicing
-    from nnunetv2_slicemamba.search.run import fold_histories
 
     if value == "fold":
         folder = require_folder("nnUNet_results") / selection.dataset

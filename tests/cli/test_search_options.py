@@ -139,6 +139,10 @@ def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
         ((*SEARCH, "--sampler", "tpe", "--mutants", "1"), "--mutants and --crossovers are the evolution's"),
         ((*SEARCH, "--dry-run", "--figures-only"), "--dry-run and --figures-only exclude each other"),
         ((*SEARCH, "--time-budget", "0"), "--time-budget is 0.0, it must be a positive number of minutes"),
+        ((*SEARCH, "--objective", "speed"), "objective is 'speed', it must be one of dice, dice-latency, dice-memory"),
+        ((*SEARCH, "--objective", "dice-memory"), "--objective dice-memory needs a CUDA device, the device is 'cpu'"),
+        ((*SEARCH, "--max-memory-mib", "900"), "--max-memory-mib needs a CUDA device, the device is 'cpu'"),
+        ((*SEARCH, "--max-latency-ms", "-1"), "--max-latency-ms is -1.0, it must be above 0 and finite"),
         (("run", "-d", "901", "-c", "2d", "-f", "0", "--holdout", "2"), "the fraction is 2.0"),
     ],
 )
@@ -211,3 +215,42 @@ def test_the_first_path_is_not_timed_and_slow_ones_are_timed_less_often(
 
     monkeypatch.setattr("nnunetv2_slicemamba.search.dry_run.time.perf_counter", lambda: now)
     assert time_paths(evaluate, [(i,) for i in range(6)], Console()) == [seconds] * timed
+
+
+@pytest.fixture
+def quick_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pass that counts says as much here."""
+    monkeypatch.setattr("nnunetv2_slicemamba.search.cost_measurement.WARM_UP", 0)
+    monkeypatch.setattr("nnunetv2_slicemamba.search.cost_measurement.REPEATS", 1)
+
+
+def test_a_search_with_a_cost_from_limit_to_front(call: Callable[..., str], quick_measurement: None) -> None:
+    save_untrained_supernet()
+    folder = fold_folder() / "slicing_search"
+    message = call(*SEARCH, "--max-latency-ms", "0.001", refused=True)
+    assert "none of the 4 architectures evaluated is within --max-latency-ms 0.001: the fastest, (" in message
+    assert not (folder / "best_slicing.json").exists()
+
+    costly = (*SEARCH, "--objective", "dice-latency")
+    assert "--max-latency-ms 0.001, this search has None" in call(*costly, refused=True)
+    assert "Pareto front of 4 architectures" in " ".join(call(*costly, "--discard").split())
+    found = read_slicing_file(folder / "best_slicing.json")
+    stored, records = read_ledger(folder / "study.db")
+    front = json.loads((folder / "pareto.json").read_text())
+    (chosen,) = (entry for entry in front["front"] if entry["chosen"])
+    assert found.choice.fitness == chosen["fitness"] == max(record.fitness for record in records)
+    assert tuple(chosen["architecture"]) == found.choice.architecture
+    cost = found.choice.details["cost"]
+    assert found.choice.details["objective"] == "dice-latency"
+    assert (cost["name"], cost["value"]) == ("latency_ms", chosen["latency_ms"])
+    assert cost["device"] == stored["evaluation"]["device"]
+    assert all(record.cost is not None and record.cost > 0 for record in records)
+    assert all(record.details["pytorch"] == str(torch.__version__) for record in records)
+    assert (folder / "figures" / "pareto.png").is_file()
+
+    # a search for Dice alone refuses to go on with it, and leaves nothing of it behind
+    assert "with objective dice-latency, this search has dice" in call(*SEARCH, refused=True)
+    call(*SEARCH, "--discard")
+    assert not (folder / "pareto.json").exists()
+    assert not (folder / "figures" / "pareto.png").exists()
+    assert "cost" not in read_slicing_file(folder / "best_slicing.json").choice.details

@@ -1,5 +1,8 @@
 """The figures of a fold come from its ledger, with the other folds' searches beside it, and can be drawn anew."""
 
+import math
+from dataclasses import replace
+
 import pytest
 from structured_search import CANDIDATES, N_BLOCKS, STAGES, records_of, slicing_of
 
@@ -14,6 +17,7 @@ from nnunetv2_slicemamba.search import (
     slicing_search_folder,
     write_slicing_file,
 )
+from nnunetv2_slicemamba.search.by_hand import fold_histories
 from nnunetv2_slicemamba.search.figure_fold import redraw
 from nnunetv2_slicemamba.selection import Selection
 
@@ -87,3 +91,19 @@ def test_without_a_search_the_error_names_the_command(drawn):
     with pytest.raises(LedgerError, match="slicemamba search"):
         redraw(selection_of(0), TRAINER, None, None)
     assert drawn == []
+
+
+def test_a_fold_searched_within_a_limit_is_drawn_and_heard_within_it(drawn):
+    folder = slicing_search_folder(selection_of(0).fold_folder(TRAINER))
+    settings = SearchSettings(population=24, generations=6, parents=5, seed=3, max_latency_ms=5.0)
+    fingerprint = Fingerprint(DATASET, TRAINER, PLANS, "2d", 0, "a" * 64, "b" * 64, N_BLOCKS, CANDIDATES, settings)
+    records = [replace(r, cost=float(r.index)) for r in records_of(0)[:15]]
+    with open_ledger(folder / "study.db", fingerprint) as ledger:
+        for record in records:
+            ledger.add(record)
+    redraw(selection_of(0), TRAINER, None, None)
+    allowed = [r for r in records if r.index <= 5]
+    assert drawn[0].best.fitness == max(r.fitness for r in allowed) < max(r.fitness for r in records)
+    assert (folder / "figures" / "pareto.png").is_file()
+    heard = fold_histories(selection_of(0), TRAINER)[0]
+    assert [a for a, fitness in heard if not math.isnan(fitness)] == [r.architecture for r in allowed]

@@ -27,6 +27,9 @@ FLAGS = {
     "mutation_probability": "--mutation",
     "seed": "--seed",
     "sampler": "--sampler",
+    "objective": "--objective",
+    "max_latency_ms": "--max-latency-ms",
+    "max_memory_mib": "--max-memory-mib",
 }
 
 

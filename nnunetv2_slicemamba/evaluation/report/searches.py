@@ -17,11 +17,12 @@ from nnunetv2_slicemamba.search import (
     Slicing,
     SlicingFile,
     SlicingFileError,
-    best_record,
     read_ledger,
     read_slicing_file,
     slicing_search_folder,
 )
+from nnunetv2_slicemamba.search.objectives import stored_cost
+from nnunetv2_slicemamba.search.ranking import chosen_record
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Search:
 
     @property
     def best(self) -> Record | None:
-        return best_record(self.records)
+        return chosen_record(self.records, stored_cost(self.settings))
 
     @property
     def planned_evaluations(self) -> int | None:
