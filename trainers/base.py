@@ -52,7 +52,7 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         self.enable_deep_supervision = self.deep_supervision
         self.save_every = 10
         self.iteration = 0
-        self.tried_to_record = False
+        self.tried_to_record = self.replays = False
 
     @staticmethod
     def build_network_architecture(
@@ -116,11 +116,11 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         super().on_train_epoch_start()
 
     def on_train_start(self) -> None:
-        self.tried_to_record = False
+        self.tried_to_record = self.replays = False
         super().on_train_start()
 
     def on_train_end(self) -> None:
-        graphing.drop(self.bare_network)
+        graphing.drop(self.bare_network, inference=True)
         super().on_train_end()
 
     def record_graphs(self, data: torch.Tensor) -> None:
@@ -133,9 +133,10 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
             with torch.autocast("cuda"):
                 graphing.record(self.bare_network, data.to(self.device))
         except RuntimeError as error:
-            graphing.drop(self.bare_network)
+            graphing.drop(self.bare_network, inference=False)
             self.print_to_log_file(f"training goes on without CUDA graphs, which could not be recorded: {error}")
         else:
+            self.replays = True
             self.print_to_log_file("training steps replay CUDA graphs; SLICEMAMBA_GRAPHS=0 would switch them off")
 
     def train_step(self, batch: dict) -> dict:
@@ -143,13 +144,27 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
             self.record_graphs(batch["data"])
         self.lr_scheduler.step_iteration(self.iteration)
         try:
-            result = super().train_step(batch)
+            result = self.step_or_drop_graphs(batch)
         except FloatingPointError as error:
             raise self._non_finite(batch, str(error)) from None
         if not np.isfinite(result["loss"]):
             raise self._non_finite(batch, f"loss {result['loss']}")
         self.iteration += 1
         return result
+
+    def step_or_drop_graphs(self, batch: dict) -> dict:
+        """nnU-Net's training step; where CUDA graphs leave it too little memory, once more without them."""
+        try:
+            return super().train_step(batch)
+        except torch.cuda.OutOfMemoryError:
+            if not self.replays:
+                raise
+        # not in the handler: the error holds the tensors of the step that failed
+        self.replays = False
+        graphing.drop(self.bare_network, inference=False)
+        torch.cuda.empty_cache()
+        self.print_to_log_file("training goes on without CUDA graphs, which left too little memory")
+        return super().train_step(batch)
 
     def _non_finite(self, batch: dict, what: str) -> NonFiniteLossError:
         def forward(data: torch.Tensor) -> Any:

@@ -45,10 +45,11 @@ def record(network: SliceMambaBase, data: Tensor) -> None:
             block.graphs = shared
 
 
-def drop(network: SliceMambaBase) -> None:
-    """Ends what `record` began and frees its memory."""
+def drop(network: SliceMambaBase, inference: bool) -> None:
+    """Ends what `record` began and frees its memory. inference: whether prediction may make graphs from now on."""
     if isinstance(network, SliceMambaUNet):
         network.graphs.drop()
+        network.graphs.inference = inference
     for block in network.modules():
         if isinstance(block, S3Block):
             block.graphs = None

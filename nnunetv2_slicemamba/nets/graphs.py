@@ -109,6 +109,7 @@ class TrainingGraph:
                 _, made = forward()
                 backward(made, [torch.zeros_like(o) for o in made])
             del made
+            torch.cuda.empty_cache()  # a recording cannot use what the passes before it left in the cache
             with recording(pool) as self.forward_graph:
                 outputs, made = forward()
             self.slopes = [torch.zeros_like(o) for o in made]
@@ -185,7 +186,8 @@ class NetworkGraphs:
 
     def drop(self) -> None:
         """Forgets every graph, and the memory that it holds."""
-        self.__init__()  # type: ignore[misc]
+        self.training = self.training_state = None
+        self.seen, self.made = {}, {}
 
     def record_training(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> None:
         """From now on training passes on tensors like x replay. RuntimeError if they cannot be recorded."""
@@ -241,14 +243,18 @@ class BlockGraphs:
     """Training graphs of the blocks that take turns at one position, made when a block is first used.
 
     Only blocks of at most LARGEST inner elements: larger ones keep a GPU busy for longer than starting their kernels
-    takes, and a graph's memory is its own.
+    takes. A graph's memory is its own, so none is made where less than HEADROOM of the GPU's memory is free after
+    EAGER_CALLS passes without.
     """
 
     LARGEST = 13_000_000  # batch times tokens times E: about 2 ms forward and backward on an H100
+    HEADROOM = 0.25
+    EAGER_CALLS = 2
 
     def __init__(self) -> None:
         self.made: dict[Any, TrainingGraph] = {}
         self.pool: Any = None
+        self.calls = 0
         self.off = False
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -261,6 +267,10 @@ class BlockGraphs:
         key = id(block), state
         graph = self.made.get(key)
         if graph is None:
+            self.calls += 1
+            free, total = torch.cuda.mem_get_info(x.device)
+            if self.calls <= self.EAGER_CALLS or free < self.HEADROOM * total:
+                return call(x)
             self.pool = self.pool or torch.cuda.graph_pool_handle()
             try:
                 graph = self.made[key] = TrainingGraph(block, call, x, self.pool)

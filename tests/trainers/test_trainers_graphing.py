@@ -1,0 +1,133 @@
+"""When do training steps replay CUDA graphs, and what happens where they cannot? Recording is tested in tests/gpu."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
+from nnunetv2_slicemamba.nets.graphs import BlockGraphs
+from nnunetv2_slicemamba.ops.cuda import block_operator
+from nnunetv2_slicemamba.trainers import graphing
+from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, nnUNetTrainer
+
+SETTINGS = {
+    "input_channels": 1,
+    "num_classes": 2,
+    "n_stages": 2,
+    "features_per_stage": [8, 16],
+    "strides": [[4, 4], [2, 2]],
+    "n_blocks_per_stage": [1, 1],
+    "n_blocks_per_stage_decoder": [1, 1],
+}
+GPU = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """The CUDA backend seems to run."""
+    monkeypatch.setattr(block_operator, "is_chosen", lambda device, dtype: True)
+
+
+def test_steps_are_recorded_on_a_gpu_by_the_cuda_backend(chosen, monkeypatch):
+    network = SliceMambaUNet(**SETTINGS)
+    assert graphing.why_not(network, GPU) is None
+    assert "cpu" in graphing.why_not(network, torch.device("cpu"))
+    assert "checkpointing" in graphing.why_not(SliceMambaUNet(**SETTINGS, activation_checkpointing=True), GPU)
+    monkeypatch.setenv("SLICEMAMBA_GRAPHS", "0")
+    assert "SLICEMAMBA_GRAPHS" in graphing.why_not(network, GPU)
+    monkeypatch.delenv("SLICEMAMBA_GRAPHS")
+    monkeypatch.setattr(block_operator, "is_chosen", lambda device, dtype: False)
+    assert "CUDA backend" in graphing.why_not(network, GPU)
+
+
+@pytest.mark.parametrize("share_weights", [False, True])
+def test_blocks_of_one_position_share_their_graphs_memory(share_weights):
+    network = SliceMambaSupernet(**SETTINGS, share_weights=share_weights)
+    graphing.record(network, torch.zeros(1, 1, 16, 16))
+    positions = [[block.graphs for block in position] for position in network.block_positions()]
+    assert all(isinstance(graphs, BlockGraphs) for blocks in positions for graphs in blocks)
+    assert all(len(set(map(id, blocks))) == 1 for blocks in positions)
+    assert len({id(blocks[0]) for blocks in positions}) == network.n_blocks
+    graphing.drop(network, inference=True)
+    assert all(block.graphs is None for position in network.block_positions() for block in position)
+
+
+def test_copies_of_a_network_have_no_graphs():
+    network = SliceMambaUNet(**SETTINGS)
+    network.graphs.made["key"], network.graphs.inference = object(), False
+    for copied in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert not copied.graphs.made
+        assert copied.graphs.inference
+        assert copied.graphs is not network.graphs
+    supernet = SliceMambaSupernet(**SETTINGS)
+    graphing.record(supernet, torch.zeros(1, 1, 16, 16))
+    blocks = [block for position in supernet.block_positions() for block in position]
+    blocks[0].graphs.made["key"] = object()
+    assert not copy.deepcopy(blocks[0]).graphs.made
+
+
+class Trainer(SliceMambaBaseTrainer):
+    """As much of a trainer as a step needs."""
+
+    def __init__(self, network):
+        self.network, self.is_ddp, self.device = network, False, torch.device("cpu")
+        self.tried_to_record, self.replays, self.lines = True, True, []
+
+    def print_to_log_file(self, *words, **_):
+        self.lines.append(" ".join(words))
+
+
+def steps(monkeypatch, failures):
+    """nnU-Net's step, which runs out of memory `failures` times; the list of its calls."""
+    calls = []
+
+    def train_step(self, batch):
+        calls.append(batch)
+        if len(calls) <= failures:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return {"loss": 1.0}
+
+    monkeypatch.setattr(nnUNetTrainer, "train_step", train_step)
+    return calls
+
+
+def test_a_step_without_enough_memory_is_made_again_without_graphs(monkeypatch):
+    calls, network = steps(monkeypatch, 1), SliceMambaUNet(**SETTINGS)
+    network.graphs.training = network.graphs.made["key"] = object()
+    trainer = Trainer(network)
+    assert trainer.step_or_drop_graphs("batch") == {"loss": 1.0}
+    assert calls == ["batch", "batch"]
+    assert network.graphs.training is None
+    assert not network.graphs.made
+    assert not network.graphs.inference  # the memory is short
+    assert len(trainer.lines) == 1
+
+
+def test_without_graphs_running_out_of_memory_ends_the_training(monkeypatch):
+    calls = steps(monkeypatch, 2)
+    trainer = Trainer(SliceMambaUNet(**SETTINGS))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        trainer.step_or_drop_graphs("batch")
+    assert len(calls) == 2
+    calls.clear()
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        trainer.step_or_drop_graphs("batch")
+    assert len(calls) == 1
+
+
+def test_graphs_that_cannot_be_recorded_are_done_without(monkeypatch, chosen):
+    network = SliceMambaUNet(**SETTINGS)
+    trainer = Trainer(network)
+    trainer.replays = False
+    monkeypatch.setattr(graphing, "why_not", lambda network, device: None)
+    monkeypatch.setattr(SliceMambaUNet, "record_training", lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
+    trainer.record_graphs(torch.zeros(1, 1, 16, 16))
+    assert not trainer.replays
+    assert "broken" in trainer.lines[0]
+    monkeypatch.setattr(SliceMambaUNet, "record_training", lambda *_: None)
+    trainer.record_graphs(torch.zeros(1, 1, 16, 16))
+    assert trainer.replays
