@@ -126,8 +126,13 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
     def record_graphs(self, data: torch.Tensor) -> None:
         """Before the first training step: from then on steps replay CUDA graphs, where they can."""
         self.tried_to_record = True
-        compiled = isinstance(self.network, OptimizedModule)
-        if self.is_ddp or compiled or graphing.why_not(self.bare_network, self.device) is not None:
+        if self.is_ddp or isinstance(self.network, OptimizedModule):
+            reason: str | None = "several GPUs" if self.is_ddp else "torch.compile"
+        else:
+            reason = graphing.why_not(self.bare_network, self.device)
+        if reason is not None:
+            if self.device.type == "cuda":
+                self.print_to_log_file(f"training steps replay no CUDA graphs: {reason}")
             return
         try:
             with torch.autocast("cuda"):

@@ -180,6 +180,8 @@ def backends() -> Iterator[Finding]:
                 passed_over = "only for tests" if name not in PREFERENCE else f"could run, {chosen} is preferred"
                 yield Finding("info", "", f"{name}: {reason or passed_over}")
         yield check_of(chosen, device)
+        if chosen == "cuda" and os.environ.get("SLICEMAMBA_FUSED") != "0":
+            yield block_check(device)
     if reasons.get("mamba_ssm"):
         yield Finding(
             "info",
@@ -194,19 +196,33 @@ def check_of(backend: str, device: torch.device) -> Finding:
     from nnunetv2_slicemamba.cli.scan_check import TOLERANCE, scan_errors
 
     avoid = "SLICEMAMBA_BACKEND=torch avoids this backend; please report this output"
+    what = f"{backend} against the reference in float64"
+    return compared("self-check", backend, what, lambda: scan_errors(backend, device), TOLERANCE, avoid)
+
+
+def block_check(device: torch.device) -> Finding:
+    """The same for a whole block by the kernels that the networks use on a GPU."""
+    from nnunetv2_slicemamba.cli.scan_check import BLOCK_TOLERANCE, block_errors
+
+    avoid = "SLICEMAMBA_FUSED=0 avoids these kernels; please report this output"
+    what = "a fused block against PyTorch's operators in float64"
+    return compared("block", "a fused block", what, lambda: block_errors(device), BLOCK_TOLERANCE, avoid)
+
+
+def compared(
+    title: str, runs: str, what: str, errors_of: Callable[[], dict[str, float]], tolerance: float, avoid: str
+) -> Finding:
+    """Errors by name, "output" among them, as a finding; whatever a kernel or a driver raises is one, too."""
     try:
-        errors = scan_errors(backend, device)
-    except Exception as error:  # whatever a kernel or a driver raises
-        return Finding("FAIL", "self-check", f"{backend} stops with {type(error).__name__}: {error}", avoid)
+        errors = errors_of()
+    except Exception as error:
+        return Finding("FAIL", title, f"{runs} stops with {type(error).__name__}: {error}", avoid)
     worst = max((name for name in errors if name != "output"), key=lambda name: errors[name])
-    right = all(error <= TOLERANCE for error in errors.values())  # NaN is not right either
-    detail = (
-        f"{backend} against the reference in float64, 2D and 3D: "
-        f"output {errors['output']:.1e}, gradients at most {errors[worst]:.1e} ({worst})"
-    )
+    right = all(error <= tolerance for error in errors.values())  # NaN is not right either
+    detail = f"{what}, 2D and 3D: output {errors['output']:.1e}, gradients at most {errors[worst]:.1e} ({worst})"
     if right:
-        return Finding("ok", "self-check", detail)
-    return Finding("FAIL", "self-check", f"{detail}; more than {TOLERANCE:.0e}", avoid)
+        return Finding("ok", title, detail)
+    return Finding("FAIL", title, f"{detail}; more than {tolerance:.0e}", avoid)
 
 
 def folders() -> Iterator[Finding]:

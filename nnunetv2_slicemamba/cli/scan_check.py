@@ -1,16 +1,19 @@
-"""Is a scan backend right on this machine? A small scan against the reference, as `slicemamba doctor` reports it."""
+"""Are a scan backend and a whole block right on this machine? Small ones against float64, for `slicemamba doctor`."""
 
 from __future__ import annotations
 
+import copy
 import math
 
 import torch
 from torch import Tensor
 
+from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.ops import slice_scan
 
 # a right float32 implementation stays below 1e-5; leave room for other orders of summation
 TOLERANCE = 1e-4
+BLOCK_TOLERANCE = 1e-3  # several products and sums follow each other
 
 
 def scan_errors(backend: str, device: torch.device) -> dict[str, float]:
@@ -23,11 +26,40 @@ def scan_errors(backend: str, device: torch.device) -> dict[str, float]:
         inputs = scan_inputs(sizes)
         expected = scan_and_gradients(inputs, sizes, thickness, "reference", torch.device("cpu"), torch.float64)
         found = scan_and_gradients(inputs, sizes, thickness, backend, device, torch.float32)
-        for name, value in expected.items():
-            error = float((found[name] - value).norm() / value.norm())
-            # not max(): it would drop a NaN
-            errors[name] = error if not error <= errors.get(name, 0.0) else errors.get(name, 0.0)
+        _keep_larger(errors, found, expected)
     return errors
+
+
+def _keep_larger(errors: dict[str, float], found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    for name, value in expected.items():
+        error = float((found[name] - value).norm() / value.norm())
+        # not max(): it would drop a NaN
+        errors[name] = error if not error <= errors.get(name, 0.0) else errors.get(name, 0.0)
+
+
+def block_errors(device: torch.device) -> dict[str, float]:
+    """The same for the output and every gradient of an S3 block, 2D and 3D, as networks on `device` run it."""
+    errors: dict[str, float] = {}
+    for sizes, thickness in (((5, 7), (2, 4)), ((3, 4, 5), (2, 4, 2))):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            block, x = S3Block(24, len(sizes), thickness), torch.randn(2, *sizes, 24)
+        expected = block_and_gradients(block, x, torch.device("cpu"), torch.float64)
+        found = block_and_gradients(block, x, device, torch.float32)
+        _keep_larger(errors, found, expected)
+    return errors
+
+
+def block_and_gradients(block: S3Block, x: Tensor, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Output of a copy of `block` in `dtype` on `device` and its gradients for x and every weight; float64, CPU."""
+    block = copy.deepcopy(block).to(device, dtype)
+    leaf = x.to(device, dtype).requires_grad_()
+    output = block(leaf)
+    upstream = torch.linspace(-1, 1, output.numel()).view(output.shape)
+    (output * upstream.to(output)).sum().backward()
+    gradients = {name: p.grad for name, p in block.named_parameters() if p.grad is not None}
+    values = {"output": output, "x": leaf.grad, **gradients}
+    return {name: value.detach().double().cpu() for name, value in values.items() if value is not None}
 
 
 def scan_inputs(sizes: tuple[int, ...]) -> dict[str, Tensor]:

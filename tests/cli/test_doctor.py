@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli import doctor
 from nnunetv2_slicemamba.cli.registration import trainer_folder
-from nnunetv2_slicemamba.cli.scan_check import TOLERANCE, scan_errors
+from nnunetv2_slicemamba.cli.scan_check import TOLERANCE, block_errors, scan_errors
+from nnunetv2_slicemamba.nets import BSS
 from nnunetv2_slicemamba.ops.backends import BACKENDS, Backend, available_backends, chosen_backend
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -92,6 +93,23 @@ def test_a_wrong_scan_fails_the_self_check_and_the_command(
     result = run()
     assert result.exit_code == 1
     assert "SLICEMAMBA_BACKEND=torch" in result.output
+
+
+def test_a_whole_block_is_checked_where_fused_kernels_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the kernels need a GPU; what they are compared with runs here
+    assert max(block_errors(torch.device("cpu")).values()) < 1e-5
+    assert "bss.conv.weight" in block_errors(torch.device("cpu"))
+    assert doctor.block_check(torch.device("cpu")).status == "ok"
+    assert "block" not in findings("Scan")
+
+    def wrong(block: BSS, x: torch.Tensor) -> torch.Tensor:
+        return 1.01 * original(block, x) if x.dtype == torch.float32 else original(block, x)
+
+    original = BSS.forward
+    monkeypatch.setattr(BSS, "forward", wrong)
+    found = doctor.block_check(torch.device("cpu"))
+    assert found.status == "FAIL"
+    assert "SLICEMAMBA_FUSED=0" in found.remedy
 
 
 def test_a_backend_that_does_not_exist_is_a_failure_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
