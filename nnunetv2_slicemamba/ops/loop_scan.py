@@ -19,10 +19,12 @@ from nnunetv2_slicemamba.ops.orders import cached_inverse_orders, cached_orders
 
 
 def is_exporting() -> bool:
-    """Whether torch.export or torch.jit.trace is recording what runs now."""
+    """Whether torch.export (not its strict form) or torch.jit.trace is recording what runs now."""
     # PyTorch 2.6 and older have no such question
     asked = getattr(torch.compiler, "is_exporting", None)
-    return torch.jit.is_tracing() or (asked is not None and bool(asked()))
+    # PyTorch 2.11 says yes to torch.compile, too
+    exports = asked is not None and bool(asked()) and not torch.compiler.is_dynamo_compiling()
+    return torch.jit.is_tracing() or exports
 
 
 def _orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:

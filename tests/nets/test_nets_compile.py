@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
+from nnunetv2_slicemamba.nets import BSS, SliceMambaSupernet, SliceMambaUNet
 
 SETTINGS: dict[str, Any] = {
     "input_channels": 1,
@@ -100,3 +100,16 @@ def test_a_supernets_path_compiles_to_one_graph(graphs: Graphs) -> None:
     network.set_architecture([0, 1, 2, 3, 0])
     torch.compile(network, backend=graphs, fullgraph=True)(torch.randn(1, 1, 16, 16))
     assert graphs.count == 1
+
+
+def test_a_compiled_block_scans_by_the_operator() -> None:
+    torch._dynamo.reset()
+    called: set[str] = set()
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        called.update(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph
+
+    torch.compile(BSS(8), backend=backend)(torch.randn(1, 5, 6, 8))
+    torch._dynamo.reset()
+    assert "slicemamba.scan" in called
