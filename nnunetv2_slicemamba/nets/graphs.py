@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,10 +52,16 @@ def recording(pool: Any) -> Iterator[torch.cuda.CUDAGraph]:
         graph.capture_end()
 
 
+@lru_cache(maxsize=64)
+def _stream(device: int) -> torch.cuda.Stream:
+    # one for all recordings: cuBLAS keeps a workspace of some 30 MiB for every stream that it has seen
+    return torch.cuda.Stream(device)
+
+
 @contextmanager
 def side_stream() -> Iterator[None]:
-    """Work on a stream of its own, after all that was queued and before all that follows."""
-    stream, present = torch.cuda.Stream(), torch.cuda.current_stream()
+    """Work on another stream, after all that was queued and before all that follows."""
+    stream, present = _stream(torch.cuda.current_device()), torch.cuda.current_stream()
     stream.wait_stream(present)
     with torch.cuda.stream(stream):
         yield
