@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -48,8 +48,11 @@ def recording(pool: Any) -> Iterator[torch.cuda.CUDAGraph]:
     graph.capture_begin(pool, capture_error_mode="thread_local")
     try:
         yield graph
-    finally:
-        graph.capture_end()
+    except BaseException:
+        with suppress(RuntimeError):  # what went wrong is in the first error
+            graph.capture_end()
+        raise
+    graph.capture_end()
 
 
 @lru_cache(maxsize=64)
@@ -174,12 +177,14 @@ class NetworkGraphs:
     """The graphs of one network: of inference, made by themselves, and of training, made by `record_training`.
 
     Inference: a call with gradients disabled, in eval mode, on a GPU, is recorded when its shape comes for the third
-    time; the `KEPT` latest are kept. A graph is used only while autocast, `state` and the addresses of the network's
-    tensors are what they were. Results are copies. A copy of a network starts without graphs.
+    time; the `KEPT` latest are kept, enough for the folds of an ensemble, which come in turns, each with its slicing.
+    A graph is used only while autocast, `state` and the addresses of the network's tensors are what they were.
+    Results are copies, so that all graphs can use the same memory. A copy of a network starts without graphs.
     """
 
-    KEPT = 2
+    KEPT = 8
     EAGER_CALLS = 2
+    COUNTED = 64  # shapes and states whose calls are counted
 
     def __init__(self) -> None:
         self.inference = True  # training switches it off to leave the memory to the training step
@@ -187,6 +192,7 @@ class NetworkGraphs:
         self.training_state: Any = None
         self.seen: dict[Any, int] = {}
         self.made: dict[Any, tuple[torch.cuda.CUDAGraph, Tensor, Outputs]] = {}
+        self.pool: Any = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ()
@@ -194,7 +200,7 @@ class NetworkGraphs:
     def drop(self) -> None:
         """Forgets every graph, and the memory that it holds."""
         self.training = self.training_state = None
-        self.seen, self.made = {}, {}
+        self.seen, self.made, self.pool = {}, {}, None
 
     def record_training(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> None:
         """From now on training passes on tensors like x replay. RuntimeError if they cannot be recorded."""
@@ -215,12 +221,15 @@ class NetworkGraphs:
         if key not in self.made:
             calls = self.seen.get(key, 0)
             if calls < self.EAGER_CALLS:
-                self.seen = {key: calls + 1}
+                if len(self.seen) >= self.COUNTED:
+                    self.seen.clear()
+                self.seen[key] = calls + 1
                 return call(x)
+            self.pool = self.pool or torch.cuda.graph_pool_handle()
             while len(self.made) >= self.KEPT:
                 self.made.pop(next(iter(self.made)))
             try:
-                self.made[key] = self.record(call, x)
+                self.made[key] = self.record(call, x, self.pool)
             except RuntimeError as error:
                 log.warning("inference goes on without CUDA graphs: %s", error)
                 self.inference = False
@@ -237,11 +246,14 @@ class NetworkGraphs:
         return x.shape, x.dtype, x.device, torch.is_inference_mode_enabled(), *Mode().key(), addresses, state
 
     @staticmethod
-    def record(call: Callable[[Tensor], Outputs], x: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Outputs]:
+    def record(
+        call: Callable[[Tensor], Outputs], x: Tensor, pool: Any = None
+    ) -> tuple[torch.cuda.CUDAGraph, Tensor, Outputs]:
+        """(graph, its x, its result); it belongs to the shape, autocast and grad mode of the moment."""
         static, mode = x.clone(), Mode()
         with side_stream(), mode.again():
             call(static)  # the calls before may have used autocast's cache of weights
-            with recording(torch.cuda.graph_pool_handle()) as graph:
+            with recording(pool or torch.cuda.graph_pool_handle()) as graph:
                 outputs = call(static)
         return graph, static, outputs
 

@@ -10,7 +10,7 @@ import torch
 from scan_cases import relative_error
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs
+from nnunetv2_slicemamba.nets.graphs import BlockGraphs, NetworkGraphs
 from nnunetv2_slicemamba.ops.cuda import why_not
 from nnunetv2_slicemamba.trainers import graphing
 
@@ -157,12 +157,35 @@ def test_inference_follows_weights_slicing_shape_and_autocast():
         small = x[:1, :, :32]
         for _ in range(4):
             assert relative_error(network(small), plain_inference(network, small)) < CLOSE
-        assert len(network.graphs.made) == network.graphs.KEPT
+        assert len(network.graphs.made) == 3
         network.decoder.seg_layers[-1].bias = torch.nn.Parameter(torch.full((2,), 5.0, device="cuda"))
         assert relative_error(network(small), plain_inference(network, small)) < CLOSE
     with torch.inference_mode():
         assert relative_error(network(x), plain_inference(network, x)) < CLOSE
         assert network(x).dtype == torch.float32
+
+
+def test_folds_that_take_turns_keep_their_graphs(monkeypatch):
+    monkeypatch.setattr(NetworkGraphs, "KEPT", 3)
+    network, (x,) = build(deep_supervision=False).eval(), batches(1)
+    folds = []
+    for seed, thickness in enumerate(((2, 2), (2, 4), (4, 2), (4, 4))):
+        torch.manual_seed(seed)
+        fold = SliceMambaUNet(**{**SETTINGS, "deep_supervision": False})
+        fold.set_slicing([thickness] * fold.n_blocks)
+        folds.append(fold.state_dict())
+    recorded = []
+    record = NetworkGraphs.record
+    monkeypatch.setattr(NetworkGraphs, "record", lambda self, *a: recorded.append(1) or record(*a))
+    with torch.inference_mode(), torch.autocast("cuda"):
+        for count in (3, 4):  # a fourth fold does not fit
+            recorded.clear()
+            for _ in range(5):
+                for weights in folds[:count]:
+                    network.load_state_dict(weights)
+                    assert relative_error(network(x), plain_inference(network, x)) < CLOSE
+            assert len(recorded) == 3 if count == 3 else len(recorded) > 3
+            assert len(network.graphs.made) == 3
 
 
 def test_hooks_are_called():
