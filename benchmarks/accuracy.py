@@ -275,6 +275,8 @@ def main(given: Sequence[str] | None = None) -> int:
     except ValueError as error:
         console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
+    except KeyboardInterrupt:  # what ran is stopped and recorded by now
+        return 130
 
 
 if __name__ == "__main__":

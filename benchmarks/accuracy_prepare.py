@@ -91,7 +91,7 @@ def _volumes(folder: Path) -> list[Path]:
 
 
 def lay_out(dataset: Dataset, source: Path, processes: int) -> None:
-    """Raw data, unless they are there."""
+    """Raw data, as far as they are not there."""
     target = Path(os.environ["nnUNet_raw"]) / dataset.folder
     if dataset.key == "hippocampus":
         if not (target / "dataset.json").is_file():
@@ -101,12 +101,13 @@ def lay_out(dataset: Dataset, source: Path, processes: int) -> None:
         call(["slicemamba", "convert", dataset.key, str(source), *options])
 
 
-def preprocess(dataset: Dataset, processes: int) -> None:
-    """nnU-Net's fingerprint, default plans and preprocessed data, which all plans share, and its split."""
+def preprocess(dataset: Dataset, source: Path, processes: int) -> None:
+    """Raw data, nnU-Net's fingerprint, default plans and preprocessed data, which all plans share, and its split."""
     folder = Path(os.environ["nnUNet_preprocessed"]) / dataset.folder
     done = folder / ".accuracy_preprocessed"
     if done.is_file():
         return
+    lay_out(dataset, source, processes)
     n = str(processes)
     chosen = ("-d", str(dataset.number), "-c", dataset.configuration)
     call(["nnUNetv2_plan_and_preprocess", *chosen, "-np", n, "-npfp", n, "--no_pbar"])
@@ -133,18 +134,20 @@ def changed_plans(plans: Mapping[str, Any], configuration: str, changes: Mapping
     """A copy of plans under another name with `changes` in the configuration's arch_kwargs.
 
     Lists with an entry per stage may be given for four stages: fewer keep the first ones, in the decoder the last, as
-    the planner has it. ValueError where the configuration has no network of its own to change.
+    the planner has it. ValueError where the configuration has no network of its own to change, or nothing changes.
     """
     copy = json.loads(json.dumps(plans)) | {"plans_name": name}
     architecture = copy["configurations"][configuration].get("architecture")
     if architecture is None:
         raise ValueError(f"the configuration {configuration} of {plans['plans_name']} inherits its network")
     kwargs = architecture["arch_kwargs"]
-    n = kwargs["n_stages"]
+    n, before = kwargs["n_stages"], dict(kwargs)
     for key, value in changes.items():
         if isinstance(value, list) and isinstance(kwargs.get(key), list) and len(value) > n:
             value = value[-n:] if key.endswith("_decoder") else value[:n]
         kwargs[key] = value
+    if kwargs == before:
+        raise ValueError(f"{dict(changes)} changes nothing in a network of {n} stages, {plans['plans_name']} has it")
     return copy
 
 
@@ -169,8 +172,7 @@ def main(order: dict[str, Any]) -> None:
     os.environ["SLICEMAMBA_DEBUG"] = "1"
     dataset, processes = DATASETS[order["key"]], order["processes"]
     failed: dict[str, str] = {}
-    lay_out(dataset, Path(order["source"]), processes)
-    preprocess(dataset, processes)
+    preprocess(dataset, Path(order["source"]), processes)
     for run in order["runs"]:
         if run["plans"] in failed:
             continue

@@ -32,7 +32,7 @@ class Dataset:
 DATASETS = {
     d.key: d
     for d in (
-        Dataset("isic2017", 17, "ISIC2017", "2d", "2x4", 240),
+        Dataset("isic2017", 17, "ISIC2017", "2d", "2x4", 260),
         Dataset("hippocampus", 4, "Hippocampus", "3d_fullres", "2x4x2", 140),
     )
 }
