@@ -79,6 +79,13 @@ def test_a_changed_network_can_be_built_and_differs_in_what_was_changed(name: st
     assert kwargs != planned
 
 
+def test_blocks_of_four_stages_are_cut_to_fewer_as_the_planner_does() -> None:
+    kwargs = changed_kwargs(BY_NAME["m-high"], FOUR_STAGES[:4])
+    # without the deepest stages: the encoder's last and the decoder's first
+    assert (kwargs["n_blocks_per_stage"], kwargs["n_blocks_per_stage_decoder"]) == ([3, 3], [3, 3])
+    assert BY_NAME["m-high"].changes["n_blocks_per_stage_decoder"][:2] != [3, 3]
+
+
 def test_a_change_that_changes_nothing_is_refused() -> None:
     # in two stages nothing is left of the third stage's blocks
     with pytest.raises(ValueError, match=r"changes nothing in a network of 2 stages"):
