@@ -24,7 +24,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from accuracy_checkpoints import pack, unpack
+from accuracy_checkpoints import discard, pack, unpack
 from accuracy_prepare import planning_order
 from accuracy_results import KEPT, RunFolder, is_finished, read_results, result_of, write_result
 from accuracy_runs import CANDIDATES, DATASETS, FOLD, Candidate, Run, find_run, read_candidates
@@ -158,6 +158,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             result["failure"] = [reason]
         write_result(result, out)
         if result["state"] == "finished":
+            discard(folder, out)
             console.print(f"  Dice {result['dice']['mean']:.4f}", highlight=False)
         elif result["state"] == "failed":
             console.print(*result["failure"][-4:], sep="\n", markup=False, highlight=False)

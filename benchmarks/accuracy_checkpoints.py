@@ -24,6 +24,7 @@ def _needed(folder: RunFolder) -> list[Path]:
 
 def pack(folder: RunFolder, out: Path, most: int) -> list[Path]:
     """Writes NAME.tar.00, .01, ... of at most PART bytes to `out`; nothing if that were more than `most` bytes."""
+    discard(folder, out)
     files = _needed(folder)
     if not files or sum(file.stat().st_size for file in files) > most:
         return []
@@ -41,12 +42,22 @@ def pack(folder: RunFolder, out: Path, most: int) -> list[Path]:
     return parts
 
 
+def discard(folder: RunFolder, out: Path) -> None:
+    """Removes what an earlier `pack` wrote."""
+    for part in _parts(folder, out):
+        part.unlink()
+
+
+def _parts(folder: RunFolder, source: Path) -> list[Path]:
+    return sorted(source.glob(f"{folder.run.name}.tar.[0-9][0-9]"))
+
+
 def unpack(folder: RunFolder, sources: Iterable[Path]) -> bool:
     """Restores a packed training where the run has not begun; whether there was one."""
     if folder.fold.is_dir():
         return False
     for source in sources:
-        parts = sorted(source.glob(f"{folder.run.name}.tar.[0-9][0-9]"))
+        parts = _parts(folder, source)
         if parts:
             folder.root.mkdir(parents=True, exist_ok=True)
             with tarfile.open(fileobj=io.BytesIO(b"".join(_contents(parts)))) as archive:

@@ -140,3 +140,6 @@ def test_an_unfinished_training_is_packed_into_small_parts_and_goes_on_elsewhere
     assert elsewhere.notes() == {"epochs_done": 5}
     assert list(elsewhere.results.rglob("best_slicing.json"))
     assert not unpack(elsewhere, [tmp_path / "out"])  # what is there is newer
+    (folder.fold / "checkpoint_latest.pth").write_bytes(b"smaller")
+    assert pack(folder, tmp_path / "out", PART) == parts[:1]
+    assert not parts[1].exists()
