@@ -1,0 +1,284 @@
+"""How accurate are SliceMamba's trainings beside nnU-Net's own networks at equal budget, and what would change it?
+
+    python benchmarks/accuracy.py list
+    python benchmarks/accuracy.py run --data isic2017=DIR hippocampus=DIR --runs NAME[,NAME...] --work DIR --out DIR
+    python benchmarks/accuracy.py table [--out DIR] [--keep]
+
+`run` lays out the data (isic2017: the official folders, hippocampus: Task04's imagesTr and labelsTr), plans and
+preprocesses once, and trains and validates fold 0 of every run named, `--parallel` at a time, until `--seconds` are
+over. The same command goes on where it stopped: what lies in --work is continued, what has a finished result in --out
+or in benchmarks/accuracy_results is skipped. Every run that was started leaves NAME.json in --out. `table` shows them
+all and writes them into accuracy.md; --keep copies those of --out to benchmarks/accuracy_results.
+
+To try it on a CPU: --device cpu --trial 1x2 (epochs x iterations; such results are in no table).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from accuracy_checkpoints import discard, pack, unpack
+from accuracy_prepare import planning_order
+from accuracy_results import KEPT, RunFolder, is_finished, read_results, result_of, write_result
+from accuracy_runs import CANDIDATES, DATASETS, FOLD, Candidate, Run, find_run, read_candidates
+from accuracy_schedule import FAILED, GRACE, NOT_STARTED, Job, Outcome, failure, run_jobs
+from accuracy_table import PAGE, rich_table, write_page
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_slicemamba.commands import environment
+
+HERE = Path(__file__).resolve().parent
+FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed")
+
+
+def folders(work: Path, processes: int) -> dict[str, str]:
+    """Environment variables of every process."""
+    found = [str(HERE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    workers = str(max(1, processes))
+    return {
+        **{name: str(work / name) for name in FOLDERS},
+        "nnUNet_extTrainer": os.pathsep.join(
+            [environment()["nnUNet_extTrainer"], str(HERE / "accuracy_ext")],
+        ),
+        "nnUNet_def_n_proc": workers,
+        # two thirds of them train at a time, the others validate
+        "nnUNet_n_proc_DA": str(max(1, processes - 2)),
+        "PYTHONPATH": os.pathsep.join(found),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
+
+
+def preparation(key: str, source: Path, runs: Sequence[Run], work: Path, processes: int) -> Job:
+    """The job that prepares a dataset for these runs."""
+    folder = work / "prepare"
+    folder.mkdir(parents=True, exist_ok=True)
+    # earlier failures are no reason to fail now
+    (folder / f"{key}.report.json").unlink(missing_ok=True)
+    order = {
+        "key": key,
+        "source": str(source.resolve()),
+        "processes": processes,
+        "runs": [planning_order(run) for run in runs],
+        "report": str(folder / f"{key}.report.json"),
+    }
+    file = folder / f"{key}.order.json"
+    file.write_text(json.dumps(order))
+    variables = {**folders(work, processes), "nnUNet_results": str(work / "nnUNet_results")}
+    (work / "nnUNet_results").mkdir(exist_ok=True)
+    call = [sys.executable, str(HERE / "accuracy_prepare.py"), str(file)]
+    return Job(f"prepare {key}", call, folder / f"{key}.log", variables, counted=False)
+
+
+def training(folder: RunFolder, work: Path, processes: int, device: str, trial: Sequence[int] | None) -> Job:
+    """The job that trains and validates, or goes on with it."""
+    run = folder.run
+    folder.results.mkdir(parents=True, exist_ok=True)
+    order = {
+        "dataset": run.dataset.folder,
+        "configuration": run.dataset.configuration,
+        "trainer": run.candidate.trainer,
+        "plans": run.plans_name,
+        "fold": FOLD,
+        "device": device,
+        "slicing": run.slicing,
+        "flags": (flags := folder.flags()),
+        "state": str(folder.state),
+        "trial": trial,
+    }
+    if not flags:  # of an attempt that left nothing to go on from
+        folder.state.unlink(missing_ok=True)
+    file = folder.root / "order.json"
+    file.write_text(json.dumps(order))
+    return Job(
+        run.name,
+        [sys.executable, str(HERE / "accuracy_launch.py"), str(file)],
+        folder.log,
+        {**folders(work, processes), "nnUNet_results": str(folder.results)},
+        (f"prepare {run.dataset.key}",),
+        # one that goes on needs less, nobody knows how much less
+        seconds=0.0 if trial or flags else run.dataset.seconds,
+        state=folder.state,
+    )
+
+
+def run(arguments: argparse.Namespace, console: Console) -> int:
+    """Exit code: 0 if every run named is finished now or was before."""
+    began = time.monotonic()
+    candidates = known_candidates(arguments.candidates)
+    wanted = [find_run(name, candidates) for name in dict.fromkeys(arguments.runs.split(","))]
+    sources = read_sources(arguments.data)
+    problems = [problem for one in wanted if (problem := one.problem()) is not None]
+    problems += [
+        f"--data lacks {key}=DIR" for key in dict.fromkeys(r.dataset.key for r in wanted) if key not in sources
+    ]
+    if problems:
+        raise ValueError("; ".join(problems))
+    work, out, trial = arguments.work.resolve(), arguments.out.resolve(), arguments.trial
+    for name in FOLDERS:
+        (work / name).mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    known = read_results([KEPT, out])
+    left = [one for one in wanted if not is_finished(known.get(one.name), trial)]
+    for one in wanted:
+        if one not in left:
+            console.print(f"{one.name}: finished before, Dice {known[one.name]['dice']['mean']:.4f}", highlight=False)
+    cores = os.cpu_count() or 1
+    each = max(1, cores // arguments.parallel)
+    runs = work / ("trial_" + "x".join(map(str, trial)) if trial else "runs")
+    folder_of = {one.name: RunFolder(one, runs / one.name) for one in left}
+    for folder in folder_of.values():
+        if unpack(folder, (out, KEPT)):
+            console.print(f"{folder.run.name}: unpacked")
+    keys = list(dict.fromkeys(one.dataset.key for one in left))
+    shared = max(1, cores // max(1, len(keys)))
+    jobs = [
+        preparation(key, sources[key], [one for one in left if one.dataset.key == key], work, shared) for key in keys
+    ]
+    jobs += [training(folder_of[one.name], work, each, arguments.device, trial) for one in left]
+
+    def keep(outcome: Outcome) -> None:
+        folder = folder_of.get(outcome.name)
+        if folder is None:
+            if outcome.ended == FAILED:
+                console.print(*failure(work / "prepare" / f"{outcome.name.split()[1]}.log"), sep="\n", markup=False)
+            return
+        if outcome.ended == NOT_STARTED:
+            return
+        result = result_of(folder, outcome, arguments.parallel, trial)
+        reason = planning_failure(work, folder.run)
+        if result["state"] == "failed" and reason:
+            result["failure"] = [reason]
+        write_result(result, out)
+        if result["state"] == "finished":
+            discard(folder, out)
+            console.print(f"  Dice {result['dice']['mean']:.4f}", highlight=False)
+        elif result["state"] == "failed":
+            console.print(*result["failure"][-4:], sep="\n", markup=False, highlight=False)
+        if result["state"] == "unfinished" and arguments.pack_mib:
+            parts = pack(folder, out, arguments.pack_mib * 2**20)
+            console.print(f"  packed into {len(parts)} files" if parts else "  not packed: no checkpoint, or too large")
+
+    run_jobs(jobs, arguments.parallel, began + arguments.seconds, console, keep, arguments.every)
+    now = read_results([KEPT, out])
+    unfinished = [one.name for one in wanted if not is_finished(now.get(one.name), trial)]
+    console.print(f"finished: {len(wanted) - len(unfinished)} of {len(wanted)}", highlight=False)
+    if unfinished:
+        console.print(f"to do: {','.join(unfinished)}", highlight=False, soft_wrap=True)
+    return int(bool(unfinished))
+
+
+def planning_failure(work: Path, run: Run) -> str | None:
+    """Why the plans of a run could not be made, if that is so."""
+    report = work / "prepare" / f"{run.dataset.key}.report.json"
+    if not report.is_file():
+        return " | ".join(failure(report.with_name(f"{run.dataset.key}.log"))[-1:])
+    failed = json.loads(report.read_text())["failed"]
+    reason = failed.get(run.plans_name)
+    return f"no plans {run.plans_name}: {reason}" if reason else None
+
+
+def read_sources(given: Sequence[str]) -> dict[str, Path]:
+    """--data's values; ValueError for a dataset that does not exist and for a folder that is not there."""
+    found = {}
+    for value in given:
+        key, _, folder = value.partition("=")
+        if key not in DATASETS or not Path(folder).is_dir():
+            raise ValueError(f"--data {value}: give {' or '.join(f'{key}=FOLDER' for key in DATASETS)}")
+        found[key] = Path(folder)
+    return found
+
+
+def known_candidates(file: Path | None) -> Mapping[str, Candidate]:
+    """Candidates by name, those of a file among them; ValueError if it gives a known name another meaning."""
+    candidates = {candidate.name: candidate for candidate in CANDIDATES}
+    for candidate in read_candidates(file) if file else ():
+        if candidate.name in candidates:
+            raise ValueError(f"{file}: there is a candidate {candidate.name!r} already; give this one another name")
+        candidates[candidate.name] = candidate
+    return candidates
+
+
+def table(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.keep and arguments.out is not None:
+        for result in read_results([arguments.out]).values():
+            if not result.get("trial"):
+                KEPT.mkdir(exist_ok=True)
+                shutil.copyfile(arguments.out / f"{result['name']}.json", KEPT / f"{result['name']}.json")
+    results = read_results([KEPT, *([arguments.out] if arguments.out else [])])
+    console.print(rich_table(results))
+    write_page(results, arguments.page)
+    console.print(f"written to {arguments.page}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def show(arguments: argparse.Namespace, console: Console) -> int:
+    shown = Table("candidate", "plans", "trainer", "slicing", "changes", "prediction")
+    for candidate in known_candidates(arguments.candidates).values():
+        changes = ", ".join(f"{key} {value}" for key, value in candidate.changes.items())
+        plans = candidate.plans.plans_name
+        shown.add_row(candidate.name, plans, candidate.trainer, candidate.slicing, changes, candidate.prediction)
+    console.print(shown)
+    console.print(f"runs are named DATASET-CANDIDATE; datasets: {', '.join(DATASETS)}", highlight=False)
+    return 0
+
+
+def trial(value: str) -> list[int]:
+    epochs, _, iterations = value.partition("x")
+    numbers = [int(epochs), int(iterations)]
+    if min(numbers) < 1:
+        raise ValueError(value)
+    return numbers
+
+
+def parse(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    running = commands.add_parser("run", help="trains and validates")
+    running.set_defaults(function=run)
+    running.add_argument("--data", nargs="+", default=[], metavar="DATASET=DIR", help="folders of the images")
+    running.add_argument("--runs", required=True, help="names, by commas; see list")
+    running.add_argument("--parallel", type=int, default=2, help="trainings at a time")
+    running.add_argument("--seconds", type=float, default=560.0, help="after which everything is stopped")
+    running.add_argument("--work", type=Path, required=True, help="folder for data and trainings")
+    running.add_argument("--out", type=Path, required=True, help="folder for results")
+    running.add_argument("--pack-mib", type=int, default=0, help="pack an unfinished run into --out if it is no larger")
+    running.add_argument("--device", default="cuda")
+    running.add_argument("--every", type=float, default=60.0, help="seconds between two lines on a run")
+    running.add_argument("--trial", type=trial, default=None, metavar="EPOCHSxITERATIONS", help="to try it out")
+    tabling = commands.add_parser("table", help="shows all results and writes accuracy.md")
+    tabling.set_defaults(function=table)
+    tabling.add_argument("--out", type=Path, default=None, help="results beside those in accuracy_results")
+    tabling.add_argument("--keep", action="store_true", help="copy the results of --out to accuracy_results")
+    tabling.add_argument("--page", type=Path, default=PAGE)
+    listing = commands.add_parser("list", help="shows what can be run")
+    listing.set_defaults(function=show)
+    for one in (running, listing):
+        one.add_argument("--candidates", type=Path, default=None, help="further ones: a JSON list of their fields")
+    arguments = parser.parse_args(given)
+    if getattr(arguments, "parallel", 1) < 1 or getattr(arguments, "seconds", GRACE + 1) <= GRACE:
+        parser.error(f"--parallel must be at least 1 and --seconds more than {GRACE:.0f}")
+    return arguments
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    arguments = parse(given)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    try:
+        return arguments.function(arguments, console)
+    except ValueError as error:
+        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        return 2
+    except KeyboardInterrupt:  # what ran is stopped and recorded by now
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Which trainings does `accuracy.py` compare, and what was expected of each before it ran?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+FOLD = 0
+SLICINGS = Path(__file__).parent / "accuracy_slicings"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """number: nnU-Net's ID. fixed: what `slicemamba slicing --set` gets for the slicing without a search.
+    seconds: what a run needs on one H100 that it shares with another, start and validation included."""
+
+    key: str
+    number: int
+    name: str
+    configuration: str
+    fixed: str
+    seconds: float
+
+    @property
+    def folder(self) -> str:
+        return f"Dataset{self.number:03d}_{self.name}"
+
+
+DATASETS = {
+    d.key: d
+    for d in (
+        Dataset("isic2017", 17, "ISIC2017", "2d", "2x4", 260),
+        Dataset("hippocampus", 4, "Hippocampus", "3d_fullres", "2x4x2", 140),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Planner:
+    """command: what writes the plans of a dataset, without -d and -c. plans_name: their name."""
+
+    command: tuple[str, ...]
+    plans_name: str
+
+
+def _ours(size: str) -> Planner:
+    name = "" if size == "L" else size
+    return Planner(("slicemamba", "plan", "--size", size), f"nnUNetSliceMamba{name}Plans")
+
+
+def _hybrid(size: str) -> Planner:
+    name = f"nnUNetSliceMambaHybrid{size}Plans"
+    return Planner(("slicemamba", "plan", "--hybrid", "--size", size, "-overwrite_plans_name", name), name)
+
+
+STOCK = "nnU-Net"
+PLANNERS = {
+    STOCK: Planner(("nnUNetv2_plan_experiment",), "nnUNetPlans"),
+    "ResEncM": Planner(("nnUNetv2_plan_experiment", "-pl", "nnUNetPlannerResEncM"), "nnUNetResEncUNetMPlans"),
+    **{size: _ours(size) for size in "SML"},
+    **{f"Hybrid{size}": _hybrid(size) for size in "SML"},
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to train, on any dataset.
+
+    prediction: what is expected and why, written before it runs. planner: key of PLANNERS, or a planner of its own.
+    slicing: None for networks without one, "fixed", "searched" (a file in accuracy_slicings), or what
+    `slicemamba slicing --set` takes. changes: of the plans' arch_kwargs.
+    """
+
+    name: str
+    prediction: str
+    planner: str | Planner = "M"
+    trainer: str = "SliceMambaTrainer_20epochs"
+    slicing: str | None = "fixed"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.prediction.strip():
+            raise ValueError(f"the candidate {self.name!r} has no prediction; say what is expected of it and why")
+        if not all(part.isalnum() for part in self.name.replace("-", "_").split("_")):
+            raise ValueError(f"the candidate's name {self.name!r} must be letters and digits with single '-' or '_'")
+
+    @property
+    def plans(self) -> Planner:
+        if isinstance(self.planner, Planner):
+            return self.planner
+        if self.planner not in PLANNERS:
+            raise ValueError(f"there is no planner {self.planner!r}; give one of {', '.join(PLANNERS)}, or a command")
+        return PLANNERS[self.planner]
+
+
+NNUNET_TRAINER = "nnUNetTrainer_20epochs"
+_NNUNET = {"trainer": NNUNET_TRAINER, "slicing": None}
+
+CANDIDATES = (
+    Candidate("stock", "0.89 on ISIC and 0.866 on the hippocampus, as measured before.", planner=STOCK, **_NNUNET),
+    Candidate(
+        "resenc-m",
+        "Within 0.005 of stock: its gains show on large datasets and long trainings.",
+        planner="ResEncM",
+        **_NNUNET,
+    ),
+    Candidate("s", "0.01 below M: a quarter of the weights, the same receptive field.", planner="S"),
+    Candidate("m", "As by hand, 0.016 and 0.027 (hippocampus) below stock: tokens of 4 voxels blur outlines."),
+    Candidate("l", "Equal to M within 0.005: 320 images do not feed it in 20 epochs.", planner="L"),
+    Candidate(
+        "m-sgd",
+        "0.05 below M: scan parameters have gradients of very different sizes, which SGD does not even out.",
+        trainer="SliceMambaTrainerSgd",
+    ),
+    Candidate(
+        "m-rate3e-4",
+        "0.01 below M: with 5,000 iterations a third of the rate trains too little.",
+        trainer="SliceMambaTrainerRate3e4",
+    ),
+    Candidate("m-rate5e-4", "Equal to M within 0.005: between 3e-4 and 1e-3.", trainer="SliceMambaTrainerRate5e4"),
+    Candidate(
+        "m-rate2e-3",
+        "0.005 above M: short trainings like high rates, and the warm-up keeps the start stable.",
+        trainer="SliceMambaTrainerRate2e3",
+    ),
+    Candidate("m-decay5e-2", "Equal to M within 0.003: 20 epochs hardly overfit.", trainer="SliceMambaTrainerDecay5e2"),
+    Candidate("m-nowarmup", "0.005 below M: the first steps of AdamW are large.", trainer="SliceMambaTrainerNoWarmUp"),
+    Candidate(
+        "m-warmup1000",
+        "0.005 below M: a fifth of the training at lower rates.",
+        trainer="SliceMambaTrainerWarmUp1000",
+    ),
+    Candidate(
+        "m-clip1",
+        "0.003 above M: AdamW does not care for the gradients' size, but outliers reach its moments.",
+        trainer="SliceMambaTrainerClip1",
+    ),
+    Candidate("m-noclip", "Equal to M: norms above 12 are rare.", trainer="SliceMambaTrainerNoClip"),
+    Candidate(
+        "m-nodeep",
+        "0.005 below M: coarse outputs reach the deep stages early, which short trainings need.",
+        trainer="SliceMambaTrainerNoDeep",
+    ),
+    Candidate(
+        "m-droppath0",
+        "0.01 above M: stochastic depth slows 20 epochs and guards against overfitting that does not come.",
+        changes={"drop_path_rate": 0.0},
+    ),
+    Candidate("m-droppath0_1", "0.005 above M, half of what none gives.", changes={"drop_path_rate": 0.1}),
+    Candidate("m-dstate8", "Equal to M within 0.003, a little faster.", changes={"d_state": 8}),
+    Candidate("m-dstate32", "Equal to M within 0.003, a little slower.", changes={"d_state": 32}),
+    Candidate("m-expand1", "0.005 below M: half the channels in every scan.", changes={"expand": 1}),
+    Candidate(
+        "m-shallow",
+        "0.003 below M and a third faster: seven of the 22 blocks fewer, all at low resolution.",
+        changes={"n_blocks_per_stage": [2, 2, 2, 2]},
+    ),
+    Candidate(
+        "m-high",
+        "0.005 above M: more blocks where the resolution is high, in the decoder above all.",
+        changes={"n_blocks_per_stage": [3, 3, 6, 2], "n_blocks_per_stage_decoder": [1, 2, 3, 3]},
+    ),
+    Candidate(
+        "m-ema",
+        "0.003 above M: the rate falls to 0 by itself, which does most of what averaging does.",
+        trainer="SliceMambaTrainerEma",
+    ),
+    Candidate("m-searched", "Equal to M within 0.003: slicings hardly differ.", slicing="searched"),
+    Candidate(
+        "m-hybrid",
+        "0.01 above M on ISIC, 0.02 on the hippocampus: convolutions at full resolution draw the outlines.",
+        planner="HybridM",
+    ),
+    Candidate("s-hybrid", "0.005 below M's hybrid: the outlines come from the convolutions.", planner="HybridS"),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A candidate on a dataset. repeat: from 2 on, another training with the same settings, to see the noise."""
+
+    dataset: Dataset
+    candidate: Candidate
+    repeat: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset.key}-{self.candidate.name}" + (f".{self.repeat}" if self.repeat > 1 else "")
+
+    @property
+    def plans_name(self) -> str:
+        """Of the plans that it trains with: a changed copy's if the network is changed."""
+        name = self.candidate.plans.plans_name
+        if not self.candidate.changes:
+            return name
+        return f"{name}_{self.candidate.name.replace('-', '_')}"
+
+    @property
+    def slicing(self) -> str | None:
+        """For `slicemamba slicing --set`; a searched one may be missing, see `problem`."""
+        if self.candidate.slicing == "fixed":
+            return self.dataset.fixed
+        return str(self.searched_file) if self.candidate.slicing == "searched" else self.candidate.slicing
+
+    @property
+    def searched_file(self) -> Path:
+        return SLICINGS / f"{self.dataset.key}-{self.candidate.plans.plans_name}.json"
+
+    def problem(self) -> str | None:
+        """Why it cannot run here, or None."""
+        if self.candidate.slicing == "searched" and not self.searched_file.is_file():
+            return f"{self.name} needs a searched slicing: copy the search's best_slicing.json to {self.searched_file}"
+        return None
+
+
+def read_candidates(file: Path) -> list[Candidate]:
+    """Further candidates: a JSON list of objects with Candidate's fields; "planner" may be an object of Planner's.
+
+    ValueError for what is no candidate, one without prediction included.
+    """
+    found = []
+    for entry in json.loads(file.read_text(encoding="utf-8")):
+        planner = entry.get("planner", "M")
+        if isinstance(planner, dict):
+            entry = {**entry, "planner": Planner(tuple(planner["command"]), planner["plans_name"])}
+        try:
+            candidate = Candidate(**entry)
+        except TypeError as error:
+            raise ValueError(f"{file}: {entry} is no candidate ({error}); it needs name and prediction") from error
+        candidate.plans  # noqa: B018 - refuses a planner that does not exist
+        found.append(candidate)
+    return found
+
+
+def find_run(name: str, candidates: Mapping[str, Candidate]) -> Run:
+    """The run of a name such as isic2017-m or, for another training of it, isic2017-m.2."""
+    bare, _, repeat = name.partition(".")
+    key, _, candidate = bare.partition("-")
+    if key not in DATASETS or candidate not in candidates or not (repeat == "" or repeat.isdecimal()):
+        raise ValueError(
+            f"there is no run {name!r}: names are DATASET-CANDIDATE, with .2 for a second training; datasets "
+            f"{', '.join(DATASETS)}; candidates {', '.join(candidates)}"
+        )
+    return Run(DATASETS[key], candidates[candidate], int(repeat or 1))

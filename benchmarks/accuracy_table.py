@@ -1,0 +1,138 @@
+"""The results of `accuracy.py` as a table on the terminal and as the generated part of accuracy.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accuracy_runs import DATASETS
+from rich.table import Table
+
+PAGE = Path(__file__).parent / "accuracy.md"
+BEGIN, END = "<!-- table: written by accuracy.py table -->", "<!-- end of table -->"
+REFERENCE = "stock"
+HEADINGS = ("run", "Dice", "to nnU-Net", "per class", "s / epoch", "GiB", "M params", "batch x patch", "on", "note")
+LEFT = ("run", "per class", "batch x patch", "on", "note")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run as text, in the order of HEADINGS."""
+
+    cells: tuple[str, ...]
+    finished: bool
+
+
+def rows_of(results: Mapping[str, Mapping[str, Any]], dataset: str) -> list[Row]:
+    """The runs of a dataset: finished ones by falling Dice, then the others by name. Trials are left out."""
+    chosen = [r for r in results.values() if r["dataset"] == dataset and not r.get("trial")]
+    reference = reference_dice(chosen)
+    finished = sorted((r for r in chosen if r["state"] == "finished"), key=lambda r: -r["dice"]["mean"])
+    others = sorted((r for r in chosen if r["state"] != "finished"), key=lambda r: r["name"])
+    return [_row(result, reference) for result in (*finished, *others)]
+
+
+def reference_dice(results: Sequence[Mapping[str, Any]]) -> float | None:
+    """Mean Dice of nnU-Net's own network: of the runs made here (the mean if repeated), else of one by hand."""
+    stock = [r for r in results if r["candidate"] == REFERENCE and r["state"] == "finished"]
+    made = [r for r in stock if not r.get("by_hand")] or stock
+    return sum(r["dice"]["mean"] for r in made) / len(made) if made else None
+
+
+def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
+    return "-" if value is None else f"{value / scale:.{digits}f}"
+
+
+def _row(result: Mapping[str, Any], reference: float | None) -> Row:
+    dice = result["dice"] or {}
+    spread = dice.get("sd")
+    mean = "-" if not dice else f"{dice['mean']:.4f}" + (f" ± {spread:.3f}" if spread is not None else "")
+    apart = "-" if not dice or reference is None else f"{dice['mean'] - reference:+.4f}"
+    classes = ", ".join(f"{name} {_number(c['mean'], 4)}" for name, c in (dice.get("per_class") or {}).items())
+    memory = (result.get("peak_memory_mib") or {}).get("reserved")
+    patch = "x".join(map(str, result.get("patch_size") or []))
+    cells = (
+        result["name"],
+        mean,
+        apart,
+        classes or "-",
+        _number(result.get("epoch_seconds"), 1),
+        _number(memory, 1, 2**10),
+        _number(result.get("parameters"), 1, 1e6),
+        f"{result['batch_size']} x {patch}" if patch and result.get("batch_size") else "-",
+        _device(result),
+        _note(result),
+    )
+    return Row(cells, result["state"] == "finished")
+
+
+def _device(result: Mapping[str, Any]) -> str:
+    return (result.get("gpu") or "-").removeprefix("NVIDIA ").removesuffix(" 80GB HBM3")
+
+
+def _note(result: Mapping[str, Any]) -> str:
+    said = []
+    if result["state"] == "unfinished":
+        said.append(f"unfinished: {result['epochs_done']} of {result.get('epochs') or '?'} epochs")
+    if result["state"] == "failed":
+        last = (result.get("failure") or ["no message"])[-1]
+        said.append(f"failed: {last[:100]}")
+    if result.get("by_hand"):
+        said.append(str(result["by_hand"]))
+    if result.get("beside"):
+        said.append(f"beside {len(result['beside'])} other{'s' * (len(result['beside']) > 1)}")
+    failed = sum(attempt["state"] == "failed" for attempt in result.get("earlier", []))
+    if failed:
+        said.append(f"{failed} failed attempt{'s' * (failed > 1)} before")
+    return "; ".join(said)
+
+
+def rich_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = Table(title="Mean validation Dice of fold 0 at equal budget", title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading in LEFT else "right", overflow="fold")
+    for dataset in DATASETS:
+        rows = rows_of(results, dataset)
+        for row in rows:
+            table.add_row(*row.cells, style=None if row.finished else "dim")
+        if rows:
+            table.add_section()
+    return table
+
+
+def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table per dataset, and for every run what was expected of it."""
+    lines: list[str] = []
+    for dataset in DATASETS:
+        rows = rows_of(results, dataset)
+        if not rows:
+            continue
+        lines += [f"### {dataset}", "", _line(HEADINGS)]
+        lines.append(_line(["---" if heading in LEFT else "---:" for heading in HEADINGS]))
+        lines += [_line([cell.replace("|", "\\|") for cell in row.cells]) for row in rows]
+        lines.append("")
+    shown = [r for r in results.values() if not r.get("trial") and not r.get("by_hand")]
+    if shown:
+        lines += ["### What was expected", "", _line(("run", "before it ran", "Dice")), _line(("---", "---", "---:"))]
+        for result in sorted(shown, key=lambda r: r["name"]):
+            dice = (result["dice"] or {}).get("mean")
+            came = _number(dice, 4) if dice is not None else result["state"]
+            lines.append(_line((result["name"], result["prediction"].replace("|", "\\|"), came)))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def write_page(results: Mapping[str, Mapping[str, Any]], page: Path = PAGE) -> None:
+    """Replaces what is between the markers; ValueError if they are not there."""
+    text = page.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} lacks the lines '{BEGIN}' and '{END}', between which the table is written")
+    page.write_text(f"{before}{BEGIN}\n\n{markdown(results)}\n{END}{after}", encoding="utf-8")

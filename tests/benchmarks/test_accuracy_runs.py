@@ -1,0 +1,171 @@
+"""What the accuracy benchmark runs: every candidate exists, is expected something of, and changes what it says."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import accuracy
+import accuracy_prepare
+import accuracy_trainers
+from accuracy_results import SCHEMA_VERSION, write_result
+from accuracy_runs import CANDIDATES, DATASETS, NNUNET_TRAINER, Candidate, find_run, read_candidates
+
+from nnunetv2_slicemamba.demo.layout import DATA
+from nnunetv2_slicemamba.nets import SliceMambaUNet
+from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
+from nnunetv2_slicemamba.trainers import TRAINERS
+
+BY_NAME = {candidate.name: candidate for candidate in CANDIDATES}
+FOUR_STAGES = [[1, 1], [2, 2], [2, 2], [2, 2], [2, 2], [2, 2]]
+
+
+def plans_of(pooling: list[list[int]]) -> dict:
+    architecture = {"network_class_name": "SliceMambaUNet", "arch_kwargs": architecture_kwargs(pooling, "M")}
+    return {"plans_name": "nnUNetSliceMambaMPlans", "configurations": {"2d": {"architecture": architecture}}}
+
+
+def changed_kwargs(candidate: Candidate, pooling: list[list[int]]) -> dict:
+    changed = accuracy_prepare.changed_plans(plans_of(pooling), "2d", candidate.changes, "new")
+    assert changed["plans_name"] == "new"
+    return changed["configurations"]["2d"]["architecture"]["arch_kwargs"]
+
+
+def test_every_candidate_has_a_prediction_and_a_trainer_that_exists() -> None:
+    trainers = {*TRAINERS, *accuracy_trainers.CANDIDATES, NNUNET_TRAINER}
+    for candidate in CANDIDATES:
+        assert len(candidate.prediction) > 20
+        assert candidate.trainer in trainers, candidate.name
+        assert candidate.plans.command
+    assert len(BY_NAME) == len(CANDIDATES)
+    assert {c.trainer for c in CANDIDATES} >= set(accuracy_trainers.CANDIDATES)
+    with pytest.raises(ValueError, match="'m-bold' has no prediction"):
+        Candidate("m-bold", " ")
+
+
+def test_candidates_on_size_m_change_one_thing() -> None:
+    for candidate in CANDIDATES:
+        if candidate.name.startswith("m-"):
+            base = BY_NAME["m"]
+            differing = [
+                candidate.planner != base.planner,
+                candidate.trainer != base.trainer,
+                candidate.slicing != base.slicing,
+                bool(candidate.changes),
+            ]
+            assert sum(differing) == 1, candidate.name
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        *((c.name, FOUR_STAGES) for c in CANDIDATES if c.changes),
+        *((name, FOUR_STAGES[:4]) for name in ("m-high", "m-expand1")),
+    ],
+)
+def test_a_changed_network_can_be_built_and_differs_in_what_was_changed(name: str, pooling: list[list[int]]) -> None:
+    planned = architecture_kwargs(pooling, "M")
+    kwargs = changed_kwargs(BY_NAME[name], pooling)
+    assert {key for key in kwargs if kwargs[key] != planned.get(key)} <= set(BY_NAME[name].changes)
+    assert set(BY_NAME[name].changes) <= set(inspect.signature(SliceMambaUNet).parameters)
+    network = SliceMambaUNet(1, 2, **{**kwargs, "features_per_stage": [8] * len(kwargs["strides"])})
+    assert network.n_blocks == sum(kwargs["n_blocks_per_stage"]) + sum(kwargs["n_blocks_per_stage_decoder"])
+    assert kwargs != planned
+
+
+def test_blocks_of_four_stages_are_cut_to_fewer_as_the_planner_does() -> None:
+    kwargs = changed_kwargs(BY_NAME["m-high"], FOUR_STAGES[:4])
+    # without the deepest stages: the encoder's last and the decoder's first
+    assert (kwargs["n_blocks_per_stage"], kwargs["n_blocks_per_stage_decoder"]) == ([3, 3], [3, 3])
+    assert BY_NAME["m-high"].changes["n_blocks_per_stage_decoder"][:2] != [3, 3]
+
+
+def test_a_change_that_changes_nothing_is_refused() -> None:
+    # in two stages nothing is left of the third stage's blocks
+    with pytest.raises(ValueError, match=r"changes nothing in a network of 2 stages"):
+        changed_kwargs(BY_NAME["m-shallow"], FOUR_STAGES[:4])
+
+
+def test_runs_have_plans_of_their_own_only_where_the_network_is_changed() -> None:
+    assert find_run("isic2017-m", BY_NAME).plans_name == find_run("isic2017-m-sgd.2", BY_NAME).plans_name
+    names = [find_run(f"isic2017-{c.name}", BY_NAME).plans_name for c in CANDIDATES if c.changes]
+    assert len(set(names)) == len(names)
+    # nnU-Net splits the names of its result folders at two underscores
+    assert not any("__" in name for name in names)
+    assert find_run("hippocampus-m", BY_NAME).slicing == "2x4x2"
+    assert find_run("isic2017-stock", BY_NAME).slicing is None
+    assert find_run("isic2017-m.3", BY_NAME).repeat == 3
+    for wrong in ("isic2017-mm", "brain-m", "isic2017", "isic2017-m.x"):
+        with pytest.raises(ValueError, match=f"there is no run '{wrong}'"):
+            find_run(wrong, BY_NAME)
+
+
+def test_candidates_from_a_file_may_bring_a_planner_and_must_bring_a_prediction(tmp_path: Path) -> None:
+    file = tmp_path / "more.json"
+    name, command = "nnUNetSliceMambaHybridMPlans", ["slicemamba", "plan", "--hybrid", "--size", "M"]
+    entries = [
+        {"name": "m-stem", "planner": "HybridM", "changes": {"stem_features": 32}, "prediction": "sharper"},
+        {"name": "m-own", "planner": {"command": command, "plans_name": "Own"}, "prediction": "the same"},
+    ]
+    file.write_text(json.dumps(entries))
+    stem, own = read_candidates(file)
+    assert accuracy_prepare.planning_order(find_run("isic2017-m-stem", {"m-stem": stem})) == {
+        "command": (*command, "-overwrite_plans_name", name),
+        "from": name,
+        "plans": f"{name}_m_stem",
+        "changes": {"stem_features": 32},
+    }
+    assert own.plans.command == tuple(command)
+    file.write_text(json.dumps([{"name": "m-mute"}]))
+    with pytest.raises(ValueError, match="it needs name and prediction"):
+        read_candidates(file)
+    file.write_text(json.dumps([entries[0] | {"name": "m"}]))
+    assert accuracy.main(["list", "--candidates", str(file)]) == 2
+
+
+def test_the_hippocampus_is_laid_out_as_nnunet_wants_it(tmp_path: Path) -> None:
+    source, target = tmp_path / "Task04", tmp_path / "raw"
+    for kind, suffix in (("imagesTr", "_0000"), ("labelsTr", "")):
+        (source / kind).mkdir(parents=True)
+        for file in sorted((DATA / "hippocampus3d" / kind).iterdir())[:3]:
+            # without nnU-Net's suffix, as the official archive has them
+            (source / kind / file.name.replace(suffix + ".nii", ".nii")).write_bytes(file.read_bytes())
+        (source / kind / "._hippocampus_001.nii.gz").touch()
+    accuracy_prepare.lay_out_hippocampus(source, target)
+    images = sorted(file.name for file in (target / "imagesTr").iterdir())
+    assert images == [f"hippocampus_{n}_0000.nii.gz" for n in ("001", "034", "075")]
+    assert sorted(file.name for file in (target / "labelsTr").iterdir()) == [n.replace("_0000", "") for n in images]
+    assert json.loads((target / "dataset.json").read_text()) == {
+        "channel_names": {"0": "MRI"},
+        "labels": {"background": 0, "anterior": 1, "posterior": 2},
+        "numTraining": 3,
+        "file_ending": ".nii.gz",
+    }
+    (source / "labelsTr" / "hippocampus_034.nii.gz").unlink()
+    with pytest.raises(ValueError, match="hippocampus_034"):
+        accuracy_prepare.lay_out_hippocampus(source, target)
+
+
+def test_a_finished_run_is_not_done_again_and_mistakes_are_told_before_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    finished = {"schema_version": SCHEMA_VERSION, "name": "isic2017-m", "state": "finished", "dice": {"mean": 0.87}}
+    write_result(finished, out)
+    options = ["--work", str(tmp_path / "work"), "--out", str(out)]
+    data = ["--data", f"isic2017={tmp_path}"]
+    assert accuracy.main(["run", *data, "--runs", "isic2017-m", *options]) == 0
+    assert "isic2017-m: finished before, Dice 0.8700" in capsys.readouterr().out
+    assert accuracy.main(["run", *data, "--runs", "isic2017-m-searched,hippocampus-m", *options]) == 2
+    said = capsys.readouterr().out
+    assert "isic2017-m-searched needs a searched slicing: copy the search's best_slicing.json to" in said
+    assert "--data lacks hippocampus=DIR" in said
+    assert accuracy.main(["run", "--data", "isic2017=/nowhere", "--runs", "isic2017-m", *options]) == 2
+    assert " or ".join(f"{key}=FOLDER" for key in DATASETS) in capsys.readouterr().out
+    assert not list((tmp_path / "work").rglob("*.log"))

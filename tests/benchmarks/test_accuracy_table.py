@@ -1,0 +1,158 @@
+"""The accuracy benchmark's table: right for results that are made up, and never showing what is no result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import accuracy
+from accuracy_results import KEPT, SCHEMA_VERSION, dice_of, is_finished, read_results, write_result
+from accuracy_table import BEGIN, END, HEADINGS, PAGE, markdown, rich_table, rows_of
+
+
+def result(candidate: str, dice: float | None, dataset: str = "isic2017", **changed: Any) -> dict[str, Any]:
+    """A finished run with a Dice, an unfinished one without."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "name": f"{dataset}-{candidate}",
+        "dataset": dataset,
+        "candidate": candidate,
+        "prediction": f"what was expected of {candidate}",
+        "state": "unfinished" if dice is None else "finished",
+        "dice": None if dice is None else {"mean": dice, "sd": 0.0512, "per_class": {"lesion": {"mean": dice}}},
+        "epochs": 20,
+        "epochs_done": 7 if dice is None else 20,
+        "epoch_seconds": 7.123,
+        "peak_memory_mib": {"reserved": 3072.0, "allocated": 2000.0},
+        "parameters": 9_842_600,
+        "patch_size": [256, 256],
+        "batch_size": 20,
+        "gpu": "NVIDIA H100 80GB HBM3",
+        "beside": [],
+        "failure": None,
+        "trial": None,
+        "earlier": [],
+    } | changed
+
+
+def by_name(*results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {r["name"]: r for r in results}
+
+
+def cells(results: dict[str, dict[str, Any]], dataset: str = "isic2017") -> dict[str, dict[str, str]]:
+    rows = rows_of(results, dataset)
+    return {row.cells[0]: dict(zip(HEADINGS, row.cells, strict=True)) for row in rows}
+
+
+def test_runs_stand_by_falling_dice_with_their_distance_to_nnunet() -> None:
+    shown = cells(by_name(result("m", 0.87), result("stock", 0.89), result("m-ema", 0.88)))
+    assert list(shown) == ["isic2017-stock", "isic2017-m-ema", "isic2017-m"]
+    assert [row["to nnU-Net"] for row in shown.values()] == ["+0.0000", "-0.0100", "-0.0200"]
+    assert list(shown["isic2017-m"].values()) == [
+        *("isic2017-m", "0.8700 ± 0.051", "-0.0200", "lesion 0.8700", "7.1", "3.0", "9.8", "20 x 256x256", "H100", "")
+    ]
+
+
+def test_the_reference_is_the_mean_of_repeated_runs_and_by_hand_only_where_there_is_none() -> None:
+    by_hand = result("stock", 0.80, by_hand="by hand") | {"name": "isic2017-stock-by-hand"}
+    second = result("stock", 0.91) | {"name": "isic2017-stock.2"}
+    alone = cells(by_name(by_hand, result("m", 0.87)))
+    assert alone["isic2017-m"]["to nnU-Net"] == "+0.0700"
+    assert alone["isic2017-stock-by-hand"]["note"] == "by hand"
+    both = cells(by_name(by_hand, result("stock", 0.89), second, result("m", 0.87)))
+    assert both["isic2017-m"]["to nnU-Net"] == "-0.0300"
+
+
+def test_an_unfinished_run_is_never_shown_with_a_dice() -> None:
+    shown = cells(by_name(result("m", None, pseudo_dice=[0.9] * 7), result("l", 0.86)))
+    assert list(shown) == ["isic2017-l", "isic2017-m"]
+    assert shown["isic2017-m"]["Dice"] == shown["isic2017-m"]["to nnU-Net"] == "-"
+    assert shown["isic2017-m"]["note"] == "unfinished: 7 of 20 epochs"
+
+
+def test_a_failure_stays_in_the_table_with_its_message_and_an_earlier_one_with_the_result() -> None:
+    failed = result("m-sgd", None, state="failed", failure=["Traceback", "ValueError: the loss | is NaN"])
+    late = result("m", 0.87, earlier=[{"state": "failed"}], beside=["a", "b"])
+    results = by_name(failed, late)
+    assert cells(results)["isic2017-m-sgd"]["note"] == "failed: ValueError: the loss | is NaN"
+    assert cells(results)["isic2017-m"]["note"] == "beside 2 others; 1 failed attempt before"
+    text = markdown(results)
+    assert "failed: ValueError: the loss \\| is NaN" in text
+    assert "| isic2017-m-sgd | what was expected of m-sgd | failed |" in text
+    assert "| isic2017-m | what was expected of m | 0.8700 |" in text
+
+
+def test_trials_are_in_no_table_and_finish_no_run() -> None:
+    trial = result("m", 0.99, trial=[1, 2])
+    assert cells(by_name(trial, result("m-ema", 0.88))).keys() == {"isic2017-m-ema"}
+    assert not is_finished(trial, None)
+    assert is_finished(trial, (1, 2))
+    assert not is_finished(result("m", 0.87), (1, 2))
+    assert is_finished(result("m", 0.87), None)
+    assert not is_finished(result("m", None), None)
+
+
+def test_the_page_gets_the_table_between_its_markers_and_keeps_the_rest(tmp_path: Path) -> None:
+    page, out = tmp_path / "page.md", tmp_path / "out"
+    page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    write_result(result("m-clip1", 0.8765), out)
+    assert accuracy.main(["table", "--out", str(out), "--page", str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith(f"# Before\n\n{BEGIN}\n")
+    assert text.endswith(f"{END}\n\nafter\n")
+    assert "old" not in text
+    assert "| isic2017-m-clip1 | 0.8765 ± 0.051 |" in text
+    page.write_text("no markers")
+    assert accuracy.main(["table", "--out", str(out), "--page", str(page)]) == 2
+    assert page.read_text() == "no markers"
+
+
+def test_the_repositorys_page_shows_the_results_that_are_kept() -> None:
+    results = read_results([KEPT])
+    assert {name: results[name]["dice"]["mean"] for name in ("isic2017-m-by-hand", "hippocampus-m-by-hand")} == {
+        "isic2017-m-by-hand": 0.8745,
+        "hippocampus-m-by-hand": 0.8386,
+    }
+    assert markdown(results) in PAGE.read_text(encoding="utf-8")
+
+
+def test_the_terminal_shows_every_dataset(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(width=200).print(rich_table(by_name(result("m", 0.87), result("m", 0.83, "hippocampus"))))
+    shown = capsys.readouterr().out
+    assert "isic2017-m" in shown
+    assert "hippocampus-m" in shown
+
+
+def test_the_spread_is_that_of_the_cases_and_absent_classes_are_left_out() -> None:
+    dice = [{"1": 0.8, "2": 0.6}, {"1": 0.9, "2": float("nan")}, {"1": 1.0, "2": 0.8}]
+    summary = {
+        "foreground_mean": {"Dice": 0.8},
+        "metric_per_case": [{"metrics": {key: {"Dice": v} for key, v in case.items()}} for case in dice],
+    }
+    found = dice_of(summary, {"background": 0, "anterior": 1, "posterior": 2})
+    assert found["mean"] == 0.8
+    # a case's mean over its classes: 0.7, 0.9, 0.9
+    assert found["sd"] == pytest.approx(0.11547, abs=1e-5)
+    assert found["per_class"]["anterior"] == pytest.approx(
+        {"mean": 0.9, "sd": 0.1, "lowest": 0.8, "highest": 1.0, "cases": 3}
+    )
+    assert found["per_class"]["posterior"]["cases"] == 2
+    assert found["per_class"]["posterior"]["mean"] == pytest.approx(0.7)
+
+
+def test_a_second_attempt_remembers_the_first_and_a_finished_result_is_not_lost(tmp_path: Path) -> None:
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    write_result(result("m", None, state="failed", failure=["boom"]), out)
+    write_result(result("m", 0.87), out)
+    content = json.loads((out / "isic2017-m.json").read_text())
+    assert [(attempt["state"], attempt["failure"]) for attempt in content["earlier"]] == [("failed", ["boom"])]
+    write_result(result("m", None), kept)
+    for folders in ([out, kept], [kept, out]):
+        assert read_results(folders)["isic2017-m"]["dice"]["mean"] == 0.87
