@@ -6,6 +6,7 @@ Every function takes and returns float weights and leaves its argument alone.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from torch import Tensor
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 
 INFLATIONS = ("mean", "center")
+# a stem's decoder reads the channels of the stage below beside those of the skip
+SIDE_BY_SIDE = r"decoder\.stem\.stages\.\d+\.convs\.0\.(conv|all_modules\.0)\.weight"
 
 
 def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
@@ -74,6 +77,9 @@ class Layout:
             return [size // 2] * 2
         if end in ("bss.A_logs", "bss.Ds") and dim == 0:
             return [size // self.directions] * self.directions
+        beside = end == "fuse.weight" or re.fullmatch(SIDE_BY_SIDE, name)
+        if beside and dim == 1:
+            return [size // 2] * 2
         merged = ".downsample." in name and (dim == 1 or ".norm." in name)
         if merged or (end == "expand.weight" and dim == 0):
             cells = math.prod(self.stride(name))
@@ -113,8 +119,10 @@ def inflate(name: str, value: Tensor, shape: Sequence[int], target: Layout, kern
     if kernels not in INFLATIONS:
         raise ValueError(f"kernels are inflated by {' or '.join(INFLATIONS)}, not by {kernels!r}")
     last = name.rpartition(".")[2]
+    if ".stem.upsamples." in name and value.ndim == 4:
+        return value.unsqueeze(2).repeat(1, 1, shape[2], 1, 1)
     if name.endswith(("patch_embedding.proj.weight", "bss.conv.weight")) or (
-        ".seg_layers." in name and value.ndim == 4
+        (".seg_layers." in name or ".stem." in name) and value.ndim == 4
     ):
         return inflate_kernel(value, shape[2], kernels)
     if last in ("x_proj_weight", "dt_projs_weight", "dt_projs_bias"):
