@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.folders import InputError
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
+from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier
 from nnunetv2_slicemamba.pretraining.fitting import adapt_input_channels
 from nnunetv2_slicemamba.pretraining.importing import Adaptations, Imported, import_weights
 from nnunetv2_slicemamba.pretraining.naming import identify
@@ -391,3 +392,20 @@ def test_widths_of_a_hybrid_are_selected_where_channels_lie_side_by_side() -> No
     wide, narrow = given.state_dict()[mixed], ours.state_dict()[mixed]
     assert torch.equal(narrow, wide[::2, ::2])
     assert narrow.shape == (8, 16, 3, 3)
+
+
+def test_a_hybrids_pretrained_encoder_is_imported_with_its_stem() -> None:
+    """The classifier that pretraining makes of a hybrid's plans; the decoder's convolutions start untrained."""
+    ours = random_network(seed=1, input_channels=1, **STEM)
+    before = stem_of(ours)
+    arch_kwargs = {k: v for k, v in (SETTINGS | STEM).items() if k not in ("input_channels", "num_classes")}
+    trained = SliceMambaClassifier(10, arch_kwargs, SLICING, drop_path=0.0)
+    assert trained(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    result = imported_into(ours, dict(trained.state_dict()))
+    after, given = stem_of(ours), trained.state_dict()
+    assert torch.equal(after["encoder.stem.embedding.proj.weight"], given["encoder.stem.embedding.proj.weight"])
+    kernel = "encoder.stem.stages.0.convs.0.conv.weight"
+    assert torch.allclose(after[kernel], given[kernel].sum(1, keepdim=True))
+    decoder = [name for name in after if name.startswith("decoder.")]
+    assert all(torch.equal(after[name], before[name]) for name in decoder)
+    assert set(decoder) <= set(result.initialised)
