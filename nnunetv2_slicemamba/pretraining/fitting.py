@@ -6,7 +6,6 @@ Every function takes and returns float weights and leaves its argument alone.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,8 +15,6 @@ from torch import Tensor
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 
 INFLATIONS = ("mean", "center")
-# a stem's decoder reads the channels of the stage below beside those of the skip
-SIDE_BY_SIDE = r"decoder\.stem\.stages\.\d+\.convs\.0\.(conv|all_modules\.0)\.weight"
 
 
 def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
@@ -77,9 +74,6 @@ class Layout:
             return [size // 2] * 2
         if end in ("bss.A_logs", "bss.Ds") and dim == 0:
             return [size // self.directions] * self.directions
-        beside = end == "fuse.weight" or re.fullmatch(SIDE_BY_SIDE, name)
-        if beside and dim == 1:
-            return [size // 2] * 2
         merged = ".downsample." in name and (dim == 1 or ".norm." in name)
         if merged or (end == "expand.weight" and dim == 0):
             cells = math.prod(self.stride(name))
