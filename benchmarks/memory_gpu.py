@@ -51,6 +51,8 @@ SHAPES = (
     Shape("M", (12, 256, 224), 2, spacing=THICKER),
     Shape("S", (512, 512), 12, channels=3),
     Shape("M", (40, 56, 40), 16, classes=3, supernet=True),
+    Shape("M", (256, 256), 16, channels=3, hybrid=True),
+    Shape("M", (40, 56, 40), 9, classes=3, hybrid=True),
     Shape("L", (512, 512), 12, channels=3),
     Shape("L", (64, 64, 64), 4, supernet=True),
     Shape("L", (256, 256), 8, channels=3, supernet=True, block_graphs=True),
@@ -59,6 +61,8 @@ SHAPES = (
     Shape("M", (320, 448), 10),
     Shape("L", (256, 256), 32, channels=3, checkpointing=True),
     Shape("S", (192, 160), 32, classes=4),
+    Shape("L", (512, 512), 8, channels=3, supernet=True, hybrid=True),
+    Shape("S", (96, 96, 96), 4, hybrid=True),
     Shape("M", (128, 128, 128), 2),
     Shape("L", (128, 384), 6, classes=8),
     Shape("L", (16, 192, 160), 4, spacing=THICK),
@@ -87,6 +91,7 @@ SHAPES = (
 TINY = (
     Shape("S", (48, 40), 2, channels=3),
     Shape("S", (48, 40), 2, supernet=True, checkpointing=True),
+    Shape("S", (48, 40), 2, hybrid=True),
     Shape("S", (8, 32, 32), 2, spacing=THICK, classes=3),
 )
 

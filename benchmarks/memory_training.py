@@ -29,7 +29,8 @@ FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 class Shape:
     """A training to measure. patch: voxels per axis, its axes' number is the network's. spacing decides the strides.
 
-    block_graphs: a supernet may record CUDA graphs of its blocks, which the planner's model leaves out.
+    block_graphs: a supernet may record CUDA graphs of its blocks, which the planner's model leaves out. hybrid: with a
+    convolutional stem.
     """
 
     size: str
@@ -41,19 +42,21 @@ class Shape:
     classes: int = 2
     spacing: tuple[float, ...] = ()
     block_graphs: bool = False
+    hybrid: bool = False
 
     @property
     def arch_kwargs(self) -> dict[str, Any]:
         """The planner's network for the strides that nnU-Net plans for this patch and spacing."""
         spacing = self.spacing or (1.0,) * len(self.patch)
         pooling = get_pool_and_conv_props(np.array(spacing), list(self.patch), 4, 999999)[1]
-        return architecture_kwargs(pooling, self.size, self.checkpointing)
+        return architecture_kwargs(pooling, self.size, self.checkpointing, self.hybrid)
 
     @property
     def name(self) -> str:
         parts = [self.size, "x".join(map(str, self.patch)), f"batch {self.batch}", f"{self.channels} ch"]
         parts += [f"{self.classes} cl", *(["supernet"] if self.supernet else [])]
         parts += ["block graphs"] if self.block_graphs else []
+        parts += ["hybrid"] if self.hybrid else []
         return ", ".join([*parts, *(["checkpointed"] if self.checkpointing else [])])
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
-from nnunetv2_slicemamba.nets.decoder import Decoder
-from nnunetv2_slicemamba.nets.encoder import Encoder
+from nnunetv2_slicemamba.nets.decoder import Decoder, DecoderStage
+from nnunetv2_slicemamba.nets.encoder import Encoder, EncoderStage
 from nnunetv2_slicemamba.nets.s3block import CandidateBlock
 
 from .prefix_cache import Features
@@ -23,37 +23,38 @@ class BlockwiseSupernet:
     def __init__(self, network: SliceMambaSupernet) -> None:
         self.network = network
         self._blocks: list[CandidateBlock] = []
-        # block -> the stage that begins with it: its resampling, and for decoder stages which encoder input is added
-        self._entries: dict[int, tuple[nn.Module, bool, int | None]] = {}
+        # block -> the stage that begins with it, and for decoder stages which skip enters it, counted from the last
+        self._entries: dict[int, tuple[EncoderStage | DecoderStage, int]] = {}
         for stage in _stages(network.encoder):
-            self._entries[len(self._blocks)] = (stage.downsample, True, None)
+            self._entries[len(self._blocks)] = (stage, 0)
             self._blocks.extend(stage.blocks)
         self.n_encoder_blocks = len(self._blocks)
-        upwards = _stages(network.decoder)
-        for j, stage in enumerate(upwards):
-            self._entries[len(self._blocks)] = (stage.upsample, False, len(upwards) - j if j else None)
+        for j, stage in enumerate(_stages(network.decoder)):
+            self._entries[len(self._blocks)] = (stage, j)
             self._blocks.extend(stage.blocks)
 
     def begin(self, data: Tensor) -> Features:
         """(B, channels, *spatial) images to the features before the first block."""
-        return Features(self.network.encoder.patch_embedding(data))
+        x, skips = self.network.encoder.embed(data)
+        return Features(x, tuple(skips))
 
     def block(self, number: int, candidate: int, features: Features) -> Features:
         """The features behind block `number`, in network order from 0, with one of its candidates."""
-        x, inputs = features.x, features.inputs
+        x, skips = features.x, features.skips
         if number in self._entries:
-            resample, is_encoder, added = self._entries[number]
-            x = resample(x if added is None else x + inputs[added])
-            if is_encoder:
-                inputs = (*inputs, x)
+            stage, skip = self._entries[number]
+            if isinstance(stage, EncoderStage):
+                x = stage.downsample(x)
+                skips = (*skips, x)
+            else:
+                x = stage.enter(x, skips[-skip] if skip else None)
         block = self._blocks[number]
         block.choose(candidate)
-        return Features(block(x), inputs)
+        return Features(block(x), skips)
 
     def finish(self, features: Features) -> Tensor:
         """The features behind the last block to logits, (B, heads, *spatial)."""
-        decoder = self.network.decoder
-        return decoder.final_mapping(features.x, decoder.seg_layers[-1])
+        return self.network.decoder.finish(features.x, features.skips)[0]
 
 
 def _stages(part: Encoder | Decoder) -> list[Any]:

@@ -13,14 +13,15 @@ from .records import Architecture
 
 @dataclass(frozen=True)
 class Features:
-    """What a network has computed behind a block. x: (B, *spatial, C). inputs: of the encoder's stages so far."""
+    """What a network has computed behind a block. x: (B, *spatial, C). skips: what the encoder gave so far, as in its
+    forward pass."""
 
     x: Tensor
-    inputs: tuple[Tensor, ...] = ()
+    skips: tuple[Tensor, ...] = ()
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
-        return (self.x, *self.inputs)
+        return (self.x, *self.skips)
 
 
 class PrefixCache:

@@ -15,6 +15,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
+from nnunetv2_slicemamba.nets.hybrid import output_scales
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
 from nnunetv2_slicemamba.trainers import graphing
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
@@ -96,11 +97,11 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         # nnU-Net derives the scales from strides whose first keeps the resolution; ours starts with the patch
-        # embedding, while the first output is at full resolution all the same
+        # embedding or the stem, while the first output is at full resolution all the same
         if not self.enable_deep_supervision:
             return None
-        strides = np.array(self.configuration_manager.pool_op_kernel_sizes)
-        return [[1.0] * strides.shape[1], *(1 / np.cumprod(strides, axis=0))[:-1].tolist()]
+        arch_kwargs = self.configuration_manager.network_arch_init_kwargs
+        return output_scales(arch_kwargs["strides"], len(arch_kwargs.get("stem_features", ())))
 
     def _build_loss(self) -> nn.Module:
         with np.errstate(invalid="ignore"):

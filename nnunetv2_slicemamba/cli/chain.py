@@ -22,6 +22,7 @@ def run(
     folds: Annotated[list[str] | None, typer.Option("-f", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")] = None,
     size: Annotated[str, typer.Option("--size", help="S, M or L: size to plan, if there are no plans yet.")] = "L",
     plans: Annotated[str | None, typer.Option("-p", help="Plans' name; default: those of --size.")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Plan as `slicemamba plan --hybrid`, if needed.")] = False,
     gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
     trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
         DEFAULT_TRAINER
@@ -45,7 +46,7 @@ def run(
     """
     from nnunetv2_slicemamba.chain import ChainSettings, hold_out_all, run_fold
     from nnunetv2_slicemamba.folders import InputError, require_folder
-    from nnunetv2_slicemamba.planning.planner import PLANNERS
+    from nnunetv2_slicemamba.planning.planner import PLANNERS, planner_of
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.search.holdout_file import check_draw
     from nnunetv2_slicemamba.selection import choose_device, select
@@ -65,9 +66,9 @@ def run(
     SearchSettings(population=population, generations=generations, seed=seed)
     chosen = choose_device(device).type
     require_folder("nnUNet_results", writable=True)
-    plans_name = plans or PLANNERS[size].default_plans_name
+    plans_name = plans or planner_of(size, hybrid).default_plans_name
 
-    prepare(dataset, configuration, size, plans_name, gpu_memory, console)
+    prepare(dataset, configuration, size, plans_name, gpu_memory, console, hybrid)
     # every fold is checked before the first one trains for days
     selections = [select(dataset, configuration, fold, plans_name) for fold in folds or ["0", "1", "2", "3", "4"]]
     settings = ChainSettings(
@@ -92,7 +93,15 @@ def run(
     )
 
 
-def prepare(dataset: str, configuration: str, size: str, plans_name: str, gpu_memory: float, console: Console) -> None:
+def prepare(
+    dataset: str,
+    configuration: str,
+    size: str,
+    plans_name: str,
+    gpu_memory: float,
+    console: Console,
+    hybrid: bool = False,
+) -> None:
     """Plans and preprocesses what is missing; plans that exist are used as they are."""
     from nnunetv2_slicemamba.commands import run_command
     from nnunetv2_slicemamba.folders import InputError, require_folder
@@ -108,4 +117,5 @@ def prepare(dataset: str, configuration: str, size: str, plans_name: str, gpu_me
         complete_data(name, plans_name, configuration)
         return
     flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]
+    flags += ["--hybrid"] if hybrid else []
     run_command("slicemamba", ["plan", *flags, "-c", configuration], console)

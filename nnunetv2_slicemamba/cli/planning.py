@@ -33,6 +33,10 @@ def plan(
             "--activation-checkpointing", help="Compute blocks twice instead of keeping them: larger patches fit."
         ),
     ] = False,
+    hybrid: Annotated[
+        bool,
+        typer.Option("--hybrid", help="Convolutional stages with skips at full and half resolution; not the paper's."),
+    ] = False,
     overwrite_plans: Annotated[
         bool, typer.Option("--overwrite-plans", help="Overwrite other plans that networks were trained with.")
     ] = False,
@@ -69,6 +73,7 @@ def plan(
         clean,
         checkpointing,
         overwrite_plans,
+        hybrid,
     )
     console = Console()
     for configuration in done.reused:

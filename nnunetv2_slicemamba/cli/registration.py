@@ -64,7 +64,7 @@ SHIMS = (
         "planners",
         "experiment_planning/experiment_planners/slicemamba_planners.py",
         "nnunetv2_slicemamba.planning.planner",
-        "PLANNERS",
+        "BY_NAME",
     ),
 )
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from nnunetv2_slicemamba.nets.bss import initialize
 from nnunetv2_slicemamba.nets.decoder import Decoder
 from nnunetv2_slicemamba.nets.encoder import BlockFactory, Encoder
+from nnunetv2_slicemamba.nets.hybrid import PAPER, Extras, output_scales
 
 Slicing = Sequence[Sequence[int]]
 
@@ -29,7 +30,7 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
 
     key_to_encoder = "encoder"
     key_to_stem = "encoder.patch_embedding"
-    keys_to_in_proj = ("encoder.patch_embedding.proj",)
+    keys_to_in_proj: tuple[str, ...] = ("encoder.patch_embedding.proj",)
     key_to_lpe = None
 
     def __init__(
@@ -44,17 +45,19 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
         drop_path_rate: float,
         deep_supervision: bool,
         block: BlockFactory,
+        extras: Extras = PAPER,
     ) -> None:
         super().__init__()
         steps = [tuple(int(s) for s in stride) for stride in strides]
-        check_settings(n_stages, features_per_stage, steps, n_blocks_per_stage, n_blocks_per_stage_decoder)
+        check_settings(n_stages, features_per_stage, steps, n_blocks_per_stage, n_blocks_per_stage_decoder, extras)
         self.n_dims = len(steps[0])
         self.strides = steps
         self.total_stride = tuple(math.prod(axis) for axis in zip(*steps, strict=True))
-        self.output_scales = [
-            [1.0] * self.n_dims,
-            *([1 / math.prod(axis) for axis in zip(*steps[: i + 1], strict=True)] for i in range(n_stages - 1)),
-        ]
+        self.output_scales = output_scales(steps, len(extras.stem_features))
+        if extras.stem_features:
+            self.key_to_stem = "encoder.stem"
+            # the blocks of the library hold every convolution under two names
+            self.keys_to_in_proj = tuple(f"encoder.stem.stages.0.convs.0.{name}" for name in ("conv", "all_modules.0"))
         n_encoder, n_decoder = sum(n_blocks_per_stage), sum(n_blocks_per_stage_decoder)
         self.n_blocks = n_encoder + n_decoder
         self.encoder = Encoder(
@@ -64,6 +67,7 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
             n_blocks_per_stage,
             np.linspace(0, drop_path_rate, n_encoder).tolist(),
             block,
+            extras,
         )
         self.decoder = Decoder(
             num_classes,
@@ -73,6 +77,7 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
             np.linspace(drop_path_rate, 0, n_decoder).tolist(),
             block,
             deep_supervision,
+            extras,
         )
         self.apply(initialize)
 
@@ -123,6 +128,7 @@ def check_settings(
     strides: Sequence[tuple[int, ...]],
     n_blocks_encoder: Sequence[int],
     n_blocks_decoder: Sequence[int],
+    extras: Extras = PAPER,
 ) -> None:
     """Raises ValueError naming the first setting that does not fit the others."""
     lengths = {
@@ -141,7 +147,8 @@ def check_settings(
         raise ValueError(f"strides {list(strides)} must all be at least 1")
     if any(n < 1 for n in [*n_blocks_encoder, *n_blocks_decoder]):
         raise ValueError(f"blocks per stage {list(n_blocks_encoder)}, {list(n_blocks_decoder)} must be at least 1")
-    if features[0] % 4:
+    extras.check(strides)
+    if features[0] % 4 and not extras.stem_features:
         raise ValueError(f"features_per_stage[0] is {features[0]}; the final mapping needs a multiple of 4")
     if any(b < a for a, b in pairwise(features)):
         raise ValueError(f"features_per_stage {list(features)} must not shrink with depth")

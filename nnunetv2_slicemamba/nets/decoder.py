@@ -1,26 +1,39 @@
-"""The decoder: S3 stages from the bottleneck upwards, skips by addition, and the segmentation heads."""
+"""The decoder: S3 stages from the bottleneck upwards, skips from the encoder, and the segmentation heads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets.bss import CONVOLUTIONS, move_channels_first
 from nnunetv2_slicemamba.nets.encoder import BlockFactory
+from nnunetv2_slicemamba.nets.hybrid import PAPER, Extras
 from nnunetv2_slicemamba.nets.resampling import FinalMapping, PatchExpanding
+from nnunetv2_slicemamba.nets.stem import StemDecoder
 
 
 class DecoderStage(nn.Module):
-    """S3 blocks at one resolution, entered through patch expanding in every stage but the first."""
+    """S3 blocks at one resolution, entered through skip and patch expanding in every stage but the first.
 
-    def __init__(self, upsample: nn.Module, blocks: Sequence[nn.Module]) -> None:
+    fuse: from the channels and, beside them, those of the skip to as many as before; without it the skip is added.
+    """
+
+    def __init__(self, upsample: nn.Module, blocks: Sequence[nn.Module], fuse: nn.Linear | None = None) -> None:
         super().__init__()
         self.upsample = upsample
+        self.fuse = fuse
         self.blocks = nn.ModuleList(blocks)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.upsample(x)
+    def enter(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """What enters the first block; x and skip: (B, *spatial, C) alike, at the resolution below."""
+        if skip is not None:
+            x = x + skip if self.fuse is None else self.fuse(torch.cat([x, skip], dim=-1))
+        return self.upsample(x)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        x = self.enter(x, skip)
         for block in self.blocks:
             x = block(x)
         return x
@@ -29,12 +42,14 @@ class DecoderStage(nn.Module):
 class Decoder(nn.Module):
     """Features of the encoder -> logits, or a list of them under deep supervision.
 
-    Stage 0 works on the bottleneck; before stage j the input of encoder stage S-j is added (S stages), then stage j
-    expands it to the next higher resolution. The output after the last stage is mapped to full resolution.
+    Stage 0 works on the bottleneck; before stage j the input of encoder stage S-j is added (S stages), or joined by a
+    Linear, then stage j expands it to the next higher resolution. The output after the last stage is mapped to full
+    resolution, by convolutions with the stem's features where the encoder has a stem.
 
     seg_layers are, as in nnU-Net, ordered from low to high resolution: the last is the full resolution's, the others
-    read decoder stages 1 .. S-1. All are always built, so that weights load with and without deep supervision;
-    those that a network without it never uses need no gradient, since unused parameters crash DDP.
+    read decoder stages 1 .. S-1 and the stem's part below full resolution. All are always built, so that weights load
+    with and without deep supervision; those that a network without it never uses need no gradient, since unused
+    parameters crash DDP.
     `deep_supervision` may be switched at any time (nnU-Net does, for validation).
     """
 
@@ -47,6 +62,7 @@ class Decoder(nn.Module):
         drop_paths: Sequence[float],
         block: BlockFactory,
         deep_supervision: bool,
+        extras: Extras = PAPER,
     ) -> None:
         super().__init__()
         rates = iter(drop_paths)
@@ -56,24 +72,44 @@ class Decoder(nn.Module):
         self.stages = nn.ModuleList()
         for j, (dim, n_blocks) in enumerate(zip(features, n_blocks_per_stage, strict=True)):
             upsample = PatchExpanding(features[j - 1], dim, steps[j - 1]) if j else nn.Identity()
-            self.stages.append(DecoderStage(upsample, [block(dim, next(rates)) for _ in range(n_blocks)]))
-        self.final_mapping = FinalMapping(features[-1], features[-1] // 4, strides[0])
+            own = [block(dim, next(rates)) for _ in range(n_blocks)]
+            joined = j > 0 and extras.skip == "concatenate"
+            fuse = nn.Linear(2 * features[j - 1], features[j - 1], bias=False) if joined else None
+            self.stages.append(DecoderStage(upsample, own, fuse))
+        self.embedding_skip = extras.embedding_skip
+        self.stem: StemDecoder | None = None
+        widths = [*features[1:], *reversed(extras.stem_features)]
+        if extras.stem_features:
+            convolutions = extras.n_conv_per_stem_stage
+            self.stem = StemDecoder(extras.stem_features, features[-1], strides[0], convolutions)
+        else:
+            self.final_mapping = FinalMapping(features[-1], features[-1] // 4, strides[0])
+            widths.append(features[-1] // 4)
 
         convolution = CONVOLUTIONS[n_dims]
-        widths = [*features[1:], features[-1] // 4]
         self.seg_layers = nn.ModuleList(convolution(width, num_classes, kernel_size=1) for width in widths)
         for layer in self.seg_layers[:-1]:
             layer.requires_grad_(deep_supervision)
 
-    def forward(self, x: Tensor, encoder_inputs: Sequence[Tensor]) -> Tensor | list[Tensor]:
-        """x: (B, *spatial, C) bottleneck; encoder_inputs: input of every encoder stage, in order.
+    def forward(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor | list[Tensor]:
+        """x: (B, *spatial, C) bottleneck; skips: as the encoder gives them.
 
         Returns (B, classes, *full resolution), or the list of all resolutions, highest first.
         """
         outputs = []
         for j, stage in enumerate(self.stages):
-            x = stage(x + encoder_inputs[len(self.stages) - j] if j else x)
+            x = stage(x, skips[-j] if j else None)
             if j and self.deep_supervision:
                 outputs.append(self.seg_layers[j - 1](move_channels_first(x)))
-        full = self.final_mapping(x, self.seg_layers[-1])
-        return [full, *reversed(outputs)] if self.deep_supervision else full
+        finest = self.finish(x, skips)
+        return [*finest, *reversed(outputs)] if self.deep_supervision else finest[0]
+
+    def finish(self, x: Tensor, skips: Sequence[Tensor]) -> list[Tensor]:
+        """What follows the last stage: logits at full resolution, and under deep supervision, after them, at a stem's
+        other resolutions, highest first. x: (B, *spatial, C), the last stage's result; skips: the encoder's."""
+        if self.stem is None:
+            x = x + skips[0] if self.embedding_skip else x
+            return [self.final_mapping(x, self.seg_layers[-1])]
+        made = self.stem(x, skips[: len(self.stem.stages)])
+        kept = len(made) if self.deep_supervision else 1
+        return [self.seg_layers[-i](made[-i]) for i in range(1, kept + 1)]

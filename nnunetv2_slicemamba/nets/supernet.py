@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase, default_candidates
 from nnunetv2_slicemamba.nets.bss import check_thickness
+from nnunetv2_slicemamba.nets.hybrid import Extras
 from nnunetv2_slicemamba.nets.s3block import CandidateBlock
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 
@@ -40,6 +41,10 @@ class SliceMambaSupernet(SliceMambaBase):
         share_weights: bool = False,
         deep_supervision: bool = False,
         activation_checkpointing: bool = False,
+        stem_features: Sequence[int] = (),
+        n_conv_per_stem_stage: int = 2,
+        skip: str = "add",
+        embedding_skip: bool = False,
     ) -> None:
         n_dims = len(strides[0])
         given = default_candidates(n_dims) if candidates is None else candidates
@@ -63,6 +68,7 @@ class SliceMambaSupernet(SliceMambaBase):
             drop_path_rate,
             deep_supervision,
             block,
+            Extras(tuple(stem_features), n_conv_per_stem_stage, skip, embedding_skip),
         )
         self.candidates = checked
         self.share_weights = share_weights
@@ -80,6 +86,10 @@ class SliceMambaSupernet(SliceMambaBase):
             "drop_path_rate": drop_path_rate,
             "deep_supervision": deep_supervision,
             "activation_checkpointing": activation_checkpointing,
+            "stem_features": stem_features,
+            "n_conv_per_stem_stage": n_conv_per_stem_stage,
+            "skip": skip,
+            "embedding_skip": embedding_skip,
         }
         self.architecture: Tensor
         self.register_buffer("architecture", torch.zeros(self.n_blocks, dtype=torch.uint8))

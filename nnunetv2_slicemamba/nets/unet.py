@@ -11,6 +11,7 @@ from torch import Tensor
 from nnunetv2_slicemamba.nets.base import SliceMambaBase, Slicing
 from nnunetv2_slicemamba.nets.bss import check_thickness
 from nnunetv2_slicemamba.nets.graphs import NetworkGraphs
+from nnunetv2_slicemamba.nets.hybrid import Extras
 from nnunetv2_slicemamba.nets.s3block import S3Block
 
 
@@ -25,6 +26,12 @@ class SliceMambaUNet(SliceMambaBase):
     slicing: thickness per block in network order, default 2 everywhere. deep_supervision: return logits at all
     `output_scales` instead of the full resolution only. activation_checkpointing: blocks are computed again in the
     backward pass instead of keeping what they need for it (less memory, about a third more time).
+
+    What follows is not the paper's. stem_features: channels of convolutional stages, full resolution first, that take
+    the patch embedding's place, with skips to convolutional decoder stages in place of the final mapping; strides[0] is
+    then the stride of all of them together (see `stem_strides`). n_conv_per_stem_stage: convolutions in each of these.
+    skip: how the S3 decoder takes the encoder's features, "add" or "concatenate" (and a Linear). embedding_skip: the
+    patch embedding's result is added before the final mapping; only without a stem.
 
     (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size. The slicing is the uint8 buffer
     `slicing` (blocks, n): it travels with the weights, so that every fold's checkpoint brings its own.
@@ -46,6 +53,10 @@ class SliceMambaUNet(SliceMambaBase):
         slicing: Slicing | None = None,
         deep_supervision: bool = False,
         activation_checkpointing: bool = False,
+        stem_features: Sequence[int] = (),
+        n_conv_per_stem_stage: int = 2,
+        skip: str = "add",
+        embedding_skip: bool = False,
     ) -> None:
         n_dims = len(strides[0])
 
@@ -63,6 +74,7 @@ class SliceMambaUNet(SliceMambaBase):
             drop_path_rate,
             deep_supervision,
             block,
+            Extras(tuple(stem_features), n_conv_per_stem_stage, skip, embedding_skip),
         )
         self.graphs = NetworkGraphs()
         self.slicing: Tensor

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from nnunetv2_slicemamba.nets.hybrid import stem_strides
+
 NETWORK_CLASS = "nnunetv2_slicemamba.nets.unet.SliceMambaUNet"
 
 # width of the first stage; L is the paper's network
 BASE_FEATURES = {"S": 24, "M": 48, "L": 96}
+# channels of a hybrid's convolutional stages, full resolution first: nnU-Net's 32, but no more than the first S3 stage
+STEM_FEATURES = {"S": (16, 24), "M": (32, 48), "L": (32, 64)}
 MAX_STAGES = 4
 BLOCKS_ENCODER = (2, 2, 9, 2)
 BLOCKS_DECODER = (2, 2, 2, 1)
@@ -29,12 +33,26 @@ def fuse_strides(pool_strides: Sequence[Sequence[int]]) -> list[list[int]]:
     return [[int(s) for s in stride] for stride in (embedding, *rest)]
 
 
+def stem_features(stride: Sequence[int], size: str) -> list[int]:
+    """Channels of the convolutional stages for the total stride in front of the S3 stages: one, or two where two steps
+    lead there."""
+    for n in (2, 1):
+        features = STEM_FEATURES[size][:n]
+        try:
+            stem_strides(stride, n)
+        except ValueError:
+            continue
+        return list(features)
+    raise AssertionError("one stage fits any stride")
+
+
 def architecture_kwargs(
-    pool_strides: Sequence[Sequence[int]], size: str, activation_checkpointing: bool = False
+    pool_strides: Sequence[Sequence[int]], size: str, activation_checkpointing: bool = False, hybrid: bool = False
 ) -> dict[str, Any]:
     """arch_kwargs of SliceMambaUNet for nnU-Net's pooling strides; size: "S", "M" or "L".
 
     A network with fewer than four stages is the paper's without its deepest ones. activation_checkpointing: see there.
+    hybrid: with a convolutional stem, see there.
     """
     strides = fuse_strides(pool_strides)
     n = len(strides)
@@ -49,4 +67,5 @@ def architecture_kwargs(
         "drop_path_rate": 0.2,
         # absent by default, so that plans stay what they were
         **({"activation_checkpointing": True} if activation_checkpointing else {}),
+        **({"stem_features": stem_features(strides[0], size)} if hybrid else {}),
     }

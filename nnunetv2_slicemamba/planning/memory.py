@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from nnunetv2_slicemamba.nets.base import default_candidates
+from nnunetv2_slicemamba.nets.hybrid import stem_strides
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 
 
@@ -27,6 +28,7 @@ class MemoryModel:
     head: float = 10.0
     logit: float = 30.0
     voxel: float = 8.0
+    stem: float = 2.1
     weight: float = 12.0
     gradient: float = 8.0
     workspace: float = 0.15 * 2**30
@@ -40,6 +42,10 @@ class Sample:
     kept: half-precision values that blocks and resampling keep for the backward pass. transient: those that the
     backward pass of the largest block needs beside them. head: values of the final mapping, its channels at full
     resolution. logit: voxels times classes. voxel: voxels times input channels and the target.
+
+    Of a convolutional stem: stem, half-precision values that its part before the S3 stages keeps, stem_decoder those of
+    its part behind them, which are free again before the backward pass reaches a block; head counts what the backward
+    pass of the convolutions at full resolution needs beside them.
     """
 
     kept: float
@@ -47,12 +53,15 @@ class Sample:
     head: float
     logit: float
     voxel: float
+    stem: float = 0.0
+    stem_decoder: float = 0.0
 
     def bytes(self, model: MemoryModel) -> float:
         # the head's memory is free again before the backward pass reaches a block; the loss is outside the CUDA graph
         # of a training step, which therefore cannot use its memory
-        peak = max(model.transient * self.transient, model.head * self.head)
-        return model.kept * self.kept + peak + model.logit * self.logit + model.voxel * self.voxel
+        peak = max(model.transient * self.transient, model.head * self.head + model.stem * self.stem_decoder)
+        always = model.kept * self.kept + model.stem * self.stem
+        return always + peak + model.logit * self.logit + model.voxel * self.voxel
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,19 @@ def block_values(width: int, n_dims: int, d_state: int, expand: int) -> tuple[fl
     partial_sums = 4 * directions * blocks * d_state
     kept = 3 * width + 3 * inner + projections + states
     return kept, 5 * width + 6 * inner + projections + 2 * directions * inner + partial_sums
+
+
+def stem_values(patch_size: Sequence[int], arch_kwargs: dict[str, Any]) -> tuple[float, float]:
+    """Half-precision values that a convolutional stem keeps before and behind the S3 stages; patch_size: padded.
+
+    Every convolution keeps its output for InstanceNorm, and what the next one reads; a decoder stage begins with twice
+    its channels side by side.
+    """
+    features, n = arch_kwargs["stem_features"], arch_kwargs.get("n_conv_per_stem_stage", 2)
+    steps = [[1] * len(patch_size), *stem_strides(arch_kwargs["strides"][0], len(features))[:-1]]
+    voxels = [math.prod(sizes) for sizes in feature_map_sizes(patch_size, steps)]
+    values = [count * width for count, width in zip(voxels, features, strict=True)]
+    return 2 * n * sum(values), (2 * n + 2) * sum(values)
 
 
 def feature_map_sizes(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
@@ -122,12 +144,23 @@ def count_sample(
             cells = math.prod(strides[stage]) * widths[stage - 1]
             kept += tokens[stage] * (3 * cells + width + cells)
     voxels = tokens[0] * math.prod(strides[0])
+    stem = stem_decoder = 0.0
+    head_width = widths[0] / 4
+    if features := arch_kwargs.get("stem_features"):
+        padded = [size * s for size, s in zip(feature_map_sizes(patch_size, strides)[0], strides[0], strict=True)]
+        stem, stem_decoder = stem_values(padded, arch_kwargs)
+        head_width = features[0]
+    if arch_kwargs.get("skip") == "concatenate":
+        # what enters the Linear, and what leaves it
+        kept += sum(3 * count * width for count, width in zip(tokens[1:], widths[1:], strict=True))
     return Sample(
         kept=kept,
         transient=transient,
-        head=voxels * widths[0] / 4,
+        head=voxels * head_width,
         logit=voxels * num_classes,
         voxel=voxels * (input_channels + 1),
+        stem=stem,
+        stem_decoder=stem_decoder,
     )
 
 

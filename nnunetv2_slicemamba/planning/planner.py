@@ -1,4 +1,4 @@
-"""nnU-Net experiment planners that write SliceMambaUNet into the plans, in three sizes."""
+"""nnU-Net experiment planners that write SliceMambaUNet into the plans, in three sizes, as published or hybrid."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class SliceMambaPlanner(ExperimentPlanner):
     size = "L"
     default_plans_name = "nnUNetSliceMambaPlans"
     activation_checkpointing = False
+    hybrid = False
 
     def __init__(
         self,
@@ -74,7 +75,7 @@ class SliceMambaPlanner(ExperimentPlanner):
         An instance method where nnU-Net has a static one: it calls it on self, and the share that is left for
         activations depends on the target.
         """
-        ours = architecture_kwargs(arch_kwargs["strides"], self.size, self.activation_checkpointing)
+        ours = architecture_kwargs(arch_kwargs["strides"], self.size, self.activation_checkpointing, self.hybrid)
         target = self.UNet_vram_target_GB * 2**30
         static = static_bytes(input_channels, output_channels, ours)
         # whatever is planned, a tenth of the target is left to activations; the warning is given with the plan
@@ -84,7 +85,7 @@ class SliceMambaPlanner(ExperimentPlanner):
     def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         plan = super().get_plans_for_configuration(*args, **kwargs)
         strides = plan["architecture"]["arch_kwargs"]["strides"]
-        ours = architecture_kwargs(strides, self.size, self.activation_checkpointing)
+        ours = architecture_kwargs(strides, self.size, self.activation_checkpointing, self.hybrid)
         plan["architecture"] = {
             "network_class_name": NETWORK_CLASS,
             "arch_kwargs": ours,
@@ -128,4 +129,37 @@ class SliceMambaPlannerS(SliceMambaPlanner):
     default_plans_name = "nnUNetSliceMambaSPlans"
 
 
+class SliceMambaPlannerHybrid(SliceMambaPlanner):
+    """Size L with convolutional stages at full and half resolution around the S3 stages; not the paper's network."""
+
+    default_plans_name = "nnUNetSliceMambaHybridPlans"
+    hybrid = True
+
+
+class SliceMambaPlannerHybridM(SliceMambaPlannerM):
+    """The medium size with convolutional stages."""
+
+    default_plans_name = "nnUNetSliceMambaHybridMPlans"
+    hybrid = True
+
+
+class SliceMambaPlannerHybridS(SliceMambaPlannerS):
+    """The small size with convolutional stages."""
+
+    default_plans_name = "nnUNetSliceMambaHybridSPlans"
+    hybrid = True
+
+
 PLANNERS = {planner.size: planner for planner in (SliceMambaPlannerS, SliceMambaPlannerM, SliceMambaPlanner)}
+HYBRID_PLANNERS = {
+    planner.size: planner for planner in (SliceMambaPlannerHybridS, SliceMambaPlannerHybridM, SliceMambaPlannerHybrid)
+}
+BY_NAME = {planner.__name__: planner for planner in (*PLANNERS.values(), *HYBRID_PLANNERS.values())}
+
+
+def planner_of(size: str, hybrid: bool = False) -> type[SliceMambaPlanner]:
+    """The planner of "S", "M" or "L"; ValueError for another size."""
+    planners = HYBRID_PLANNERS if hybrid else PLANNERS
+    if size not in planners:
+        raise ValueError(f"size {size!r} does not exist; give one of {', '.join(planners)}")
+    return planners[size]

@@ -21,7 +21,7 @@ from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
-from nnunetv2_slicemamba.planning.planner import PLANNERS, SliceMambaPlanner
+from nnunetv2_slicemamba.planning.planner import SliceMambaPlanner, planner_of
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
 
 # what decides the preprocessed arrays: if these agree, the data of another plan can be used
@@ -61,23 +61,24 @@ def plan_and_preprocess(
     clean: bool = False,
     activation_checkpointing: bool = False,
     overwrite_plans: bool = False,
+    hybrid: bool = False,
 ) -> Planned:
     """Fingerprint, SliceMamba plans and preprocessed data of one dataset in nnUNet_raw.
 
     size: "S", "M" or "L". configurations: default all that the plans have and that need data of their own.
     gpu_memory: target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even
     where they are complete. activation_checkpointing: see SliceMambaUNet. overwrite_plans: also plans that differ
-    from those that networks were trained with. Raises ValueError for a size that does not exist, a configuration that
-    the plans do not have, where redoing data would spoil those of other plans, and plans would those of trainings.
+    from those that networks were trained with. hybrid: with a convolutional stem, see SliceMambaUNet. Raises ValueError
+    for a size that does not exist, a configuration that the plans do not have, where redoing data would spoil those of
+    other plans, and plans would those of trainings.
     """
-    if size not in PLANNERS:
-        raise ValueError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
+    chosen = planner_of(size, hybrid)
     limit = processes or os.cpu_count() or 1
     workers = min(default_num_processes, limit)
     extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
-    name = plans_name or PLANNERS[size].default_plans_name
+    name = plans_name or chosen.default_plans_name
     folder = Path(str(nnUNet_preprocessed)) / dataset_name
-    planner = planner_class(size, activation_checkpointing, None if overwrite_plans else folder / f"{name}.json")
+    planner = planner_class(chosen, activation_checkpointing, None if overwrite_plans else folder / f"{name}.json")
     # our own plans are about to be overwritten: what they say of existing data is read first
     known = data_settings(folder)
     plans, _ = plan_experiment_dataset(dataset_id, planner, gpu_memory, overwrite_plans_name=name)
@@ -106,8 +107,10 @@ def plan_and_preprocess(
     return Planned(name, tuple(todo), tuple(ready))
 
 
-def planner_class(size: str, activation_checkpointing: bool, protected: Path | None) -> type[SliceMambaPlanner]:
-    """The planner of a size. protected: plans that it refuses to change if networks were trained with them."""
+def planner_class(
+    planner: type[SliceMambaPlanner], activation_checkpointing: bool, protected: Path | None
+) -> type[SliceMambaPlanner]:
+    """A planner with these settings. protected: plans that it refuses to change if networks were trained with them."""
 
     def save_plans(self: SliceMambaPlanner, plans: dict[str, Any]) -> None:
         results = os.environ.get("nnUNet_results")
@@ -115,11 +118,11 @@ def planner_class(size: str, activation_checkpointing: bool, protected: Path | N
             # as nnU-Net does before it writes them: in place
             recursive_fix_for_json_export(plans)
             refuse_other_plans(plans, protected, Path(results) / protected.parent.name)
-        PLANNERS[size].save_plans(self, plans)
+        planner.save_plans(self, plans)
 
     settings = {"activation_checkpointing": activation_checkpointing, "save_plans": save_plans}
     # nnU-Net takes a class and keeps its name in the plans
-    return type(PLANNERS[size].__name__, (PLANNERS[size],), settings)
+    return type(planner.__name__, (planner,), settings)
 
 
 def settings_of(plans: dict[str, Any], configuration: dict[str, Any]) -> dict[str, Any]:

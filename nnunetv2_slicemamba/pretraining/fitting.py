@@ -113,8 +113,10 @@ def inflate(name: str, value: Tensor, shape: Sequence[int], target: Layout, kern
     if kernels not in INFLATIONS:
         raise ValueError(f"kernels are inflated by {' or '.join(INFLATIONS)}, not by {kernels!r}")
     last = name.rpartition(".")[2]
+    if ".stem.upsamples." in name and value.ndim == 4:
+        return value.unsqueeze(2).repeat(1, 1, shape[2], 1, 1)
     if name.endswith(("patch_embedding.proj.weight", "bss.conv.weight")) or (
-        ".seg_layers." in name and value.ndim == 4
+        (".seg_layers." in name or ".stem." in name) and value.ndim == 4
     ):
         return inflate_kernel(value, shape[2], kernels)
     if last in ("x_proj_weight", "dt_projs_weight", "dt_projs_bias"):

@@ -24,7 +24,9 @@ from nnunetv2_slicemamba.pretraining.naming import (
     BUFFERS,
     CLASSIFIER,
     CROSS_SCANNED,
+    IMAGE_KERNELS,
     PER_DIRECTION,
+    STEM,
     Checkpoint,
     reorder_directions,
 )
@@ -81,7 +83,8 @@ def import_weights(
     of S gets the first blocks of encoder stage S-1-j. A single network's weights go into every candidate of a supernet.
     The input channels, a sigmoid head of one class, and what `adaptations` allows are adapted; heads for other classes,
     a classifier's head and encoder blocks beyond this network's are skipped. VM-UNet's and VMamba's order of
-    directions becomes ours.
+    directions becomes ours. A network with a convolutional stem takes the S3 stages of one without; its stem then keeps
+    its own values, and what the stem replaces is skipped. The other way round is refused.
     Raises InputError listing every weight that is unknown, missing or of another shape.
     """
     work = _Import(checkpoint, network, adaptations)
@@ -108,6 +111,12 @@ class _Import:
             self.problems.append(
                 "the checkpoint is of a 2D network, this one is 3D: --inflate mean or center adds depth"
             )
+        self.gains_stem = network.encoder.stem is not None and not checkpoint.hybrid
+        if checkpoint.hybrid and network.encoder.stem is None:
+            self.problems.append(
+                "the checkpoint is of a hybrid, with a convolutional stem in place of the patch embedding: give plans "
+                "of 'slicemamba plan --hybrid'"
+            )
         if checkpoint.n_dims == 3 and network.n_dims == 2:
             self.problems.append("the checkpoint is of a 3D network, this one is 2D")
 
@@ -117,6 +126,9 @@ class _Import:
             self.skipped[theirs] = "belongs to the classifier's head"
             return
         ours = self.checkpoint.our_name(theirs, self.last_head)
+        if self.gains_stem and ours is not None and self._replaced_by_stem(ours):
+            self.skipped[theirs] = "this network has a convolutional stem in its place"
+            return
         names = [] if ours is None else list(self._places(ours))
         known = [name for name in names if name in self.result]
         if ours in BUFFERS:
@@ -132,6 +144,14 @@ class _Import:
             return
         for name in known:
             self._put(theirs, name, value)
+
+    def _replaced_by_stem(self, ours: str) -> bool:
+        """Whether a weight belongs to what a network without a stem has between the S3 stages and the image."""
+        head = re.match(r"decoder\.seg_layers\.(\d+)\.", ours)
+        last = len(self.network.decoder.stages) - 1
+        return ours.startswith(("encoder.patch_embedding.", "decoder.final_mapping.")) or (
+            head is not None and int(head[1]) >= last
+        )
 
     def _places(self, ours: str) -> Iterator[str]:
         """Names in this network that our name `ours` stands for: mirrored, and once per candidate of a supernet."""
@@ -175,7 +195,7 @@ class _Import:
                 return
             value = background_and_foreground(value)
             changes.append("one sigmoid class became background and foreground")
-        if ours.endswith("patch_embedding.proj.weight") and value.ndim == wanted.ndim:
+        if ours in IMAGE_KERNELS and value.ndim == wanted.ndim:
             channels = value.shape[1]
             try:
                 value = adapt_input_channels(value, wanted.shape[1])
@@ -216,8 +236,10 @@ class _Import:
         return Imported(self.result, tuple(self.entries), self.skipped, tuple(initialised))
 
     def _may_lack(self, name: str) -> bool:
-        """Heads, and a classifier's whole decoder, have values of their own."""
-        return ".seg_layers." in name or (self.checkpoint.classifier and name.startswith("decoder."))
+        """Heads, a classifier's whole decoder, and a stem or a skip's Linear that is new have values of their own."""
+        if ".seg_layers." in name or (self.checkpoint.classifier and name.startswith("decoder.")):
+            return True
+        return (self.gains_stem and name.startswith(STEM)) or name.endswith(".fuse.weight")
 
     def _refusal(self) -> str:
         kind = self.checkpoint.kind

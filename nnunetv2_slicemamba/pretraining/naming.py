@@ -35,6 +35,13 @@ CROSS_SCAN_ORDER = (0, 2, 1, 3)
 CROSS_SCANNED = ("vmunet", "vmamba")
 PER_DIRECTION = ("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")
 BUFFERS = ("slicing", "architecture")
+STEM = ("encoder.stem.", "decoder.stem.")
+# the kernels that read the image: of a patch embedding, and of a hybrid's stem, which the library names twice
+IMAGE_KERNELS = (
+    "encoder.patch_embedding.proj.weight",
+    "encoder.stem.stages.0.convs.0.conv.weight",
+    "encoder.stem.stages.0.convs.0.all_modules.0.weight",
+)
 # what sits on a classifier's encoder
 CLASSIFIER = re.compile(r"(classifier\.)?(norm|head)\.(weight|bias)")
 
@@ -54,11 +61,16 @@ class Checkpoint:
 
     @property
     def n_dims(self) -> int | None:
-        """Spatial axes, told from the patch embedding's kernel; None if there is none."""
+        """Spatial axes, told from the kernels that read the image; None if there are none."""
         for name, value in self.weights.items():
-            if self.our_name(name, "") == "encoder.patch_embedding.proj.weight":
+            if self.our_name(name, "") in IMAGE_KERNELS:
                 return value.ndim - 2
         return None
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether it has a convolutional stem."""
+        return self.kind == "own" and any(name.startswith(STEM) for name in self.weights)
 
     def our_name(self, name: str, last_head: str) -> str | None:
         """Our name of one of its weights, None if it has none. last_head: ours of the full resolution's head."""

@@ -122,6 +122,7 @@ def test_a_registered_nnunet_finds_trainers_and_planners_without_the_variable(
         "assert 'nnunetv2_slicemamba.trainers' not in sys.modules\n"
         "from nnunetv2_slicemamba.planning.planner import SliceMambaPlannerS\n"
         "assert found is SliceMambaPlannerS\n"
+        "assert planner('SliceMambaPlannerHybridM').default_plans_name == 'nnUNetSliceMambaHybridMPlans'\n"
         "found = recursive_find_trainer_class_by_name('SliceMambaTrainer_1epoch')\n"
         "from nnunetv2_slicemamba.trainers import TRAINERS\n"
         "assert found is TRAINERS['SliceMambaTrainer_1epoch']\n"

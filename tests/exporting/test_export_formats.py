@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,14 @@ from nnunetv2_slicemamba.exporting.formats import FORMATS
 from nnunetv2_slicemamba.folders import InputError
 from nnunetv2_slicemamba.nets import SliceMambaUNet
 
+HYBRID = {"stem_features": [4, 6], "skip": "concatenate"}
 
-def source(sizes: tuple[int, ...], slicing: tuple[int, ...], tmp_path: Path) -> FoldNetwork:
+
+def source(sizes: tuple[int, ...], slicing: tuple[int, ...], tmp_path: Path, **options: Any) -> FoldNetwork:
     """A network with a slicing of its own, its scans' share in the output large, and two patches of odd sizes."""
     torch.manual_seed(0)
     dims = len(sizes)
-    network = SliceMambaUNet(2, 3, 2, (8, 16), ((4,) * dims, (2,) * dims), (1, 1), (1, 1)).eval()
+    network = SliceMambaUNet(2, 3, 2, (8, 16), ((4,) * dims, (2,) * dims), (1, 1), (1, 1), **options).eval()
     network.set_slicing([slicing] * network.n_blocks)
     with torch.no_grad():
         for name, value in network.named_parameters():
@@ -30,17 +33,29 @@ def source(sizes: tuple[int, ...], slicing: tuple[int, ...], tmp_path: Path) -> 
     return FoldNetwork(network, checkpoint, "case_1", torch.randn(2, 2, *sizes))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+CASES = {
+    "2d": ((22, 29), (4, 2), {}),
+    "2d-hybrid": ((22, 29), (4, 2), HYBRID),
+    "3d": ((6, 9, 5), (2, 4, 2), {}),
+    "3d-hybrid": ((6, 9, 5), (2, 4, 2), HYBRID),
+}
+QUICK = [("2d", name) for name in FORMATS] + [("2d-hybrid", "torchscript")]
+
+
 @pytest.mark.parametrize(
-    ("sizes", "slicing"),
-    [pytest.param((22, 29), (4, 2), id="2d"), pytest.param((6, 9, 5), (2, 4, 2), id="3d", marks=pytest.mark.slow)],
+    ("name", "sizes", "slicing", "options"),
+    [
+        pytest.param(name, *case, id=f"{kind}-{name}", marks=[] if (kind, name) in QUICK else [pytest.mark.slow])
+        for kind, case in CASES.items()
+        for name in FORMATS
+    ],
 )
 def test_the_file_gives_the_networks_logits(
-    name: str, sizes: tuple[int, ...], slicing: tuple[int, ...], tmp_path: Path
+    name: str, sizes: tuple[int, ...], slicing: tuple[int, ...], options: dict[str, Any], tmp_path: Path
 ) -> None:
     for package in FORMATS[name].needs:
         pytest.importorskip(package)
-    network = source(sizes, slicing, tmp_path)
+    network = source(sizes, slicing, tmp_path, **options)
     file = tmp_path / f"network{FORMATS[name].suffix}"
     parity = export(network, FORMATS[name], file)
     assert parity.relative_difference < 1e-5

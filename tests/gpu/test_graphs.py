@@ -26,6 +26,7 @@ SETTINGS = {
     "n_blocks_per_stage_decoder": [1, 1, 1],
     "deep_supervision": True,
 }
+HYBRID = {"stem_features": [8, 16], "skip": "concatenate"}
 CLOSE = 2e-3  # the same kernels, but libraries may choose other algorithms
 
 
@@ -74,8 +75,9 @@ def check(got, wanted):
     assert errors[worst] < 20 * CLOSE, (worst, errors[worst])
 
 
-def test_training_the_final_network():
-    data, network = batches(8), build()
+@pytest.mark.parametrize("options", [{}, HYBRID, {"embedding_skip": True}], ids=str)
+def test_training_the_final_network(options):
+    data, network = batches(8), build(**options)
     plain = copy.deepcopy(network)
     with torch.autocast("cuda"):
         graphing.record(network, data[0])
@@ -104,9 +106,9 @@ def test_stochastic_depth_is_drawn_anew_by_every_replay():
     assert not all(torch.equal(results[0], other) for other in results[1:])
 
 
-@pytest.mark.parametrize("share_weights", [False, True])
-def test_training_the_supernet(share_weights):
-    data, network = batches(12), build(SliceMambaSupernet, share_weights=share_weights)
+@pytest.mark.parametrize("options", [{"share_weights": False}, {"share_weights": True}, HYBRID], ids=str)
+def test_training_the_supernet(options):
+    data, network = batches(12), build(SliceMambaSupernet, **options)
     plain = copy.deepcopy(network)
     graphing.record(network, data[0])
 
@@ -135,8 +137,9 @@ def plain_inference(network, x):
     return fresh(x)
 
 
-def test_inference_follows_weights_slicing_shape_and_autocast():
-    network = build(deep_supervision=False).eval()
+@pytest.mark.parametrize("options", [{}, HYBRID], ids=str)
+def test_inference_follows_weights_slicing_shape_and_autocast(options):
+    network = build(deep_supervision=False, **options).eval()
     x, other = batches(2)
     with torch.inference_mode(), torch.autocast("cuda"):
         for _ in range(5):

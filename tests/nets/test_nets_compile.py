@@ -40,13 +40,26 @@ def graphs() -> Iterator[Graphs]:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(("strides", "autocast"), (([[4, 4], [2, 2]], True), ([[2, 2, 2], [1, 2, 2]], False)))
+@pytest.mark.parametrize(
+    ("strides", "autocast", "options"),
+    (
+        ([[4, 4], [2, 2]], True, {}),
+        ([[2, 2, 2], [1, 2, 2]], False, {}),
+        pytest.param(
+            [[4, 4], [2, 2]],
+            False,
+            {"stem_features": [4, 6], "skip": "concatenate"},
+            marks=pytest.mark.slow,
+            id="hybrid",
+        ),
+    ),
+)
 def test_the_network_compiles_to_one_graph_with_the_same_gradients(
-    graphs: Graphs, strides: list[list[int]], autocast: bool
+    graphs: Graphs, strides: list[list[int]], autocast: bool, options: dict[str, Any]
 ) -> None:
     torch.manual_seed(0)
     n = len(strides[0])
-    network = SliceMambaUNet(**SETTINGS, strides=strides, drop_path_rate=0.0)
+    network = SliceMambaUNet(**SETTINGS, **options, strides=strides, drop_path_rate=0.0)
     network.set_slicing([(2, 4, 2)[:n], (4, 2, 4)[:n], (2,) * n, (4,) * n, (2, 4, 4)[:n]])
     x = torch.randn(2, 1, *(18, 14, 12)[:n])
 

@@ -87,5 +87,5 @@ def test_the_command_prints_what_to_write_into_the_model(
     for name in memory_fit.FITTED:
         assert f"    {name}: float = " in printed
     file.write_text(json.dumps({"rows": rows[:5]}))
-    with pytest.raises(SystemExit, match="has 5 measured trainings, a fit of 8 coefficients needs more"):
+    with pytest.raises(SystemExit, match="has 5 measured trainings, a fit of 9 coefficients needs more"):
         memory_fit.fit_file(file)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,10 +46,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def tiny_supernet(n_dims: int = 2, share_weights: bool = False) -> SliceMambaSupernet:
+HYBRID = {"stem_features": [4, 6], "skip": "concatenate"}
+
+
+def tiny_supernet(n_dims: int = 2, share_weights: bool = False, **options: Any) -> SliceMambaSupernet:
     """Three stages, seven blocks; with scan parameters that make the paths differ."""
     torch.manual_seed(0)
-    first = [1, 2, 2] if n_dims == 3 else [2, 2]
+    # two steps to the first S3 stage, where there is a stem
+    first = [1, 4 if "stem_features" in options else 2, 2][-n_dims:]
     network = SliceMambaSupernet(
         1,
         3,
@@ -59,6 +64,7 @@ def tiny_supernet(n_dims: int = 2, share_weights: bool = False) -> SliceMambaSup
         [1, 1, 1],
         d_state=2,
         share_weights=share_weights,
+        **options,
     )
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -88,11 +94,12 @@ def counts_of(evaluation: PathEvaluation, architectures) -> list[np.ndarray]:
     return [done[i] for i in range(len(architectures))]
 
 
+@pytest.mark.parametrize("options", [{}, HYBRID, {"embedding_skip": True}], ids=["paper", "hybrid", "embedding skip"])
 @pytest.mark.parametrize("share_weights", [False, True])
 @pytest.mark.parametrize("n_dims", [2, 3])
 @torch.inference_mode()
-def test_block_by_block_is_the_network_bit_by_bit(n_dims: int, share_weights: bool) -> None:
-    network = tiny_supernet(n_dims, share_weights)
+def test_block_by_block_is_the_network_bit_by_bit(n_dims: int, share_weights: bool, options: dict[str, Any]) -> None:
+    network = tiny_supernet(n_dims, share_weights, **options)
     blockwise = BlockwiseSupernet(network)
     data = torch.randn(2, 1, *(8, 16, 8)[3 - n_dims :])
     logits = []
@@ -107,9 +114,9 @@ def test_block_by_block_is_the_network_bit_by_bit(n_dims: int, share_weights: bo
     assert not torch.equal(logits[0], logits[1]), "the paths must differ for this test to say anything"
 
 
-@pytest.mark.parametrize("n_dims", [2, 3])
-def test_what_is_kept_changes_no_count_and_saves_blocks(n_dims: int) -> None:
-    network, architectures = tiny_supernet(n_dims), paths()
+@pytest.mark.parametrize(("n_dims", "options"), [(2, {}), (3, {}), (2, HYBRID)], ids=["2d", "3d", "hybrid"])
+def test_what_is_kept_changes_no_count_and_saves_blocks(n_dims: int, options: dict[str, Any]) -> None:
+    network, architectures = tiny_supernet(n_dims, **options), paths()
     fresh = PathEvaluation(network, cases(n_dims), LABELS, PATCH[n_dims], CPU, cache_bytes=0)
     expected = counts_of(fresh, architectures)
     assert len({c.tobytes() for c in expected}) > 6, "the paths must differ for this test to say anything"

@@ -24,17 +24,19 @@ def plans(workspace: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def make_trainer(workspace: Path, plans: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """make_trainer(name, initialize=True, pooling=None): a trainer of fold 0, made as nnUNetv2_train makes it.
+    """make_trainer(name, initialize=True, pooling=None, hybrid=False): a trainer of fold 0, as nnUNetv2_train makes it.
 
-    pooling: nnU-Net's strides of another network than the planned one.
+    pooling: nnU-Net's strides of another network than the planned one. hybrid: whether that one has a stem.
     """
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")
     description = json.loads((workspace / "nnUNet_preprocessed" / DISKS / "dataset.json").read_text())
 
-    def make(name: str, initialize: bool = True, pooling: list[list[int]] | None = None) -> Any:
+    def make(name: str, initialize: bool = True, pooling: list[list[int]] | None = None, hybrid: bool = False) -> Any:
         given = json.loads(json.dumps(plans)) | {"continue_training": False}
         if pooling is not None:
-            given["configurations"]["2d"]["architecture"]["arch_kwargs"] = architecture_kwargs(pooling, "S")
+            given["configurations"]["2d"]["architecture"]["arch_kwargs"] = architecture_kwargs(
+                pooling, "S", hybrid=hybrid
+            )
         torch.manual_seed(0)
         trainer = TRAINERS[name](given, "2d", 0, description, torch.device("cpu"))
         if initialize:

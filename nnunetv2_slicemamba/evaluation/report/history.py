@@ -17,7 +17,7 @@ from .dataset import DatasetFolders
 from .models import Model
 from .plans import ConfigurationFacts
 
-SIZES = {"SliceMambaPlanner": "L", "SliceMambaPlannerM": "M", "SliceMambaPlannerS": "S"}
+SIZES = {f"SliceMambaPlanner{kind}{'' if size == 'L' else size}": size for kind in ("", "Hybrid") for size in "SML"}
 FLAGS = {
     "population": "--population",
     "generations": "--generations",
@@ -54,9 +54,11 @@ def read_commands(
         same = [one for one in plans if one.plans_name == name]
         configurations = " ".join(one.configuration for one in same)
         if same[0].is_slicemamba:
-            size = SIZES.get(same[0].planner, "L")
-            named = "" if _is_default(name, size) else f" -overwrite_plans_name {shlex.quote(name)}"
-            lines.append(f"slicemamba plan -d {number} -c {configurations} --size {size}{named}")
+            planner = same[0].planner
+            size = SIZES.get(planner, "L")
+            hybrid = " --hybrid" if "Hybrid" in planner else ""
+            named = "" if name == plans_name_of(size, bool(hybrid)) else f" -overwrite_plans_name {shlex.quote(name)}"
+            lines.append(f"slicemamba plan -d {number} -c {configurations} --size {size}{hybrid}{named}")
         else:
             planner = "" if same[0].planner == "ExperimentPlanner" else f" -pl {shlex.quote(same[0].planner)}"
             lines.append(f"nnUNetv2_plan_and_preprocess -d {number} -c {configurations}{planner}")
@@ -105,8 +107,9 @@ def _set_value(choice: Any) -> str:
     return "consensus" if choice.how_chosen == "consensus" else "FILE"
 
 
-def _is_default(plans_name: str, size: str) -> bool:
-    return plans_name == f"nnUNetSliceMamba{'' if size == 'L' else size}Plans"
+def plans_name_of(size: str, hybrid: bool) -> str:
+    """What `slicemamba plan` calls the plans of a size."""
+    return f"nnUNetSliceMamba{'Hybrid' if hybrid else ''}{'' if size == 'L' else size}Plans"
 
 
 def read_versions(models: Sequence[Model]) -> tuple[VersionRow, ...]:

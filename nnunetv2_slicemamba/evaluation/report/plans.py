@@ -30,7 +30,8 @@ class ConfigurationFacts:
     """One configuration of one plans file.
 
     network: class name. patch: voxels per axis. spacing: mm per axis. batch: patches. stages: of a SliceMamba network,
-    highest resolution first; empty for other networks. preprocessed: whether its data are there.
+    highest resolution first; empty for other networks. preprocessed: whether its data are there. stem: channels of a
+    hybrid's convolutional stages, full resolution first.
     """
 
     plans_name: str
@@ -44,6 +45,7 @@ class ConfigurationFacts:
     normalization: tuple[str, ...]
     stages: tuple[Stage, ...]
     preprocessed: bool
+    stem: tuple[int, ...] = ()
 
     @property
     def is_slicemamba(self) -> bool:
@@ -112,6 +114,7 @@ def _facts(
         normalization=tuple(settings.get("normalization_schemes", ())),
         stages=stages_of(kwargs) if network == SLICEMAMBA_NETWORK else (),
         preprocessed=data is not None and data.is_dir() and any(data.iterdir()),
+        stem=tuple(int(width) for width in kwargs.get("stem_features", ())),
     )
 
 

@@ -9,6 +9,7 @@ from nnunetv2_slicemamba.names import DEFAULT_SUPERNET_TRAINER
 
 from .dataset import DatasetFacts, DatasetFolders
 from .formats import folds_of
+from .history import plans_name_of
 from .models import Fold, Model
 from .plans import ConfigurationFacts
 
@@ -113,8 +114,9 @@ def _setup(folders: DatasetFolders, dataset: DatasetFacts, plans: Sequence[Confi
     missing = [one for one in ours if not one.preprocessed]
     if len(missing) < len(ours):
         return []
-    size = {f"nnUNetSliceMamba{size}Plans": size for size in "SM"}.get(missing[0].plans_name, "L")
-    command = f"slicemamba plan -d {number} --size {size} -c {' '.join(one.configuration for one in missing)}"
+    named = {plans_name_of(size, bool(flag)): (size, flag) for size in "SML" for flag in ("", " --hybrid")}
+    size, hybrid = named.get(missing[0].plans_name, ("L", ""))
+    command = f"slicemamba plan -d {number} --size {size}{hybrid} -c {' '.join(one.configuration for one in missing)}"
     return [Remedy("The preprocessed data are not here", (command,))]
 
 

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from report_tree import FINAL, SUPERNET, Tree
+from report_tree import FINAL, PLANS, SUPERNET, Tree
 
 from nnunetv2_slicemamba.evaluation import EvaluationSettings, evaluate_folders
 from nnunetv2_slicemamba.evaluation.report import ReportSettings
@@ -118,3 +118,17 @@ def test_where_a_searchs_database_is_not_read_its_result_is_shown_and_nothing_ma
     assert (tile.value, tile.note) == ("0.7500", "120 evaluations in 5 searches")
     assert ("done", "24 evaluations") in [state for row in data.steps.rows for state in row.states]
     assert sorted(tree.root.rglob("*")) == before
+
+
+def test_a_hybrids_stem_is_shown_and_its_option_is_in_the_commands(complete_2d, use, html_of, tmp_path):
+    shutil.copytree(complete_2d.root, tmp_path / "tree")
+    tree = use(Tree(tmp_path / "tree", "2d"))
+    for file in tree.root.rglob(f"{PLANS}.json"):
+        plans = json.loads(file.read_text()) | {"experiment_planner_used": "SliceMambaPlannerHybridS"}
+        plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["stem_features"] = [16, 24]
+        file.write_text(json.dumps(plans))
+    html = html_of(tree)
+    rows = re.findall(r"Convolutional stem, channels</th>(.*?)</tr>", html, re.DOTALL)
+    assert len(rows) == 1
+    assert rows[0].strip().startswith("<td>16, 24</td>")
+    assert f"slicemamba plan -d 501 -c 2d --size S --hybrid -overwrite_plans_name {PLANS}" in html
