@@ -1,0 +1,268 @@
+"""When are passes recorded, replayed and forgotten? With stand-ins for CUDA graphs; real ones are in tests/gpu."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from nnunetv2_slicemamba.nets import SliceMambaUNet, graphs
+from nnunetv2_slicemamba.nets.graphs import BlockGraphs, NetworkGraphs, TrainingGraph
+
+
+class Cuda:
+    """Stands in for torch.cuda: graphs whose replay is only counted, so that results stay the recorded ones."""
+
+    def __init__(self, monkeypatch):
+        self.recorded, self.replays, self.pools, self.free, self.failing = 0, 0, [], 90, None
+        self.pool_handles = 0
+
+        class Graph:
+            def capture_begin(_, pool, capture_error_mode):
+                assert capture_error_mode == "thread_local"
+                if self.failing is not None:
+                    raise self.failing
+                self.recorded += 1
+                self.pools.append(pool)
+
+            def capture_end(_):
+                pass
+
+            def replay(_):
+                self.replays += 1
+
+        def handle():
+            self.pool_handles += 1
+            return self.pool_handles
+
+        fake = {
+            "CUDAGraph": Graph,
+            "Stream": lambda device: SimpleNamespace(wait_stream=lambda other: None),
+            "current_stream": lambda: SimpleNamespace(wait_stream=lambda other: None),
+            "stream": lambda stream: nullcontext(),
+            "current_device": lambda: 0,
+            "graph_pool_handle": handle,
+            "empty_cache": lambda: None,
+            "is_current_stream_capturing": lambda: False,
+            "mem_get_info": lambda device: (self.free, 100),
+        }
+        for name, value in fake.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(graphs.Mode, "again", lambda mode: nullcontext())
+        graphs._stream.cache_clear()
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    yield Cuda(monkeypatch)
+    graphs._stream.cache_clear()
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+
+
+def run(network, made, x, state=()):
+    with torch.no_grad():
+        return made.run(network, network.forward, x, state)
+
+
+def test_inference_is_recorded_at_the_third_call_and_results_are_copies(cuda, network):
+    made, x = NetworkGraphs(), torch.randn(5, 3)
+    results = [run(network, made, x) for _ in range(4)]
+    assert (cuda.recorded, cuda.replays) == (1, 2)
+    assert all(torch.equal(result, network(x)) for result in results)
+    assert results[2].data_ptr() != results[3].data_ptr()
+
+
+def test_what_decides_a_pass_has_a_graph_of_its_own_in_the_same_memory(cuda, network):
+    made = NetworkGraphs()
+
+    def three(x, state=()):
+        for _ in range(3):
+            run(network, made, x, state)
+
+    x = torch.randn(5, 3)
+    three(x)
+    three(x[:4])
+    three(x, "another slicing")
+    assert cuda.recorded == 3
+    with torch.inference_mode():
+        three(x)
+    assert cuda.recorded == 4
+    assert len(set(cuda.pools)) == 1
+    network[2].bias.data = network[2].bias.data.clone()  # other memory
+    run(network, made, x)
+    assert cuda.recorded == 4
+    three(x)
+    assert cuda.recorded == 5
+
+
+def test_the_oldest_graph_makes_room(cuda, network, monkeypatch):
+    monkeypatch.setattr(NetworkGraphs, "KEPT", 2)
+    made, x = NetworkGraphs(), torch.randn(5, 3)
+    for state in "abc":
+        for _ in range(3):
+            run(network, made, x, state)
+    assert len(made.made) == 2
+    before = cuda.recorded
+    run(network, made, x, "c")
+    assert cuda.recorded == before
+    run(network, made, x, "a")
+    assert cuda.recorded == before + 1
+
+
+@pytest.mark.parametrize("why", ["training mode", "switched off", "setting", "hook", "gradients"])
+def test_inference_without_graphs(why, cuda, network, monkeypatch):
+    made, x = NetworkGraphs(), torch.randn(5, 3)
+    if why == "training mode":
+        network.train()
+    elif why == "switched off":
+        made.inference = False
+    elif why == "setting":
+        monkeypatch.setenv(graphs.ENVIRONMENT_VARIABLE, "0")
+    elif why == "hook":
+        network[1].register_forward_hook(lambda *_: None)
+    for _ in range(5):
+        if why == "gradients":
+            made.run(network, network.forward, x, ())
+        else:
+            run(network, made, x)
+    assert cuda.recorded == 0
+
+
+def test_inference_goes_on_where_recording_fails(cuda, network, caplog):
+    cuda.failing = RuntimeError("not today")
+    made, x = NetworkGraphs(), torch.randn(5, 3)
+    for _ in range(4):
+        assert torch.equal(run(network, made, x), network(x))
+    assert not made.inference
+    assert caplog.text.count("not today") == 1
+
+
+def test_training_replays_for_batches_like_the_recorded_one(cuda, network):
+    made, x = NetworkGraphs(), torch.randn(5, 3)
+    network.train()
+    made.record_training(network, network.forward, x, "slicing")
+    assert cuda.recorded == 2  # forward and backward
+    assert cuda.pools[0] == cuda.pools[1]
+    assert torch.equal(made.run(network, network.forward, x, "slicing"), network(x))
+    assert cuda.replays == 1
+    for batch, state in ((x[:2], "slicing"), (x.double(), "slicing"), (x, "another")):
+        layer = network.double() if batch.dtype == torch.float64 else network.float()
+        made.run(network, layer.forward, batch, state)
+    network.float().eval()
+    made.run(network, network.forward, x, "slicing")
+    assert cuda.replays == 1
+    made.drop()
+    network.train()
+    made.run(network, network.forward, x, "slicing")
+    assert cuda.replays == 1
+
+
+def test_gradients_go_to_the_parameters_that_have_any(cuda):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.unused = nn.Linear(3, 2), nn.Linear(3, 2)
+            self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+
+        def forward(self, x):
+            out = self.used(x) * self.frozen
+            return [out, out.sum()]
+
+    module, x = Two(), torch.randn(5, 3, requires_grad=True)
+    graph = TrainingGraph(module, module.forward, x)
+    assert graph.takes(x)
+    assert not graph.takes(x.detach())
+    outputs = graph(x)
+    assert isinstance(outputs, list)
+    assert torch.equal(outputs[0], module(x)[0])
+    assert module.used.weight.grad is None  # recording leaves nothing behind
+    outputs[0].sum().backward()
+    assert cuda.replays == 2
+    # the stand-in does not compute again: the recorded gradients of a result whose slope is zero
+    assert torch.equal(x.grad, torch.zeros(5, 3))
+    assert torch.equal(module.used.weight.grad, torch.zeros(2, 3))
+    assert module.unused.weight.grad is None
+    assert torch.equal(graph.slopes[0], torch.ones(5, 2))
+    assert torch.equal(graph.slopes[1], torch.zeros(()))
+
+
+def test_recording_follows_a_network_whose_pass_is_not_over(cuda):
+    """Its parameters' places in autograd are in use then, and not touched."""
+    module, x = nn.Linear(3, 2), torch.randn(5, 3)
+    pending = module(x).sum()
+    seen = []
+    module.weight.register_hook(lambda gradient: seen.append(gradient))
+    TrainingGraph(module, module.forward, x)
+    assert not seen
+    pending.backward()
+    assert len(seen) == 1
+
+
+def blocks(made, module, x, times, state="2x4"):
+    for _ in range(times):
+        result = made.run(module, module.forward, x, 2, state)
+    return result
+
+
+def test_blocks_are_recorded_after_two_passes_in_their_positions_memory(cuda):
+    made, x = BlockGraphs(), torch.randn(5, 3, requires_grad=True)
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    blocks(made, first, x, 2)
+    assert cuda.recorded == 0
+    assert torch.equal(blocks(made, first, x, 1), first(x))
+    assert cuda.recorded == 2
+    blocks(made, first, x, 3)
+    assert (cuda.recorded, cuda.replays) == (2, 4)
+    blocks(made, second, x, 1)
+    blocks(made, first, x, 1, "4x4")
+    assert cuda.recorded == 6
+    assert len(set(cuda.pools)) == 1
+
+
+def test_blocks_that_are_large_or_find_little_memory_are_not_recorded(cuda, monkeypatch):
+    module, x = nn.Linear(3, 3), torch.randn(5, 3, requires_grad=True)
+    cuda.free = 20
+    made = BlockGraphs()
+    blocks(made, module, x, 5)
+    assert cuda.recorded == 0
+    cuda.free = 30
+    blocks(made, module, x, 1)
+    assert cuda.recorded == 2
+    monkeypatch.setattr(BlockGraphs, "LARGEST", 29)
+    blocks(BlockGraphs(), module, x, 5)
+    assert cuda.recorded == 2
+
+
+def test_a_block_that_cannot_be_recorded_trains_on(cuda, caplog):
+    cuda.failing = RuntimeError("not today")
+    module, x = nn.Linear(3, 3), torch.randn(5, 3, requires_grad=True)
+    made = BlockGraphs()
+    assert torch.equal(blocks(made, module, x, 6), module(x))
+    assert made.off
+    assert caplog.text.count("not today") == 1
+
+
+def test_the_first_error_of_a_recording_is_the_one_that_is_told(cuda, monkeypatch):
+    def fail(_):
+        raise RuntimeError("second")
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_end", fail)
+    with pytest.raises(RuntimeError, match="first"), graphs.recording(1):
+        raise RuntimeError("first")
+
+
+def test_on_a_cpu_the_network_has_no_graphs():
+    network = SliceMambaUNet(1, 2, 1, [8], [[4, 4]], [1], [1]).eval()
+    x = torch.randn(1, 1, 8, 8)
+    with torch.no_grad():
+        for _ in range(4):
+            network(x)
+    assert not network.graphs.seen
