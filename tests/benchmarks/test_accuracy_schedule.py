@@ -18,6 +18,8 @@ from accuracy_results import RunFolder
 from accuracy_runs import CANDIDATES, find_run
 from accuracy_schedule import FAILED, FINISHED, GRACE, NOT_STARTED, STOPPED, Job, failure, how_far, run_jobs
 
+pytestmark = pytest.mark.slow  # a benchmark's machinery, tested by `make test-all`
+
 SLEEP = "import time; time.sleep({})"
 # a training with a worker that ignores interrupts, as processes in the background of a shell do
 STUBBORN = """

@@ -20,6 +20,8 @@ from memory_training import Shape, describe, make_batch, plans_of, use_folders
 
 from nnunetv2_slicemamba.trainers import TRAINERS
 
+pytestmark = pytest.mark.slow  # a benchmark's machinery, tested by `make test-all`
+
 SHAPE = Shape("S", (32, 32), 2)
 PLAIN = "SliceMambaTrainer_20epochs"
 Make = Callable[[str], Any]
