@@ -287,8 +287,11 @@ class BlockGraphs:
         graph = self.made.get(key)
         if graph is None:
             self.calls += 1
+            if self.calls <= self.EAGER_CALLS:
+                return call(x)
             free, total = torch.cuda.mem_get_info(x.device)
-            if self.calls <= self.EAGER_CALLS or free < self.HEADROOM * total:
+            if free < self.HEADROOM * total:
+                self.off = True  # for good: what is taken by now stays taken, and asking takes time
                 return call(x)
             self.pool = self.pool or torch.cuda.graph_pool_handle()
             try:

@@ -233,8 +233,9 @@ def test_blocks_that_are_large_or_find_little_memory_are_not_recorded(cuda, monk
     made = BlockGraphs()
     blocks(made, module, x, 5)
     assert cuda.recorded == 0
+    assert made.off
     cuda.free = 30
-    blocks(made, module, x, 1)
+    blocks(BlockGraphs(), module, x, 3)
     assert cuda.recorded == 2
     monkeypatch.setattr(BlockGraphs, "LARGEST", 29)
     blocks(BlockGraphs(), module, x, 5)
