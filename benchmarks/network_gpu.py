@@ -5,7 +5,8 @@
 Prints one table and the time of a first call with nothing compiled before. Random data, fp16 autocast, medians after
 warm-up, GPU time by events. "graph" is the same work replayed as a CUDA graph, as the trainers and prediction do it,
 for nnU-Net's networks too; memory is the peak of PyTorch's allocator over one eager step; "host" is how long Python
-takes to queue a block's eager step. "published" is the published implementation on an H100, for orientation only.
+takes to queue the step before it, blocks only if eager. "published" is the published implementation on an H100, for
+orientation only.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class Row:
     step_ms: float
     graph_step_ms: float | None
     host_ms: float | None
+    graph_host_ms: float | None
     inference_ms: float
     graph_inference_ms: float | None
     peak_gib: float
@@ -135,11 +137,12 @@ def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: boo
     time_step = milliseconds(lambda: step(eager), repeats)
     # a whole network is more launches than a GPU's queue holds
     host = None if optimise else queueing_milliseconds(lambda: step(eager))
-    graph_step = None
+    graph_step = graph_host = None
     if not compiled:
         with torch.autocast("cuda"):
             graph = TrainingGraph(module, module.forward, x)
             graph_step = milliseconds(lambda: step(graph), repeats)
+            graph_host = queueing_milliseconds(lambda: step(graph))
         del graph
     module.eval()
 
@@ -153,7 +156,7 @@ def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: boo
         with torch.inference_mode(), torch.autocast("cuda"):
             recorded, *_ = NetworkGraphs.record(module, x)
             graph_inference = milliseconds(recorded.replay, repeats)
-    times = (time_step, graph_step, host, time_inference, graph_inference)
+    times = (time_step, graph_step, host, graph_host, time_inference, graph_inference)
     return Row(work, *times, peak, parameters, PUBLISHED.get(work, ""))
 
 
@@ -191,9 +194,26 @@ def first_call_seconds() -> float:
         return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
-def cells_of(row: Row) -> list[str]:
-    values = (row.step_ms, row.graph_step_ms, row.host_ms, row.inference_ms, row.graph_inference_ms, row.peak_gib)
-    return [row.work, *("" if v is None else f"{v:.2f}" for v in values), f"{row.parameters_m:.1f}", row.published]
+COLUMNS = {  # heading: field
+    "step ms": "step_ms",
+    "host ms": "host_ms",
+    "graph ms": "graph_step_ms",
+    "its host ms": "graph_host_ms",
+    "inference ms": "inference_ms",
+    "its graph ms": "graph_inference_ms",
+    "peak GiB": "peak_gib",
+    "parameters M": "parameters_m",
+}
+
+
+def print_table(rows: list[Row]) -> None:
+    """All rows, with the device and the versions that they were measured with."""
+    title = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, fp16 autocast"
+    table = Table("work", *COLUMNS, "published", title=title)
+    for row in rows:
+        values = [getattr(row, field) for field in COLUMNS.values()]
+        table.add_row(row.work, *("" if v is None else f"{v:.2f}" for v in values), row.published)
+    Console(width=160).print(table)
 
 
 def blocks() -> list[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
@@ -248,12 +268,7 @@ def main() -> None:
             del module, x
             gc.collect()
             torch.cuda.empty_cache()
-    title = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, fp16 autocast"
-    columns = ("step ms", "graph", "host ms", "inference ms", "graph", "peak GiB", "parameters M", "published")
-    table = Table("work", *columns, title=title)
-    for row in rows:
-        table.add_row(*cells_of(row))
-    Console(width=150).print(table)
+    print_table(rows)
     print(f"first call of a BSS, forward and backward, nothing compiled before: {first_call_seconds():.1f} s")
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))

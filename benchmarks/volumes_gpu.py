@@ -21,11 +21,9 @@ import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from memory_check import DATASETS, plan
 from memory_training import use_folders
-from network_gpu import Row, cells_of, measure
+from network_gpu import Row, measure, print_table
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 
@@ -95,11 +93,7 @@ def main() -> None:
                     del network, x
                     gc.collect()
                     torch.cuda.empty_cache()
-    columns = ("step ms", "graph", "host ms", "inference ms", "graph", "peak GiB", "parameters M", "published")
-    table = Table("work", *columns, title=f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, fp16 autocast")
-    for row in rows:
-        table.add_row(*cells_of(row))
-    Console(width=150).print(table)
+    print_table(rows)
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 
