@@ -175,6 +175,18 @@ CANDIDATES = (
         planner="HybridM",
     ),
     Candidate("s-hybrid", "0.005 below M's hybrid: the outlines come from the convolutions.", planner="HybridS"),
+    Candidate(
+        "m-hybrid-droppath0",
+        "0.005 above M's hybrid: stochastic depth slows 20 epochs, and the convolutions have none.",
+        planner="HybridM",
+        changes={"drop_path_rate": 0.0},
+    ),
+    Candidate(
+        "m-hybrid-rate2e-3",
+        "0.003 above M's hybrid: short trainings like high rates.",
+        planner="HybridM",
+        trainer="SliceMambaTrainerRate2e3",
+    ),
 )
 
 

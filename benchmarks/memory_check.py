@@ -66,8 +66,9 @@ def train(
     result: dict[str, Any] = {"ok": True}
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        allowed = (target * GB - MemoryModel().context) / torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, max(0.0, allowed)), device)
+        total = torch.cuda.get_device_properties(device).total_memory
+        result["allowed"] = min(max(0.0, target * GB - MemoryModel().context), total)
+        torch.cuda.set_per_process_memory_fraction(result["allowed"] / total, device)
     try:
         trainer = make_trainer(plans, configuration, description, supernet, device)
         if device.type == "cuda":
@@ -81,8 +82,6 @@ def train(
     except torch.cuda.OutOfMemoryError as error:
         result |= {"ok": False, "error": str(error).splitlines()[0]}
     if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        result["outside"] = total - free - torch.cuda.memory_reserved(device)
         result["reserved"] = torch.cuda.max_memory_reserved(device)
         result["retries"] = torch.cuda.memory_stats(device).get("num_alloc_retries", 0)
     return result
@@ -160,13 +159,13 @@ def check(caps: list[float], sizes: list[str], device: torch.device, seconds: fl
         if file:
             file.write_text(json.dumps(rows, indent=1))
         print(f"{number}/{len(work)} {verdict(rows[-1])}, {time.monotonic() - begun:.1f} s", flush=True)
-    columns = ("dataset", "size", "network", "patch", "batch", "target GB", "estimate", "peak", "result")
+    columns = ("dataset", "size", "network", "patch", "batch", "target GB", "estimate", "allowed", "reserved", "result")
     table = Table(*columns, title=f"{STEPS} training steps of what was planned")
     for row in rows:
-        peak = f"{(row['reserved'] + row['outside']) / GB:.2f}" if "reserved" in row else "-"
         patch = "x".join(map(str, row["patch_size"]))
         network = "supernet" if row["supernet"] else "final"
-        figures = (str(row["batch_size"]), f"{row['target']:g}", f"{row['estimate'] / GB:.2f}", peak)
+        figures = (str(row["batch_size"]), f"{row['target']:g}", f"{row['estimate'] / GB:.2f}")
+        figures += tuple(f"{row[key] / GB:.2f}" if key in row else "-" for key in ("allowed", "reserved"))
         table.add_row(row["dataset"], row["size"], network, patch, *figures, "OK" if row["ok"] else row["error"][:40])
     Console(width=140).print(table)
     print(f"{sum(row['ok'] for row in rows)} of {len(rows)} trained")

@@ -205,6 +205,8 @@ def main() -> None:
     device = torch.device(arguments.device, 0) if arguments.device == "cuda" else torch.device("cpu")
     with tempfile.TemporaryDirectory() as root:
         use_folders(Path(root))
+        if device.type == "cuda" and not arguments.check:
+            torch.cuda.init()  # there are no statistics to reset before
         if arguments.check:
             check(arguments.caps, arguments.sizes, device, arguments.seconds, arguments.json)
         else:

@@ -1,6 +1,6 @@
 """Blocks and whole networks on a GPU: time and memory of a training step and of inference, beside nnU-Net's networks.
 
-    python benchmarks/network_gpu.py [--quick] [--compile] [--json FILE]
+    python benchmarks/network_gpu.py [--quick | --blocks] [--compile] [--json FILE]
 
 Prints one table and the time of a first call with nothing compiled before. Random data, fp16 autocast, medians after
 warm-up, GPU time by events. "graph" is the same work replayed as a CUDA graph, as the trainers and prediction do it,
@@ -161,11 +161,11 @@ def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: boo
 
 
 def queueing_milliseconds(call: Callable[[], object]) -> float:
-    """How long the host takes to queue a call while the GPU is busy with something else; the best of five."""
+    """How long the host takes to queue a call while the GPU is busy with something else; the best of 15."""
     times = []
-    for _ in range(5):
+    for _ in range(15):
         torch.cuda.synchronize()
-        torch.cuda._sleep(400_000_000)
+        torch.cuda._sleep(100_000_000)
         start = time.perf_counter()
         call()
         times.append(1e3 * (time.perf_counter() - start))
@@ -248,12 +248,15 @@ def networks(quick: bool) -> list[tuple[str, Callable[[], nn.Module], tuple[int,
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer networks")
+    parser.add_argument("--blocks", action="store_true", help="no networks")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile, as nnU-Net trains by default")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
-    work = [(*block, False) for block in blocks()] + [(*network, True) for network in networks(arguments.quick)]
+    work = [(*block, False) for block in blocks()]
+    if not arguments.blocks:
+        work += [(*network, True) for network in networks(arguments.quick)]
     rows = []
     for name, build, shape, optimise in work:
         for compiled in (False, True) if arguments.compile and optimise else (False,):

@@ -96,19 +96,27 @@ class TrainingGraph:
 
     def __init__(self, module: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, pool: Any = None) -> None:
         self.mode = Mode()
-        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        self.parameters = list(trained.values())
+        # by places: a module may stand in several (nnU-Net's convolutions do), and functional_call would put a twin
+        # back into it, not the parameter, if it were named twice
+        places = {
+            f"module.{name}": p
+            for prefix, child in module.named_modules()
+            for name, p in child.named_parameters(prefix, recurse=False, remove_duplicate=False)
+            if p.requires_grad
+        }
+        self.parameters = list({id(p): p for p in places.values()}.values())
         # The parameters' own places in autograd may belong to a pass that is not over, on another stream, which a
         # recording must not wait for: it uses other tensors with the same memory.
-        twins = {f"module.{name}": p.detach().requires_grad_() for name, p in trained.items()}
+        twin = {id(p): p.detach().requires_grad_() for p in self.parameters}
+        twins = {name: twin[id(p)] for name, p in places.items()}
         called = _Called(module, call)
         self.x = x.detach().clone().requires_grad_(x.requires_grad)
-        sources = [self.x, *twins.values()] if x.requires_grad else list(twins.values())
+        sources = [self.x, *twin.values()] if x.requires_grad else list(twin.values())
         pool = pool or torch.cuda.graph_pool_handle()
 
         def forward() -> tuple[Outputs, list[Tensor]]:
             with self.mode.again():
-                outputs = functional_call(called, twins, (self.x,))
+                outputs = functional_call(called, twins, (self.x,), tie_weights=False)
             return outputs, as_list(outputs)
 
         def backward(made: list[Tensor], slopes: list[Tensor]) -> tuple[Tensor | None, ...]:

@@ -19,20 +19,20 @@ class MemoryModel:
     """Bytes per thing that `Sample` and `Static` count, for mixed precision and the fused block.
 
     Estimates are of what PyTorch's allocator reserves; `context` is what the GPU's driver takes beside it. CUDA graphs
-    of a supernet's single blocks, which take memory of their own, are left out. The values are those of the tensors
-    that the code makes, until measured ones replace them: `python benchmarks/memory_gpu.py --fit FILE`.
+    of a supernet's single blocks, which take memory of their own, are left out. The values are fitted to measured
+    trainings by `python benchmarks/memory_gpu.py --fit FILE`.
     """
 
-    kept: float = 2.1
-    transient: float = 2.1
-    head: float = 10.0
-    logit: float = 30.0
-    voxel: float = 8.0
-    stem: float = 2.1
-    weight: float = 12.0
-    gradient: float = 8.0
-    workspace: float = 0.15 * 2**30
-    context: float = 0.6 * 2**30
+    kept: float = 2.33
+    transient: float = 1.57
+    head: float = 12.89
+    logit: float = 22.37
+    voxel: float = 9.72
+    stem: float = 2.61
+    weight: float = 11.01
+    gradient: float = 5.80
+    workspace: float = 0.128 * 2**30
+    context: float = 0.82 * 2**30
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,11 @@ def check(got, wanted):
     assert got[0] == pytest.approx(wanted[0], rel=CLOSE)
     assert got[0][-1] < got[0][0]
     assert all(value.any() == got[1][name].any() for name, value in wanted[1].items())
-    errors = {name: relative_error(got[1][name], value) for name, value in wanted[1].items() if value.any()}
+    # gradients that hardly exist are rounding: of a bias before InstanceNorm, of values that are subnormal in half
+    least = 1e-4 * max(value.norm() for value in wanted[1].values())
+    errors = {
+        name: ((got[1][name] - value).norm() / max(value.norm(), least)).item() for name, value in wanted[1].items()
+    }
     worst = max(errors, key=errors.__getitem__)
     assert errors[worst] < 20 * CLOSE, (worst, errors[worst])
 

@@ -267,3 +267,36 @@ def test_on_a_cpu_the_network_has_no_graphs():
         for _ in range(4):
             network(x)
     assert not network.graphs.seen
+
+
+def parameters_shared(kind):
+    """A network in which a module, or a parameter alone, stands in two places."""
+    network = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    if kind == "module":
+        network.append(network[0])
+    else:
+        network[2].weight = network[0].weight
+    return network
+
+
+@pytest.mark.parametrize("kind", ["module", "parameter"])
+def test_recording_leaves_a_networks_parameters_in_all_their_places(kind, cuda):
+    network, x = parameters_shared(kind), torch.randn(5, 3)
+    before = dict(network.named_parameters(remove_duplicate=False))
+    graph = TrainingGraph(network, network.forward, x)
+    after = dict(network.named_parameters(remove_duplicate=False))
+    assert before.keys() == after.keys()
+    assert all(after[name] is p for name, p in before.items())
+    assert [id(p) for p in graph.parameters] == [id(p) for p in network.parameters()]
+    # the stand-in replays nothing: what was recorded is the gradient of a slope of zeros, but every one has its place
+    graph(x).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_recording_a_hybrid_leaves_its_parameters(cuda):
+    kwargs = {"n_blocks_per_stage": [1], "n_blocks_per_stage_decoder": [1], "stem_features": [4, 8]}
+    network = SliceMambaUNet(1, 2, 1, [8], [[4, 4]], **kwargs).train()
+    before = list(network.parameters())
+    graph = TrainingGraph(network, network.forward, torch.randn(1, 1, 8, 8))
+    assert all(p is q for p, q in zip(network.parameters(), before, strict=True))
+    assert all(g is not None for g in graph.gradients[1:])
