@@ -95,6 +95,8 @@ def progress(trainer: Any) -> dict[str, Any]:
         "phase": "training",
         "epochs_done": len(ends),
         "pseudo_dice": [float(value) for value in logged("mean_fg_dice")[: len(ends)]],
+        "train_losses": [float(value) for value in logged("train_losses")[: len(ends)]],
+        "val_losses": [float(value) for value in logged("val_losses")[: len(ends)]],
         "epoch_seconds": [end - start for start, end in zip(starts, ends, strict=True)],
     }
 

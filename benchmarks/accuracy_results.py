@@ -114,7 +114,7 @@ def result_of(folder: RunFolder, outcome: Outcome, parallel: int, trial: Sequenc
         "epochs_done": done,
         "iterations_per_epoch": notes.get("iterations_per_epoch"),
         "epoch_seconds": statistics.median(seconds) if seconds else None,
-        "pseudo_dice": notes.get("pseudo_dice") or [],
+        **{key: notes.get(key) or [] for key in ("pseudo_dice", "train_losses", "val_losses")},
         "peak_memory_mib": notes.get("peak_memory_mib") or None,
         "parameters": notes.get("parameters"),
         "network": notes.get("network"),

@@ -49,10 +49,10 @@ def test_every_candidate_has_a_prediction_and_a_trainer_that_exists() -> None:
         Candidate("m-bold", " ")
 
 
-def test_candidates_on_size_m_change_one_thing() -> None:
+def test_candidates_on_size_m_and_its_hybrid_change_one_thing() -> None:
     for candidate in CANDIDATES:
         if candidate.name.startswith("m-"):
-            base = BY_NAME["m"]
+            base = BY_NAME["m-hybrid" if candidate.name.startswith("m-hybrid-") else "m"]
             differing = [
                 candidate.planner != base.planner,
                 candidate.trainer != base.trainer,

@@ -63,7 +63,8 @@ def test_stock_a_changed_network_and_a_changed_trainer_are_trained_and_validated
     for found in results.values():
         assert found["state"] == "finished"
         assert found["trial"] == [1, 2]
-        assert found["epochs_done"] == len(found["pseudo_dice"]) == 1
+        assert found["epochs_done"] == len(found["pseudo_dice"]) == len(found["train_losses"]) == 1
+        assert len(found["val_losses"]) == 1
         assert 0 <= found["dice"]["mean"] <= 1
         assert list(found["dice"]["per_class"]) == ["lesion"]
         assert found["dice"]["cases"] == 2  # of nnU-Net's split of six cases
