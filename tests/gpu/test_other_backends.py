@@ -1,0 +1,27 @@
+"""The suite that every backend must pass, over those that are not written for GPUs but run there."""
+
+import conformance
+import pytest
+import torch
+from conformance import ScanConformance
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+class TestTorch(ScanConformance):
+    backend = "torch"
+    device = "cuda"
+
+
+class TestMambaSsm(ScanConformance):
+    """Skipped with the reason where mamba_ssm's compiled scan is missing."""
+
+    backend = "mamba_ssm"
+    device = "cuda"
+
+    # its kernels are compiled with fast exponentials, as ours are
+    @pytest.fixture(autouse=True)
+    def _tolerance_of_fast_exponentials(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(conformance.TOLERANCE, torch.float32, 1e-4)
+
+    def test_two_runs_give_the_same_bits(self) -> None:
+        pytest.skip("mamba_ssm adds gradients atomically, in any order")
