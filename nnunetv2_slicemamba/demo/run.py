@@ -91,7 +91,7 @@ def plan_demo(dataset: DemoDataset, console: Console) -> None:
     if file.is_file() and patch_size(file, dataset.configuration) == patch:
         console.print("Plans: made before", highlight=False)
         return
-    plan = ["-d", str(dataset.dataset_id), "-c", dataset.configuration, "--size", "S", "--gpu-memory", "1"]
+    plan = ["-d", str(dataset.dataset_id), "-c", dataset.configuration, "--size", "S", "--gpu-memory", "2"]
     run_command("slicemamba", ["plan", *plan], console, quiet=True)
     planned = set_patch_size(file, dataset.configuration, patch)
     console.print(
