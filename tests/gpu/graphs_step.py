@@ -1,0 +1,72 @@
+"""One of two processes on one GPU that train on halves of the same batches: `graphs_step.py RANK STORE OUT KIND`."""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from torch import distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
+from nnunetv2_slicemamba.nets.graphs import BlockGraphs, TrainingGraph
+from nnunetv2_slicemamba.trainers import graphing
+from nnunetv2_slicemamba.trainers.supernet import path_generator, with_unused_parameters
+
+PROCESSES, ITERATIONS, PATHS = 2, 12, 2
+SIZES = (1, 2, 2, (16, 32), ((4, 4), (2, 2)), (1, 1), (1, 1))
+KINDS = {"network": SliceMambaUNet, "supernet": SliceMambaSupernet}
+
+
+def make_network(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    return KINDS[kind](*SIZES, drop_path_rate=0.0, deep_supervision=True).cuda().train()
+
+
+def batch(iteration: int) -> torch.Tensor:
+    return torch.randn(2 * PROCESSES, 1, 32, 48, generator=torch.Generator().manual_seed(iteration)).cuda()
+
+
+def train(network: nn.Module, bare: nn.Module, share: slice) -> list[float]:
+    """Losses of plain gradient descent in float32, which shows every gradient in the weights."""
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    losses = []
+    for iteration in range(ITERATIONS):
+        if isinstance(bare, SliceMambaSupernet):
+            bare.sample_architecture(path_generator(7, iteration % PATHS))
+        optimizer.zero_grad()
+        outputs = network(batch(iteration)[share])
+        loss = sum((o - 1).square().mean() for o in outputs)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def main() -> None:
+    rank, store, out, kind = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=PROCESSES)
+    bare = make_network(kind)
+    network = DistributedDataParallel(bare, device_ids=[0])
+    if kind == "supernet":
+        network = with_unused_parameters(network)
+    share = slice(2 * rank, 2 * rank + 2)
+    replays = 0
+    call = TrainingGraph.__call__
+
+    def counted(graph: TrainingGraph, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        nonlocal replays
+        replays += 1
+        return call(graph, x)
+
+    TrainingGraph.__call__ = counted
+    BlockGraphs.HEADROOM = 0.0
+    graphing.record(bare, batch(0)[share])
+    losses = train(network, bare, share)
+    torch.save({"losses": losses, "weights": bare.state_dict(), "replays": replays}, f"{out}.{rank}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

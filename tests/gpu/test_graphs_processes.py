@@ -1,0 +1,45 @@
+"""CUDA graphs under DDP: two processes on one GPU, with gloo, train what one process trains. Needs an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import graphs_step
+import pytest
+import torch
+
+from nnunetv2_slicemamba.ops.cuda import why_not
+
+REASON = why_not(torch.device("cuda"), torch.float16)
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
+
+
+@pytest.mark.parametrize("kind", graphs_step.KINDS)
+def test_two_processes_that_replay_graphs_train_what_one_without_trains(kind: str, tmp_path: Path) -> None:
+    script, store, out = Path(graphs_step.__file__), tmp_path / "store", tmp_path / "result"
+    started = [
+        subprocess.Popen([sys.executable, str(script), str(rank), str(store), str(out), kind], stderr=subprocess.PIPE)
+        for rank in range(graphs_step.PROCESSES)
+    ]
+    for process in started:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors.decode()[-3000:]
+    results = [torch.load(f"{out}.{rank}", map_location="cuda") for rank in range(graphs_step.PROCESSES)]
+    assert all(result["replays"] >= graphs_step.ITERATIONS // 2 for result in results)
+
+    network = graphs_step.make_network(kind)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    losses = graphs_step.train(network, network, slice(None))
+    means = [sum(pair) / 2 for pair in zip(*(result["losses"] for result in results), strict=True)]
+    assert means == pytest.approx(losses, rel=1e-3)
+    assert losses[-1] < losses[0]
+    moved = 0
+    for key, value in network.state_dict().items():
+        first, second = (result["weights"][key] for result in results)
+        assert torch.equal(first, second), key
+        if value.is_floating_point() and not torch.equal(value, before[key]):
+            moved += 1
+            assert (first - value).norm() <= 0.02 * (value - before[key]).norm() + 1e-6, key
+    assert moved > 20
