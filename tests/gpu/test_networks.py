@@ -1,0 +1,55 @@
+"""Whole networks on a GPU compute what they compute on the CPU in float64. Needs an NVIDIA GPU."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from nnunetv2_slicemamba.nets import SliceMambaUNet
+from nnunetv2_slicemamba.ops.cuda import why_not
+
+REASON = why_not(torch.device("cuda"), torch.float16)
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
+COMMON = {"n_stages": 3, "features_per_stage": [16, 32, 48], "n_blocks_per_stage": [1, 1, 1]}
+COMMON |= {"n_blocks_per_stage_decoder": [1, 1, 1], "drop_path_rate": 0.0, "deep_supervision": True}
+STRIDES = {"2d": [[4, 4], [2, 2], [2, 2]], "3d": [[1, 4, 4], [2, 2, 2], [1, 2, 2]]}
+SIZES = {"2d": (3, 2, 72, 48), "3d": (1, 2, 10, 40, 32)}
+OPTIONS = {
+    "paper": {},
+    "hybrid": {"stem_features": [8, 12]},
+    "concatenated": {"stem_features": [8, 12], "skip": "concatenate"},
+    "embedding skip": {"embedding_skip": True},
+}
+
+
+def gradients(network: SliceMambaUNet, x: torch.Tensor, scale: float = 1.0) -> tuple[list, dict[str, torch.Tensor]]:
+    outputs = network(x)
+    loss = sum((o - 1).square().mean() for o in (o.to(x.dtype) for o in outputs))
+    (scale * loss).backward()
+    found = {name: p.grad.cpu().double() / scale for name, p in network.named_parameters() if p.grad is not None}
+    return [o.detach().cpu().double() for o in outputs], found
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("dims", STRIDES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_outputs_and_gradients_are_the_cpus(options: str, dims: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    channels, batch, *sizes = SIZES[dims]
+    plain = SliceMambaUNet(channels, 2, **COMMON, strides=STRIDES[dims], **OPTIONS[options]).train()
+    x = torch.randn(batch, channels, *sizes)
+    on_gpu = copy.deepcopy(plain).cuda()
+    wanted, slopes = gradients(plain.double(), x.double())
+    half = dtype == torch.float16
+    with torch.autocast("cuda", enabled=half), torch.backends.cudnn.flags(allow_tf32=False):
+        got, found = gradients(on_gpu, x.cuda(), 1024.0 if half else 1.0)
+    tolerance = 2e-2 if half else 1e-4
+    assert all(((g - w).norm() / w.norm()).item() < tolerance for g, w in zip(got, wanted, strict=True))
+    assert found.keys() == slopes.keys()
+    # what InstanceNorm takes back, and what is small beside the rest, is rounding
+    least = (1e-2 if half else 1e-3) * max(value.norm() for value in slopes.values())
+    errors = {name: ((found[name] - s).norm() / max(s.norm(), least)).item() for name, s in slopes.items()}
+    worst = max(errors, key=errors.__getitem__)
+    assert errors[worst] < (0.1 if half else 1e-2), (worst, errors[worst])
