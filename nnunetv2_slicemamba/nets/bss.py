@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnunetv2_slicemamba.nets.token_norm import block_type
 from nnunetv2_slicemamba.ops import slice_scan
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -108,7 +109,8 @@ class BSS(nn.Module):
         """The whole block by the CUDA backend's kernels, if they take it and SLICEMAMBA_FUSED is not 0, else None."""
         from nnunetv2_slicemamba.ops.cuda import block, block_operator
 
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        under_autocast = torch.is_autocast_enabled("cuda")
+        dtype = block_type(torch.get_autocast_dtype("cuda")) if under_autocast else x.dtype
         if not block_operator.is_chosen(x.device, dtype) or not block.fits(x, self.inner):
             return None
         assert self.conv.bias is not None
@@ -126,7 +128,8 @@ class BSS(nn.Module):
             self.out_proj.weight,
         )
         # modules converted to half precision compute as PyTorch decides
-        if (x.dtype != dtype and x.dtype != torch.float32) or any(p.dtype != torch.float32 for p in parameters):
+        taken = (dtype, torch.float32, torch.float16) if under_autocast else (dtype, torch.float32)
+        if x.dtype not in taken or any(p.dtype != torch.float32 for p in parameters):
             return None
         return block_operator.apply(x, parameters, self.thickness, dtype)
 
@@ -135,6 +138,9 @@ class BSS(nn.Module):
         directions, inner, n = self.directions, self.inner, self.d_state
         # dt, B and C are linear per token, so one product serves all directions before any reordering
         projected = F.linear(tokens, self.x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
+        if block_type(tokens.dtype) != tokens.dtype and self.Ds.dtype == torch.float32:
+            # autocast's; a module converted to float16 gets what it asks for
+            tokens, projected = tokens.float(), projected.float()
         dt, B, C = projected.split([self.rank, n, n], dim=-1)
         return slice_scan(
             tokens,

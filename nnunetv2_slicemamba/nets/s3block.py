@@ -34,7 +34,7 @@ class S3Block(nn.Module):
     ) -> None:
         super().__init__()
         self.checkpointed = checkpointed
-        self.norm = TokenNorm(dim, rounded=True)
+        self.norm = TokenNorm(dim, for_block=True)
         self.bss = BSS(dim, n_dims, thickness, d_state, expand)
         self.drop_path = DropPath(drop_path)
         self.graphs: BlockGraphs | None = None  # see trainers.graphing

@@ -13,7 +13,8 @@ REASON = why_not(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
 HALF, BFLOAT, SINGLE = torch.float16, torch.bfloat16, torch.float32
 # relative to the norm of what is expected and to its largest value; several roundings follow each other
-TOLERANCE = {SINGLE: 2e-4, HALF: 2e-2, BFLOAT: 6e-2}
+TOLERANCE = {SINGLE: 2e-4, HALF: 6e-2, BFLOAT: 6e-2}
+COMPUTED = {SINGLE: SINGLE, HALF: BFLOAT, BFLOAT: BFLOAT}  # by autocast's type, see token_norm.block_type
 
 # batch, sizes, thickness, C, N, expand
 SHAPES = {
@@ -92,8 +93,8 @@ def calls(monkeypatch):
 def test_output_and_every_gradient_agree_with_float64(name, dtype, calls):
     module, x, dout = make(name)
     results, wanted = run(module, x, dout, dtype), expected(module, x, dout)
-    assert calls == [dtype]
-    assert results["out"].dtype == dtype
+    assert calls == [COMPUTED[dtype]]
+    assert results["out"].dtype == COMPUTED[dtype]
     assert all(value.dtype == SINGLE for key, value in results.items() if key != "out")
     none = [key for key, value in wanted.items() if value is None]  # a single token's state has no past
     assert all(not results.pop(key).any() for key in none)
@@ -102,7 +103,7 @@ def test_output_and_every_gradient_agree_with_float64(name, dtype, calls):
     assert max(errors.values()) < TOLERANCE[dtype], errors
 
 
-@pytest.mark.parametrize("dtype", [SINGLE, HALF, BFLOAT], ids=str)
+@pytest.mark.parametrize("dtype", [SINGLE, BFLOAT], ids=str)
 def test_it_is_no_less_accurate_than_the_composite_block(dtype, monkeypatch):
     module, x, dout = make("many tokens")
     wanted, fused = expected(module, x, dout), run(module, x, dout, dtype)
@@ -112,6 +113,25 @@ def test_it_is_no_less_accurate_than_the_composite_block(dtype, monkeypatch):
         error, other = relative_error(value, wanted[name]), relative_error(composite[name], wanted[name])
         print(f"{name}: fused {error:.1e}, composite {other:.1e}")
         assert error < 2 * other + 1e-5, name
+
+
+@pytest.mark.parametrize("fused", ["1", "0"], ids=["fused", "composite"])
+def test_scans_beyond_float16_are_computed_under_its_autocast(fused, monkeypatch):
+    monkeypatch.setenv(block_operator.ENVIRONMENT_VARIABLE, fused)
+    module, x, dout = make("2d")
+    with torch.no_grad():
+        module.in_proj.weight *= 10
+        module.x_proj_weight *= 30
+    seen = []
+    module.out_norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].abs().max()))
+    wanted = expected(module, x, dout)
+    monkeypatch.setenv(block_operator.ENVIRONMENT_VARIABLE, "0")
+    run(module, x, dout)
+    assert seen[0] > 1e5
+    monkeypatch.setenv(block_operator.ENVIRONMENT_VARIABLE, fused)
+    results = run(module, x, dout, HALF)
+    errors = {key: relative_error(value, wanted[key]) for key, value in results.items()}
+    assert max(errors.values()) < 0.1, errors
 
 
 @pytest.mark.parametrize("name", ["2d", "many tokens", "3d chunks", "wide"])
@@ -142,7 +162,7 @@ def test_cuda_graph_replays_forward_and_backward_with_new_weights(calls):
         static.grad = None
         with torch.autocast("cuda", HALF):
             out = module(static)
-        out.backward(dout.half())
+        out.backward(dout.to(out.dtype))
         return out
 
     side = torch.cuda.Stream()

@@ -71,6 +71,14 @@ def test_half_and_non_contiguous_inputs():
     check(half, wanted, TOLERANCE[HALF])
 
 
+def test_a_block_that_computes_in_bfloat16_takes_float16():
+    bss, x, dout, _ = inputs_of("bfloat16 in 3d")
+    x = x.half().float()
+    got = fused(block_operator.apply, bss, x.half(), dout, BFLOAT)
+    assert (got["x"].dtype, got["out"].dtype) == (HALF, BFLOAT)
+    check(got, expected(bss, x, dout), TOLERANCE[BFLOAT])
+
+
 def test_the_registered_operator_gives_the_same_bits():
     bss, x, dout, dtype = inputs_of("float16")
 
