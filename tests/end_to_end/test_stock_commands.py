@@ -82,7 +82,7 @@ def test_the_ensemble_uses_each_fold_with_its_own_slicing(two_folds: Workspace, 
     weights = [checkpoint["network_weights"] for checkpoint in checkpoints]
     own = [w["slicing"] for w in weights]
     assert not torch.equal(own[0], own[1])
-    wrong: dict[int, float] = {0: 0.0, 1: 0.0}
+    right, wrong = 0.0, {0: 0.0, 1: 0.0}
     for case, ensemble in predictions["both"].items():
         logits = {
             (w, s): logits_with_slicing(two_folds, weights[w], own[s], case) for w, s in product((0, 1), repeat=2)
@@ -91,10 +91,12 @@ def test_the_ensemble_uses_each_fold_with_its_own_slicing(two_folds: Workspace, 
         def error(first: np.ndarray, second: np.ndarray, ensemble: np.ndarray = ensemble) -> float:
             return float(np.abs(softmax((first + second) / 2) - ensemble[:, 0])[INTERIOR].max())
 
-        assert error(logits[0, 0], logits[1, 1]) < HALF
+        right = max(right, error(logits[0, 0], logits[1, 1]))
         for slicing in wrong:
             wrong[slicing] = max(wrong[slicing], error(logits[0, slicing], logits[1, slicing]))
-    assert min(wrong.values()) > 4 * HALF, "one slicing for both folds looks the same"
+    assert right < HALF
+    # how much a slicing matters differs from training to training, which nnU-Net does not seed
+    assert min(wrong.values()) > 10 * right, "one slicing for both folds looks the same"
 
 
 def test_continuing_and_validating_use_the_checkpoint_and_need_no_slicing_file(two_folds: Workspace) -> None:
