@@ -79,6 +79,17 @@ def test_a_block_that_computes_in_bfloat16_takes_float16():
     check(got, expected(bss, x, dout), TOLERANCE[BFLOAT])
 
 
+@pytest.mark.parametrize("given", [SINGLE, HALF, BFLOAT], ids=str)
+def test_under_float16_autocast_the_module_computes_in_bfloat16(given, monkeypatch):
+    bss, x, dout, _ = inputs_of("float16")
+    monkeypatch.setattr(block_operator, "is_chosen", lambda device, dtype: True)
+    without = bss.fused(x.to(given))
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: True)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: HALF)
+    assert (without.dtype, bss.fused(x.to(given)).dtype) == (given, BFLOAT)
+    assert bss.fused(x.double()) is None
+
+
 def test_the_registered_operator_gives_the_same_bits():
     bss, x, dout, dtype = inputs_of("float16")
 
