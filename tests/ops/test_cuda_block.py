@@ -81,7 +81,7 @@ def test_a_block_that_computes_in_bfloat16_takes_float16():
 
 @pytest.mark.parametrize("given", [SINGLE, HALF, BFLOAT], ids=str)
 def test_under_float16_autocast_the_module_computes_in_bfloat16(given, monkeypatch):
-    bss, x, dout, _ = inputs_of("float16")
+    bss, x, *_ = inputs_of("float16")
     monkeypatch.setattr(block_operator, "is_chosen", lambda device, dtype: True)
     without = bss.fused(x.to(given))
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: True)
