@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # read when nnU-Net is imported: every process of its pools imports torch anew
@@ -15,6 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from filelock import FileLock
 from fingerprints import sampling_fewer
 
@@ -22,6 +24,16 @@ FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 DATASETS = {"2d": (901, "Dataset901_Disks"), "3d": (902, "Dataset902_Slabs")}
 SIZES = {"2d": (32, 40), "3d": (10, 32, 40)}
 SPACINGS = {"2d": (1.0, 1.0), "3d": (5.0, 1.0, 1.0)}
+
+
+@pytest.fixture(autouse=True)
+def _autocast_stays_off() -> Iterator[None]:
+    """No test may leave autocast on: those that follow in the same process would fail, not it."""
+    yield
+    left = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+    for device in left:
+        torch.set_autocast_enabled(device, False)
+    assert not left, f"autocast was left on for {left}"
 
 
 def write_raw_dataset(raw: Path, kind: str, cases: int = 5) -> None:

@@ -84,8 +84,9 @@ def test_under_float16_autocast_the_module_computes_in_bfloat16(given, monkeypat
     bss, x, *_ = inputs_of("float16")
     monkeypatch.setattr(block_operator, "is_chosen", lambda device, dtype: True)
     without = bss.fused(x.to(given))
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: True)
-    monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: HALF)
+    # of the GPU's autocast only: contexts of the CPU's put back what they are told
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: HALF if device == "cuda" else BFLOAT)
     assert (without.dtype, bss.fused(x.to(given)).dtype) == (given, BFLOAT)
     assert bss.fused(x.double()) is None
 
