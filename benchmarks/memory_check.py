@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import time
 import warnings
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import torch
+from memory_process import in_a_process
 from memory_training import DATASET, describe, make_batch, make_trainer, synchronised, warm_up
 from rich.console import Console
 from rich.table import Table
@@ -54,7 +53,7 @@ def plan(name: str, datasets: dict[str, Any], size: str, target: float) -> tuple
         warnings.simplefilter("always")
         plans = PLANNERS[size](DATASET, target).plan_experiment()
     for warning in caught:
-        if "the smallest that is planned" in str(warning.message):
+        if "more than the" in str(warning.message):
             print(f"{name}, {size}, {target:g} GB: {warning.message}", flush=True)
     return json.loads(json.dumps(plans)), configuration, description
 
@@ -84,40 +83,6 @@ def train(
     if device.type == "cuda":
         result["reserved"] = torch.cuda.max_memory_reserved(device)
         result["retries"] = torch.cuda.memory_stats(device).get("num_alloc_retries", 0)
-    return result
-
-
-def _answer(connection: Connection, *arguments: Any) -> None:
-    try:
-        connection.send(train(*arguments))
-    except Exception as error:
-        connection.send({"ok": False, "error": f"{type(error).__name__}: {error}".splitlines()[0]})
-
-
-def in_a_process(arguments: tuple[Any, ...], seconds: float) -> dict[str, Any]:
-    """`train` in a fork, which starts without imports, or, where CUDA cannot be used in one, in a new process."""
-    result = _in_a_process("fork", arguments, seconds)
-    if "initializ" in result.get("error", ""):
-        result = _in_a_process("spawn", arguments, seconds)
-    return result
-
-
-def _in_a_process(method: str, arguments: tuple[Any, ...], seconds: float) -> dict[str, Any]:
-    context: Any = multiprocessing.get_context(method)
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_answer, args=(theirs, *arguments))
-    process.start()
-    theirs.close()
-    result: dict[str, Any] = {"ok": False, "error": f"not done after {seconds:.0f} s"}
-    try:
-        if ours.poll(seconds):
-            result = ours.recv()
-    except EOFError:
-        result = {"ok": False, "error": "the process died"}
-    if process.is_alive():
-        process.join(5)
-        process.kill()
-    process.join()
     return result
 
 
@@ -154,7 +119,7 @@ def check(caps: list[float], sizes: list[str], device: torch.device, seconds: fl
         row = {"dataset": name, "size": size, "target": cap, "supernet": supernet, "estimate": needed}
         row |= {"patch_size": planned["patch_size"], "batch_size": planned["batch_size"]}
         limit = max(10.0, seconds - (time.monotonic() - start))
-        rows.append(row | in_a_process((plans, configuration, description, supernet, device, cap), limit))
+        rows.append(row | in_a_process(train, (plans, configuration, description, supernet, device, cap), limit))
         slowest = max(slowest, time.monotonic() - begun) if number > 1 else 0.0
         if file:
             file.write_text(json.dumps(rows, indent=1))

@@ -7,13 +7,13 @@
 Measuring makes real trainers (final network and supernet) of the planner's networks and takes the peak of one training
 step after the optimiser has all its state; "reserved at first" is that of the steps before, in which CUDA graphs are
 recorded and libraries try their algorithms. --check lets the planner plan for GPUs of the given GB and trains what it
-planned in processes that may not use more. To try either without a GPU: --device cpu (no memory is read then).
+planned in processes that may not use more. Each training runs in a process of its own. To try either without a GPU:
+--device cpu (no memory is read then).
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import tempfile
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from memory_check import check
 from memory_fit import fit_file
+from memory_process import in_a_process
 from memory_training import (
     Shape,
     describe,
@@ -109,9 +110,7 @@ def measure(shape: Shape, device: torch.device) -> dict[str, Any]:
     static = count_static(shape.channels, shape.classes, shape.arch_kwargs, shape.supernet)
     row: dict[str, Any] = {"name": shape.name, "shape": vars(shape), "arch_kwargs": shape.arch_kwargs}
     row |= {"sample": vars(sample), "static": vars(static), "estimate": estimate(shape, MemoryModel())}
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+    torch.backends.cudnn.benchmark = True  # as nnUNetv2_train
     trainer = make_trainer(plans_of(shape), "measured", describe(shape.channels, shape.classes), shape.supernet, device)
     batch = make_batch(trainer)
     if device.type == "cuda":
@@ -137,30 +136,26 @@ def measure(shape: Shape, device: torch.device) -> dict[str, Any]:
         row["reserved"] = torch.cuda.max_memory_reserved(device)
         free, total = torch.cuda.mem_get_info(device)
         row["outside"] = total - free - torch.cuda.memory_reserved(device)
+        row["device"] = torch.cuda.get_device_name(device)
     return row
 
 
 def measure_all(shapes: tuple[Shape, ...], device: torch.device, seconds: float, file: Path | None) -> list[dict]:
     """Rows of as many shapes as the time allows; the file is written after each."""
-    torch.backends.cudnn.benchmark = True  # as nnUNetv2_train
     start, slowest, rows = time.monotonic(), 0.0, []
     for number, shape in enumerate(shapes, 1):
         begun = time.monotonic()
         if begun - start + slowest > seconds:
             print(f"out of time: {len(shapes) - number + 1} shapes are left out", flush=True)
             break
-        try:
-            row = measure(shape, device)
-        except Exception as error:  # one shape that fails must not cost the others
-            row = {"name": shape.name, "error": f"{type(error).__name__}: {error}".splitlines()[0]}
-        rows.append(row)
-        gc.collect()
-        # the first one compiles kernels
-        slowest = max(slowest, time.monotonic() - begun) if number > 1 else 0.0
+        # one shape that fails must not cost the others
+        rows.append({"name": shape.name} | in_a_process(measure, (shape, device), seconds - (begun - start)))
+        row = rows[-1]
+        slowest = max(slowest, time.monotonic() - begun)
         figures = f"{row['reserved'] / GB:.2f} GiB reserved" if "reserved" in row else row.get("error", "ran")
         print(f"{number}/{len(shapes)} {shape.name}: {figures}, {time.monotonic() - begun:.1f} s", flush=True)
         if file:
-            on = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+            on = next((row["device"] for row in rows if "device" in row), "cpu")
             file.write_text(json.dumps({"device": on, "torch": torch.__version__, "rows": rows}, indent=1))
     return rows
 
@@ -205,8 +200,6 @@ def main() -> None:
     device = torch.device(arguments.device, 0) if arguments.device == "cuda" else torch.device("cpu")
     with tempfile.TemporaryDirectory() as root:
         use_folders(Path(root))
-        if device.type == "cuda" and not arguments.check:
-            torch.cuda.init()  # there are no statistics to reset before
         if arguments.check:
             check(arguments.caps, arguments.sizes, device, arguments.seconds, arguments.json)
         else:

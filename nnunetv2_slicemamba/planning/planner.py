@@ -108,7 +108,7 @@ class SliceMambaPlanner(ExperimentPlanner):
         if needed > 1.001 * target:
             patch = [int(size) for size in plan["patch_size"]]
             warnings.warn(
-                f"size {self.size}, patch {patch}, batch {plan['batch_size']}, the smallest that is planned, needs an "
+                f"size {self.size}, patch {patch}, batch {plan['batch_size']}, with which planning ended, needs an "
                 f"estimated {needed / 2**30:.1f} GB, more than the {self.UNet_vram_target_GB} GB aimed at; plan a "
                 f"smaller size (--size S), raise the target (--gpu-memory) or use --activation-checkpointing",
                 stacklevel=2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import product
 from pathlib import Path
 
@@ -19,12 +20,16 @@ HALF = 5e-3
 INTERIOR = np.s_[:, 8:-8, 8:-8]
 
 
-def predict(workspace: Workspace, output: str, *flags: object, folds: tuple[int, ...]) -> dict[str, np.ndarray]:
+def predict(
+    workspace: Workspace, output: str, *flags: object, folds: tuple[int, ...], compiled: bool = False
+) -> dict[str, np.ndarray]:
     """Probabilities (classes, 1, H, W) of the test cases by nnUNetv2_predict."""
     folder = workspace.root / output
     model = ("-d", "511", "-c", "2d", "-tr", FINAL, "-p", PLANS, "-f", *folds, "-device", "cpu")
     quick = ("--save_probabilities", "--disable_tta", "-npp", 1, "-nps", 1)
-    workspace.run("nnUNetv2_predict", "-i", workspace.raw / "imagesTs", "-o", folder, *model, *quick, *flags)
+    paths = ("-i", workspace.raw / "imagesTs", "-o", folder)
+    changed = {"nnUNet_compile": "true"} if compiled else None
+    workspace.run("nnUNetv2_predict", *paths, *model, *quick, *flags, changed=changed)
     return {file.stem: np.load(file)["probabilities"] for file in sorted(folder.glob("*.npz"))}
 
 
@@ -97,6 +102,18 @@ def test_the_ensemble_uses_each_fold_with_its_own_slicing(two_folds: Workspace, 
     assert right < HALF
     # how much a slicing matters differs from training to training, which nnU-Net does not seed
     assert min(wrong.values()) > 10 * right, "one slicing for both folds looks the same"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+def test_compiled_folds_of_different_slicing_ensemble_as_uncompiled_ones(
+    two_folds: Workspace, predictions: dict
+) -> None:
+    # the ensemble runs through one compiled network, which takes each fold's slicing from its weights
+    compiled = predict(two_folds, "pred_compiled", folds=(0, 1), compiled=True)
+    assert compiled.keys() == predictions["both"].keys()
+    for case, expected in predictions["both"].items():
+        assert np.abs(compiled[case] - expected)[:, 0][INTERIOR].max() < HALF
 
 
 def test_continuing_and_validating_use_the_checkpoint_and_need_no_slicing_file(two_folds: Workspace) -> None:
