@@ -22,7 +22,9 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from accuracy_checkpoints import discard, pack, unpack
 from accuracy_prepare import planning_order
@@ -34,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.commands import environment
+from nnunetv2_slicemamba.search.find import SLICING_VARIABLE
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed")
@@ -77,7 +80,9 @@ def preparation(key: str, source: Path, runs: Sequence[Run], work: Path, process
     return Job(f"prepare {key}", call, folder / f"{key}.log", variables, counted=False)
 
 
-def training(folder: RunFolder, work: Path, processes: int, device: str, trial: Sequence[int] | None) -> Job:
+def training(
+    folder: RunFolder, work: Path, processes: int, device: str, trial: Sequence[int] | None, chosen: Chosen
+) -> Job:
     """The job that trains and validates, or goes on with it."""
     run = folder.run
     folder.results.mkdir(parents=True, exist_ok=True)
@@ -92,6 +97,7 @@ def training(folder: RunFolder, work: Path, processes: int, device: str, trial: 
         "flags": (flags := folder.flags()),
         "state": str(folder.state),
         "trial": trial,
+        "search": run.candidate.is_supernet,
     }
     if not flags:  # of an attempt that left nothing to go on from
         folder.state.unlink(missing_ok=True)
@@ -101,12 +107,52 @@ def training(folder: RunFolder, work: Path, processes: int, device: str, trial: 
         run.name,
         [sys.executable, str(HERE / "accuracy_launch.py"), str(file)],
         folder.log,
-        {**folders(work, processes), "nnUNet_results": str(folder.results)},
-        (f"prepare {run.dataset.key}",),
+        {**folders(work, processes), "nnUNet_results": str(folder.results), **chosen.variables},
+        (f"prepare {run.dataset.key}", *chosen.after),
         # one that goes on needs less, nobody knows how much less
-        seconds=0.0 if trial or flags else run.dataset.seconds,
+        seconds=0.0 if trial or flags else run.seconds,
         state=folder.state,
     )
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Where a run gets a supernet's slicing from. variables: of its process. after: the run that it waits for."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, ...] = ()
+
+
+def supernets_for(
+    left: Sequence[Run], candidates: Mapping[str, Candidate], known: Mapping[str, Any], runs: Path
+) -> dict[str, Chosen]:
+    """By name of those runs that need one, and are not just to be continued.
+
+    One of `left`, which is trained before, or that in the folder `runs`, else the slicing that a result tells.
+    ValueError naming what is missing.
+    """
+    found, problems = dict[str, Chosen](), []
+    for one in left:
+        supernet = one.supernet(candidates)
+        if supernet is None or RunFolder(one, runs / one.name).flags():
+            continue
+        folder = RunFolder(supernet, runs / supernet.name)
+        result = known.get(supernet.name, {})
+        if supernet in left:
+            found[one.name] = Chosen({SLICING_VARIABLE: str(folder.slicing_file)}, (supernet.name,))
+        elif folder.search() is not None:
+            found[one.name] = Chosen({SLICING_VARIABLE: str(folder.slicing_file)})
+        elif result.get("search") and not one.candidate.inherits:
+            file = runs / "slicings" / f"{supernet.name}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(result["search"]))
+            found[one.name] = Chosen({SLICING_VARIABLE: str(file)})
+        else:
+            what = "the weights" if one.candidate.inherits else "the search"
+            problems.append(f"{one.name} needs {what} of {supernet.name}: name both in --runs")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return found
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
@@ -115,24 +161,25 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     candidates = known_candidates(arguments.candidates)
     wanted = [find_run(name, candidates) for name in dict.fromkeys(arguments.runs.split(","))]
     sources = read_sources(arguments.data)
-    problems = [problem for one in wanted if (problem := one.problem()) is not None]
-    problems += [
-        f"--data lacks {key}=DIR" for key in dict.fromkeys(r.dataset.key for r in wanted) if key not in sources
-    ]
-    if problems:
-        raise ValueError("; ".join(problems))
+    lacking = [f"{key}=DIR" for key in dict.fromkeys(r.dataset.key for r in wanted) if key not in sources]
+    if lacking:
+        raise ValueError(f"--data lacks {' '.join(lacking)}")
     work, out, trial = arguments.work.resolve(), arguments.out.resolve(), arguments.trial
     for name in FOLDERS:
         (work / name).mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     known = read_results([KEPT, out])
     left = [one for one in wanted if not is_finished(known.get(one.name), trial)]
+    runs = work / ("trial_" + "x".join(map(str, trial)) if trial else "runs")
+    # weights that were not kept are made again
+    heirs = [one.supernet(candidates) for one in left if one.candidate.inherits]
+    left = [one for one in wanted if one in left or (one in heirs and not RunFolder(one, runs / one.name).search())]
+    chosen = supernets_for(left, candidates, known, runs)
     for one in wanted:
         if one not in left:
             console.print(f"{one.name}: finished before, Dice {known[one.name]['dice']['mean']:.4f}", highlight=False)
     cores = os.cpu_count() or 1
     each = max(1, cores // arguments.parallel)
-    runs = work / ("trial_" + "x".join(map(str, trial)) if trial else "runs")
     folder_of = {one.name: RunFolder(one, runs / one.name) for one in left}
     for folder in folder_of.values():
         if unpack(folder, (out, KEPT)):
@@ -142,7 +189,10 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     jobs = [
         preparation(key, sources[key], [one for one in left if one.dataset.key == key], work, shared) for key in keys
     ]
-    jobs += [training(folder_of[one.name], work, each, arguments.device, trial) for one in left]
+    jobs += [
+        training(folder_of[one.name], work, each, arguments.device, trial, chosen.get(one.name, Chosen()))
+        for one in left
+    ]
 
     def keep(outcome: Outcome) -> None:
         folder = folder_of.get(outcome.name)

@@ -1,7 +1,8 @@
 """One training and its validation by nnU-Net's own command, with notes on how it goes: `accuracy_launch.py ORDER.json`.
 
 ORDER.json: {"dataset", "configuration", "trainer", "plans", "fold", "device", "slicing" (or null), "flags" (--c, --val
-or none), "state" (the file of the notes), "trial" (null, or [epochs, iterations])}. The notes are written after every
+or none), "state" (the file of the notes), "trial" (null, or [epochs, iterations]), "search" (whether it is a supernet,
+to be searched afterwards)}. The notes are written after every
 epoch: they tell who waits how far it is, and hold what no file of nnU-Net's holds.
 """
 
@@ -12,7 +13,9 @@ import json
 import os
 import platform
 import signal
+import subprocess
 import sys
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -63,7 +66,8 @@ def facts(trainer: Any) -> dict[str, Any]:
         "epochs": trainer.num_epochs,
         "iterations_per_epoch": trainer.num_iterations_per_epoch,
         "parameters": sum(p.numel() for p in trainer.network.parameters()),
-        "network": settings.network_arch_class_name.rpartition(".")[-1],
+        # that of a supernet's plans is the one it makes
+        "network": type(getattr(trainer.network, "_orig_mod", trainer.network)).__name__,
         "patch_size": [int(size) for size in settings.patch_size],
         "batch_size": int(settings.batch_size),
         "compiled": isinstance(trainer.network, OptimizedModule),
@@ -127,7 +131,7 @@ def watch(notes: Notes, trial: list[int] | None) -> None:
         # peaks of the training, which decide what GPU is needed, end here
         notes.write(phase="validation")
         validate(self, *args, **kwargs)
-        notes.write(phase="done")
+        notes.write(phase="validated")
 
     @functools.wraps(save)
     def save_checkpoint(self: Any, filename: str) -> None:
@@ -151,6 +155,15 @@ def set_slicing(order: dict[str, Any]) -> None:
     print(f"slicing of {len(choice.slicing)} blocks ({choice.how_chosen}) in {file}", flush=True)
 
 
+def search(order: dict[str, Any]) -> None:
+    """`slicemamba search` with its default settings, in a process with the GPU's memory for itself."""
+    options = ("-d", order["dataset"], "-c", order["configuration"], "-f", str(order["fold"]), "-p", order["plans"])
+    few = ("--population", "2", "--generations", "1", "--parents", "1") if order["trial"] is not None else ()
+    command = ["search", *options, "-tr", order["trainer"], "-device", order["device"], *few]
+    print("$ slicemamba", *command, flush=True)
+    subprocess.run([sys.executable, "-m", "nnunetv2_slicemamba", *command], check=True)
+
+
 def main(order: dict[str, Any]) -> None:
     notes = Notes(Path(order["state"]))
     notes.write(phase="starting")
@@ -170,6 +183,12 @@ def main(order: dict[str, Any]) -> None:
     ]
     print("$", *sys.argv, flush=True)
     run_training_entry()
+    if order["search"]:
+        notes.write(phase="search")
+        began = time.monotonic()
+        search(order)
+        notes.write(search_seconds=time.monotonic() - began)
+    notes.write(phase="done")
 
 
 if __name__ == "__main__":

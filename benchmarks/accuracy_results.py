@@ -44,12 +44,24 @@ class RunFolder:
         return self.fold / "validation" / "summary.json"
 
     @property
+    def slicing_file(self) -> Path:
+        """What a supernet's search writes."""
+        return self.fold / "slicing_search" / "best_slicing.json"
+
+    @property
     def state(self) -> Path:
         return self.root / "state.json"
 
     @property
     def log(self) -> Path:
         return self.root / "log.txt"
+
+    def search(self) -> dict[str, Any] | None:
+        """The content of a supernet's slicing file; None while its search is not complete."""
+        if not self.run.candidate.is_supernet or not self.slicing_file.is_file():
+            return None
+        content = json.loads(self.slicing_file.read_text())
+        return content if content["complete"] else None
 
     def flags(self) -> list[str]:
         """For nnUNetv2_train: how to go on with what is there."""
@@ -92,7 +104,9 @@ def result_of(folder: RunFolder, outcome: Outcome, parallel: int, trial: Sequenc
     """Everything that is kept of a run that was started, whatever came of it."""
     run, notes = folder.run, folder.notes()
     candidate = run.candidate
-    finished = outcome.ended == FINISHED and folder.summary.is_file()
+    search = folder.search()
+    searched = search is not None or not candidate.is_supernet
+    finished = outcome.ended == FINISHED and folder.summary.is_file() and searched
     done = notes.get("epochs_done", 0)
     seconds = notes.get("epoch_seconds") or []
     return {
@@ -107,7 +121,10 @@ def result_of(folder: RunFolder, outcome: Outcome, parallel: int, trial: Sequenc
         "plans": run.plans_name,
         "planned_by": " ".join(candidate.plans.command),
         "plans_changes": dict(candidate.changes),
-        "slicing": run.slicing and Path(run.slicing).name,
+        "slicing": run.slicing,
+        "supernet": candidate.supernet,
+        "search": search,
+        "search_seconds": notes.get("search_seconds"),
         "configuration": run.dataset.configuration,
         "fold": FOLD,
         "epochs": notes.get("epochs"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FOLD = 0
-SLICINGS = Path(__file__).parent / "accuracy_slicings"
+SEARCH_SECONDS = 100.0  # that a supernet with its search needs beyond another training
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ class Candidate:
     """One way to train, on any dataset.
 
     prediction: what is expected and why, written before it runs. planner: key of PLANNERS, or a planner of its own.
-    slicing: None for networks without one, "fixed", "searched" (a file in accuracy_slicings), or what
-    `slicemamba slicing --set` takes. changes: of the plans' arch_kwargs.
+    slicing: None for networks without one, "fixed", or what `slicemamba slicing --set` takes. supernet: the candidate
+    whose supernet chooses the slicing instead, and has the weights that an inheriting trainer starts from. changes: of
+    the plans' arch_kwargs. A supernet is searched, with the default settings, when it is trained.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Candidate:
     planner: str | Planner = "M"
     trainer: str = "SliceMambaTrainer_20epochs"
     slicing: str | None = "fixed"
+    supernet: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -86,6 +88,15 @@ class Candidate:
             raise ValueError(f"the candidate {self.name!r} has no prediction; say what is expected of it and why")
         if not all(part.isalnum() for part in self.name.replace("-", "_").split("_")):
             raise ValueError(f"the candidate's name {self.name!r} must be letters and digits with single '-' or '_'")
+
+    @property
+    def is_supernet(self) -> bool:
+        return "SupernetTrainer" in self.trainer
+
+    @property
+    def inherits(self) -> bool:
+        """Whether it needs the supernet's weights, not its choice alone."""
+        return "InheritTrainer" in self.trainer
 
     @property
     def plans(self) -> Planner:
@@ -168,11 +179,39 @@ CANDIDATES = (
         "0.003 above M: the rate falls to 0 by itself, which does most of what averaging does.",
         trainer="SliceMambaTrainerEma",
     ),
-    Candidate("m-searched", "Equal to M within 0.003: slicings hardly differ.", slicing="searched"),
+    Candidate(
+        "m-concatenate",
+        "0.002 above M: the decoder may weigh what the encoder hands over.",
+        changes={"skip": "concatenate"},
+    ),
+    Candidate(
+        "m-embeddingskip",
+        "0.002 above M: the embedding's tokens know the outlines no better than 4 voxels.",
+        changes={"embedding_skip": True},
+    ),
+    Candidate(
+        "m-supernet",
+        "0.05 below M on the path 2x4: every path gets a fraction of the iterations.",
+        trainer="SliceMambaSupernetTrainer_20epochs",
+        slicing=None,
+    ),
+    Candidate("m-searched", "Equal to M within 0.003: slicings hardly differ.", slicing=None, supernet="m-supernet"),
+    Candidate(
+        "m-inherit",
+        "0.005 above M: it has seen twice the data, half of it with other slicings.",
+        trainer="SliceMambaInheritTrainer_20epochs",
+        slicing=None,
+        supernet="m-supernet",
+    ),
     Candidate(
         "m-hybrid",
         "0.01 above M on ISIC, 0.02 on the hippocampus: convolutions at full resolution draw the outlines.",
         planner="HybridM",
+    ),
+    Candidate(
+        "l-hybrid",
+        "0.002 above M's hybrid: wider S3 stages, the same convolutions.",
+        planner="HybridL",
     ),
     Candidate("s-hybrid", "0.005 below M's hybrid: the outlines come from the convolutions.", planner="HybridS"),
     Candidate(
@@ -186,6 +225,52 @@ CANDIDATES = (
         "0.003 above M's hybrid: short trainings like high rates.",
         planner="HybridM",
         trainer="SliceMambaTrainerRate2e3",
+    ),
+    Candidate(
+        "m-hybrid-sgd",
+        "0.02 below M's hybrid: its convolutions are nnU-Net's and like SGD, its scans do not.",
+        planner="HybridM",
+        trainer="SliceMambaTrainerSgd",
+    ),
+    Candidate(
+        "m-hybrid-ema",
+        "Equal to M's hybrid within 0.002: the rate falls to 0 by itself.",
+        planner="HybridM",
+        trainer="SliceMambaTrainerEma",
+    ),
+    Candidate(
+        "m-hybrid-nodeep",
+        "0.003 below M's hybrid: as without the stem.",
+        planner="HybridM",
+        trainer="SliceMambaTrainerNoDeep",
+    ),
+    Candidate(
+        "m-hybrid-concatenate",
+        "0.002 above M's hybrid: as without the stem.",
+        planner="HybridM",
+        changes={"skip": "concatenate"},
+    ),
+    Candidate(
+        "m-hybrid-supernet",
+        "0.02 below M's hybrid on the path 2x4: the convolutions are in every path.",
+        planner="HybridM",
+        trainer="SliceMambaSupernetTrainer_20epochs",
+        slicing=None,
+    ),
+    Candidate(
+        "m-hybrid-searched",
+        "Equal to M's hybrid within 0.003: slicings hardly differ.",
+        planner="HybridM",
+        slicing=None,
+        supernet="m-hybrid-supernet",
+    ),
+    Candidate(
+        "m-hybrid-inherit",
+        "0.005 above M's hybrid: twice the data.",
+        planner="HybridM",
+        trainer="SliceMambaInheritTrainer_20epochs",
+        slicing=None,
+        supernet="m-hybrid-supernet",
     ),
 )
 
@@ -212,20 +297,27 @@ class Run:
 
     @property
     def slicing(self) -> str | None:
-        """For `slicemamba slicing --set`; a searched one may be missing, see `problem`."""
-        if self.candidate.slicing == "fixed":
-            return self.dataset.fixed
-        return str(self.searched_file) if self.candidate.slicing == "searched" else self.candidate.slicing
+        """For `slicemamba slicing --set`; None where a supernet chooses it, or there is none."""
+        return self.dataset.fixed if self.candidate.slicing == "fixed" else self.candidate.slicing
 
     @property
-    def searched_file(self) -> Path:
-        return SLICINGS / f"{self.dataset.key}-{self.candidate.plans.plans_name}.json"
+    def seconds(self) -> float:
+        return self.dataset.seconds + SEARCH_SECONDS * self.candidate.is_supernet
 
-    def problem(self) -> str | None:
-        """Why it cannot run here, or None."""
-        if self.candidate.slicing == "searched" and not self.searched_file.is_file():
-            return f"{self.name} needs a searched slicing: copy the search's best_slicing.json to {self.searched_file}"
-        return None
+    def supernet(self, candidates: Mapping[str, Candidate]) -> Run | None:
+        """The run whose supernet chooses the slicing. ValueError if there is no such candidate, or it is no supernet
+        of the same plans."""
+        name = self.candidate.supernet
+        if name is None:
+            return None
+        found = candidates.get(name)
+        network = (self.candidate.plans, self.candidate.changes)
+        if found is None or not found.is_supernet or (found.plans, found.changes) != network:
+            raise ValueError(
+                f"{self.candidate.name} names the supernet {name!r}; give a candidate with the trainer "
+                "SliceMambaSupernetTrainer... and the same planner and changes"
+            )
+        return Run(self.dataset, found)
 
 
 def read_candidates(file: Path) -> list[Candidate]:

@@ -87,7 +87,9 @@ def run_jobs(
                 left = deadline - GRACE - time.monotonic()
                 if lost:
                     waiting.remove(job)
-                    finish(Outcome(job.name, FAILED, f"{lost[0]} did: {outcomes[lost[0]].why}"))
+                    # what was not started may be another time, and so may what waited for it
+                    ending = NOT_STARTED if outcomes[lost[0]].ended == NOT_STARTED else FAILED
+                    finish(Outcome(job.name, ending, f"as {lost[0]}: {outcomes[lost[0]].why}"))
                 elif left < job.seconds:
                     waiting.remove(job)
                     why = f"{left:.0f} s are left, it needs about {job.seconds:.0f} s"

@@ -81,6 +81,8 @@ def _note(result: Mapping[str, Any]) -> str:
         said.append(f"failed: {last[:100]}")
     if result.get("by_hand"):
         said.append(str(result["by_hand"]))
+    if result.get("search"):
+        said.append(f"its search chose {result['search']['fitness']:.4f}")
     if result.get("beside"):
         said.append(f"beside {len(result['beside'])} other{'s' * (len(result['beside']) > 1)}")
     failed = sum(attempt["state"] == "failed" for attempt in result.get("earlier", []))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import sys
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import accuracy
 import accuracy_prepare
 import accuracy_trainers
-from accuracy_results import SCHEMA_VERSION, write_result
+from accuracy_results import SCHEMA_VERSION, RunFolder, write_result
 from accuracy_runs import CANDIDATES, DATASETS, NNUNET_TRAINER, Candidate, find_run, read_candidates
 
 from nnunetv2_slicemamba.demo.layout import DATA
@@ -51,8 +52,11 @@ def test_every_candidate_has_a_prediction_and_a_trainer_that_exists() -> None:
 
 def test_candidates_on_size_m_and_its_hybrid_change_one_thing() -> None:
     for candidate in CANDIDATES:
-        if candidate.name.startswith("m-"):
+        if candidate.name.startswith("m-") and not candidate.is_supernet:
             base = BY_NAME["m-hybrid" if candidate.name.startswith("m-hybrid-") else "m"]
+            if candidate.inherits:
+                base = BY_NAME[base.name + "-searched"]
+                assert candidate.supernet == base.supernet
             differing = [
                 candidate.planner != base.planner,
                 candidate.trainer != base.trainer,
@@ -104,6 +108,57 @@ def test_runs_have_plans_of_their_own_only_where_the_network_is_changed() -> Non
     for wrong in ("isic2017-mm", "brain-m", "isic2017", "isic2017-m.x"):
         with pytest.raises(ValueError, match=f"there is no run '{wrong}'"):
             find_run(wrong, BY_NAME)
+
+
+def test_what_a_supernet_chooses_for_is_of_the_same_network() -> None:
+    for candidate in CANDIDATES:
+        supernet = find_run(f"isic2017-{candidate.name}.2", BY_NAME).supernet(BY_NAME)
+        assert (supernet is None) == (candidate.supernet is None)
+        if supernet is not None:
+            assert supernet.candidate.is_supernet
+            assert supernet.plans_name == find_run(f"isic2017-{candidate.name}", BY_NAME).plans_name
+            assert supernet.repeat == 1
+    for name in ("m", "m-hybrid-supernet", "none"):
+        wrong = Candidate("m-wrong", "cannot be", slicing=None, supernet=name)
+        with pytest.raises(ValueError, match=f"m-wrong names the supernet '{name}'; give a candidate with"):
+            find_run("isic2017-m-wrong", {"m-wrong": wrong}).supernet({**BY_NAME, "m-wrong": wrong})
+
+
+def test_a_slicing_comes_from_the_supernet_at_hand_or_from_its_result(tmp_path: Path) -> None:
+    supernet, searched, inherit = (
+        find_run(f"isic2017-m-{name}", BY_NAME) for name in ("supernet", "searched", "inherit")
+    )
+    of = functools.partial(accuracy.supernets_for, candidates=BY_NAME, runs=tmp_path)
+    missing = "isic2017-m-searched needs the search of isic2017-m-supernet: .*; isic2017-m-inherit needs the weights"
+    with pytest.raises(ValueError, match=missing):
+        of([searched, inherit], known={})
+    # trained in the same call: both wait for it
+    waiting = of([searched, inherit, supernet], known={})
+    folder = RunFolder(supernet, tmp_path / supernet.name)
+    here = {"SLICEMAMBA_SLICING": str(folder.slicing_file)}
+    assert waiting == dict.fromkeys((searched.name, inherit.name), accuracy.Chosen(here, (supernet.name,)))
+    # a result tells the slicing, not the weights
+    known = {supernet.name: {"search": {"slicing": [[2, 4]], "complete": True}}}
+    [(name, told)] = of([searched], known=known).items()
+    assert (name, told.after) == (searched.name, ())
+    assert json.loads(Path(told.variables["SLICEMAMBA_SLICING"]).read_text()) == known[supernet.name]["search"]
+    with pytest.raises(ValueError, match="isic2017-m-inherit needs the weights of isic2017-m-supernet"):
+        of([inherit], known=known)
+    # its own folder is there, and complete
+    folder.slicing_file.parent.mkdir(parents=True)
+    for complete in (False, True):
+        folder.slicing_file.write_text(json.dumps({"complete": complete}))
+        if complete:
+            assert of([searched, inherit], known={}) == dict.fromkeys(waiting, accuracy.Chosen(here))
+        else:
+            with pytest.raises(ValueError, match=missing):
+                of([searched, inherit], known={})
+    # what is continued has its slicing already
+    begun = RunFolder(inherit, tmp_path / inherit.name).fold
+    begun.mkdir(parents=True)
+    (begun / "checkpoint_latest.pth").touch()
+    folder.slicing_file.unlink()
+    assert of([inherit], known={}) == {}
 
 
 def test_candidates_from_a_file_may_bring_a_planner_and_must_bring_a_prediction(tmp_path: Path) -> None:
@@ -164,8 +219,9 @@ def test_a_finished_run_is_not_done_again_and_mistakes_are_told_before_work(
     assert "isic2017-m: finished before, Dice 0.8700" in capsys.readouterr().out
     assert accuracy.main(["run", *data, "--runs", "isic2017-m-searched,hippocampus-m", *options]) == 2
     said = capsys.readouterr().out
-    assert "isic2017-m-searched needs a searched slicing: copy the search's best_slicing.json to" in said
     assert "--data lacks hippocampus=DIR" in said
+    assert accuracy.main(["run", *data, "--runs", "isic2017-m-searched", *options]) == 2
+    assert "isic2017-m-searched needs the search of isic2017-m-supernet: name both in --runs" in capsys.readouterr().out
     assert accuracy.main(["run", "--data", "isic2017=/nowhere", "--runs", "isic2017-m", *options]) == 2
     assert " or ".join(f"{key}=FOLDER" for key in DATASETS) in capsys.readouterr().out
     assert not list((tmp_path / "work").rglob("*.log"))

@@ -59,8 +59,9 @@ def test_two_run_at_a_time_and_each_knows_what_ran_beside_it(job) -> None:
 
 
 def test_what_the_time_is_too_short_for_makes_way_for_what_fits(job) -> None:
-    jobs = [job("long", seconds=100), job("short", seconds=5)]
+    jobs = [job("long", seconds=100), job("heir", after=("long",)), job("short", seconds=5)]
     outcomes = run_jobs(jobs, 1, in_time(20), Console(quiet=True))
+    assert outcomes["heir"].ended == NOT_STARTED
     assert outcomes["long"].ended == NOT_STARTED
     assert "it needs about 100 s" in outcomes["long"].why
     assert outcomes["short"].ended == FINISHED

@@ -89,6 +89,11 @@ def test_a_failure_stays_in_the_table_with_its_message_and_an_earlier_one_with_t
     assert "| isic2017-m | what was expected of m | 0.8700 |" in text
 
 
+def test_a_supernets_row_tells_what_its_search_found() -> None:
+    shown = cells(by_name(result("m-supernet", 0.81, search={"fitness": 0.82345}, beside=["a"])))
+    assert shown["isic2017-m-supernet"]["note"] == "its search chose 0.8235; beside 1 other"
+
+
 def test_trials_are_in_no_table_and_finish_no_run() -> None:
     trial = result("m", 0.99, trial=[1, 2])
     assert cells(by_name(trial, result("m-ema", 0.88))).keys() == {"isic2017-m-ema"}

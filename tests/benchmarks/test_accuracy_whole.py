@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,3 +131,28 @@ def test_a_run_whose_plans_cannot_be_made_fails_with_the_reason_and_alone(root: 
     assert "no plans nnUNetNonePlans" in failed["failure"][0]
     assert "--no-such-option" in failed["failure"][0]
     assert result(root, "isic2017-m")["state"] == "finished"
+
+
+def test_a_supernet_is_searched_and_what_needs_it_waits_for_it(root: Path) -> None:
+    runs = "isic2017-m-searched,isic2017-m-inherit,isic2017-m-supernet"
+    said = call(root, runs, "1x3")
+    assert "finished: 3 of 3" in said
+    supernet, searched, inherit = (result(root, f"isic2017-m-{name}") for name in ("supernet", "searched", "inherit"))
+    assert supernet["network"] == "SliceMambaSupernet"
+    assert supernet["search"]["how_chosen"] == "search"
+    assert supernet["search_seconds"] > 0
+    slicing = tuple(map(tuple, supernet["search"]["slicing"]))
+    for found in (searched, inherit):
+        assert found["network"] == "SliceMambaUNet"
+        assert found["search"] is None
+        assert found["supernet"] == "m-supernet"
+        log = (root / "work" / "trial_1x3" / found["name"] / "log.txt").read_text()
+        assert f"(search): {slicing}" in log
+        assert ("inherited from the supernet" in log) == (found is inherit)
+    # the weights are gone with --work; the slicing is kept
+    shutil.rmtree(root / "work" / "trial_1x3")
+    (root / "out" / "isic2017-m-searched.json").unlink()
+    again = call(root, "isic2017-m-searched", "1x3")
+    assert "m-supernet" not in again
+    log = (root / "work" / "trial_1x3" / "isic2017-m-searched" / "log.txt").read_text()
+    assert f"(search): {slicing}" in log
