@@ -7,6 +7,7 @@ import json
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from workspace import BIN, FINAL, PLANS, SUPERNET, Workspace
 
 from nnunetv2_slicemamba.search import read_ledger, read_slicing_file
+from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
 
 pytestmark = pytest.mark.xdist_group("searched")
 
@@ -117,3 +119,29 @@ def test_the_final_trainer_uses_what_the_search_chose(supernet: Workspace) -> No
     checkpoint = supernet.results(FINAL) / "fold_0" / "checkpoint_final.pth"
     slicing = torch.load(checkpoint, weights_only=False)["network_weights"]["slicing"]
     assert tuple(map(tuple, slicing.tolist())) == chosen.slicing
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_a_searchs_worth_evaluates_paths_as_the_search_does(copied: Workspace) -> None:
+    copied.run("slicemamba", "holdout", *SEARCH[1:9], "-tr", SUPERNET, "--fraction", "0.25")
+    copied.run("nnUNetv2_train", "511", "2d", "0", "-tr", SUPERNET, "-p", PLANS, "-device", "cpu")
+    small = ("--population", "3", "--generations", "1")
+    copied.run("slicemamba", *SEARCH, *small, "--parents", "2", "--mutants", "2", "--storage", url(copied, "whole.db"))
+    kept, result = copied.root / "kept.jsonl", copied.root / "worth.json"
+    script = Path(__file__).parents[2] / "benchmarks" / "search_worth.py"
+    files = ("--keep", str(kept), "--json", str(result))
+    command = [sys.executable, str(script), *SEARCH[1:11], "--device", "cpu", *small, "--splits", "1", *files]
+    done = subprocess.run(command, env=copied.environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 searches, halves of 4 cases" in " ".join(done.stdout.split())
+    found = json.loads(result.read_text())
+    held_out = json.loads((copied.results(SUPERNET) / "fold_0" / "slicing_search" / "holdout.json").read_text())[
+        "cases"
+    ]
+    assert found["cases"] == ["tiny_000", "tiny_001", *held_out]
+    assert len(found["searches"]) == 2
+    # a search's first generation depends on its seed alone
+    fitness = {record[3]: record[4] for record in trials(copied, "whole.db") if record[0] == 0}
+    counts = {tuple(entry["path"]): entry["counts"] for entry in map(json.loads, kept.read_text().splitlines()[1:])}
+    for path, wanted in fitness.items():
+        assert mean_foreground_dice(counts[path][2:]).fitness == wanted

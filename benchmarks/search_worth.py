@@ -1,0 +1,253 @@
+"""What is the choice of a search worth on cases that did not make it?
+
+    python benchmarks/search_worth.py -d 501 -c 2d -f 0 -p PLANS -tr SliceMambaSupernetTrainer [--device cuda]
+        [--population 50 --generations 20] [--splits 4] [--keep FILE] [--json FILE]
+
+Takes a fold's trained supernet and all cases that it has not seen: the fold's validation cases and, if it was trained
+with one, its holdout. Several times they are drawn into two halves. The whole search runs on one half, and the path
+that it chose is looked at on the other; then the other way round. What it gained over the mean of the search's first,
+random generation is shown on the cases that chose, which is what a report on them would say, and on the others, which
+is what it is worth.
+
+Every path that a search asks for is evaluated once, on all cases. --keep FILE takes them down as they are made; the
+same command continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import spearmanr
+
+from nnunetv2_slicemamba.search import Architecture, Fingerprint, SearchSettings, open_ledger, run_search
+from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
+from nnunetv2_slicemamba.search.path_evaluation import Counted
+from nnunetv2_slicemamba.search.records import Evaluation
+from nnunetv2_slicemamba.search.run import PreparedSearch, prepare_search
+from nnunetv2_slicemamba.search.workers import Together
+from nnunetv2_slicemamba.selection import select
+
+POINTS = 100  # Dice points in a Dice of 1
+
+
+class CountsPaths(Protocol):
+    """What PathEvaluation does."""
+
+    def count_paths(self, architectures: Sequence[Architecture], go_on: Callable[[], bool]) -> Iterator[Counted]:
+        """The voxels of each path, as they are finished."""
+
+
+class Counts:
+    """Voxels of every path evaluated so far: (cases, classes, 3), see fitness.dice_per_case.
+
+    file: where they are kept, None for nowhere. of: what they belong to; ValueError if the file's belong to another.
+    """
+
+    def __init__(self, evaluation: Callable[[], CountsPaths], file: Path | None, of: str) -> None:
+        self._evaluation, self._file = evaluation, file
+        self.known: dict[Architecture, NDArray[np.int64]] = {}
+        if file is None:
+            return
+        if not file.is_file():
+            file.write_text(json.dumps({"of": of}) + "\n")
+        with file.open() as lines:
+            first = json.loads(next(lines))
+            if first != {"of": of}:
+                raise ValueError(f"{file} is of another supernet or other cases; give another --keep")
+            for line in lines:
+                if line.endswith("\n"):  # else it was being written when the process ended
+                    entry = json.loads(line)
+                    self.known[tuple(entry["path"])] = np.array(entry["counts"], dtype=np.int64)
+
+    def of(self, architectures: Sequence[Architecture], go_on: Callable[[], bool]) -> Iterator[tuple[int, float]]:
+        """(position, seconds) of the architectures as their counts are known."""
+        missing = []
+        for position, architecture in enumerate(architectures):
+            if architecture in self.known:
+                yield position, 0.0
+            else:
+                missing.append(position)
+        if not missing:
+            return
+        for counted in self._evaluation().count_paths([architectures[position] for position in missing], go_on):
+            position = missing[counted.position]
+            self.known[architectures[position]] = counted.counts
+            if self._file is not None:
+                entry = {"path": architectures[position], "counts": counted.counts.tolist()}
+                with self._file.open("a") as lines:
+                    lines.write(json.dumps(entry) + "\n")
+            yield position, counted.seconds
+
+    def dice(self, architecture: Architecture, cases: Sequence[int]) -> float:
+        """Mean foreground Dice of a path that is known, over some of the cases."""
+        return mean_foreground_dice(self.known[architecture][list(cases)]).fitness
+
+
+@dataclass(frozen=True)
+class Half:
+    """The evaluator of a search that sees some of the cases."""
+
+    counts: Counts
+    cases: Sequence[int]
+
+    def evaluate(
+        self, architectures: Sequence[Architecture], go_on: Callable[[], bool] = lambda: True
+    ) -> Iterator[tuple[int, Evaluation, float]]:
+        for position, seconds in self.counts.of(architectures, go_on):
+            yield position, Evaluation(self.counts.dice(architectures[position], self.cases)), seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One search. Dice on the cases that chose, and on the others: of the random generation's mean and its best path,
+    and of the path that the whole search chose. agreement: Spearman's rho of the random paths' Dice on both."""
+
+    split: int
+    paths: int
+    random_choosing: float
+    random_others: float
+    best_random_choosing: float
+    best_random_others: float
+    chosen_choosing: float
+    chosen_others: float
+    agreement: float
+
+    def gain(self, what: str, where: str) -> float:
+        """Of "best_random" or "chosen" on the "choosing" cases or the "others", over a random path; Dice points."""
+        return POINTS * (getattr(self, f"{what}_{where}") - getattr(self, f"random_{where}"))
+
+
+def halves(n_cases: int, split: int) -> tuple[list[int], list[int]]:
+    """Two halves of the cases, drawn with the split's number as seed."""
+    order = np.random.default_rng(split).permutation(n_cases).tolist()
+    return sorted(order[: n_cases // 2]), sorted(order[n_cases // 2 :])
+
+
+def search_on(
+    counts: Counts, choosing: Sequence[int], others: Sequence[int], split: int, fingerprint: Fingerprint
+) -> tuple[Outcome, list[Architecture]]:
+    """Searches with some cases and looks at the others; returns the random generation's paths, too."""
+    settings = fingerprint.settings
+    with tempfile.TemporaryDirectory() as folder, open_ledger(Path(folder) / "study.db", fingerprint) as ledger:
+        result = run_search(Together(Half(counts, choosing)), settings, ledger)
+    first = [record for record in result.records if record.generation == 0]
+    best = max(first, key=lambda record: record.fitness)
+    elsewhere = [counts.dice(record.architecture, others) for record in first]
+    outcome = Outcome(
+        split=split,
+        paths=len(result.records),
+        random_choosing=statistics.fmean(record.fitness for record in first),
+        random_others=statistics.fmean(elsewhere),
+        best_random_choosing=best.fitness,
+        best_random_others=counts.dice(best.architecture, others),
+        chosen_choosing=result.best.fitness,
+        chosen_others=counts.dice(result.best.architecture, others),
+        agreement=float(spearmanr([record.fitness for record in first], elsewhere).statistic),
+    )
+    return outcome, [record.architecture for record in first]
+
+
+def study(
+    counts: Counts, n_cases: int, splits: int, fingerprint: Fingerprint, console: Console
+) -> tuple[list[Outcome], list[Architecture]]:
+    """Two searches per split, and the random generation that they share, having the same seed."""
+    outcomes: list[Outcome] = []
+    first: list[Architecture] = []
+    for split in range(splits):
+        one, other = halves(n_cases, split)
+        for choosing, others in ((one, other), (other, one)):
+            got, first = search_on(counts, choosing, others, split, fingerprint)
+            outcomes.append(got)
+            console.print(
+                f"split {split}: {got.paths} paths on {len(choosing)} cases; the chosen one gains "
+                f"{got.gain('chosen', 'choosing'):+.2f} there, {got.gain('chosen', 'others'):+.2f} on the other "
+                f"{len(others)}; {len(counts.known)} paths evaluated so far",
+                highlight=False,
+                soft_wrap=True,
+            )
+    return outcomes, first
+
+
+def tabulate(outcomes: Sequence[Outcome], title: str) -> Table:
+    table = Table("path", "gain on the cases that chose", "gain on the others", "above random there", title=title)
+    for what, name in (
+        ("best_random", "the best of the random generation"),
+        ("chosen", f"what the search chose from {max(o.paths for o in outcomes)}"),
+    ):
+        here, there = ([o.gain(what, where) for o in outcomes] for where in ("choosing", "others"))
+        above = sum(gain > 0 for gain in there)
+        table.add_row(name, spread(here), spread(there), f"{above} of {len(there)}")
+    return table
+
+
+def spread(values: Sequence[float]) -> str:
+    sd = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):+.2f}{sd}"
+
+
+def unseen(prepared: PreparedSearch) -> list[str]:
+    """Names of the cases that the supernet was not trained on: of the holdout, if there is one, and of validation."""
+    _, validation = prepared.fold.nnunet_trainer.full_split()
+    return sorted({*prepared.fold.case_names, *validation})  # as nnU-Net orders what it loads
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-d", required=True, help="dataset, by ID or name")
+    parser.add_argument("-c", required=True, help="configuration")
+    parser.add_argument("-f", default="0", help="fold")
+    parser.add_argument("-p", default="nnUNetSliceMambaPlans", help="plans")
+    parser.add_argument("-tr", default="SliceMambaSupernetTrainer", help="the supernet's trainer")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--population", type=int, default=50)
+    parser.add_argument("--generations", type=int, default=20)
+    parser.add_argument("--splits", type=int, default=4, help="times that the cases are halved")
+    parser.add_argument("--seed", type=int, default=0, help="of the search")
+    parser.add_argument("--keep", type=Path, default=None, help="file for what was evaluated, to continue")
+    parser.add_argument("--json", type=Path, default=None)
+    given = parser.parse_args()
+    console = Console(width=120)
+    selection = select(given.d, given.c, given.f, given.p)
+    settings = SearchSettings(given.population, given.generations, seed=given.seed)
+    prepared = prepare_search(selection, given.tr, settings, torch.device(given.device))
+    prepared.fold.case_names = names = unseen(prepared)
+    if len(names) < 4:
+        raise SystemExit(f"the supernet has {len(names)} unseen cases, two halves need at least 4")
+
+    def evaluation() -> CountsPaths:
+        prepared.fold.load()
+        return prepared.fold.evaluation
+
+    identity = hashlib.sha256(json.dumps([prepared.fingerprint.supernet_checkpoint_sha256, names]).encode()).hexdigest()
+    counts = Counts(evaluation, given.keep, identity)
+    outcomes, first = study(counts, len(names), given.splits, prepared.fingerprint, console)
+    title = f"{selection.dataset}, fold {given.f}, {given.tr}: {len(outcomes)} searches, halves of {len(names)} cases"
+    console.print(tabulate(outcomes, f"{title}; Dice points, mean ± SD over the searches"))
+    on_all = [POINTS * counts.dice(path, range(len(names))) for path in first]
+    console.print(
+        f"Random paths have a Dice of {statistics.fmean(on_all):.2f} ± {statistics.pstdev(on_all):.2f} on all cases. "
+        f"Their order on one half agrees with that on the other by a Spearman's rho of "
+        f"{statistics.fmean(o.agreement for o in outcomes):.2f}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if given.json:
+        content = {"trainer": given.tr, "cases": names, "settings": settings.as_dict(), "random_dice": on_all}
+        given.json.write_text(json.dumps({**content, "searches": [asdict(o) for o in outcomes]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
