@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,7 +197,10 @@ def with_possible_precision(recipe: Recipe, process: Processes) -> Recipe:
 def require_timm() -> str:
     """timm's version; InputError without it."""
     try:
-        import timm
+        with warnings.catch_warnings():
+            # of a model that nothing here uses, about PyTorch's TorchScript
+            warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.jit")
+            import timm
     except ImportError as error:
         raise InputError(
             "pretraining needs timm, which is not installed: pip install 'nnunetv2-slicemamba[pretrain]'"

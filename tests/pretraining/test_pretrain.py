@@ -69,7 +69,9 @@ def test_a_training_that_is_killed_continues_the_same_curve(
 ) -> None:
     target = tmp_path / "weights.pth"
     (tmp_path / "request.json").write_text(json.dumps({"images": str(images), "target": str(target)}))
-    process = subprocess.Popen([sys.executable, pretraining_run.__file__, str(tmp_path / "request.json")])
+    command = [sys.executable, pretraining_run.__file__, str(tmp_path / "request.json")]
+    with open(tmp_path / "stderr", "w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr)
     deadline = time.monotonic() + 120
     while len(curve(target)) < 5:
         assert process.poll() is None, "it ended before it could be killed"
@@ -78,6 +80,7 @@ def test_a_training_that_is_killed_continues_the_same_curve(
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert len(curve(target)) < len(curve(whole))
+    assert "FutureWarning" not in (tmp_path / "stderr").read_text()  # of what is imported
     # once more, in the middle of its work, and by a signal that lets it finish its step
     assert not stopped_by_sigterm(images, target, after=4).finished
     assert run(images, target).finished
