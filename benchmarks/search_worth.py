@@ -183,10 +183,10 @@ def study(
 
 def tabulate(outcomes: Sequence[Outcome], title: str) -> Table:
     table = Table("path", "gain on the cases that chose", "gain on the others", "above random there", title=title)
-    for what, name in (
-        ("best_random", "the best of the random generation"),
-        ("chosen", f"what the search chose from {max(o.paths for o in outcomes)}"),
-    ):
+    rows = [("chosen", f"what the search chose from {max(o.paths for o in outcomes)}")]
+    if any(o.chosen_choosing != o.best_random_choosing for o in outcomes):  # else there was nothing but that generation
+        rows.insert(0, ("best_random", "the best of the random generation"))
+    for what, name in rows:
         here, there = ([o.gain(what, where) for o in outcomes] for where in ("choosing", "others"))
         above = sum(gain > 0 for gain in there)
         table.add_row(name, spread(here), spread(there), f"{above} of {len(there)}")
