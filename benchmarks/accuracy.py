@@ -123,6 +123,12 @@ class Chosen:
     after: tuple[str, ...] = ()
 
 
+def shares(runs: Sequence[Run], cores: int, parallel: int) -> dict[str, int]:
+    """CPU cores of each run: as its batches need them, beside an average one in each of the other places."""
+    mean = sum(one.dataset.work for one in runs) / max(1, len(runs))
+    return {one.name: max(1, min(cores, round(cores * one.dataset.work / (mean * parallel)))) for one in runs}
+
+
 def supernets_for(
     left: Sequence[Run], candidates: Mapping[str, Candidate], known: Mapping[str, Any], runs: Path
 ) -> dict[str, Chosen]:
@@ -179,7 +185,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         if one not in left:
             console.print(f"{one.name}: finished before, Dice {known[one.name]['dice']['mean']:.4f}", highlight=False)
     cores = os.cpu_count() or 1
-    each = max(1, cores // arguments.parallel)
+    cores_of = shares(left, cores, arguments.parallel)
     folder_of = {one.name: RunFolder(one, runs / one.name) for one in left}
     for folder in folder_of.values():
         if unpack(folder, (out, KEPT)):
@@ -190,7 +196,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
         preparation(key, sources[key], [one for one in left if one.dataset.key == key], work, shared) for key in keys
     ]
     jobs += [
-        training(folder_of[one.name], work, each, arguments.device, trial, chosen.get(one.name, Chosen()))
+        training(folder_of[one.name], work, cores_of[one.name], arguments.device, trial, chosen.get(one.name, Chosen()))
         for one in left
     ]
 

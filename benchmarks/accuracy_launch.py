@@ -72,6 +72,7 @@ def facts(trainer: Any) -> dict[str, Any]:
         "batch_size": int(settings.batch_size),
         "compiled": isinstance(trainer.network, OptimizedModule),
         "gpu": torch.cuda.get_device_name(trainer.device) if on_gpu else f"none ({platform.machine()} CPU)",
+        "augmentation_processes": int(os.environ["nnUNet_n_proc_DA"]),
         "labels": trainer.dataset_json["labels"],
         "versions": {"python": platform.python_version(), **versions("torch", "nnunetv2", "nnunetv2-slicemamba")},
     }

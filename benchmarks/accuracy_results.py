@@ -140,6 +140,7 @@ def result_of(folder: RunFolder, outcome: Outcome, parallel: int, trial: Sequenc
         "compiled": notes.get("compiled"),
         "gpu": notes.get("gpu"),
         "cpu_cores": os.cpu_count(),
+        "augmentation_processes": notes.get("augmentation_processes"),
         "versions": notes.get("versions"),
         "seed": SEED,
         "parallel": parallel,

@@ -15,7 +15,8 @@ SEARCH_SECONDS = 100.0  # that a supernet with its search needs beyond another t
 @dataclass(frozen=True)
 class Dataset:
     """number: nnU-Net's ID. fixed: what `slicemamba slicing --set` gets for the slicing without a search.
-    seconds: what a run needs on one H100 that it shares with another, start and validation included."""
+    seconds: what a run needs on one H100 that it shares with another, start and validation included. work: how much
+    augmenting its batches takes, beside other datasets'."""
 
     key: str
     number: int
@@ -23,6 +24,7 @@ class Dataset:
     configuration: str
     fixed: str
     seconds: float
+    work: float
 
     @property
     def folder(self) -> str:
@@ -32,8 +34,8 @@ class Dataset:
 DATASETS = {
     d.key: d
     for d in (
-        Dataset("isic2017", 17, "ISIC2017", "2d", "2x4", 260),
-        Dataset("hippocampus", 4, "Hippocampus", "3d_fullres", "2x4x2", 140),
+        Dataset("isic2017", 17, "ISIC2017", "2d", "2x4", 260, 2.0),
+        Dataset("hippocampus", 4, "Hippocampus", "3d_fullres", "2x4x2", 140, 1.0),
     )
 }
 

@@ -124,6 +124,15 @@ def test_what_a_supernet_chooses_for_is_of_the_same_network() -> None:
             find_run("isic2017-m-wrong", {"m-wrong": wrong}).supernet({**BY_NAME, "m-wrong": wrong})
 
 
+def test_runs_get_the_cores_that_their_batches_need() -> None:
+    skin, brain = find_run("isic2017-m", BY_NAME), find_run("hippocampus-m", BY_NAME)
+    assert accuracy.shares([skin], 16, 2) == {skin.name: 8}
+    assert accuracy.shares([skin], 16, 1) == {skin.name: 16}
+    both = accuracy.shares([skin, brain], 16, 2)
+    assert both[skin.name] == 2 * both[brain.name] + 1 == 11
+    assert accuracy.shares([skin, brain], 2, 4) == {skin.name: 1, brain.name: 1}
+
+
 def test_a_slicing_comes_from_the_supernet_at_hand_or_from_its_result(tmp_path: Path) -> None:
     supernet, searched, inherit = (
         find_run(f"isic2017-m-{name}", BY_NAME) for name in ("supernet", "searched", "inherit")

@@ -73,6 +73,7 @@ def test_stock_a_changed_network_and_a_changed_trainer_are_trained_and_validated
         assert found["prediction"]
         assert found["versions"]["nnunetv2"].startswith("2.")
         assert found["batch_size"] >= 2
+        assert found["augmentation_processes"] >= 1
         assert len(found["patch_size"]) == 2
     assert (results["stock"]["network"], results["stock"]["slicing"]) == ("PlainConvUNet", None)
     assert (results["m-ema"]["network"], results["m-ema"]["slicing"]) == ("SliceMambaUNet", "2x4")
