@@ -130,11 +130,11 @@ def shares(runs: Sequence[Run], cores: int, parallel: int) -> dict[str, int]:
 
 
 def supernets_for(
-    left: Sequence[Run], candidates: Mapping[str, Candidate], known: Mapping[str, Any], runs: Path
+    left: Sequence[Run], candidates: Mapping[str, Candidate], finished: Mapping[str, Any], runs: Path
 ) -> dict[str, Chosen]:
     """By name of those runs that need one, and are not just to be continued.
 
-    One of `left`, which is trained before, or that in the folder `runs`, else the slicing that a result tells.
+    One of `left`, which is trained before, or that in the folder `runs`, else the slicing that a finished result tells.
     ValueError naming what is missing.
     """
     found, problems = dict[str, Chosen](), []
@@ -143,7 +143,7 @@ def supernets_for(
         if supernet is None or RunFolder(one, runs / one.name).flags():
             continue
         folder = RunFolder(supernet, runs / supernet.name)
-        result = known.get(supernet.name, {})
+        result = finished.get(supernet.name, {})
         if supernet in left:
             found[one.name] = Chosen({SLICING_VARIABLE: str(folder.slicing_file)}, (supernet.name,))
         elif folder.search() is not None:
@@ -180,7 +180,6 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     # weights that were not kept are made again
     heirs = [one.supernet(candidates) for one in left if one.candidate.inherits]
     left = [one for one in wanted if one in left or (one in heirs and not RunFolder(one, runs / one.name).search())]
-    chosen = supernets_for(left, candidates, known, runs)
     for one in wanted:
         if one not in left:
             console.print(f"{one.name}: finished before, Dice {known[one.name]['dice']['mean']:.4f}", highlight=False)
@@ -190,6 +189,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     for folder in folder_of.values():
         if unpack(folder, (out, KEPT)):
             console.print(f"{folder.run.name}: unpacked")
+    finished = {name: result for name, result in known.items() if is_finished(result, trial)}
+    chosen = supernets_for(left, candidates, finished, runs)
     keys = list(dict.fromkeys(one.dataset.key for one in left))
     shared = max(1, cores // max(1, len(keys)))
     jobs = [

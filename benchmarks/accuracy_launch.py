@@ -2,8 +2,8 @@
 
 ORDER.json: {"dataset", "configuration", "trainer", "plans", "fold", "device", "slicing" (or null), "flags" (--c, --val
 or none), "state" (the file of the notes), "trial" (null, or [epochs, iterations]), "search" (whether it is a supernet,
-to be searched afterwards)}. The notes are written after every
-epoch: they tell who waits how far it is, and hold what no file of nnU-Net's holds.
+to be searched afterwards)}. The notes are written after every epoch: they tell who waits how far it is, and hold what
+no file of nnU-Net's holds.
 """
 
 from __future__ import annotations

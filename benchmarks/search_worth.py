@@ -16,6 +16,7 @@ same command continues.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import statistics
@@ -53,24 +54,18 @@ class CountsPaths(Protocol):
 class Counts:
     """Voxels of every path evaluated so far: (cases, classes, 3), see fitness.dice_per_case.
 
-    file: where they are kept, None for nowhere. of: what they belong to; ValueError if the file's belong to another.
+    file: where they are kept, None for nowhere. of: the supernet and the cases; others' in the file are not seen.
     """
 
     def __init__(self, evaluation: Callable[[], CountsPaths], file: Path | None, of: str) -> None:
-        self._evaluation, self._file = evaluation, file
+        self._evaluation, self._file, self._of = evaluation, file, of
         self.known: dict[Architecture, NDArray[np.int64]] = {}
-        if file is None:
-            return
-        if not file.is_file():
-            file.write_text(json.dumps({"of": of}) + "\n")
-        with file.open() as lines:
-            first = json.loads(next(lines))
-            if first != {"of": of}:
-                raise ValueError(f"{file} is of another supernet or other cases; give another --keep")
-            for line in lines:
-                if line.endswith("\n"):  # else it was being written when the process ended
+        if file is not None and file.is_file():
+            for line in file.read_text(encoding="utf-8").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):  # the line during which the process ended
                     entry = json.loads(line)
-                    self.known[tuple(entry["path"])] = np.array(entry["counts"], dtype=np.int64)
+                    if entry["of"] == of:
+                        self.known[tuple(entry["path"])] = np.array(entry["counts"], dtype=np.int64)
 
     def of(self, architectures: Sequence[Architecture], go_on: Callable[[], bool]) -> Iterator[tuple[int, float]]:
         """(position, seconds) of the architectures as their counts are known."""
@@ -86,9 +81,9 @@ class Counts:
             position = missing[counted.position]
             self.known[architectures[position]] = counted.counts
             if self._file is not None:
-                entry = {"path": architectures[position], "counts": counted.counts.tolist()}
-                with self._file.open("a") as lines:
-                    lines.write(json.dumps(entry) + "\n")
+                entry = {"of": self._of, "path": architectures[position], "counts": counted.counts.tolist()}
+                with self._file.open("a", encoding="utf-8") as lines:
+                    lines.write("\n" + json.dumps(entry))  # first the break: the line before may be half a line
             yield position, counted.seconds
 
     def dice(self, architecture: Architecture, cases: Sequence[int]) -> float:
@@ -199,9 +194,14 @@ def spread(values: Sequence[float]) -> str:
 
 
 def unseen(prepared: PreparedSearch) -> list[str]:
-    """Names of the cases that the supernet was not trained on: of the holdout, if there is one, and of validation."""
-    _, validation = prepared.fold.nnunet_trainer.full_split()
-    return sorted({*prepared.fold.case_names, *validation})  # as nnU-Net orders what it loads
+    """Names of the cases that the supernet was not trained on: of the holdout, if there is one, and of validation.
+
+    Of fold "all", whose validation cases are the training's, only the holdout.
+    """
+    trainer = prepared.fold.nnunet_trainer
+    (trained, judged), (_, validation) = trainer.do_split(), trainer.full_split()
+    own = judged if trainer.holdout is not None else []
+    return sorted({*own, *validation} - {*trained})  # as nnU-Net orders what it loads
 
 
 def main() -> None:

@@ -140,34 +140,34 @@ def test_a_slicing_comes_from_the_supernet_at_hand_or_from_its_result(tmp_path: 
     of = functools.partial(accuracy.supernets_for, candidates=BY_NAME, runs=tmp_path)
     missing = "isic2017-m-searched needs the search of isic2017-m-supernet: .*; isic2017-m-inherit needs the weights"
     with pytest.raises(ValueError, match=missing):
-        of([searched, inherit], known={})
+        of([searched, inherit], finished={})
     # trained in the same call: both wait for it
-    waiting = of([searched, inherit, supernet], known={})
+    waiting = of([searched, inherit, supernet], finished={})
     folder = RunFolder(supernet, tmp_path / supernet.name)
     here = {"SLICEMAMBA_SLICING": str(folder.slicing_file)}
     assert waiting == dict.fromkeys((searched.name, inherit.name), accuracy.Chosen(here, (supernet.name,)))
     # a result tells the slicing, not the weights
     known = {supernet.name: {"search": {"slicing": [[2, 4]], "complete": True}}}
-    [(name, told)] = of([searched], known=known).items()
+    [(name, told)] = of([searched], finished=known).items()
     assert (name, told.after) == (searched.name, ())
     assert json.loads(Path(told.variables["SLICEMAMBA_SLICING"]).read_text()) == known[supernet.name]["search"]
     with pytest.raises(ValueError, match="isic2017-m-inherit needs the weights of isic2017-m-supernet"):
-        of([inherit], known=known)
+        of([inherit], finished=known)
     # its own folder is there, and complete
     folder.slicing_file.parent.mkdir(parents=True)
     for complete in (False, True):
         folder.slicing_file.write_text(json.dumps({"complete": complete}))
         if complete:
-            assert of([searched, inherit], known={}) == dict.fromkeys(waiting, accuracy.Chosen(here))
+            assert of([searched, inherit], finished={}) == dict.fromkeys(waiting, accuracy.Chosen(here))
         else:
             with pytest.raises(ValueError, match=missing):
-                of([searched, inherit], known={})
+                of([searched, inherit], finished={})
     # what is continued has its slicing already
     begun = RunFolder(inherit, tmp_path / inherit.name).fold
     begun.mkdir(parents=True)
     (begun / "checkpoint_latest.pth").touch()
     folder.slicing_file.unlink()
-    assert of([inherit], known={}) == {}
+    assert of([inherit], finished={}) == {}
 
 
 def test_candidates_from_a_file_may_bring_a_planner_and_must_bring_a_prediction(tmp_path: Path) -> None:
@@ -229,6 +229,9 @@ def test_a_finished_run_is_not_done_again_and_mistakes_are_told_before_work(
     assert accuracy.main(["run", *data, "--runs", "isic2017-m-searched,hippocampus-m", *options]) == 2
     said = capsys.readouterr().out
     assert "--data lacks hippocampus=DIR" in said
+    # a trial's slicing is nobody's
+    trial = {"name": "isic2017-m-supernet", "search": {"slicing": [[2, 4]], "complete": True}, "trial": [1, 2]}
+    write_result(finished | trial, out)
     assert accuracy.main(["run", *data, "--runs", "isic2017-m-searched", *options]) == 2
     assert "isic2017-m-searched needs the search of isic2017-m-supernet: name both in --runs" in capsys.readouterr().out
     assert accuracy.main(["run", "--data", "isic2017=/nowhere", "--runs", "isic2017-m", *options]) == 2

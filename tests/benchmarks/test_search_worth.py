@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,18 +81,52 @@ def test_luck_is_worth_nothing_on_other_cases() -> None:
 def test_a_study_goes_on_where_it_stopped_and_never_with_anothers_counts(tmp_path: Path) -> None:
     file, first = tmp_path / "counts.jsonl", Paths(quality=1, luck=0.01)
     whole = studied(first, file)
-    lines = file.read_text().splitlines(keepends=True)
-    assert len(lines) == 1 + first.asked
+    text = file.read_text()
+    assert text.count("counts") == first.asked
     again = Paths(quality=1, luck=0.01)
     assert studied(again, file) == whole
     assert again.asked == 0
     # the process ended while it wrote the tenth path
+    lines = text.splitlines(keepends=True)
     file.write_text("".join(lines[:10]) + lines[10][:20])
-    rest = Paths(quality=1, luck=0.01)
-    assert studied(rest, file) == whole
-    assert rest.asked == first.asked - 9
-    with pytest.raises(ValueError, match="is of another supernet or other cases; give another --keep"):
-        studied(again, file, of="another")
+    for missing in (first.asked - 9, 0):
+        rest = Paths(quality=1, luck=0.01)
+        assert studied(rest, file) == whole
+        assert rest.asked == missing
+    # another supernet's are not taken for these
+    other = Paths(quality=1, luck=0.01)
+    studied(other, file, of="another")
+    assert other.asked == first.asked
+
+
+class Trainer:
+    """The split of a fold: do_split as the supernet's trainer has it with this holdout."""
+
+    def __init__(self, training: str, validation: str, holdout: str | None) -> None:
+        self.training, self.validation, self.holdout = training, validation, holdout
+
+    def full_split(self) -> tuple[list[str], list[str]]:
+        return list(self.training), list(self.validation)
+
+    def do_split(self) -> tuple[list[str], list[str]]:
+        if self.holdout is None:
+            return self.full_split()
+        return [case for case in self.training if case not in self.holdout], list(self.holdout)
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        (("cdef", "ba", None), "ab"),
+        (("cdef", "ba", "fd"), "abdf"),
+        # fold all
+        (("abcd", "abcd", None), ""),
+        (("abcd", "abcd", "cb"), "bc"),
+    ],
+)
+def test_cases_that_the_supernet_was_trained_on_are_not_taken(split: tuple, expected: str) -> None:
+    prepared: Any = SimpleNamespace(fold=SimpleNamespace(nnunet_trainer=Trainer(*split)))
+    assert search_worth.unseen(prepared) == list(expected)
 
 
 def test_the_halves_are_disjoint_and_differ_between_splits() -> None:
