@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.ops.inputs import expand_dt
+from nnunetv2_slicemamba.ops.inputs import expand_dt, without_autocast
 from nnunetv2_slicemamba.ops.orders import cached_inverse_orders, cached_orders
 
 
@@ -36,6 +37,25 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
     return _import_problem()
 
 
+class _ExpandDt(torch.autograd.Function):
+    """`expand_dt` whose gradients are float32 even if `.backward()` is called under autocast."""
+
+    @staticmethod
+    def forward(ctx: Any, dt: Tensor, dt_weight: Tensor) -> Tensor:
+        ctx.save_for_backward(dt, dt_weight)
+        return expand_dt(dt, dt_weight)
+
+    @staticmethod
+    @without_autocast
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        dt, dt_weight = ctx.saved_tensors
+        for_dt, for_weight = ctx.needs_input_grad
+        return (
+            torch.einsum("blke,ker->blkr", grad, dt_weight) if for_dt else None,
+            torch.einsum("blke,blkr->ker", grad, dt) if for_weight else None,
+        )
+
+
 @torch.compiler.disable
 def scan(
     x: Tensor,
@@ -53,7 +73,8 @@ def scan(
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     x, dt, B, C, A, D, delta_bias = (t.float() for t in (x, dt, B, C, A, D, delta_bias))
-    dt = expand_dt(dt, None if dt_weight is None else dt_weight.float())
+    if dt_weight is not None:
+        dt = _ExpandDt.apply(dt, dt_weight.float())
     batch, length, channels = x.shape
     K = A.shape[0]
     orders = cached_orders(sizes, thickness, x.device)

@@ -23,9 +23,13 @@ def test_two_processes_that_replay_graphs_train_what_one_without_trains(kind: st
         subprocess.Popen([sys.executable, str(script), str(rank), str(store), str(out), kind], stderr=subprocess.PIPE)
         for rank in range(graphs_step.PROCESSES)
     ]
-    for process in started:
-        _, errors = process.communicate(timeout=200)
-        assert process.returncode == 0, errors.decode()[-3000:]
+    try:
+        for process in started:
+            _, errors = process.communicate(timeout=100)
+            assert process.returncode == 0, errors.decode()[-3000:]
+    finally:
+        for process in started:
+            process.kill()
     results = [torch.load(f"{out}.{rank}", map_location="cuda") for rank in range(graphs_step.PROCESSES)]
     assert all(result["replays"] >= graphs_step.ITERATIONS // 2 for result in results)
 
@@ -33,7 +37,8 @@ def test_two_processes_that_replay_graphs_train_what_one_without_trains(kind: st
     before = {key: value.clone() for key, value in network.state_dict().items()}
     losses = graphs_step.train(network, network, slice(None))
     means = [sum(pair) / 2 for pair in zip(*(result["losses"] for result in results), strict=True)]
-    assert means == pytest.approx(losses, rel=1e-3)
+    # halves of a batch add in another order, which shows in what little is left of the loss
+    assert means == pytest.approx(losses, rel=1e-3, abs=1e-4 * losses[0])
     assert losses[-1] < losses[0]
     moved = 0
     for key, value in network.state_dict().items():

@@ -8,6 +8,7 @@ The oracle is `slice_scan_reference` in float64 on the CPU; it is itself held ag
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp, log1p, prod
 
 import pytest
@@ -39,12 +40,21 @@ class ScanConformance:
 
     backend: str
     device = "cpu"
+    repeats_bits = True  # whether two backward passes over the same inputs give the same bits
 
     def scan(self, inputs: Inputs, case: Case) -> Tensor:
         return slice_scan(**inputs, sizes=case.sizes, thickness=case.thickness, backend=self.backend)
 
     def run(self, case: Case, dtype: torch.dtype) -> dict[str, Tensor]:
         return with_gradients(converted(make_inputs(case), dtype, self.device), upstream(case), case, self.backend)
+
+    def assert_same(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
+        """Of two passes over the same inputs: the same bits, if the backend repeats them."""
+        for one, other in zip(a, b, strict=True):
+            if self.repeats_bits:
+                assert torch.equal(one, other)
+            else:
+                assert relative_error(one, other.detach().cpu().double()) < 1e-5
 
     def needs(self, dtype: torch.dtype) -> None:
         reason = BACKENDS[self.backend].why_not(torch.device(self.device), dtype)
@@ -133,6 +143,8 @@ class ScanConformance:
 
     def test_two_runs_give_the_same_bits(self) -> None:
         self.needs(torch.float32)
+        if not self.repeats_bits:
+            pytest.skip(f"{self.backend} adds gradients in any order")
         case = Case((17, 23), (4, 2), batch=2, channels=40, states=8, rank=5)
         first, second = self.run(case, torch.float32), self.run(case, torch.float32)
         assert all(torch.equal(first[name], second[name]) for name in first)
@@ -162,7 +174,7 @@ class ScanConformance:
         out = self.scan(inputs, SMALL)
         spread = torch.autograd.grad(out.sum(), list(inputs.values()), retain_graph=True)
         plain = torch.autograd.grad(out, list(inputs.values()), torch.ones_like(out))
-        assert all(torch.equal(a, b) for a, b in zip(spread, plain, strict=True))
+        self.assert_same(spread, plain)
 
     def test_autocast_does_not_touch_the_recurrence(self) -> None:
         self.needs(torch.float32)
@@ -178,7 +190,8 @@ class ScanConformance:
         plain = self.run(SMALL, torch.float32)
         with torch.autocast(self.device, torch.bfloat16):
             autocast = self.run(SMALL, torch.float32)
-        assert all(torch.equal(plain[name], autocast[name]) for name in plain)
+        assert autocast.keys() == plain.keys()
+        self.assert_same(list(autocast.values()), list(plain.values()))
 
     def test_without_gradients_the_output_is_the_same(self) -> None:
         self.needs(torch.float32)

@@ -1,0 +1,49 @@
+"""Does the mamba_ssm backend order, group and sum what it hands to the kernel? With a kernel in plain PyTorch."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conformance import ScanConformance
+from torch import Tensor
+
+from nnunetv2_slicemamba.ops import mamba_ssm_scan
+from nnunetv2_slicemamba.ops.backends import BACKENDS, Backend
+
+
+def selective_scan_fn(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, delta_bias: Tensor, delta_softplus: bool
+) -> Tensor:
+    """What mamba_ssm documents. u, delta: (batch, channels, L). A: (channels, N). B, C: (batch, groups, N, L)."""
+    assert delta_softplus
+    assert all(tensor.dtype == torch.float32 for tensor in (u, delta, A, B, C, D, delta_bias))
+    delta = F.softplus(delta + delta_bias[:, None])
+    repeats = u.shape[1] // B.shape[1]
+    B, C = (tensor.repeat_interleave(repeats, 1) for tensor in (B, C))  # (batch, channels, N, L)
+    h, results = torch.zeros_like(B[..., 0]), []
+    for t in range(u.shape[2]):
+        h = (delta[..., t, None] * A).exp() * h + (delta[..., t] * u[..., t])[..., None] * B[..., t]
+        results.append((h * C[..., t]).sum(-1) + D * u[..., t])
+    return torch.stack(results, -1)
+
+
+class TestMambaSsm(ScanConformance):
+    backend = "mamba_ssm"
+    test_the_backward_keeps_few_states = None  # type: ignore[assignment] - this kernel keeps every state
+
+    @pytest.fixture(autouse=True)
+    def _kernel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        interface = ModuleType("mamba_ssm.ops.selective_scan_interface")
+        interface.selective_scan_fn = selective_scan_fn  # type: ignore[attr-defined]
+        for name in ("mamba_ssm", "mamba_ssm.ops"):
+            monkeypatch.setitem(sys.modules, name, ModuleType(name))
+        monkeypatch.setitem(sys.modules, interface.__name__, interface)
+
+        def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+            return mamba_ssm_scan.why_not(torch.device("cuda"), dtype) if dtype == torch.float64 else None
+
+        monkeypatch.setitem(BACKENDS, "mamba_ssm", Backend("mamba_ssm", mamba_ssm_scan.scan, why_not))
