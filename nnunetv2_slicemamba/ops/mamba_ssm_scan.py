@@ -47,7 +47,7 @@ class _ExpandDt(torch.autograd.Function):
 
     @staticmethod
     @without_autocast
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dt, dt_weight = ctx.saved_tensors
         for_dt, for_weight = ctx.needs_input_grad
         return (
