@@ -86,6 +86,12 @@ class _Called(nn.Module):
         return self.call(x)
 
 
+def _hooks(module: nn.Module) -> list[Any]:
+    """Where all modules in it keep their hooks, which a graph would not call."""
+    kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+    return [getattr(one, kind) for one in module.modules() for kind in kinds]
+
+
 class TrainingGraph:
     """A module's pass over x (any shape), with gradients, as two graphs.
 
@@ -135,11 +141,14 @@ class TrainingGraph:
                 gradients = backward(made, self.slopes)
         self.outputs = [o.detach() for o in made]
         self.is_list = not isinstance(outputs, Tensor)
+        self.hooks = _hooks(module)
         none = () if x.requires_grad else (None,)
         self.gradients = [None if g is None else g.detach() for g in (*none, *gradients)]
 
     def takes(self, x: Tensor) -> bool:
-        """Whether x is like the tensor that this was recorded with."""
+        """Whether x is like the tensor that this was recorded with, and nobody's hooks wait for a module's pass."""
+        if any(self.hooks):
+            return False
         own = self.x
         same = x.shape == own.shape and x.dtype == own.dtype and x.requires_grad == own.requires_grad
         return same and Mode().key() == self.mode.key()
@@ -174,11 +183,6 @@ class _Replay(torch.autograd.Function):
 def switched_off() -> bool:
     """Whether SLICEMAMBA_GRAPHS is 0."""
     return os.environ.get(ENVIRONMENT_VARIABLE) == "0"
-
-
-def _observed(network: nn.Module) -> bool:
-    """Whether somebody's hooks wait for a module's forward pass, which a graph would not call."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
 class NetworkGraphs:
@@ -223,7 +227,7 @@ class NetworkGraphs:
             graph = self.training
             usable = graph is not None and network.training and self.training_state == state and graph.takes(x)
             return graph(x) if graph is not None and usable else call(x)
-        if network.training or not self.inference or switched_off() or _observed(network):
+        if network.training or not self.inference or switched_off() or any(_hooks(network)):
             return call(x)
         key = self.key(network, x, state)
         if key not in self.made:

@@ -165,6 +165,40 @@ def test_training_replays_for_batches_like_the_recorded_one(cuda, network):
     assert cuda.replays == 1
 
 
+HOOKS = {
+    "forward": lambda module, called: module.register_forward_hook(lambda *_: called.append(module)),
+    "before": lambda module, called: module.register_forward_pre_hook(lambda *_: called.append(module)),
+    "backward": lambda module, called: module.register_full_backward_hook(lambda *_: called.append(module)),
+    "before backward": lambda module, called: module.register_full_backward_pre_hook(lambda *_: called.append(module)),
+}
+
+
+@pytest.mark.parametrize("kind", HOOKS)
+def test_hooks_are_called_in_training(kind, cuda, network):
+    made, x, called = NetworkGraphs(), torch.randn(5, 3), []
+    network.train()
+    made.record_training(network, network.forward, x, ())
+    handle = HOOKS[kind](network[2], called)
+    made.run(network, network.forward, x, ()).sum().backward()
+    assert called == [network[2]]
+    assert cuda.replays == 0
+    handle.remove()
+    made.run(network, network.forward, x, ())
+    assert cuda.replays == 1
+
+
+def test_hooks_in_a_block_are_called_in_training(cuda):
+    made, x, called = BlockGraphs(), torch.randn(5, 3, requires_grad=True), []
+    block = nn.Sequential(nn.Linear(3, 3))
+    blocks(made, block, x, 3)
+    assert cuda.recorded == 2
+    replays = cuda.replays
+    block[0].register_forward_hook(lambda *_: called.append(True))
+    blocks(made, block, x, 1)
+    assert called == [True]
+    assert cuda.replays == replays
+
+
 def test_gradients_go_to_the_parameters_that_have_any(cuda):
     class Two(nn.Module):
         def __init__(self):
