@@ -25,9 +25,9 @@ def selective_scan_fn(
     repeats = u.shape[1] // B.shape[1]
     B, C = (tensor.repeat_interleave(repeats, 1) for tensor in (B, C))  # (batch, channels, N, L)
     h, results = torch.zeros_like(B[..., 0]), []
-    for t in range(u.shape[2]):
-        h = (delta[..., t, None] * A).exp() * h + (delta[..., t] * u[..., t])[..., None] * B[..., t]
-        results.append((h * C[..., t]).sum(-1) + D * u[..., t])
+    for u_t, delta_t, B_t, C_t in zip(*(tensor.unbind(-1) for tensor in (u, delta, B, C)), strict=True):
+        h = (delta_t[..., None] * A).exp() * h + (delta_t * u_t)[..., None] * B_t
+        results.append((h * C_t).sum(-1) + D * u_t)
     return torch.stack(results, -1)
 
 
