@@ -76,10 +76,12 @@ class RunFolder:
 def dice_of(summary: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
     """Mean Dice of nnU-Net's summary, and of each class mean, SD and range over the cases, absent ones (NaN) left out.
 
-    "sd" is that over cases of a case's mean over its classes. labels: names of dataset.json.
+    "sd" is that over cases of a case's mean over its classes, "by_case" every class in every case, None where absent.
+    labels: names of dataset.json.
     """
     names = {str(value): name for name, value in labels.items()}
     per_case = [{key: m["Dice"] for key, m in case["metrics"].items()} for case in summary["metric_per_case"]]
+    cases = [Path(case["prediction_file"]).name.split(".")[0] for case in summary["metric_per_case"]]
     classes = {}
     for key in per_case[0]:
         values = [case[key] for case in per_case if not math.isnan(case[key])]
@@ -97,6 +99,10 @@ def dice_of(summary: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, 
         "sd": statistics.stdev(means) if len(means) > 1 else None,
         "cases": len(per_case),
         "per_class": classes,
+        "by_case": {
+            name: {names.get(key, key): None if math.isnan(v) else v for key, v in case.items()}
+            for name, case in zip(cases, per_case, strict=True)
+        },
     }
 
 

@@ -223,6 +223,19 @@ CANDIDATES = (
         changes={"drop_path_rate": 0.0},
     ),
     Candidate(
+        "m-hybrid-droppath0_4",
+        "0.002 above M's hybrid on ISIC, 0.002 below it on the hippocampus: twice the stochastic depth, for networks that "
+        "fit 320 images in a few epochs.",
+        planner="HybridM",
+        changes={"drop_path_rate": 0.4},
+    ),
+    Candidate(
+        "m-hybrid-decay5e-2",
+        "0.001 above M's hybrid on ISIC: weights shrink by half over the training at most.",
+        planner="HybridM",
+        trainer="SliceMambaTrainerDecay5e2",
+    ),
+    Candidate(
         "m-hybrid-rate2e-3",
         "0.003 above M's hybrid: short trainings like high rates.",
         planner="HybridM",

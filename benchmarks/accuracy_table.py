@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accuracy_runs import DATASETS
 from rich.table import Table
+
+from nnunetv2_slicemamba.comparison.statistics import paired_difference, spread
 
 PAGE = Path(__file__).parent / "accuracy.md"
 BEGIN, END = "<!-- table: written by accuracy.py table -->", "<!-- end of table -->"
 REFERENCE = "stock"
 HEADINGS = ("run", "Dice", "to nnU-Net", "per class", "s / epoch", "GiB", "M params", "batch x patch", "on", "note")
-LEFT = ("run", "per class", "batch x patch", "on", "note")
+LEFT = ("run", "per class", "batch x patch", "on", "note", "candidate", "prediction")
+OVER_TRAININGS = ("candidate", "trainings", "Dice", "to nnU-Net", "95 % by cases", "prediction")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,47 @@ def reference_dice(results: Sequence[Mapping[str, Any]]) -> float | None:
     stock = [r for r in results if r["candidate"] == REFERENCE and r["state"] == "finished"]
     made = [r for r in stock if not r.get("by_hand")] or stock
     return sum(r["dice"]["mean"] for r in made) / len(made) if made else None
+
+
+def candidates_of(results: Mapping[str, Mapping[str, Any]], dataset: str) -> list[tuple[str, ...]]:
+    """The candidates of a dataset as text, in the order of OVER_TRAININGS, by falling mean Dice of their trainings.
+
+    Only of runs made here. The interval is a paired bootstrap over the cases, where all trainings of both have theirs.
+    """
+    runs: dict[str, list[Mapping[str, Any]]] = {}
+    for result in results.values():
+        ours = not result.get("trial") and not result.get("by_hand")
+        if ours and result["dataset"] == dataset and result["state"] == "finished":
+            runs.setdefault(result["candidate"], []).append(result)
+    values = {name: [r["dice"]["mean"] for r in made] for name, made in runs.items()}
+    reference = reference_dice([r for r in results.values() if r["dataset"] == dataset and not r.get("trial")])
+    shown = []
+    for name, dice in sorted(values.items(), key=lambda item: -sum(item[1]) / len(item[1])):
+        mean, sd = sum(dice) / len(dice), spread(dice)
+        shown.append(
+            (
+                name,
+                str(len(dice)),
+                f"{mean:.4f}" + ("" if math.isnan(sd) else f" ± {sd:.4f}"),
+                "-" if reference is None else f"{mean - reference:+.4f}",
+                "-" if name == REFERENCE else _interval(runs[name], runs.get(REFERENCE, [])),
+                runs[name][0]["prediction"],
+            )
+        )
+    return shown
+
+
+def _interval(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
+    by_case = [r["dice"].get("by_case") for r in (*one, *other)]
+    if not other or not all(by_case):
+        return "-"
+    cases, classes = sorted(by_case[0]), sorted(next(iter(by_case[0].values())))
+    tables = [
+        np.array([[[r["dice"]["by_case"][c][k] for c in cases] for k in classes] for r in runs], dtype=np.float64)
+        for runs in (one, other)
+    ]
+    found = paired_difference(*tables)
+    return "-" if math.isnan(found.low) else f"{found.low:+.4f} to {found.high:+.4f}"
 
 
 def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
@@ -105,29 +151,24 @@ def rich_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table per dataset, and for every run what was expected of it."""
+    """Per dataset a table of candidates, with what was expected of each, and one of all runs."""
     lines: list[str] = []
     for dataset in DATASETS:
         rows = rows_of(results, dataset)
         if not rows:
             continue
-        lines += [f"### {dataset}", "", _line(HEADINGS)]
-        lines.append(_line(["---" if heading in LEFT else "---:" for heading in HEADINGS]))
-        lines += [_line([cell.replace("|", "\\|") for cell in row.cells]) for row in rows]
-        lines.append("")
-    shown = [r for r in results.values() if not r.get("trial") and not r.get("by_hand")]
-    if shown:
-        lines += ["### What was expected", "", _line(("run", "before it ran", "Dice")), _line(("---", "---", "---:"))]
-        for result in sorted(shown, key=lambda r: r["name"]):
-            dice = (result["dice"] or {}).get("mean")
-            came = _number(dice, 4) if dice is not None else result["state"]
-            lines.append(_line((result["name"], result["prediction"].replace("|", "\\|"), came)))
-        lines.append("")
+        lines += [f"### {dataset}", ""]
+        candidates = candidates_of(results, dataset)
+        if candidates:
+            lines += _table(OVER_TRAININGS, candidates)
+        lines += _table(HEADINGS, [row.cells for row in rows])
     return "\n".join(lines)
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    rules = ["---" if heading in LEFT else "---:" for heading in headings]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [*(f"| {' | '.join(line)} |" for line in (headings, rules, *cells)), ""]
 
 
 def write_page(results: Mapping[str, Mapping[str, Any]], page: Path = PAGE) -> None:
