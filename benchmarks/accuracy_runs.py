@@ -224,8 +224,8 @@ CANDIDATES = (
     ),
     Candidate(
         "m-hybrid-droppath0_4",
-        "0.002 above M's hybrid on ISIC, 0.002 below it on the hippocampus: twice the stochastic depth, for networks that "
-        "fit 320 images in a few epochs.",
+        "0.002 above M's hybrid on ISIC, 0.002 below it on the hippocampus: twice the stochastic depth, for networks "
+        "that fit 320 images in a few epochs.",
         planner="HybridM",
         changes={"drop_path_rate": 0.4},
     ),
