@@ -109,8 +109,10 @@ def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: boo
     module = module.cuda().train()
     if isinstance(module, SliceMambaUNet):
         module.graphs.inference = False  # eager rows are to be eager
-    parameters = sum(p.numel() for p in module.parameters()) / 1e6
-    optimiser = torch.optim.AdamW(module.parameters(), 1e-4, fused=True) if optimise else None
+    # as an optimiser keeps them: to look for them in the module takes the host longer than to replay a block
+    weights = list(module.parameters())
+    parameters = sum(p.numel() for p in weights) / 1e6
+    optimiser = torch.optim.AdamW(weights, 1e-4, fused=True) if optimise else None
     eager = torch.compile(module) if compiled else module
     slopes: dict[torch.Size, Tensor] = {}
 
@@ -126,8 +128,8 @@ def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: boo
         torch.autograd.backward(outputs, [slope(o) for o in outputs])
         if optimiser is not None:
             optimiser.step()
-        module.zero_grad(set_to_none=True)
-        x.grad = None
+        for tensor in (*weights, x):
+            tensor.grad = None
 
     step(eager)
     torch.cuda.synchronize()
