@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 import typer
@@ -53,7 +54,7 @@ def run(
     from nnunetv2_slicemamba.trainers import TRAINERS
 
     console = Console()
-    supernet = supernet_trainer or trainer.replace("SliceMambaTrainer", "SliceMambaSupernetTrainer", 1)
+    supernet = supernet_trainer or re.sub("^SliceMamba(Inherit)?Trainer", "SliceMambaSupernetTrainer", trainer)
     for name in (trainer, supernet):
         if name not in TRAINERS:
             raise InputError(f"there is no trainer {name!r}; there are: {', '.join(TRAINERS)}")

@@ -122,10 +122,13 @@ def rank(
 
 
 def require_final_trainer(trainer: str) -> None:
-    """Raises InputError listing the final trainers unless `trainer` is one."""
+    """Raises InputError listing the final trainers that start from scratch unless `trainer` is one."""
     from nnunetv2_slicemamba.folders import InputError
     from nnunetv2_slicemamba.trainers import TRAINERS
 
-    known = [name for name in TRAINERS if "Supernet" not in name]
+    # an arm's slicing lies beside no supernet that its weights could come from
+    known = [name for name in TRAINERS if name.startswith(DEFAULT_TRAINER)]
     if trainer not in known:
-        raise InputError(f"{trainer!r} is no final trainer; give --trainer one of {', '.join(known)}")
+        raise InputError(
+            f"{trainer!r} is no final trainer that starts from scratch; give --trainer one of {', '.join(known)}"
+        )

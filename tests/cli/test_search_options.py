@@ -171,6 +171,17 @@ def test_a_run_holds_out_the_same_part_of_every_fold_and_keeps_a_holdout_of_that
     assert "holdout, fold 1: 2 of 4 training cases" in shown.getvalue()
 
 
+@pytest.mark.parametrize("kind", ("", "Inherit"))
+def test_a_runs_supernet_has_the_final_trainers_length(
+    kind: str, call: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[chain.ChainSettings] = []
+    monkeypatch.setattr(chain, "run_fold", lambda selection, settings, console: asked.append(settings) or 0.5)
+    trainer = f"SliceMamba{kind}Trainer_20epochs"
+    call("run", "-d", "901", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", trainer, "-device", "cpu")
+    assert [(s.trainer, s.supernet_trainer) for s in asked] == [(trainer, "SliceMambaSupernetTrainer_20epochs")]
+
+
 def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -221,7 +221,8 @@ def test_two_searches_need_a_name(run, root):
 def test_other_bad_input_is_refused(run, root, tmp_path):
     assert "must be at least 1" in run("compare", "--arms", "2x2", "--repeats", "0")[1]
     assert "exclude each other" in run("compare", "--collect", "--dry-run")[1]
-    assert "is no final trainer" in run("compare", "--trainer", "SliceMambaSupernetTrainer")[1]
+    for trainer in ("SliceMambaSupernetTrainer", "SliceMambaInheritTrainer"):
+        assert "is no final trainer that starts from scratch" in run("compare", "--trainer", trainer)[1]
     assert "there is no comparison" in run("compare", "--collect")[1]
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
