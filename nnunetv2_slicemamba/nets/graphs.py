@@ -1,8 +1,9 @@
 """CUDA graphs of networks and blocks: a recorded pass costs the host one call instead of hundreds.
 
 A block's forward and backward pass are two dozen kernels of a few microseconds to a millisecond, and Python needs
-longer to start them than small ones take. A graph starts them all at once; it reads and writes fixed memory, so it holds for
-one shape, type and slicing, follows weights that change in place, and is dropped where their memory changes.
+longer to start them than small ones take. A graph starts them all at once; it reads and writes fixed memory, so it
+holds for one shape, type and slicing, follows weights that change in place, and is dropped where their memory
+changes.
 """
 
 from __future__ import annotations
