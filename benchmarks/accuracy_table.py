@@ -47,16 +47,17 @@ def reference_dice(results: Sequence[Mapping[str, Any]]) -> float | None:
 
 
 def candidates_of(results: Mapping[str, Mapping[str, Any]], dataset: str) -> list[tuple[str, ...]]:
-    """The candidates of a dataset as text, in the order of OVER_TRAININGS, by falling mean Dice of their trainings.
+    """The candidates of a dataset as text, in the order of OVER_TRAININGS, by falling mean Dice of their trainings,
+    then those that none has finished.
 
     Only of runs made here. The interval is a paired bootstrap over the cases, where all trainings of both have theirs.
     """
+    made = [r for r in results.values() if r["dataset"] == dataset and not r.get("trial") and not r.get("by_hand")]
     runs: dict[str, list[Mapping[str, Any]]] = {}
-    for result in results.values():
-        ours = not result.get("trial") and not result.get("by_hand")
-        if ours and result["dataset"] == dataset and result["state"] == "finished":
+    for result in made:
+        if result["state"] == "finished":
             runs.setdefault(result["candidate"], []).append(result)
-    values = {name: [r["dice"]["mean"] for r in made] for name, made in runs.items()}
+    values = {name: [r["dice"]["mean"] for r in group] for name, group in runs.items()}
     reference = reference_dice([r for r in results.values() if r["dataset"] == dataset and not r.get("trial")])
     shown = []
     for name, dice in sorted(values.items(), key=lambda item: -sum(item[1]) / len(item[1])):
@@ -71,7 +72,8 @@ def candidates_of(results: Mapping[str, Mapping[str, Any]], dataset: str) -> lis
                 runs[name][0]["prediction"],
             )
         )
-    return shown
+    without = {r["candidate"]: (r["state"], r["prediction"]) for r in made if r["candidate"] not in runs}
+    return shown + [(name, "0", state, "-", "-", said) for name, (state, said) in sorted(without.items())]
 
 
 def _interval(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:

@@ -90,7 +90,7 @@ def test_trainings_of_a_candidate_are_taken_together_and_held_against_nnunet_cas
         result("m-sgd", None),
         result("m-clip1", 0.99, dataset="hippocampus"),
     )
-    ema, reference, m = candidates_of(results, "isic2017")
+    ema, reference, m, sgd = candidates_of(results, "isic2017")
     assert ema[:4] == ("m-ema", "2", "0.8267 ± 0.0141", "+0.0267")
     low, high = (float(bound) for bound in ema[4].split(" to "))
     # a case gains 0.02 to 0.04, whatever its Dice is
@@ -98,6 +98,7 @@ def test_trainings_of_a_candidate_are_taken_together_and_held_against_nnunet_cas
     assert reference[:5] == ("stock", "1", "0.8000", "+0.0000", "-")
     # no cases are known of it
     assert m == ("m", "1", "0.7000", "-0.1000", "-", "what was expected of m")
+    assert sgd == ("m-sgd", "0", "unfinished", "-", "-", "what was expected of m-sgd")
 
 
 def test_an_unfinished_run_is_never_shown_with_a_dice() -> None:
@@ -116,6 +117,7 @@ def test_a_failure_stays_in_the_table_with_its_message_and_an_earlier_one_with_t
     text = markdown(results)
     assert "failed: ValueError: the loss \\| is NaN" in text
     assert "| m | 1 | 0.8700 | - | - | what was expected of m |" in text
+    assert "| m-sgd | 0 | failed | - | - | what was expected of m-sgd |" in text
 
 
 def test_a_supernets_row_tells_what_its_search_found() -> None:
