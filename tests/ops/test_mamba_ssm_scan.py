@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
@@ -12,7 +13,7 @@ from conformance import ScanConformance
 from torch import Tensor
 
 from nnunetv2_slicemamba.ops import mamba_ssm_scan
-from nnunetv2_slicemamba.ops.backends import BACKENDS, Backend
+from nnunetv2_slicemamba.ops.backends import BACKENDS, Backend, _choose
 
 
 def selective_scan_fn(
@@ -36,7 +37,7 @@ class TestMambaSsm(ScanConformance):
     test_the_backward_keeps_few_states = None  # type: ignore[assignment] - this kernel keeps every state
 
     @pytest.fixture(autouse=True)
-    def _kernel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def _kernel(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         interface = ModuleType("mamba_ssm.ops.selective_scan_interface")
         interface.selective_scan_fn = selective_scan_fn  # type: ignore[attr-defined]
         for name in ("mamba_ssm", "mamba_ssm.ops"):
@@ -47,3 +48,5 @@ class TestMambaSsm(ScanConformance):
             return mamba_ssm_scan.why_not(torch.device("cuda"), dtype) if dtype == torch.float64 else None
 
         monkeypatch.setitem(BACKENDS, "mamba_ssm", Backend("mamba_ssm", mamba_ssm_scan.scan, why_not))
+        yield
+        _choose.cache_clear()  # that it runs here was true for this test alone
