@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import starmap
 from typing import Any
 
 import torch
@@ -93,24 +95,57 @@ def _hooks(module: nn.Module) -> list[Any]:
     return [getattr(one, kind) for one in module.modules() for kind in kinds]
 
 
+class Pass:
+    """A replayed forward pass, which lives for as long as its gradients can be asked for."""
+
+    def __init__(self) -> None:
+        self.over = False
+
+
+class Memory:
+    """Where graphs keep what their forward passes leave for the backward passes, one pass at a time.
+
+    pool: of PyTorch's allocator, for the recordings.
+    """
+
+    def __init__(self) -> None:
+        self.pool: Any = torch.cuda.graph_pool_handle()
+        self.latest: Callable[[], Pass | None] = lambda: None
+
+    def is_taken(self) -> bool:
+        """Whether a pass that is not over needs what lies here."""
+        latest = self.latest()
+        return not (latest is None or latest.over)
+
+    def take(self) -> Pass:
+        """A pass that may write here now."""
+        taken = Pass()
+        self.latest = weakref.ref(taken)
+        return taken
+
+
 class TrainingGraph:
     """A module's pass over x (any shape), with gradients, as two graphs.
 
     call: the module's forward pass, which returns a tensor or a list of them and nothing else, under the present
-    autocast. x: has the shape, type and requires_grad of all that follow. pool: graphs of which one at a time is
-    between its forward and its backward pass may share their memory. RuntimeError if it cannot be recorded.
+    autocast. x: has the shape, type and requires_grad of all that follow. memory: shared with graphs that `takes` is
+    to keep out of each other's way. RuntimeError if it cannot be recorded.
     """
 
-    def __init__(self, module: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, pool: Any = None) -> None:
-        self.mode = Mode()
+    def __init__(
+        self, module: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, memory: Memory | None = None
+    ) -> None:
+        self.mode, self.memory = Mode(), memory or Memory()
         # by places: a module may stand in several (nnU-Net's convolutions do), and functional_call would put a twin
         # back into it, not the parameter, if it were named twice
-        places = {
-            f"module.{name}": p
-            for prefix, child in module.named_modules()
-            for name, p in child.named_parameters(prefix, recurse=False, remove_duplicate=False)
-            if p.requires_grad
-        }
+        places: dict[str, nn.Parameter] = {}
+        self.held: list[tuple[dict[str, Any], str, nn.Parameter, int, bool]] = []
+        for prefix, child in module.named_modules():
+            for name, p in child._parameters.items():
+                if p is not None:
+                    self.held.append((child._parameters, name, p, p.data_ptr(), p.requires_grad))
+                    if p.requires_grad:
+                        places[".".join(filter(None, ("module", prefix, name)))] = p
         self.parameters = list({id(p): p for p in places.values()}.values())
         # The parameters' own places in autograd may belong to a pass that is not over, on another stream, which a
         # recording must not wait for: it uses other tensors with the same memory.
@@ -119,7 +154,7 @@ class TrainingGraph:
         called = _Called(module, call)
         self.x = x.detach().clone().requires_grad_(x.requires_grad)
         sources = [self.x, *twin.values()] if x.requires_grad else list(twin.values())
-        pool = pool or torch.cuda.graph_pool_handle()
+        pool = self.memory.pool
 
         def forward() -> tuple[Outputs, list[Tensor]]:
             with self.mode.again():
@@ -147,12 +182,13 @@ class TrainingGraph:
         self.gradients = [None if g is None else g.detach() for g in (*none, *gradients)]
 
     def takes(self, x: Tensor) -> bool:
-        """Whether x is like the tensor that this was recorded with, and nobody's hooks wait for a module's pass."""
-        if any(self.hooks):
+        """Whether a replay gives what the module's pass over x would: x, autocast and parameters are like those
+        recorded, no hook waits for a module's pass, and no earlier pass for its gradients."""
+        if any(self.hooks) or self.memory.is_taken():
             return False
         own = self.x
         same = x.shape == own.shape and x.dtype == own.dtype and x.requires_grad == own.requires_grad
-        return same and Mode().key() == self.mode.key()
+        return same and Mode().key() == self.mode.key() and all(starmap(_is_unchanged, self.held))
 
     def __call__(self, x: Tensor) -> Outputs:
         """The recorded pass on x. The results' memory is used again by the next pass."""
@@ -160,10 +196,15 @@ class TrainingGraph:
         return list(results) if self.is_list else results[0]
 
 
+def _is_unchanged(owner: dict[str, Any], name: str, p: nn.Parameter, address: int, trained: bool) -> bool:
+    # what is frozen since gets no gradient from autograd; what was frozen would miss its own
+    return owner.get(name) is p and p.data_ptr() == address and (trained or not p.requires_grad)
+
+
 class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, graph: TrainingGraph, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.graph = graph
+        ctx.graph, ctx.of, ctx.leaf = graph, graph.memory.take(), x.is_leaf
         ctx.set_materialize_grads(False)
         graph.x.detach().copy_(x)
         graph.forward_graph.replay()
@@ -172,13 +213,29 @@ class _Replay(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
-        for own, given in zip(ctx.graph.slopes, slopes, strict=True):
+        graph: TrainingGraph = ctx.graph
+        of: Pass = ctx.of
+        # a pass that is over may be asked again, for another loss, until the next one
+        if graph.memory.latest() is not of:
+            raise RuntimeError(
+                "the gradients of this pass are asked for again, but a later pass has used its memory: call backward "
+                f"before the network's next pass, or set {ENVIRONMENT_VARIABLE}=0"
+            )
+        for own, given in zip(graph.slopes, slopes, strict=True):
             if given is None:
                 own.zero_()
             else:
                 own.copy_(given)
-        ctx.graph.backward_graph.replay()
-        return None, *(None if g is None else g.detach() for g in ctx.graph.gradients)
+        of_x, *of_parameters = graph.gradients
+        for p, g in zip(graph.parameters, of_parameters, strict=True):
+            # autograd takes the graph's own tensor for an empty .grad; one that is still there is to be added to
+            if p.grad is not None and g is not None and p.grad.data_ptr() == g.data_ptr():
+                p.grad = p.grad.clone()
+        graph.backward_graph.replay()
+        of.over = True
+        if of_x is not None:
+            of_x = of_x.clone() if ctx.leaf else of_x.detach()
+        return None, of_x, *(None if g is None else g.detach() for g in of_parameters)
 
 
 def switched_off() -> bool:
@@ -285,7 +342,7 @@ class BlockGraphs:
 
     def __init__(self) -> None:
         self.made: dict[Any, TrainingGraph] = {}
-        self.pool: Any = None
+        self.memory: Memory | None = None
         self.calls = 0
         self.off = False
 
@@ -306,9 +363,9 @@ class BlockGraphs:
             if free < self.HEADROOM * total:
                 self.off = True  # for good: what is taken by now stays taken, and asking takes time
                 return call(x)
-            self.pool = self.pool or torch.cuda.graph_pool_handle()
+            self.memory = self.memory or Memory()
             try:
-                graph = self.made[key] = TrainingGraph(block, call, x, self.pool)
+                graph = self.made[key] = TrainingGraph(block, call, x, self.memory)
             except RuntimeError as error:
                 log.warning("training goes on without CUDA graphs of this block: %s", error)
                 self.off = True

@@ -1,4 +1,4 @@
-"""One of two processes on one GPU that train on halves of the same batches: `graphs_step.py RANK STORE OUT KIND`."""
+"""One of the processes on one GPU that share each batch: `graphs_step.py BACKEND PROCESSES RANK STORE OUT KIND`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnunetv2_slicemamba.nets.graphs import BlockGraphs, TrainingGraph
 from nnunetv2_slicemamba.trainers import graphing
 from nnunetv2_slicemamba.trainers.supernet import path_generator, with_unused_parameters
 
-PROCESSES, ITERATIONS, PATHS = 2, 12, 2
+BATCH, ITERATIONS, PATHS = 4, 12, 2
 SIZES = (1, 2, 2, (16, 32), ((4, 4), (2, 2)), (1, 1), (1, 1))
 KINDS = {"network": SliceMambaUNet, "supernet": SliceMambaSupernet}
 
@@ -25,7 +25,7 @@ def make_network(kind: str) -> nn.Module:
 
 
 def batch(iteration: int) -> torch.Tensor:
-    return torch.randn(2 * PROCESSES, 1, 32, 48, generator=torch.Generator().manual_seed(iteration)).cuda()
+    return torch.randn(BATCH, 1, 32, 48, generator=torch.Generator().manual_seed(iteration)).cuda()
 
 
 def train(network: nn.Module, bare: nn.Module, share: slice) -> list[float]:
@@ -45,13 +45,14 @@ def train(network: nn.Module, bare: nn.Module, share: slice) -> list[float]:
 
 
 def main() -> None:
-    rank, store, out, kind = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=PROCESSES)
+    backend, processes, rank, store, out, kind = sys.argv[1:]
+    each, first = BATCH // int(processes), int(rank) * BATCH // int(processes)
+    dist.init_process_group(backend, init_method=f"file://{store}", rank=int(rank), world_size=int(processes))
     bare = make_network(kind)
     network = DistributedDataParallel(bare, device_ids=[0])
     if kind == "supernet":
         network = with_unused_parameters(network)
-    share = slice(2 * rank, 2 * rank + 2)
+    share = slice(first, first + each)
     replays = 0
     call = TrainingGraph.__call__
 

@@ -106,7 +106,7 @@ def test_stochastic_depth_is_drawn_anew_by_every_replay():
     network = build(drop_path_rate=0.5)
     with torch.autocast("cuda"):
         graphing.record(network, x)
-        results = [network(x)[0].clone() for _ in range(4)]
+        results = [network(x)[0].detach().clone() for _ in range(4)]  # not the pass: it would run without a replay
     assert not all(torch.equal(results[0], other) for other in results[1:])
 
 
@@ -124,6 +124,36 @@ def test_training_the_supernet(options):
     assert all(made)
     graphing.drop(network, inference=True)
     assert all(block.graphs is None for position in network.block_positions() for block in position)
+
+
+@pytest.mark.parametrize("cls", [SliceMambaUNet, SliceMambaSupernet])
+@pytest.mark.parametrize("together", [False, True])
+def test_gradients_summed_over_batches_and_of_several_passes(cls, together, monkeypatch):
+    monkeypatch.setattr(BlockGraphs, "EAGER_CALLS", 0)
+    monkeypatch.setattr(BlockGraphs, "HEADROOM", 0.0)
+    data, network = batches(3), build(cls)
+    plain = copy.deepcopy(network)
+    with torch.autocast("cuda"):
+        graphing.record(network, data[0])
+    found = []
+    for one in (network, plain):
+        if cls is SliceMambaSupernet:
+            one.sample_architecture(torch.Generator().manual_seed(0))
+        for _ in range(2):  # first with no gradients, then on top of those
+            losses = []
+            for x in data:
+                with torch.autocast("cuda"):
+                    losses.append(sum((o.float() - 1).square().mean() for o in one(x)))
+                if not together:
+                    losses[-1].backward()
+            if together:
+                sum(losses).backward()
+        found.append({name: p.grad for name, p in one.named_parameters() if p.grad is not None})
+    got, wanted = found
+    assert got.keys() == wanted.keys()
+    least = 1e-4 * max(value.norm() for value in wanted.values())
+    for name, value in wanted.items():
+        assert (got[name] - value).norm() < 20 * CLOSE * max(value.norm(), least), name
 
 
 @pytest.mark.parametrize("setting", [("LARGEST", 10), ("HEADROOM", 1.1)], ids=str)

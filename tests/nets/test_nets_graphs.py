@@ -253,7 +253,8 @@ def test_blocks_are_recorded_after_two_passes_in_their_positions_memory(cuda):
     assert cuda.recorded == 0
     assert torch.equal(blocks(made, first, x, 1), first(x))
     assert cuda.recorded == 2
-    blocks(made, first, x, 3)
+    for _ in range(3):
+        blocks(made, first, x, 1)
     assert (cuda.recorded, cuda.replays) == (2, 4)
     blocks(made, second, x, 1)
     blocks(made, first, x, 1, "4x4")
@@ -283,6 +284,183 @@ def test_a_block_that_cannot_be_recorded_trains_on(cuda, caplog):
     assert torch.equal(blocks(made, module, x, 6), module(x))
     assert made.off
     assert caplog.text.count("not today") == 1
+
+
+class Computing(TrainingGraph):
+    """Its replays compute again, as real ones do: from fixed memory, into fixed memory."""
+
+    replays = 0
+
+    def __init__(self, module, call, x, memory=None):
+        super().__init__(module, call, x, memory)
+        twins = {name: p.detach().requires_grad_() for name, p in module.named_parameters() if p.requires_grad}
+        sources = [*([self.x] if self.x.requires_grad else []), *twins.values()]
+
+        def forward():
+            Computing.replays += 1
+            with torch.enable_grad():
+                made = graphs.as_list(torch.func.functional_call(module, twins, (self.x,)))
+            self.memory.left = made, sources  # over what the pass before left there
+            for own, new in zip(self.outputs, made, strict=True):
+                own.copy_(new.detach())
+
+        def backward():
+            found = torch.autograd.grad(*self.memory.left, self.slopes, retain_graph=True)
+            for own, new in zip(self.gradients[-len(sources) :], found, strict=True):
+                own.copy_(new)
+
+        self.forward_graph.replay, self.backward_graph.replay = forward, backward
+
+
+@pytest.fixture
+def replays(cuda, monkeypatch):
+    """How often graphs that compute were replayed forward."""
+    monkeypatch.setattr(graphs, "TrainingGraph", Computing)
+    monkeypatch.setattr(Computing, "replays", 0)
+    return lambda: Computing.replays
+
+
+def recorded(network, x):
+    """`network` as it trains once it is recorded, and as it would without."""
+    made = NetworkGraphs()
+    network.train()
+    made.record_training(network, network.forward, x, ())
+    return lambda x: made.run(network, network.forward, x, ()), network
+
+
+def gradients(network, passes, way):
+    for p in network.parameters():
+        p.grad = None
+    passes(way)
+    return [p.grad.clone() for p in network.parameters()]
+
+
+def summed(way, xs):
+    for x in xs:
+        way(x).square().sum().backward()
+
+
+def from_zeros(way, xs, network):
+    for x in xs:
+        for p in network.parameters():
+            if p.grad is not None:
+                p.grad.zero_()
+        way(x).square().sum().backward()
+
+
+def together(way, xs):
+    sum(way(x).square().sum() for x in xs).backward()
+
+
+def twice(way, xs):
+    for x in xs:
+        out = way(x)
+        out.square().sum().backward(retain_graph=True)
+        out.abs().sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("passes", "expected"),
+    [(summed, 3), (from_zeros, 3), (together, 1), (twice, 3)],
+    ids=["summed", "zeros", "together", "twice"],
+)
+def test_gradients_of_several_passes(passes, expected, replays, network):
+    """Summed over batches, written over zeros, of a sum over several passes, of two losses of a pass."""
+    xs = torch.randn(3, 5, 3).unbind()
+    with_graphs, without = recorded(network, xs[0])
+    extra = (network,) if passes is from_zeros else ()
+    got = gradients(network, lambda way: passes(way, xs, *extra), with_graphs)
+    assert replays() == expected
+    wanted = gradients(network, lambda way: passes(way, xs, *extra), without)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_pass_is_over_with_its_gradients_or_with_its_results(replays, network):
+    xs = torch.randn(4, 5, 3).unbind()
+    with_graphs, _ = recorded(network, xs[0])
+    losses = []
+    for x in xs[:2]:
+        losses.append(with_graphs(x).sum())  # kept, with the pass that it came from
+        losses[-1].backward()
+    with_graphs(xs[2])  # nobody can ask for its gradients
+    result = with_graphs(xs[3])
+    assert replays() == 4
+    with_graphs(xs[0])
+    assert replays() == 4
+    result.sum().backward()
+    with_graphs(xs[0])
+    assert replays() == 5
+
+
+def test_gradients_that_a_later_pass_has_overwritten_are_refused(replays, network):
+    x = torch.randn(5, 3)
+    with_graphs, _ = recorded(network, x)
+    loss = with_graphs(x).sum()
+    loss.backward(retain_graph=True)
+    loss.backward(retain_graph=True)
+    with_graphs(x)
+    with pytest.raises(RuntimeError, match=r"later pass.*SLICEMAMBA_GRAPHS=0"):
+        loss.backward()
+
+
+def test_gradients_of_an_input_of_ones_own_add_up(replays, network):
+    x = torch.randn(5, 3, requires_grad=True)
+    with_graphs, without = recorded(network, x)
+    found = []
+    for way in (with_graphs, without):
+        x.grad = None
+        for factor in (1, 3):
+            (factor * way(x)).square().sum().backward()
+        found.append(x.grad)
+    assert replays() == 2
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("change", ["memory", "parameter", "thawed", "frozen"])
+def test_parameters_that_change_their_place_or_begin_to_train(change, replays, network):
+    x, first = torch.randn(5, 3), network[0]
+    first.bias.requires_grad = change != "thawed"
+    with_graphs, without = recorded(network, x)
+    if change == "memory":
+        first.bias.data = torch.randn(4)
+    elif change == "parameter":
+        first.bias = nn.Parameter(torch.randn(4))
+    else:
+        first.bias.requires_grad = change == "thawed"
+    found = []
+    for way in (with_graphs, without):
+        for p in network.parameters():
+            p.grad = None
+        summed(way, [x])
+        found.append([p.grad for p in network.parameters()])
+    assert replays() == (change == "frozen")
+    assert (first.bias.grad is None) == (change == "frozen")
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_blocks_that_share_their_memory_in_one_pass(replays):
+    """As where a step draws two paths before it asks for gradients."""
+    xs = torch.randn(2, 5, 3, requires_grad=True).unbind()
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    made, both = BlockGraphs(), nn.ModuleList([first, second])
+
+    def by_turns(module, x):
+        return made.run(module, module.forward, x, 2, ())
+
+    for module in (first, second, first, second):
+        by_turns(module, xs[0]).sum().backward()
+    assert replays() == 2
+
+    def passes(way):
+        together(lambda x: way(first, x) * way(second, x), xs)
+
+    got = gradients(both, passes, by_turns)
+    assert replays() == 3
+    wanted = gradients(both, passes, lambda module, x: module(x))
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_the_first_error_of_a_recording_is_the_one_that_is_told(cuda, monkeypatch):
