@@ -175,6 +175,8 @@ def write_result(result: Mapping[str, Any], folder: Path) -> Path:
     if old is not None:
         told = ("state", "ended", "epochs_done", "failure", "gpu", "dice")
         earlier = [*old.get("earlier", []), {key: old.get(key) for key in told}]
+        if old["state"] == UNFINISHED:  # its epochs are among those that the result is about
+            result = {**result, "beside": sorted({*old["beside"], *result["beside"]})}
     temporary = file.with_suffix(".part")
     temporary.write_text(json.dumps({**result, "earlier": earlier}, indent=1) + "\n")
     os.replace(temporary, file)

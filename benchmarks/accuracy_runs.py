@@ -230,6 +230,12 @@ CANDIDATES = (
         changes={"drop_path_rate": 0.4},
     ),
     Candidate(
+        "s-hybrid-droppath0_4",
+        "0.002 above S's hybrid on ISIC: that and M's with 0.4 each have fewer bad cases than M's.",
+        planner="HybridS",
+        changes={"drop_path_rate": 0.4},
+    ),
+    Candidate(
         "m-hybrid-decay5e-2",
         "0.001 above M's hybrid on ISIC: weights shrink by half over the training at most.",
         planner="HybridM",

@@ -188,6 +188,15 @@ def test_the_spread_is_that_of_the_cases_and_absent_classes_are_left_out() -> No
     assert found["by_case"]["case_1"] == {"anterior": 0.9, "posterior": None}
 
 
+def test_a_run_that_went_on_keeps_what_ran_beside_its_first_part(tmp_path: Path) -> None:
+    write_result(result("m", None, beside=["a", "b"]), tmp_path)
+    write_result(result("m", 0.87, beside=["b", "c"]), tmp_path)
+    assert read_results([tmp_path])["isic2017-m"]["beside"] == ["a", "b", "c"]
+    write_result(result("l", None, state="failed", failure=["boom"], beside=["a"]), tmp_path)
+    write_result(result("l", 0.87, beside=["c"]), tmp_path)
+    assert read_results([tmp_path])["isic2017-l"]["beside"] == ["c"]  # a failed attempt is another run
+
+
 def test_a_second_attempt_remembers_the_first_and_a_finished_result_is_not_lost(tmp_path: Path) -> None:
     out, kept = tmp_path / "out", tmp_path / "kept"
     write_result(result("m", None, state="failed", failure=["boom"]), out)
