@@ -127,10 +127,8 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
     def record_graphs(self, data: torch.Tensor) -> None:
         """Before the first training step: from then on steps replay CUDA graphs, where they can."""
         self.tried_to_record = True
-        if self.is_ddp or isinstance(self.network, OptimizedModule):
-            reason: str | None = "several GPUs" if self.is_ddp else "torch.compile"
-        else:
-            reason = graphing.why_not(self.bare_network, self.device)
+        compiled = isinstance(self.network.module if self.is_ddp else self.network, OptimizedModule)
+        reason = "torch.compile" if compiled else graphing.why_not(self.bare_network, self.device)
         if reason is not None:
             if self.device.type == "cuda":
                 self.print_to_log_file(f"training steps replay no CUDA graphs: {reason}")
@@ -159,11 +157,16 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         return result
 
     def step_or_drop_graphs(self, batch: dict) -> dict:
-        """nnU-Net's training step; where CUDA graphs leave it too little memory, once more without them."""
+        """nnU-Net's training step; where CUDA graphs leave it too little memory, once more without them.
+
+        Not on several GPUs: the others may have this step's gradients already.
+        """
         try:
             return super().train_step(batch)
         except torch.cuda.OutOfMemoryError:
-            if not self.replays:
+            if self.replays and self.is_ddp:
+                self.print_to_log_file("SLICEMAMBA_GRAPHS=0 would leave the CUDA graphs' memory to the training")
+            if not self.replays or self.is_ddp:
                 raise
         # not in the handler: the error holds the tensors of the step that failed
         self.replays = False

@@ -1,4 +1,4 @@
-"""When do training steps replay CUDA graphs? On one GPU, by the CUDA backend, without torch.compile."""
+"""When do training steps replay CUDA graphs? By the CUDA backend, without torch.compile; under DDP, too."""
 
 from __future__ import annotations
 

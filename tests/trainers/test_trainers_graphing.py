@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -131,3 +132,36 @@ def test_graphs_that_cannot_be_recorded_are_done_without(monkeypatch, chosen):
     monkeypatch.setattr(SliceMambaUNet, "record_training", lambda *_: None)
     trainer.record_graphs(torch.zeros(1, 1, 16, 16))
     assert trainer.replays
+
+
+def distributed(network):
+    """A trainer of one of several processes: nnU-Net wraps the network in DDP."""
+    trainer = Trainer(network)
+    trainer.network, trainer.is_ddp, trainer.replays = SimpleNamespace(module=network), True, False
+    return trainer
+
+
+def test_the_network_inside_ddp_is_recorded(monkeypatch, chosen):
+    monkeypatch.setattr(graphing, "why_not", lambda network, device: None)
+    recorded = []
+    monkeypatch.setattr(graphing, "record", lambda network, data: recorded.append(network))
+    network = SliceMambaUNet(**SETTINGS)
+    trainer = distributed(network)
+    trainer.record_graphs(torch.zeros(1, 1, 16, 16))
+    assert trainer.replays
+    assert recorded == [network]
+    compiled = distributed(torch.compile(network))
+    compiled.record_graphs(torch.zeros(1, 1, 16, 16))
+    assert not compiled.replays
+    assert len(recorded) == 1
+
+
+@pytest.mark.parametrize("replays", [True, False])
+def test_one_of_several_processes_does_not_repeat_a_step(replays, monkeypatch):
+    """The others may have its gradients already, and would wait for more."""
+    calls, trainer = steps(monkeypatch, 1), distributed(SliceMambaUNet(**SETTINGS))
+    trainer.replays = replays
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        trainer.step_or_drop_graphs("batch")
+    assert len(calls) == 1
+    assert any("SLICEMAMBA_GRAPHS=0" in line for line in trainer.lines) == replays
