@@ -40,6 +40,7 @@ PAPER = {
     "n_blocks_per_stage": [2, 2, 9, 2],
     "n_blocks_per_stage_decoder": [2, 2, 2, 1],
 }
+IN_A_ROW = 5  # a training does not pause between steps, after which the first one takes longer
 PUBLISHED = {
     "BSS B32 64x64 C96": "67.6 ms, 2.65 GiB",
     "BSS B32 32x32 C192": "24.1 ms",
@@ -163,14 +164,16 @@ def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: boo
 
 
 def queueing_milliseconds(call: Callable[[], object]) -> float:
-    """How long the host takes to queue a call while the GPU is busy with something else; the best of 15."""
+    """How long the host takes to queue a call, of five in a row, while the GPU is busy with something else; the best
+    of 10."""
     times = []
-    for _ in range(15):
+    for _ in range(10):
         torch.cuda.synchronize()
-        torch.cuda._sleep(100_000_000)
+        torch.cuda._sleep(150_000_000)
         start = time.perf_counter()
-        call()
-        times.append(1e3 * (time.perf_counter() - start))
+        for _ in range(IN_A_ROW):
+            call()
+        times.append(1e3 * (time.perf_counter() - start) / IN_A_ROW)
     torch.cuda.synchronize()
     return min(times)
 
