@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from nnunetv2_slicemamba.datasets.masks import read_mask, to_labels
+from nnunetv2_slicemamba.datasets.masks import read_labels
+from nnunetv2_slicemamba.datasets.upright import as_its_mask
 from nnunetv2_slicemamba.datasets.volumes import map_labels, read_h5, read_npz, write_labels_like, write_volume
 
 # nnU-Net decodes an image many times and writes it once: little compression is enough
@@ -86,9 +87,9 @@ def write_case(case: Case, folder: Path, rules: Rules) -> None:
     """Writes image and labels of one case below the dataset's folder, each under its name only once complete."""
     targets = [folder / target for target in case.targets]
     if case.kind == "image":
-        atomically(targets[0], lambda part: write_image(Path(case.images[0]), part, rules))
-        if case.mask is not None:
-            mask = Path(case.mask)
+        mask = None if case.mask is None else Path(case.mask)
+        atomically(targets[0], lambda part: write_image(Path(case.images[0]), mask, part, rules))
+        if mask is not None:
             atomically(targets[1], lambda part: write_mask(mask, part, rules))
     elif case.kind == "nifti":
         source = Path(case.images[0])
@@ -113,9 +114,13 @@ def atomically(target: Path, write: Callable[[Path], None]) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_image(source: Path, target: Path, rules: Rules) -> None:
+def write_image(source: Path, mask: Path | None, target: Path, rules: Rules) -> None:
+    mask_size = None
+    if mask is not None:
+        with Image.open(mask) as opened:
+            mask_size = opened.size
     with Image.open(source) as opened:
-        image = opened.convert("L" if rules.grey else "RGB")
+        image = as_its_mask(opened, mask_size).convert("L" if rules.grey else "RGB")
     if rules.resize is not None:
         height, width = rules.resize
         image = image.resize((width, height), Image.Resampling.BILINEAR)
@@ -124,7 +129,7 @@ def write_image(source: Path, target: Path, rules: Rules) -> None:
 
 def write_mask(source: Path, target: Path, rules: Rules) -> None:
     """Labels; resized, a binary mask is averaged and cut at one half, a label map takes the nearest pixel."""
-    labels = Image.fromarray(to_labels(read_mask(source), rules.n_labels))
+    labels = Image.fromarray(read_labels(source, rules.n_labels))
     if rules.resize is not None:
         height, width = rules.resize
         if rules.n_labels > 2:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from nnunetv2_slicemamba.datasets.masks import MaskError, read_mask, to_labels
+from nnunetv2_slicemamba.datasets.masks import MaskError, read_labels
 from nnunetv2_slicemamba.datasets.pairing import Pair
 from nnunetv2_slicemamba.datasets.problems import Problem
+from nnunetv2_slicemamba.datasets.upright import as_its_mask, is_decided, orientation, pages
 
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
@@ -33,10 +34,30 @@ class Examined:
 def examine(pair: Pair, n_labels: int) -> Examined:
     """Decodes image and mask completely. n_labels: as in `to_labels`."""
     problems: list[Problem] = []
-    size, digest, grey, empty = None, "", False, False
+    size, mask_size, digest, grey, empty = None, None, "", False, False
+    if pair.mask is not None:
+        try:
+            with Image.open(pair.mask) as mask:
+                mask_size = mask.size
+            empty = not read_labels(pair.mask, n_labels).any()
+        except MaskError as error:
+            problems.append(Problem("unexpected mask", f"{pair.mask} {error}"))
+        except UNREADABLE as error:
+            problems.append(unreadable(pair.mask, error))
     try:
-        with Image.open(pair.image) as image:
-            image.load()
+        with Image.open(pair.image) as opened:
+            opened.load()
+            if pages(opened) > 1:
+                problems.append(Problem("several pages", f"{pair.image} has {pages(opened)}; expected one per file"))
+            if not is_decided(opened, mask_size):
+                problems.append(
+                    Problem(
+                        "turned by its EXIF entry",
+                        f"{pair.image} has the orientation {orientation(opened)}, and whether its mask belongs to the "
+                        "stored or to the shown pixels cannot be told; store it upright, as its mask is",
+                    )
+                )
+            image = as_its_mask(opened, mask_size)
             size, grey = image.size, image.mode in GREY_MODES
             if grey or image.mode in COLOUR_MODES:
                 pixels = image.convert("RGB").tobytes()
@@ -47,22 +68,13 @@ def examine(pair: Pair, n_labels: int) -> Examined:
                 )
     except UNREADABLE as error:
         problems.append(unreadable(pair.image, error))
-    if pair.mask is not None:
-        try:
-            values = read_mask(pair.mask)
-            mask_size = (values.shape[1], values.shape[0])
-            if size is not None and mask_size != size:
-                problems.append(
-                    Problem(
-                        "sizes differ (width x height)",
-                        f"{pair.image} {size[0]}x{size[1]}, {pair.mask} {mask_size[0]}x{mask_size[1]}",
-                    )
-                )
-            empty = not to_labels(values, n_labels).any()
-        except MaskError as error:
-            problems.append(Problem("unexpected mask", f"{pair.mask} {error}"))
-        except UNREADABLE as error:
-            problems.append(unreadable(pair.mask, error))
+    if size is not None and mask_size is not None and mask_size != size:
+        problems.append(
+            Problem(
+                "sizes differ (width x height)",
+                f"{pair.image} {size[0]}x{size[1]}, {pair.mask} {mask_size[0]}x{mask_size[1]}",
+            )
+        )
     return Examined(pair, tuple(problems), digest, grey, empty)
 
 

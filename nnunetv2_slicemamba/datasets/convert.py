@@ -61,7 +61,7 @@ def convert(
     else:
         conversion = begun
     if preprocessed is not None:
-        refuse_other_split(conversion.folds, preprocessed / request.dataset)
+        refuse_other_split(conversion.folds, preprocessed / request.dataset, begun is None)
 
     # first of all: a folder without it is taken for somebody else's
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,10 +138,13 @@ def refuse_taken_id(request: Request, roots: Sequence[Path]) -> None:
                 raise ValueError(f"ID {request.dataset_id} is taken by {path.name} in {root}; give another one with -d")
 
 
-def refuse_other_split(folds: list[Fold] | None, preprocessed: Path) -> None:
-    """Raises ValueError if training would use a split that is there already and differs."""
+def refuse_other_split(folds: list[Fold] | None, preprocessed: Path, first: bool) -> None:
+    """Raises ValueError if training would use a split that is there already and differs.
+
+    folds: None leaves it to nnU-Net. first: nothing of this conversion is there yet, so neither is nnU-Net's split.
+    """
     file = preprocessed / "splits_final.json"
-    if folds is not None and file.is_file() and json.loads(file.read_text()) != folds:
+    if (folds is not None or first) and file.is_file() and json.loads(file.read_text()) != folds:
         raise ValueError(
             f"{file} holds {count(len(json.loads(file.read_text())), 'fold')} of another split; remove "
             f"{preprocessed} if it belongs to an earlier dataset, or give another ID with -d"

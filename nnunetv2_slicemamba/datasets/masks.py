@@ -8,8 +8,11 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import minimum_filter
 
+from nnunetv2_slicemamba.datasets.upright import orientation, pages
+
 # JPEG changes the channels of a grey image by a few values at most
 CHANNEL_DIFFERENCE = 16
+LOSSY = ("JPEG", "MPO")  # which Pillow calls pictures of some cameras
 # grey levels in between count as edges as long as they are few and nowhere form a region this thick, in pixels
 BETWEEN = (32, 223)
 EDGE_FRACTION = 0.2
@@ -21,21 +24,59 @@ class MaskError(ValueError):
     """The values of a mask cannot be meant as labels; the message says which they are."""
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """The grey values of a mask (H, W), integers, palettes resolved.
+def read_labels(path: Path, n_labels: int = 2) -> np.ndarray:
+    """The labels of a mask (H, W), uint8. n_labels: as in `to_labels`.
 
-    Raises MaskError for a coloured mask and OSError for a file that cannot be read.
+    Raises MaskError for what cannot be meant as labels and OSError for a file that cannot be read.
     """
     with Image.open(path) as image:
-        image.load()
-        if image.mode == "1":
-            return np.asarray(image).astype(np.uint8) * np.uint8(255)
-        if image.mode in ("L", "I", "I;16", "I;16B", "I;16L", "F"):
-            return np.asarray(image)
-        channels = np.asarray(image.convert("RGB")).astype(np.int16)
+        lossy = image.format in LOSSY
+        values = grey_values(image)
+    if not lossy:
+        return to_labels(values, n_labels)
+    if n_labels > 2:
+        raise MaskError("is a JPEG, which changes the numbers of labels; expected a PNG, TIFF or BMP")
+    low, high = BETWEEN
+    if values.max() <= low and values.min() != values.max():
+        raise MaskError(
+            f"is a JPEG with the values {values.min()} to {values.max()}, all black; expected black and white, or a "
+            "PNG where labels are 0 and 1"
+        )
+    # black and white are not exactly 0 and 255, where there is nothing else not even nearly
+    return to_labels(np.where(values <= low, 0, np.where(values >= high, 255, values)).astype(np.uint8))
+
+
+def grey_values(image: Image.Image) -> np.ndarray:
+    """The grey values of an opened mask (H, W), integers, palettes resolved.
+
+    Raises MaskError for one that is coloured, transparent, turned or one of several pages.
+    """
+    check_plain(image)
+    image.load()
+    has_alpha = image.mode in ("RGBA", "LA", "PA")
+    if has_alpha or ("transparency" in image.info and image.mode in ("1", "L", "P", "RGB")):
+        check_opaque(image)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8) * np.uint8(255)
+    if image.mode in ("L", "I", "I;16", "I;16B", "I;16L", "F"):
+        return np.asarray(image)
+    channels = np.asarray(image.convert("RGB")).astype(np.int16)
     if int(np.ptp(channels, axis=2).max()) > CHANNEL_DIFFERENCE:
         raise MaskError("is coloured; expected black and white")
     return channels[..., 0].astype(np.uint8)
+
+
+def check_opaque(image: Image.Image) -> None:
+    if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
+        raise MaskError("is transparent in places; expected black and white without transparency")
+
+
+def check_plain(image: Image.Image) -> None:
+    """Refuses a mask with more than one page, or with an EXIF orientation."""
+    if pages(image) > 1:
+        raise MaskError(f"has {pages(image)} pages; expected one")
+    if orientation(image) != 1:
+        raise MaskError(f"has the EXIF orientation {orientation(image)}; expected a mask that is stored as it is shown")
 
 
 def to_labels(values: np.ndarray, n_labels: int = 2) -> np.ndarray:
@@ -55,7 +96,7 @@ def to_labels(values: np.ndarray, n_labels: int = 2) -> np.ndarray:
     for foreground in (1, 255, 65535):
         if np.isin(present, (0, foreground)).all():
             return (values == foreground).astype(np.uint8)
-    if not is_soft_binary(values):
+    if not is_soft_binary(values) or has_further_classes(values, present):
         raise MaskError(f"holds the values {shown(present)}; expected 0 and 1, 0 and 255, or grey only along edges")
     return (values > THRESHOLD).astype(np.uint8)
 
@@ -78,7 +119,20 @@ def is_soft_binary(values: np.ndarray) -> bool:
     grey = (values > low) & (values < high)
     if grey.mean() > EDGE_FRACTION:
         return False
-    return not minimum_filter(grey.astype(np.uint8), size=REGION, mode="constant").any()
+    return not _is_thick(grey)
+
+
+def has_further_classes(values: np.ndarray, present: np.ndarray) -> bool:
+    """Whether several values near black, or near white, look like classes rather than like edges: 0, 1 and 255."""
+    low, high = BETWEEN
+    ends = present[present <= low], present[present >= high]
+    if max(map(len, ends)) > 1 and sum(map(len, ends)) == len(present):
+        return True  # an edge that was smoothed has grey, too
+    return any(sum(_is_thick(values == value) for value in end) > 1 for end in ends)
+
+
+def _is_thick(region: np.ndarray) -> bool:
+    return bool(minimum_filter(region.astype(np.uint8), size=REGION, mode="constant").any())
 
 
 def shown(present: np.ndarray) -> str:

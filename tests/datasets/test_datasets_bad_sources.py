@@ -9,6 +9,8 @@ import pytest
 from dataset_sources import run, write_isic2017, write_pair, write_parts
 from PIL import Image
 
+from nnunetv2_slicemamba.datasets.upright import ORIENTATION
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
@@ -117,3 +119,44 @@ def test_names_that_would_become_one_case_are_refused(source: Path) -> None:
     message = refusal(source)
     assert "names too alike (1):" in message
     assert "would both be a_b" in message
+
+
+def test_images_of_several_pages_are_refused(source: Path) -> None:
+    folder = source / "train" / "images"
+    image = Image.open(folder / "t0.png")
+    (folder / "t0.png").unlink()
+    image.save(folder / "t0.tif", save_all=True, append_images=[image] * 11)
+    message = refusal(source)
+    assert "several pages (1):" in message
+    assert "t0.tif has 12; expected one per file" in message
+
+
+def turn(source: Path, number: int, size: tuple[int, int]) -> None:
+    """Gives the image t0 an EXIF orientation, and its mask the size (width, height)."""
+    folder = source / "train" / "images"
+    image = Image.open(folder / "t0.png")
+    exif = image.getexif()
+    exif[ORIENTATION] = number
+    image.save(folder / "t0.png", exif=exif)
+    mask = np.zeros(size[::-1], np.uint8)
+    mask[:5] = 255
+    Image.fromarray(mask).save(source / "train" / "masks" / "t0.png")
+
+
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_turned_images_whose_masks_fit_both_ways_are_refused(source: Path, number: int) -> None:
+    turn(source, number, (48, 40))
+    message = refusal(source)
+    assert "turned by its EXIF entry (1):" in message
+    assert f"has the orientation {number}, and whether its mask belongs to the stored or to the shown pixels" in message
+
+
+@pytest.mark.parametrize("size", [(48, 40), (40, 48)], ids=["stored", "shown"])
+def test_the_masks_size_tells_how_an_image_is_meant(source: Path, size: tuple[int, int]) -> None:
+    stored = np.asarray(Image.open(source / "train" / "images" / "t0.png"))
+    turn(source, 6, size)  # shown turned by 90 degrees, clockwise
+    (source.parent / "raw").mkdir()
+    folder = run("isic2017", source, source.parent / "raw").folder
+    written = np.asarray(Image.open(folder / "imagesTr" / "t0_0000.png"))
+    assert np.array_equal(written, stored if size == (48, 40) else np.rot90(stored, -1))
+    assert Image.open(folder / "labelsTr" / "t0.png").size == size

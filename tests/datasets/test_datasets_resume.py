@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,21 @@ def test_another_split_in_the_preprocessed_folder_is_refused(source: Path, raw: 
     with pytest.raises(ValueError, match="holds 1 fold of another split"):
         run("isic2017", source, raw, preprocessed=tmp_path / "pre")
     assert not list(raw.iterdir())
+
+
+def test_a_split_that_was_left_behind_is_refused_where_nnunet_is_to_draw_one(
+    source: Path, raw: Path, tmp_path: Path
+) -> None:
+    first = run("isic2017", source, raw, split="random:1", preprocessed=tmp_path / "pre")
+    shutil.rmtree(first.folder)
+    with pytest.raises(ValueError, match="holds 5 folds of another split"):
+        run("isic2017", source, raw, split="none", preprocessed=tmp_path / "pre")
+    assert not list(raw.iterdir())
+
+
+def test_the_split_that_nnunet_drew_meanwhile_is_its_own(source: Path, raw: Path, tmp_path: Path) -> None:
+    preprocessed = tmp_path / "pre" / "Dataset700_ISIC2017"
+    run("isic2017", source, raw, split="none", preprocessed=tmp_path / "pre")
+    preprocessed.mkdir(parents=True)
+    (preprocessed / "splits_final.json").write_text('[{"train": ["case0"], "val": ["case1"]}]')
+    assert run("isic2017", source, raw, split="none", preprocessed=tmp_path / "pre").written == 0
