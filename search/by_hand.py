@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from .choices import choose_slicing
 from .find import STUDY_FILE, slicing_search_folder
+from .fold_ledger import read_fold_ledger
 from .hashing import sha256_of_plans
-from .ledger import read_ledger
 from .objectives import stored_cost
 from .ranking import feasible_history
 from .records import History
@@ -44,10 +44,10 @@ def fold_histories(selection: Selection, trainer: str) -> Mapping[int | str, His
     """The evaluations of every fold's search that lies in its slicing_search folder; NaN above a search's limit."""
     found: dict[int | str, History] = {}
     for folder in sorted(selection.configuration_folder(trainer).glob("fold_*")):
-        study = slicing_search_folder(folder) / STUDY_FILE
-        if study.is_file():
+        search = slicing_search_folder(folder)
+        if (search / STUDY_FILE).is_file():
             name = folder.name.removeprefix("fold_")
-            stored, records = read_ledger(study)
+            stored, records = read_fold_ledger(search)
             cost = stored_cost(stored.get("settings", {}))
             found[int(name) if name.isdigit() else name] = feasible_history(records, cost)
     return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .figure_data import FigureData, FoldChoice, stages_of_network
 from .figure_page import write_figures
 from .find import SLICING_FILE, STUDY_FILE, slicing_search_folder
+from .fold_ledger import read_fold_ledger
 from .ledger import read_ledger
 from .objectives import Cost, stored_cost
 from .records import Record, history_of
@@ -79,7 +80,7 @@ def _other_folds(selection: Selection, trainer: str) -> dict[str, FoldChoice]:
             content.check_fits(selection.n_blocks, selection.n_dims)
             if content.choice.how_chosen != "search":
                 continue
-            records = read_ledger(search / STUDY_FILE)[1] if (search / STUDY_FILE).is_file() else []
+            records = read_fold_ledger(search)[1] if (search / STUDY_FILE).is_file() else []
         except (SlicingFileError, LedgerError):
             continue
         found[folder.name.removeprefix("fold_")] = FoldChoice(content.slicing, history_of(records))

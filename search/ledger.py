@@ -145,11 +145,13 @@ def open_ledger(
     return ledger
 
 
-def read_ledger(storage: str | Path, study_name: str | None = None) -> tuple[dict[str, Any], list[Record]]:
+def read_ledger(
+    storage: str | Path, study_name: str | None = None, preferred: str | None = None
+) -> tuple[dict[str, Any], list[Record]]:
     """Fingerprint (as Fingerprint.as_dict) and evaluations of a search, for reading only.
 
-    study_name: None takes the storage's only study. Raises NoSearchError if the file or the study is missing,
-    LedgerError if it cannot be read or the choice among several studies is missing.
+    study_name: None takes the storage's only study, or `preferred` if it is one of several. Raises NoSearchError if the
+    file or the study is missing, LedgerError if it cannot be read or the choice among several studies is missing.
     """
     import optuna
 
@@ -163,8 +165,13 @@ def read_ledger(storage: str | Path, study_name: str | None = None) -> tuple[dic
         names = [study_name] if study_name else optuna.get_all_study_names(storage=database)
         if not names:
             raise NoSearchError(f"there is no search in {where}. Run `slicemamba search` for this fold first")
+        if len(names) > 1 and preferred in names:
+            names = [preferred]
         if len(names) > 1:
-            raise LedgerError(f"{where} has {len(names)} studies ({', '.join(names)}); name one (--study NAME)")
+            raise LedgerError(
+                f"{where} has {len(names)} studies ({', '.join(names)}); name one (`slicemamba search ... --study "
+                "NAME` makes it the fold's result)"
+            )
         try:
             study = optuna.load_study(study_name=names[0], storage=database)
         except KeyError:

@@ -21,8 +21,8 @@ from nnunetv2_slicemamba.comparison.tables import dice
 from nnunetv2_slicemamba.folders import InputError
 from nnunetv2_slicemamba.search.find import STUDY_FILE, slicing_search_folder
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
+from nnunetv2_slicemamba.search.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.hashing import sha256_of_file
-from nnunetv2_slicemamba.search.ledger import read_ledger
 from nnunetv2_slicemamba.search.records import Architecture, Slicing
 from nnunetv2_slicemamba.search.run import check_same_plans
 from nnunetv2_slicemamba.search.supernet_fold import MIRRORING, TILE_STEP_SIZE, SupernetFold
@@ -157,7 +157,7 @@ def fitness_of(
         "mirroring": MIRRORING,
         "cases_sha256": hashlib.sha256("\n".join(fold.case_names).encode()).hexdigest(),
     }
-    known = _from_ledger(slicing_search_folder(folder.selection.fold_folder(supernet_trainer)) / STUDY_FILE, key)
+    known = _from_ledger(slicing_search_folder(folder.selection.fold_folder(supernet_trainer)), key)
     file = folder.root / FITNESS_FILE
     own = _from_file(file, key)
     missing = [architecture for architecture in architectures if architecture not in known | own]
@@ -170,11 +170,11 @@ def fitness_of(
     return {a: (known[a], LEDGER) if a in known else (own[a], EVALUATED) for a in architectures}
 
 
-def _from_ledger(study: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
+def _from_ledger(search: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
     """What the fold's search evaluated, if it was with this supernet and on these cases."""
-    if not study.is_file():
+    if not (search / STUDY_FILE).is_file():
         return {}
-    fingerprint, records = read_ledger(study)
+    fingerprint, records = read_fold_ledger(search)
     evaluation = dict(fingerprint.get("evaluation", {}))
     # the entry is named after the kind of cases
     evaluation["cases_sha256"] = next((v for k, v in evaluation.items() if k.endswith("_cases_sha256")), None)

@@ -342,6 +342,9 @@ def test_reading_what_is_not_there_says_so(study):
     open_ledger(study, fingerprint(), "b").close()
     with pytest.raises(LedgerError, match=r"2 studies \(a, b\); name one"):
         read_ledger(study)
+    with pytest.raises(LedgerError, match=r"2 studies \(a, b\); name one"):
+        read_ledger(study, preferred="c")
+    assert read_ledger(study, preferred="b") == (fingerprint().as_dict(), [])
 
 
 @pytest.mark.parametrize("folder", ["with space", "100% {of} it", "a#b?c", "ü"])

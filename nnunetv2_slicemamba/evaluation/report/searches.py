@@ -21,6 +21,7 @@ from nnunetv2_slicemamba.search import (
     read_slicing_file,
     slicing_search_folder,
 )
+from nnunetv2_slicemamba.search.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.ranking import chosen_record
 
@@ -113,10 +114,12 @@ def read_search(fold_folder: Path) -> Search | None:
         except SlicingFileError as error:
             problems.append(str(error))
     details = content.choice.details if content else {}
-    ledger, name = (study, None) if study.is_file() else (_elsewhere(details), details.get("study"))
+    ledger = study if study.is_file() else _elsewhere(details)
     if ledger is not None:
         try:
-            fingerprint, records = read_ledger(ledger, name)
+            fingerprint, records = (
+                read_fold_ledger(folder) if ledger == study else read_ledger(ledger, details.get("study"))
+            )
         except LedgerError as error:
             problems.append(str(error))
     elif content and content.choice.how_chosen == "search":
