@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nnunetv2_slicemamba.search.atomic import replacing
 
 LOG_FILE = "log.jsonl"
+LOGS = "tensorboard"
 
 
 class Journal:
@@ -51,7 +52,7 @@ class Journal:
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+            self._writer = SummaryWriter(str(folder / LOGS), purge_step=step + 1 if step else None)
         except ImportError:
             console.print(
                 "No TensorBoard logs: tensorboard is not installed (pip install 'nnunetv2-slicemamba[pretrain]')."

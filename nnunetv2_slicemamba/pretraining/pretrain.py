@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,11 +15,12 @@ from nnunetv2_slicemamba.folders import InputError
 from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier, check_image_size
 from nnunetv2_slicemamba.pretraining.images import Images, Loading, Shards, find_images, reseed
 from nnunetv2_slicemamba.pretraining.importing import import_weights
-from nnunetv2_slicemamba.pretraining.journal import Journal
+from nnunetv2_slicemamba.pretraining.journal import LOG_FILE, LOGS, Journal
 from nnunetv2_slicemamba.pretraining.naming import identify
 from nnunetv2_slicemamba.pretraining.processes import Processes, noticing_signals, processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
 from nnunetv2_slicemamba.pretraining.training import Saving, Stopped, Training
+from nnunetv2_slicemamba.pretraining.training_state import BEST, LATEST
 from nnunetv2_slicemamba.pretraining.weights_file import choose, planned_network, require_target, write_weights
 from nnunetv2_slicemamba.search.slicing_choice import SlicingChoice
 from nnunetv2_slicemamba.search.slicing_file import installed_versions, now
@@ -87,6 +87,14 @@ def pretrain(selection: Selection, request: PretrainRequest, console: Console) -
         return _train(selection, replace(request, recipe=recipe), choice, images, process, console)
 
 
+def _discard(folder: Path) -> None:
+    """Deletes what a training has written, and nothing else: the folder may be anybody's."""
+    for name in (LATEST, BEST, LOG_FILE):
+        (folder / name).unlink(missing_ok=True)
+    for file in (folder / LOGS).glob("events.out.*"):
+        file.unlink()
+
+
 def _train(
     selection: Selection,
     request: PretrainRequest,
@@ -98,7 +106,7 @@ def _train(
     recipe, folder = request.recipe, request.folder
     loading = Loading(images, recipe, process, request.workers)
     if request.discard and process.first:
-        shutil.rmtree(folder, ignore_errors=True)
+        _discard(folder)
     process.wait()
     reseed(3, recipe.seed)
     network = SliceMambaClassifier(images.classes, selection.arch_kwargs, choice.slicing, recipe.drop_path)

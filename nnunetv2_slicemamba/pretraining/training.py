@@ -165,7 +165,8 @@ class Training:
             if self.processes.any(bool(signals)):
                 self._save(saving)
                 raise Stopped
-            if time.monotonic() - saved >= saving.seconds:
+            # their clocks differ, and all must come to the barrier
+            if self.processes.any(time.monotonic() - saved >= saving.seconds):
                 self._save(saving)
                 saved = time.monotonic()
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from typer.testing import CliRunner
 from nnunetv2_slicemamba.cli.main import app
 from nnunetv2_slicemamba.folders import InputError
 from nnunetv2_slicemamba.pretraining.journal import Journal, read_log
+from nnunetv2_slicemamba.pretraining.training import Saving, Training
 
 # nothing that depends on which process has an image
 PLAIN = {"mix_probability": 0.0, "erase_probability": 0.0, "drop_path": 0.0}
@@ -189,9 +191,12 @@ def test_discarding_begins_anew(workspace: Path, images: Path, tmp_path: Path) -
     target, recipe = tmp_path / "weights.pth", {"epochs": 1, "warmup_epochs": 0, "image_size": 16}
     run(images, target, recipe)
     first = curve(target)
+    other = tmp_path / "weights_pretraining" / "thesis.txt"
+    other.write_text("not a training's")
     run(images, target, recipe | {"seed": 1}, discard=True)
     assert len(curve(target)) == len(first)
     assert curve(target) != first
+    assert other.read_text() == "not a training's"
 
 
 def test_tensorboard_shows_every_step_once_after_an_interruption(workspace: Path, images: Path, tmp_path: Path) -> None:
@@ -297,3 +302,24 @@ def test_the_command_line_runs_it_and_says_what_comes_next(workspace: Path, imag
     record = json.loads((tmp_path / "weights.pth.json").read_text())
     assert record["recipe"]["weight_decay"] == 0.05
     assert {tuple(thickness) for thickness in record["slicing"]} == {(2, 4)}
+
+
+def test_all_processes_save_when_the_clock_of_one_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """They meet at a barrier then; one that looks at its own clock alone may already wait for the next gradients."""
+    said: list[bool] = []
+
+    def of_any(flag: bool) -> bool:
+        said.append(flag)
+        return len(said) % 2 == 0  # no signal, but another process's clock
+
+    training = Training.__new__(Training)
+    training.processes = SimpleNamespace(any=of_any, total=lambda losses: losses, world=1)
+    training.state = SimpleNamespace(step=0, optimizer=SimpleNamespace(param_groups=[{"lr": 0.1}]))
+    training.loading = SimpleNamespace(steps_per_epoch=3, epoch=lambda *_: iter(()), images_per_step=2)
+    training.wrapped = torch.nn.Identity()
+    saved: list[int] = []
+    monkeypatch.setattr(training, "_step", lambda batches: torch.ones(()))
+    monkeypatch.setattr(training, "_save", lambda saving: saved.append(training.state.step))
+    training._epoch(0, SimpleNamespace(steps=lambda *_: None), Saving(tmp_path, {}, 3600.0, 1), [])
+    assert said == [False] * 6
+    assert saved == [1, 2, 3]
