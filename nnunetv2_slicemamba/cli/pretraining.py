@@ -57,7 +57,7 @@ def pretrain(
     save_minutes: Annotated[float, typer.Option("--save-minutes", help="Minutes between checkpoints.")] = 10.0,
     look_every: Annotated[int, typer.Option("--log-every", help="Steps between lines of the log.")] = 50,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
-    discard: Annotated[bool, typer.Option("--discard", help="Delete this training's checkpoints and begin anew.")] = False,
+    discard: Annotated[bool, typer.Option("--discard", help="Delete its checkpoints and begin anew.")] = False,
     device: Device = "auto",
 ) -> None:
     """Pretrains the network's encoder on labelled images by VMamba's published recipe.

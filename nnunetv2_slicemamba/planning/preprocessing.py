@@ -15,27 +15,25 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     plan_experiment_dataset,
     preprocess_dataset,
 )
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
+from nnunetv2_slicemamba.planning.data import (
+    MARKER,
+    data_of,
+    data_owner,
+    data_settings,
+    invalidate,
+    is_ready,
+    made_with,
+    mark,
+    mark_before_change,
+)
 from nnunetv2_slicemamba.planning.planner import SliceMambaPlanner, planner_of
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
 
-# what decides the preprocessed arrays: if these agree, the data of another plan can be used
-PLAN_KEYS = ("image_reader_writer", "transpose_forward", "foreground_intensity_properties_per_channel")
-CONFIGURATION_KEYS = (
-    "preprocessor_name",
-    "spacing",
-    "normalization_schemes",
-    "use_mask_for_norm",
-    "resampling_fn_data",
-    "resampling_fn_data_kwargs",
-    "resampling_fn_seg",
-    "resampling_fn_seg_kwargs",
-)
 # as nnU-Net's command: 3D full resolution volumes need more memory per process
 PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 
@@ -77,47 +75,43 @@ def plan_and_preprocess(
     workers = min(default_num_processes, limit)
     extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
     name = plans_name or chosen.default_plans_name
-    folder = Path(str(nnUNet_preprocessed)) / dataset_name
-    planner = planner_class(chosen, activation_checkpointing, None if overwrite_plans else folder / f"{name}.json")
-    # our own plans are about to be overwritten: what they say of existing data is read first
-    known = data_settings(folder)
-    plans, _ = plan_experiment_dataset(dataset_id, planner, gpu_memory, overwrite_plans_name=name)
-    manager = PlansManager(json.loads((folder / f"{name}.json").read_text()))
-    own_data = [c for c in plans["configurations"] if "inherits_from" not in plans["configurations"][c]]
-    if configurations is None:
-        wanted = own_data
-    else:
-        missing = [c for c in configurations if c not in manager.available_configurations]
-        if missing:
-            raise ValueError(
-                f"configuration {', '.join(missing)} is not in the plans {name!r} of {dataset_name}; "
-                f"they have {', '.join(manager.available_configurations)}"
-            )
-        # a configuration that inherits (a cascade) uses its parent's data
-        parents = [plans["configurations"][c].get("inherits_from", c) for c in configurations]
-        wanted = [c for c in own_data if c in parents]
+    file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{name}.json"
+    planner = planner_class(chosen, activation_checkpointing, file, protect=not overwrite_plans)
+    plan_experiment_dataset(dataset_id, planner, gpu_memory, overwrite_plans_name=name)
+    manager = PlansManager(json.loads(file.read_text()))
+    available = manager.available_configurations
+    asked = available if configurations is None else configurations
+    missing = [c for c in asked if c not in available]
+    if missing:
+        raise ValueError(
+            f"configuration {', '.join(missing)} is not in the plans {name!r} of {dataset_name}; "
+            f"they have {', '.join(available)}"
+        )
+    owners = {data_owner(manager, c) for c in asked}
+    wanted = [c for c in available if c in owners]
 
-    ready = [] if clean else [c for c in wanted if is_ready(manager, c, folder, dataset_name, known)]
+    ready = [] if clean else [c for c in wanted if is_ready(manager, c, file.parent)]
     todo = [c for c in wanted if c not in ready]
     if not clean:
         for configuration in todo:
-            refuse_foreign_data(manager, configuration, folder, known)
-    # with nothing to do this still copies the reference segmentations, which nnU-Net's validation reads
-    preprocess_dataset(dataset_id, name, todo, [min(PROCESSES.get(c, 4), limit) for c in todo])
+            refuse_foreign_data(manager, configuration, file)
+    preprocess(manager, file, todo, limit)
     return Planned(name, tuple(todo), tuple(ready))
 
 
 def planner_class(
-    planner: type[SliceMambaPlanner], activation_checkpointing: bool, protected: Path | None
+    planner: type[SliceMambaPlanner], activation_checkpointing: bool, file: Path, protect: bool
 ) -> type[SliceMambaPlanner]:
-    """A planner with these settings. protected: plans that it refuses to change if networks were trained with them."""
+    """A planner with these settings, which writes `file`. protect: not if networks were trained with other plans."""
 
     def save_plans(self: SliceMambaPlanner, plans: dict[str, Any]) -> None:
+        # as nnU-Net does before it writes them: in place
+        recursive_fix_for_json_export(plans)
+        complete = with_kept_configurations(plans, file)
         results = os.environ.get("nnUNet_results")
-        if protected is not None and results:
-            # as nnU-Net does before it writes them: in place
-            recursive_fix_for_json_export(plans)
-            refuse_other_plans(plans, protected, Path(results) / protected.parent.name)
+        if protect and results:
+            refuse_other_plans(complete, file, Path(results) / file.parent.name)
+        mark_before_change(file.parent, complete)
         planner.save_plans(self, plans)
 
     settings = {"activation_checkpointing": activation_checkpointing, "save_plans": save_plans}
@@ -125,93 +119,72 @@ def planner_class(
     return type(planner.__name__, (planner,), settings)
 
 
-def settings_of(plans: dict[str, Any], configuration: dict[str, Any]) -> dict[str, Any]:
-    """The part of plans and configuration that decides the preprocessed arrays."""
-    values = {key: plans.get(key) for key in PLAN_KEYS}
-    values |= {key: configuration.get(key) for key in CONFIGURATION_KEYS}
-    return json.loads(json.dumps(values, default=float))
+def with_kept_configurations(plans: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Plans as nnU-Net writes them to `file`: with the configurations that only the plans in it have, users' own."""
+    kept = json.loads(file.read_text())["configurations"] if file.is_file() else {}
+    return {**plans, "configurations": {**kept, **plans["configurations"]}}
 
 
-Known = dict[str, dict[str, dict[str, Any]]]
+def preprocess(manager: PlansManager, file: Path, configurations: Sequence[str], limit: int) -> None:
+    """nnU-Net's preprocessing of configurations with data of their own, marked when they are complete.
 
-
-def data_settings(folder: Path) -> Known:
-    """data_identifier -> name of the plans -> the preprocessing settings that they give for it, of all in `folder`."""
-    found: Known = {}
-    for file in sorted(folder.glob("*.json")):
-        try:
-            plans = json.loads(file.read_text())
-        except (OSError, ValueError):
-            continue
-        if not isinstance(plans, dict) or not isinstance(plans.get("configurations"), dict):
-            continue
-        for configuration in plans["configurations"].values():
-            if "data_identifier" in configuration and "spacing" in configuration:
-                settings = settings_of(plans, configuration)
-                found.setdefault(configuration["data_identifier"], {})[file.stem] = settings
-    return found
-
-
-def is_ready(
-    manager: PlansManager,
-    configuration: str,
-    folder: Path,
-    dataset_name: str,
-    known: Known,
-) -> bool:
-    """Whether every case is preprocessed, and by plans that agree with these on all that matters.
-
-    known: the plans that existed before; data that no plan accounts for, or only differing ones, are redone.
+    file: the plans. limit: most processes.
     """
-    settings = manager.plans["configurations"][configuration]
-    mine = settings_of(manager.plans, settings)
-    others = known.get(settings["data_identifier"], {})
-    if not others or any(other != mine for other in others.values()):
-        return False
-    return has_every_case(folder / settings["data_identifier"], raw_cases(dataset_name))
+    dataset_id = convert_dataset_name_to_id(file.parent.name)
+    for configuration in configurations:
+        identifier, settings = data_of(manager, configuration)
+        data = file.parent / identifier
+        invalidate(data)
+        preprocess_dataset(dataset_id, file.stem, [configuration], [min(PROCESSES.get(configuration, 4), limit)])
+        mark(data, settings)
+    if not configurations:
+        # still copies the reference segmentations, which nnU-Net's validation reads
+        preprocess_dataset(dataset_id, file.stem, [], [])
 
 
-def refuse_foreign_data(manager: PlansManager, configuration: str, folder: Path, known: Known) -> None:
-    """Raises ValueError if other plans use the same folder of data with other settings: redoing it would spoil them."""
-    settings = manager.plans["configurations"][configuration]
-    identifier, mine = settings["data_identifier"], settings_of(manager.plans, settings)
-    others = known.get(identifier, {})
-    foreign = [name for name, theirs in others.items() if name != manager.plans_name and theirs != mine]
-    if foreign and (folder / identifier).is_dir():
+def refuse_foreign_data(manager: PlansManager, configuration: str, file: Path) -> None:
+    """Raises ValueError if data, as far as is known, are those of other plans with other settings: redoing them would
+    spoil those. file: the plans that want to."""
+    identifier, mine = data_of(manager, configuration)
+    data, made = file.parent / identifier, made_with(file.parent, identifier)
+    others = [(name, theirs) for name, theirs in data_settings(file.parent).get(identifier, []) if name != file.stem]
+    foreign = [name for name, theirs in others if theirs != mine and made in (None, theirs)]
+    if foreign and data.is_dir():
         raise ValueError(
-            f"{folder / identifier} was preprocessed for the plans {', '.join(foreign)} with other settings (spacing, "
-            f"normalisation, resampling); plan with the same ones, remove those plans, or pass --clean to redo the data"
+            f"{data} was preprocessed for the plans {', '.join(dict.fromkeys(foreign))} with other settings (spacing, "
+            "normalisation, resampling); plan with the same ones, remove those plans, or redo the data with "
+            "slicemamba plan --clean"
+        )
+
+
+def refuse_marked_otherwise(manager: PlansManager, configuration: str, file: Path) -> None:
+    """Raises ValueError if the data are marked, but not with the settings of the plans in `file`."""
+    identifier, settings = data_of(manager, configuration)
+    data = file.parent / identifier
+    if (data / MARKER).is_file() and made_with(file.parent, identifier) != settings:
+        raise ValueError(
+            f"{data} was not preprocessed with the settings of the plans {file.stem}, and cannot be redone without the "
+            "raw data; run slicemamba plan where nnUNet_raw has them, and copy the folder here"
         )
 
 
 def complete_data(dataset_name: str, plans_name: str, configuration: str) -> None:
-    """Preprocesses a configuration of existing plans again if cases are missing.
+    """Preprocesses a configuration of existing plans again if cases are missing or were made with other settings.
 
-    Does nothing for a configuration that the plans do not have, and where only preprocessed data are at hand.
+    Does nothing for a configuration that the plans do not have, and where only preprocessed data are at hand. Raises
+    ValueError where those are known not to fit, and where redoing data would spoil those of other plans.
     """
-    folder = Path(str(nnUNet_preprocessed)) / dataset_name
-    plans = json.loads((folder / f"{plans_name}.json").read_text())
-    known = plans["configurations"]
-    raw = os.environ.get("nnUNet_raw")
-    if configuration not in known or not raw or not (Path(raw) / dataset_name).is_dir():
+    file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{plans_name}.json"
+    manager = PlansManager(json.loads(file.read_text()))
+    if configuration not in manager.available_configurations:
         return
-    source = known[configuration].get("inherits_from", configuration)
-    data = folder / PlansManager(plans).get_configuration(source).data_identifier
-    if not has_every_case(data, raw_cases(dataset_name)) or not (folder / "gt_segmentations").is_dir():
-        processes = min(PROCESSES.get(source, 4), os.cpu_count() or 1)
-        preprocess_dataset(convert_dataset_name_to_id(dataset_name), plans_name, [source], [processes])
-
-
-def raw_cases(dataset_name: str) -> set[str]:
-    """Names of the training cases in nnUNet_raw."""
-    raw = Path(str(nnUNet_raw)) / dataset_name
-    description = json.loads((raw / "dataset.json").read_text())
-    if "dataset" in description:
-        return set(description["dataset"])
-    found = get_identifiers_from_splitted_dataset_folder(str(raw / "imagesTr"), description["file_ending"])
-    return {str(case) for case in found}
-
-
-def has_every_case(data: Path, cases: set[str]) -> bool:
-    """Whether exactly `cases` are preprocessed in `data`; a case's properties are the last file nnU-Net writes."""
-    return {file.stem for file in data.glob("*.pkl")} == cases
+    owner = data_owner(manager, configuration)
+    raw = os.environ.get("nnUNet_raw")
+    if not raw or not (Path(raw) / dataset_name).is_dir():
+        refuse_marked_otherwise(manager, owner, file)
+        return
+    ready = is_ready(manager, owner, file.parent)
+    if not ready:
+        refuse_foreign_data(manager, owner, file)
+    if not ready or not (file.parent / "gt_segmentations").is_dir():
+        preprocess(manager, file, [] if ready else [owner], os.cpu_count() or 1)

@@ -11,15 +11,13 @@ import pytest
 from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_slicemamba.planning.data import is_ready
 from nnunetv2_slicemamba.planning.planner import SliceMambaPlannerS
-from nnunetv2_slicemamba.planning.preprocessing import (
-    complete_data,
-    data_settings,
-    is_ready,
-    plan_and_preprocess,
-)
+from nnunetv2_slicemamba.planning.preprocessing import complete_data, plan_and_preprocess, planner_class
 
 DISKS = "Dataset901_Disks"
+
+pytestmark = pytest.mark.usefixtures("quick_nnunet")
 
 
 @pytest.fixture
@@ -29,11 +27,17 @@ def folder(workspace: Path) -> Path:
 
 def times(folder: Path) -> dict[str, int]:
     """When every preprocessed file was written."""
-    return {file.name: file.stat().st_mtime_ns for file in (folder / "nnUNetPlans_2d").iterdir()}
+    return {file.name: file.stat().st_mtime_ns for file in (folder / "nnUNetPlans_2d").iterdir() if file.is_file()}
+
+
+def forget_marker(folder: Path) -> None:
+    """Makes the data look like nnU-Net's own, or those of an earlier version."""
+    shutil.rmtree(folder / "nnUNetPlans_2d" / "slicemamba")
 
 
 def edit_plans(folder: Path, **changes: Any) -> None:
-    """Lets the plans on disk say other things of the 2d configuration."""
+    """Lets the plans on disk say other things of the 2d configuration, whose data only they account for."""
+    forget_marker(folder)
     file = folder / "nnUNetSliceMambaSPlans.json"
     plans = json.loads(file.read_text())
     plans["configurations"]["2d"] |= changes
@@ -42,10 +46,9 @@ def edit_plans(folder: Path, **changes: Any) -> None:
 
 def ready(folder: Path) -> bool:
     """Whether the 2d data would be used as they are by plans made now."""
-    known = data_settings(folder)
-    plan_experiment_dataset(901, SliceMambaPlannerS, 8)
-    manager = PlansManager(json.loads((folder / "nnUNetSliceMambaSPlans.json").read_text()))
-    return is_ready(manager, "2d", folder, DISKS, known)
+    file = folder / "nnUNetSliceMambaSPlans.json"
+    plan_experiment_dataset(901, planner_class(SliceMambaPlannerS, False, file, protect=True), 8)
+    return is_ready(PlansManager(json.loads(file.read_text())), "2d", folder)
 
 
 def test_a_second_call_uses_the_data_that_are_there(folder: Path) -> None:
@@ -63,12 +66,14 @@ def test_another_size_uses_the_same_data(folder: Path) -> None:
 
 
 def test_data_that_nnunet_preprocessed_itself_are_used(folder: Path) -> None:
+    forget_marker(folder)
     (folder / "nnUNetSliceMambaSPlans.json").unlink()
     plan_experiment_dataset(901)
     assert plan_and_preprocess(901, DISKS, "S", processes=1).reused == ("2d",)
 
 
 def test_data_of_other_peoples_plans_with_other_settings_are_not_spoiled(folder: Path) -> None:
+    forget_marker(folder)
     plans = json.loads((folder / "nnUNetSliceMambaSPlans.json").read_text())
     plans["configurations"]["2d"]["spacing"] = [2.0, 2.0]
     (folder / "nnUNetPlans.json").write_text(json.dumps({**plans, "plans_name": "nnUNetPlans"}))
@@ -121,6 +126,7 @@ def test_settings_that_do_not_decide_the_data_do_not_count(folder: Path) -> None
 
 
 def test_data_that_no_plans_account_for_are_not_used(folder: Path) -> None:
+    forget_marker(folder)
     (folder / "nnUNetSliceMambaSPlans.json").unlink()
     assert not ready(folder)
 

@@ -80,3 +80,28 @@ def test_what_the_training_kept_counts_and_not_what_the_file_says_by_now(plans: 
     plans.write_text(json.dumps(changed))
     plan()
     assert json.loads(plans.read_text()) == json.loads(original)
+
+
+def add_trained_configuration(plans: Path) -> None:
+    """Plans with a configuration of the user's, 2d_b3, with which a network seems to be trained."""
+    content = json.loads(plans.read_text())
+    content["configurations"]["2d_b3"] = {"inherits_from": "2d", "batch_size": 3}
+    plans.write_text(json.dumps(content))
+    trained = plans.parents[2] / "nnUNet_results" / DISKS / f"SliceMambaTrainer__{PLANS}__2d_b3"
+    (trained / "fold_0").mkdir(parents=True)
+    (trained / "fold_0" / "checkpoint_final.pth").touch()
+    shutil.copy(plans, trained / "plans.json")
+
+
+def test_a_trained_configuration_of_the_users_is_kept_and_no_reason_to_refuse(plans: Path) -> None:
+    add_trained_configuration(plans)
+    before = json.loads(plans.read_text())
+    plan()
+    assert json.loads(plans.read_text()) == before
+
+
+def test_what_a_configuration_of_the_users_inherits_counts(plans: Path, workspace: Path) -> None:
+    shutil.rmtree(next((workspace / "nnUNet_results").rglob("SliceMambaSupernetTrainer__*")))
+    add_trained_configuration(plans)
+    with pytest.raises(InputError, match=r"__2d_b3 \(fold_0\) .*features_per_stage \[48, 96\] in place"):
+        plan("M", plans_name=PLANS)
