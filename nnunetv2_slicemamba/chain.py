@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.commands import run_command
 from nnunetv2_slicemamba.folders import InputError
-from nnunetv2_slicemamba.search.find import SLICING_FILE, slicing_search_folder
+from nnunetv2_slicemamba.search.find import SLICING_FILE, SLICING_VARIABLE, slicing_search_folder
 from nnunetv2_slicemamba.search.hashing import sha256_of_file
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.search.slicing_file import read_slicing_file
@@ -67,28 +67,50 @@ def train(selection: Selection, trainer: str, settings: ChainSettings, console: 
     """Trains and validates a fold with nnU-Net's command: from the start, from a checkpoint, or not at all."""
     folder = selection.fold_folder(trainer)
     trained = (folder / FINAL).is_file()
-    if trained and (folder / "validation" / "summary.json").is_file():
+    npz = settings.npz and "Supernet" not in trainer
+    if trained and is_validated(folder, npz):
         console.print(f"{trainer}, fold {selection.fold}: finished before", highlight=False)
         return
     flags = ["-tr", trainer, "-p", selection.plans_name, "-device", settings.device]
-    if settings.npz and "Supernet" not in trainer:
+    if npz:
         flags.append("--npz")
     if trained:
         flags.append("--val")
     elif any((folder / name).is_file() for name in UNFINISHED):
         flags.append("--c")
     work = [selection.dataset, selection.configuration, str(selection.fold)]
-    run_command("nnUNetv2_train", [*work, *flags], console, quiet=settings.quiet)
+    variables = chain_variables(selection, settings)
+    run_command("nnUNetv2_train", [*work, *flags], console, variables, quiet=settings.quiet)
+
+
+def chain_variables(selection: Selection, settings: ChainSettings) -> dict[str, str]:
+    """Environment variables that tie the stages together, whatever other supernets and trainings there are."""
+    from nnunetv2_slicemamba.trainers.supernet import PREVIOUS_STAGE_VARIABLE  # seconds, which not all importers need
+
+    return {SLICING_VARIABLE: str(slicing_file(selection, settings)), PREVIOUS_STAGE_VARIABLE: settings.trainer}
+
+
+def slicing_file(selection: Selection, settings: ChainSettings) -> Path:
+    """Where the search with the chain's supernet writes, and `slicemamba slicing --set`."""
+    return slicing_search_folder(selection.fold_folder(settings.supernet_trainer)) / SLICING_FILE
+
+
+def is_validated(fold_folder: Path, npz: bool) -> bool:
+    """Whether nnU-Net's validation of a fold is finished, with the probabilities of every case if `npz`."""
+    summary = fold_folder / "validation" / "summary.json"
+    if not summary.is_file():
+        return False
+    return not npz or len(list(summary.parent.glob("*.npz"))) >= len(json.loads(summary.read_text())["metric_per_case"])
 
 
 def search(selection: Selection, settings: ChainSettings, console: Console) -> None:
     """Searches the fold's slicing unless a finished search of the present supernet gave one, or it was set by hand."""
-    fold = selection.fold_folder(settings.supernet_trainer)
-    file = slicing_search_folder(fold) / SLICING_FILE
+    file = slicing_file(selection, settings)
     if file.is_file():
         content = read_slicing_file(file)
         by_hand = content.choice.how_chosen != "search"
-        if by_hand or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(fold / FINAL)):
+        supernet = file.parents[1] / FINAL
+        if by_hand or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet)):
             console.print(f"slicing, fold {selection.fold}: {content.choice.how_chosen}, in {file}", highlight=False)
             return
     run_command(
@@ -100,6 +122,7 @@ def search(selection: Selection, settings: ChainSettings, console: Console) -> N
             *settings.search_arguments,
         ],
         console,
+        chain_variables(selection, settings),
     )
 
 
@@ -108,7 +131,7 @@ def check_final_slicing(selection: Selection, settings: ChainSettings) -> None:
     final = selection.fold_folder(settings.trainer) / FINAL
     if not final.is_file():
         return
-    file = slicing_search_folder(selection.fold_folder(settings.supernet_trainer)) / SLICING_FILE
+    file = slicing_file(selection, settings)
     wanted = [list(thickness) for thickness in read_slicing_file(file).slicing]
     used = torch.load(final, map_location="cpu", weights_only=False)["network_weights"]["slicing"].tolist()
     if used != wanted:

@@ -19,7 +19,11 @@ class SlicingNotFoundError(FileNotFoundError):
 
 
 class SeveralSlicingsError(ValueError):
-    """There is more than one slicing file for a fold."""
+    """There is more than one slicing file for a fold: `files`."""
+
+    def __init__(self, message: str, files: list[Path]) -> None:
+        super().__init__(message)
+        self.files = files
 
 
 def slicing_search_folder(fold_folder: str | Path) -> Path:
@@ -71,7 +75,8 @@ def find_slicing_file(results_dataset_folder: str | Path, plans: str, configurat
         listed = "".join(f"\n  {path}" for path in found)
         raise SeveralSlicingsError(
             f"{len(found)} supernets have a slicing for {folder.name}, {configuration}, fold {fold}:{listed}\n"
-            f"{SLICING_VARIABLE}=FILE decides: set it to one of them, or delete the others"
+            f"{SLICING_VARIABLE}=FILE decides: set it to one of them, or delete the others",
+            found,
         )
     return found[0]
 

@@ -146,7 +146,9 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
     def train_step(self, batch: dict) -> dict:
         if not self.tried_to_record:
             self.record_graphs(batch["data"])
-        self.lr_scheduler.step_iteration(self.iteration)
+        # of a scheduler that a subclass configured, nnU-Net has set the rate of the epoch
+        if isinstance(self.lr_scheduler, IterationScheduler):
+            self.lr_scheduler.step_iteration(self.iteration)
         try:
             result = self.step_or_drop_graphs(batch)
         except FloatingPointError as error:

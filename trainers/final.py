@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
-from nnunetv2_slicemamba.search.find import slicing_file_for_training
-from nnunetv2_slicemamba.search.slicing_file import read_slicing_file
+from nnunetv2_slicemamba.search.find import SeveralSlicingsError, slicing_file_for_training
+from nnunetv2_slicemamba.search.slicing_file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 
 
@@ -15,7 +15,7 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
 
     The file is read when training starts from epoch 0, after -pretrained_weights, which bring a slicing of their
     own. Continued training, validation and prediction use the checkpoint's slicing and need no file; continuing
-    beside a file with another slicing is refused.
+    beside files of which none has that slicing is refused.
     """
 
     @property
@@ -23,6 +23,12 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
         network = self.bare_network
         assert isinstance(network, SliceMambaUNet)
         return network
+
+    @property
+    def place(self) -> str:
+        """Dataset, plans, configuration and fold that are trained, as place_of() names those of a slicing file."""
+        names = (self.plans_manager.dataset_name, self.plans_manager.plans_name, self.configuration_name, self.fold)
+        return " ".join(map(str, names))
 
     def find_slicing(self) -> Path:
         """The fold's slicing file; FileNotFoundError naming the ways to get one if there is none."""
@@ -48,18 +54,29 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
         chosen.check_fits(self.sliced_network.n_blocks, self.sliced_network.n_dims)
         self.sliced_network.set_slicing(chosen.slicing)
         self.print_to_log_file(f"Slicing from {file} ({chosen.choice.how_chosen}): {self.sliced_network.get_slicing()}")
+        if place_of(chosen) != self.place:
+            # no error: one slicing for all folds may be meant
+            self.print_to_log_file(f"{file} is of {place_of(chosen)}, this training of {self.place}")
 
     def _check_slicing_file(self) -> None:
         try:
-            file = self.find_slicing()
+            files = [self.find_slicing()]
         except FileNotFoundError:
             return
-        wanted = read_slicing_file(file).slicing
-        if wanted != self.sliced_network.get_slicing():
+        except SeveralSlicingsError as several:
+            files = several.files
+        trained = self.sliced_network.get_slicing()
+        if all(read_slicing_file(file).slicing != trained for file in files):
+            listed = " or ".join(map(str, files))
             raise ValueError(
-                f"the checkpoint in {self.output_folder} was trained with another slicing than {file} holds: "
+                f"the checkpoint in {self.output_folder} was trained with another slicing than {listed} holds: "
                 f"continue with the file it was started with (SLICEMAMBA_SLICING=FILE), or train anew without --c"
             )
 
     def describe_path(self) -> str:
         return f"slicing {self.sliced_network.get_slicing()}"
+
+
+def place_of(chosen: SlicingFile) -> str:
+    """Dataset, plans, configuration and fold that a slicing was chosen for."""
+    return " ".join(map(str, (chosen.dataset, chosen.plans_name, chosen.configuration, chosen.fold)))

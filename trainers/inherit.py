@@ -11,7 +11,7 @@ from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
 from nnunetv2_slicemamba.search.find import SEARCH_FOLDER
 from nnunetv2_slicemamba.search.hashing import sha256_of_file
 from nnunetv2_slicemamba.search.slicing_file import SlicingFile, read_slicing_file
-from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer
+from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer, place_of
 from nnunetv2_slicemamba.trainers.supernet import SliceMambaSharedSupernetTrainer, SliceMambaSupernetTrainer
 
 CHECKPOINT = "checkpoint_final.pth"
@@ -20,15 +20,23 @@ CHECKPOINT = "checkpoint_final.pth"
 class SliceMambaInheritTrainer(SliceMambaTrainer):
     """As SliceMambaTrainer, but every weight starts as the fold's supernet has it on the path of best_slicing.json.
 
-    The supernet is the one in whose folder the slicing file lies. It is read when training starts from epoch 0, and
-    takes the place of -pretrained_weights; a continued training needs it no more.
+    The supernet is the one in whose folder the slicing file lies, which must be of the same dataset, plans,
+    configuration and fold. It is read when training starts from epoch 0, and takes the place of -pretrained_weights; a
+    continued training needs it no more.
     """
 
     def _use_slicing_file(self) -> None:
-        super()._use_slicing_file()
         file = self.find_slicing()
         chosen = read_slicing_file(file)
+        if place_of(chosen) != self.place:
+            # the supernets of other folds were trained with this one's validation cases
+            raise ValueError(
+                f"{file} is of {place_of(chosen)}, this training of {self.place}: a trainer inherits from only the "
+                "supernet of its own fold, with the same dataset, plans and configuration. Unset SLICEMAMBA_SLICING or "
+                "name the file of that supernet, or train from scratch with SliceMambaTrainer"
+            )
         checkpoint = supernet_checkpoint(file, chosen)
+        super()._use_slicing_file()
         supernet = self.load_supernet(checkpoint)
         path = indices_on(supernet, chosen, file)
         weights = supernet.extract(path).state_dict()

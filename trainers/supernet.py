@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from nnunetv2_slicemamba.search.holdout_file import (
 )
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, build_from_plans
 
+PREVIOUS_STAGE_VARIABLE = "SLICEMAMBA_PREVIOUS_STAGE"
 SUPERNET_CLASS = "nnunetv2_slicemamba.nets.supernet.SliceMambaSupernet"
 
 
@@ -51,6 +53,9 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
 
     The cases of the fold's holdout.json (`slicemamba holdout`), if there is one, are left out of training and are the
     validation cases. Checkpoints record the holdout; `--c` and `--val` beside another one are refused.
+
+    In a cascade, the second stage reads the first stage's predictions of the final trainer with the same suffix, or of
+    the one that SLICEMAMBA_PREVIOUS_STAGE names.
     """
 
     path_seed: ClassVar[int] = 12345
@@ -70,7 +75,8 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         super().__init__(plans, configuration, fold, dataset_json, device)
         if self.is_cascaded and nnUNet_results.is_set():
             # the previous stage's predictions come from the final trainer, not from a supernet
-            own, final = type(self).__name__, final_trainer_name(type(self).__name__)
+            own = type(self).__name__
+            final = os.environ.get(PREVIOUS_STAGE_VARIABLE) or final_trainer_name(own)
             predictions = vars(self)["folder_with_segs_from_previous_stage"]
             self.folder_with_segs_from_previous_stage = predictions.replace(f"{own}__", f"{final}__")
 
@@ -92,6 +98,8 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         )
 
     def initialize(self) -> None:
+        if self.is_cascaded and self.folder_with_segs_from_previous_stage is not None:
+            require_predictions(Path(self.folder_with_segs_from_previous_stage))
         super().initialize()
         if self.is_ddp:
             self.network = with_unused_parameters(self.network)
@@ -188,6 +196,22 @@ class SliceMambaSharedSupernetTrainer(SliceMambaSupernetTrainer):
             enable_deep_supervision,
             share_weights=True,
         )
+
+
+def require_predictions(folder: Path) -> None:
+    """Raises FileNotFoundError, naming what makes them, if there are no predictions of a cascade's first stage.
+
+    folder: nnUNet_results/DATASET/TRAINER__PLANS__STAGE/predicted_next_stage/CONFIG.
+    """
+    if folder.is_dir():
+        return
+    trained = folder.parents[1]
+    trainer, plans, stage = trained.name.split("__")
+    raise FileNotFoundError(
+        f"there is no {folder}, the first stage's predictions: 'nnUNetv2_train {trained.parent.name} {stage} FOLD "
+        f"-tr {trainer} -p {plans}' makes them, for every FOLD. If another final trainer made them, name it: "
+        f"export {PREVIOUS_STAGE_VARIABLE}=TRAINER"
+    )
 
 
 def final_trainer_name(supernet_trainer: str) -> str:

@@ -188,7 +188,7 @@ def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
     selection = select("901", "2d", "0", PLANS)
     save_untrained_supernet()
     asked: list[str] = []
-    monkeypatch.setattr(chain, "run_command", lambda command, arguments, console: asked.append(arguments[0]))
+    monkeypatch.setattr(chain, "run_command", lambda command, arguments, *_, **__: asked.append(arguments[0]))
     choice = SlicingChoice(((2, 2),) * selection.n_blocks, "search", (0,) * selection.n_blocks, fitness=0.5)
     checkpoint = sha256_of_file(fold_folder() / "checkpoint_final.pth")
     settings = chain.ChainSettings("SliceMambaTrainer_1epoch", SUPERNET, "cpu")

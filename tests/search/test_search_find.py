@@ -74,6 +74,7 @@ def test_several_are_listed_and_the_variable_decides(results):
     with pytest.raises(SeveralSlicingsError, match=r"2 supernets have a slicing .*fold 0") as error:
         slicing_file_for_training(results, PLANS, "2d", 0, {})
     assert all(str(file) in str(error.value) for file in files)
+    assert sorted(error.value.files) == sorted(files)
     assert "SLICEMAMBA_SLICING=FILE decides" in str(error.value)
     assert slicing_file_for_training(results, PLANS, "2d", 0, {SLICING_VARIABLE: str(files[1])}) == files[1]
 

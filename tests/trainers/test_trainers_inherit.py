@@ -88,6 +88,34 @@ def test_a_slicing_searched_with_another_supernet_is_refused(
         make_trainer("SliceMambaInheritTrainer")._use_slicing_file()
 
 
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"fold": 1}, "Dataset901_Disks nnUNetSliceMambaSPlans 2d 1"),
+        ({"dataset": "Dataset902_Slabs"}, "Dataset902_Slabs nnUNetSliceMambaSPlans 2d 0"),
+        ({"plans_name": "OtherPlans"}, "Dataset901_Disks OtherPlans 2d 0"),
+        ({"configuration": "3d_fullres"}, "Dataset901_Disks nnUNetSliceMambaSPlans 3d_fullres 0"),
+    ],
+)
+def test_the_supernet_of_another_fold_or_place_is_refused_before_any_weight_is_taken(
+    changed: dict[str, Any],
+    named: str,
+    supernet_of: Callable[..., Any],
+    make_trainer: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _, file = supernet_of("SliceMambaSupernetTrainer_1epoch", "random:3")
+    write_slicing_file(dataclasses.replace(read_slicing_file(file), **changed), file)
+    monkeypatch.setenv("SLICEMAMBA_SLICING", str(file))
+    trainer = make_trainer("SliceMambaInheritTrainer")
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    with pytest.raises(ValueError, match="inherits from only the supernet of its own fold") as caught:
+        trainer._use_slicing_file()
+    for words in (str(file), named, "Dataset901_Disks nnUNetSliceMambaSPlans 2d 0", "SLICEMAMBA_SLICING"):
+        assert words in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.network.state_dict().items())
+
+
 def test_a_thickness_that_the_supernet_has_not_learned_is_refused(
     supernet_of: Callable[..., Any], make_trainer: Callable[..., Any]
 ) -> None:

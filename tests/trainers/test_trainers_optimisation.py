@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.lr_schedule.nnUNetTrainerCosAnneal import nnUNetTrainerCosAnneal
+from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import nnUNetTrainerAdam
 from torch import nn
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
+from nnunetv2_slicemamba.trainers import TRAINERS
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
 from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
 
@@ -97,3 +103,44 @@ def test_the_trainers_rate_warms_up_over_a_twentieth_and_continues_where_it_was(
 def test_warm_up_is_at_most_1250_iterations_and_at_least_one(make_trainer: Callable[..., Any]) -> None:
     assert make_trainer("SliceMambaTrainer").lr_scheduler.schedule.warmup == 1250
     assert make_trainer("SliceMambaTrainer_1epoch").lr_scheduler.schedule.warmup == 1
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step", "ignore:The epoch parameter in")  # nnU-Net's
+@pytest.mark.parametrize(
+    ("variant", "trainer", "rates"),
+    [
+        (nnUNetTrainerAdam, "SliceMambaTrainer_5epochs", [1e-3, 1e-3 * 0.8**0.9]),
+        (nnUNetTrainerCosAnneal, "SliceMambaSupernetTrainer_5epochs", [1e-3, 1e-3 * (1 + math.cos(math.pi / 5)) / 2]),
+    ],
+)
+def test_nnunets_optimiser_variants_mix_in_and_set_the_rate_by_their_own_schedule(
+    variant: type[nnUNetTrainer],
+    trainer: str,
+    rates: list[float],
+    make_trainer: Callable[..., Any],
+    batch_for: Callable[[Any], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    mixed = type("Mixed", (variant, TRAINERS[trainer]), {})
+    monkeypatch.setitem(TRAINERS, "Mixed", mixed)  # where make_trainer looks for it
+    trained, continued = make_trainer("Mixed"), make_trainer("Mixed")
+    weight = trained.network.encoder.patch_embedding.proj.weight
+    start = weight.detach().clone()
+
+    def steps(trainer: Any, epoch: int) -> list[float]:
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        seen = []
+        for _ in range(2):
+            trainer.train_step(batch_for(trainer))
+            seen += [group["lr"] for group in trainer.optimizer.param_groups]
+        return seen
+
+    assert steps(trained, 0) == [rates[0]] * 2
+    assert not torch.equal(weight, start)
+    trained.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    continued.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    assert continued.iteration == 0
+    assert steps(continued, 1) == pytest.approx([rates[1]] * 2)
+    assert continued.iteration == 250 + 2

@@ -16,7 +16,7 @@ CHOSEN = ((2, 4), (4, 2), (4, 4), (2, 2), (4, 2), (2, 2), (4, 4))
 OTHER = ((4, 4),) * 7
 
 
-def write(file: Path, slicing: tuple[tuple[int, ...], ...]) -> Path:
+def write(file: Path, slicing: tuple[tuple[int, ...], ...], fold: int = 0) -> Path:
     write_slicing_file(
         SlicingFile(
             choice=SlicingChoice(slicing, "fixed"),
@@ -25,7 +25,7 @@ def write(file: Path, slicing: tuple[tuple[int, ...], ...]) -> Path:
             dataset="Dataset901_Disks",
             configuration="2d",
             plans_name="nnUNetSliceMambaSPlans",
-            fold=0,
+            fold=fold,
             supernet_checkpoint_sha256=None,
             plans_sha256=None,
         ),
@@ -40,6 +40,12 @@ def folds_file(workspace: Path) -> Path:
     results = workspace / "nnUNet_results" / "Dataset901_Disks"
     trainer = "SliceMambaSupernetTrainer_50epochs__nnUNetSliceMambaSPlans__2d"
     return results / trainer / "fold_0" / "slicing_search" / "best_slicing.json"
+
+
+@pytest.fixture
+def other_supernets_file(folds_file: Path) -> Path:
+    """Where a search with another supernet of the same plans would write the slicing of fold 0."""
+    return Path(str(folds_file).replace("SupernetTrainer_50epochs", "SharedSupernetTrainer"))
 
 
 def continued(trainer: Any, slicing: tuple[tuple[int, ...], ...]) -> Any:
@@ -78,6 +84,19 @@ def test_the_variable_names_another_file(
     trainer = make_trainer(NAME)
     trainer.on_train_start()
     assert trainer.bare_network.get_slicing() == OTHER
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_the_log_tells_a_slicing_of_another_fold_which_is_trained_all_the_same(
+    fold: int, make_trainer: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLICEMAMBA_SLICING", str(write(tmp_path / "mine.json", CHOSEN, fold)))
+    trainer = make_trainer(NAME)
+    trainer.on_train_start()
+    assert trainer.bare_network.get_slicing() == CHOSEN
+    here = "Dataset901_Disks nnUNetSliceMambaSPlans 2d"
+    said = f"is of {here} 1, this training of {here} 0"
+    assert (said in Path(trainer.log_file).read_text()) == (fold == 1)
 
 
 def test_without_a_file_training_does_not_start_and_the_three_ways_to_get_one_are_named(
@@ -125,3 +144,28 @@ def test_continuing_keeps_the_checkpoints_slicing_and_needs_no_file(
     trainer = continued(make_trainer(NAME), CHOSEN)
     trainer.on_train_start()
     assert trainer.bare_network.get_slicing() == CHOSEN
+
+
+def test_continuing_beside_several_supernets_slicings_needs_one_that_is_the_checkpoints(
+    make_trainer: Callable[..., Any], folds_file: Path, other_supernets_file: Path
+) -> None:
+    for file, slicing in ((folds_file, OTHER), (other_supernets_file, CHOSEN)):
+        write(file, slicing)
+    trainer = continued(make_trainer(NAME), CHOSEN)
+    trainer.on_train_start()
+    assert trainer.bare_network.get_slicing() == CHOSEN
+
+    write(other_supernets_file, OTHER)
+    with pytest.raises(ValueError, match="was trained with another slicing") as caught:
+        continued(make_trainer(NAME), CHOSEN).on_train_start()
+    for folder in (folds_file, other_supernets_file, trainer.output_folder):
+        assert str(folder) in str(caught.value)
+
+
+def test_a_new_training_beside_several_supernets_slicings_is_refused_even_if_they_are_equal(
+    make_trainer: Callable[..., Any], folds_file: Path, other_supernets_file: Path
+) -> None:
+    for file in (folds_file, other_supernets_file):
+        write(file, CHOSEN)
+    with pytest.raises(ValueError, match="2 supernets have a slicing"):
+        make_trainer(NAME).on_train_start()

@@ -156,17 +156,32 @@ def test_the_final_trainer_of_a_supernet_trainer_has_the_same_suffix() -> None:
             assert final.removeprefix("SliceMambaTrainer") == name.rpartition("SupernetTrainer")[2]
 
 
-def test_a_cascades_supernet_reads_the_final_trainers_predictions(
-    make_trainer: Callable[..., Any], plans: dict[str, Any]
+@pytest.mark.parametrize(
+    ("variable", "read"),
+    [("", "SliceMambaTrainer_1epoch"), ("SliceMambaInheritTrainer_20epochs", "SliceMambaInheritTrainer_20epochs")],
+)
+def test_a_cascades_supernet_reads_the_predictions_of_the_final_trainer_that_is_named(
+    variable: str,
+    read: str,
+    make_trainer: Callable[..., Any],
+    plans: dict[str, Any],
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("SLICEMAMBA_PREVIOUS_STAGE", variable)
     plans["configurations"]["3d_lowres"] = json.loads(json.dumps(plans["configurations"]["2d"]))
     plans["configurations"]["2d"]["previous_stage"] = "3d_lowres"
-    folder = Path(make_trainer(NAME, initialize=False).folder_with_segs_from_previous_stage)
-    assert folder.parts[-3:] == (
-        "SliceMambaTrainer_1epoch__nnUNetSliceMambaSPlans__3d_lowres",
-        "predicted_next_stage",
-        "2d",
-    )
+    dataset = "Dataset901_Disks"
+    predictions = workspace / "nnUNet_results" / dataset / f"{read}__nnUNetSliceMambaSPlans__3d_lowres"
+    predictions = predictions / "predicted_next_stage" / "2d"
+    with pytest.raises(FileNotFoundError) as caught:
+        make_trainer(NAME)
+    first_stage = f"nnUNetv2_train {dataset} 3d_lowres FOLD -tr {read} -p nnUNetSliceMambaSPlans"
+    for words in (f"there is no {predictions}", first_stage, "SLICEMAMBA_PREVIOUS_STAGE"):
+        assert words in str(caught.value)
+
+    predictions.mkdir(parents=True)
+    assert make_trainer(NAME).folder_with_segs_from_previous_stage == str(predictions)
 
 
 @pytest.mark.filterwarnings("ignore:Grad strides do not match")
