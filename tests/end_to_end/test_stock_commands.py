@@ -100,8 +100,9 @@ def test_the_ensemble_uses_each_fold_with_its_own_slicing(two_folds: Workspace, 
         for slicing in wrong:
             wrong[slicing] = max(wrong[slicing], error(logits[0, slicing], logits[1, slicing]))
     assert right < HALF
-    # how much a slicing matters differs from training to training, which nnU-Net does not seed
-    assert min(wrong.values()) > 10 * right, "one slicing for both folds looks the same"
+    # how much a slicing matters differs from training to training, which nnU-Net does not seed; what is right is off by
+    # no more than half precision's rounding
+    assert min(wrong.values()) > 2 * right, "one slicing for both folds looks the same"
 
 
 @pytest.mark.slow
