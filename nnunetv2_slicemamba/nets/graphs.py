@@ -111,6 +111,7 @@ class Memory:
     def __init__(self) -> None:
         self.pool: Any = torch.cuda.graph_pool_handle()
         self.latest: Callable[[], Pass | None] = lambda: None
+        self.lent: list[tuple[nn.Parameter, Tensor]] = []
 
     def is_taken(self) -> bool:
         """Whether a pass that is not over needs what lies here."""
@@ -119,9 +120,18 @@ class Memory:
 
     def take(self) -> Pass:
         """A pass that may write here now."""
+        self.spare_gradients()
         taken = Pass()
         self.latest = weakref.ref(taken)
         return taken
+
+    def spare_gradients(self) -> None:
+        """Moves the latest gradients out of the way: autograd takes a graph's own tensor for an empty .grad, and what
+        other recordings write on their way may lie in the same place."""
+        for p, lent in self.lent:
+            if p.grad is not None and p.grad.data_ptr() == lent.data_ptr():
+                p.grad = p.grad.clone()
+        self.lent = []
 
 
 class TrainingGraph:
@@ -180,6 +190,8 @@ class TrainingGraph:
         self.hooks = _hooks(module)
         none = () if x.requires_grad else (None,)
         self.gradients = [None if g is None else g.detach() for g in (*none, *gradients)]
+        of_parameters = self.gradients[1:]
+        self.lent = [(p, g) for p, g in zip(self.parameters, of_parameters, strict=True) if g is not None]
 
     def takes(self, x: Tensor) -> bool:
         """Whether a replay gives what the module's pass over x would: x, autocast and parameters are like those
@@ -215,11 +227,11 @@ class _Replay(torch.autograd.Function):
     def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
         graph: TrainingGraph = ctx.graph
         of: Pass = ctx.of
-        # a pass that is over may be asked again, for another loss, until the next one
-        if graph.memory.latest() is not of:
+        # the backward graph writes over what the forward graph left
+        if of.over or graph.memory.latest() is not of:
             raise RuntimeError(
-                "the gradients of this pass are asked for again, but a later pass has used its memory: call backward "
-                f"before the network's next pass, or set {ENVIRONMENT_VARIABLE}=0"
+                "the gradients of a pass that is replayed as a CUDA graph can be asked for once, and these were before: "
+                f"call backward once, with the sum of all losses, or set {ENVIRONMENT_VARIABLE}=0"
             )
         for own, given in zip(graph.slopes, slopes, strict=True):
             if given is None:
@@ -227,12 +239,8 @@ class _Replay(torch.autograd.Function):
             else:
                 own.copy_(given)
         of_x, *of_parameters = graph.gradients
-        for p, g in zip(graph.parameters, of_parameters, strict=True):
-            # autograd takes the graph's own tensor for an empty .grad; one that is still there is to be added to
-            if p.grad is not None and g is not None and p.grad.data_ptr() == g.data_ptr():
-                p.grad = p.grad.clone()
         graph.backward_graph.replay()
-        of.over = True
+        of.over, graph.memory.lent = True, graph.lent
         if of_x is not None:
             of_x = of_x.clone() if ctx.leaf else of_x.detach()
         return None, of_x, *(None if g is None else g.detach() for g in of_parameters)
