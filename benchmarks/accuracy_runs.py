@@ -280,8 +280,8 @@ CANDIDATES = (
     ),
     Candidate(
         "m-hybrid-shared",
-        "0.002 above M's hybrid on ISIC: the same weights as M's, for another path in every iteration, which keeps them "
-        "from fitting one; separate weights reached 0.8959.",
+        "0.002 above M's hybrid on ISIC: the same weights as M's, for another path in every iteration, which keeps "
+        "them from fitting one; separate weights reached 0.8959.",
         planner="HybridM",
         trainer="SliceMambaSharedSupernetTrainer_20epochs",
         slicing=None,

@@ -230,7 +230,7 @@ class _Replay(torch.autograd.Function):
         # the backward graph writes over what the forward graph left
         if of.over or graph.memory.latest() is not of:
             raise RuntimeError(
-                "the gradients of a pass that is replayed as a CUDA graph can be asked for once, and these were before: "
+                "the gradients of a pass that is replayed as a CUDA graph can be asked for once, and these were: "
                 f"call backward once, with the sum of all losses, or set {ENVIRONMENT_VARIABLE}=0"
             )
         for own, given in zip(graph.slopes, slopes, strict=True):
