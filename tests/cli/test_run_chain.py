@@ -16,6 +16,8 @@ from rich.console import Console
 from nnunetv2_slicemamba import chain
 from nnunetv2_slicemamba.search import read_slicing_file, slicing_file_for_training
 from nnunetv2_slicemamba.search.by_hand import set_slicing
+from nnunetv2_slicemamba.search.hashing import sha256_of_file
+from nnunetv2_slicemamba.search.slicing_file import write_slicing_file
 from nnunetv2_slicemamba.selection import Selection, select
 
 PLANS, SUPERNET, FINAL = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_1epoch"
@@ -98,6 +100,25 @@ def test_a_cascades_supernet_and_search_read_the_first_stage_of_the_chains_final
     chain.search(selection, inheriting, silent())
     assert [call.arguments[:2] for call in called] == [["nnUNetv2_train", "Dataset901_Disks"], ["slicemamba", "search"]]
     assert {call.environment["SLICEMAMBA_PREVIOUS_STAGE"] for call in called} == {"SliceMambaInheritTrainer_1epoch"}
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [("nothing", False), ("stopped", True), ("another supernet", True), ("by hand", False)],
+)
+def test_a_fold_is_searched_again_unless_a_finished_search_of_its_supernet_or_a_hand_chose(
+    change: str, again: bool, selection: Selection, called: list[Call], finish: Callable[..., Path]
+) -> None:
+    checkpoint = finish(SUPERNET) / "checkpoint_final.pth"
+    file, _ = set_slicing(selection, SUPERNET, "2x4")
+    content = replace(read_slicing_file(file), supernet_checkpoint_sha256=sha256_of_file(checkpoint))
+    if change != "by hand":
+        content = replace(content, choice=replace(content.choice, how_chosen="search"))
+    write_slicing_file(replace(content, complete=change != "stopped"), file)
+    if change in ("another supernet", "by hand"):
+        checkpoint.write_bytes(b"trained anew")
+    chain.search(selection, SETTINGS, silent())
+    assert [call.arguments[:2] for call in called] == [["slicemamba", "search"]] * again
 
 
 @pytest.mark.parametrize("written", [0, 1, 2])
