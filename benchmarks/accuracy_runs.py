@@ -279,6 +279,12 @@ CANDIDATES = (
         slicing=None,
     ),
     Candidate(
+        "m-hybrid-paths",
+        "0.002 above M's hybrid on ISIC, for the supernet's reason: its blocks cannot rely on one slicing.",
+        planner="HybridM",
+        trainer="SliceMambaTrainerPaths",
+    ),
+    Candidate(
         "m-hybrid-shared",
         "0.002 above M's hybrid on ISIC: the same weights as M's, for another path in every iteration, which keeps "
         "them from fitting one; separate weights reached 0.8959.",

@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from nnunetv2_slicemamba.nets.base import default_candidates
 from nnunetv2_slicemamba.trainers import SliceMambaTrainer
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
+from nnunetv2_slicemamba.trainers.supernet import path_generator
 
 
 @contextmanager
@@ -76,21 +77,13 @@ class Tuned(SliceMambaTrainer):
             return super().train_step(batch)
 
 
-class RatePerEpoch(PolyLRScheduler):
-    """nnU-Net's scheduler, whose rate stays the same within an epoch."""
-
-    def step_iteration(self, iteration: int) -> None:
-        """Ours change the rate here."""
-
-
 class SliceMambaTrainerSgd(Tuned):
     """nnU-Net's SGD: Nesterov momentum 0.99, rate 1e-2, decay 3e-5 of every parameter, PolyLR, no warm-up."""
 
     rate, decay = 1e-2, 3e-5
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        optimizer, _ = super(SliceMambaBaseTrainer, self).configure_optimizers()
-        return optimizer, RatePerEpoch(optimizer, self.initial_lr, self.num_epochs)
+        return super(SliceMambaBaseTrainer, self).configure_optimizers()
 
 
 class SliceMambaTrainerRate3e4(Tuned):
@@ -127,6 +120,27 @@ class SliceMambaTrainerNoClip(Tuned):
 
 class SliceMambaTrainerNoDeep(Tuned):
     deep_supervision = False
+
+
+class SliceMambaTrainerPaths(Tuned):
+    """Every second iteration reads the image in slicings drawn at random, one per block, with the same weights.
+
+    The others, validation and prediction have the fold's slicing. Iterations that are drawn run without CUDA graphs.
+    """
+
+    seed: ClassVar[int] = 12345
+
+    def train_step(self, batch: dict) -> dict:
+        if self.iteration % 2 == 0:
+            return super().train_step(batch)
+        network = self.sliced_network
+        own, candidates = network.get_slicing(), default_candidates(network.n_dims)
+        drawn = torch.randint(len(candidates), (len(own),), generator=path_generator(self.seed, self.iteration))
+        network.set_slicing([candidates[i] for i in drawn.tolist()])
+        try:
+            return super().train_step(batch)
+        finally:
+            network.set_slicing(own)
 
 
 class SliceMambaTrainerEma(Tuned):

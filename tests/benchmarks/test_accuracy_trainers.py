@@ -19,6 +19,7 @@ import memory_training
 from memory_training import Shape, describe, make_batch, plans_of, use_folders
 
 from nnunetv2_slicemamba.trainers import TRAINERS
+from nnunetv2_slicemamba.trainers.schedule import IterationScheduler
 
 pytestmark = pytest.mark.slow  # a benchmark's machinery, tested by `make test-all`
 
@@ -54,7 +55,8 @@ def rates(trainer: Any, iterations: list[int]) -> list[float]:
     found = []
     for iteration in iterations:
         trainer.lr_scheduler.step(iteration // trainer.num_iterations_per_epoch)
-        trainer.lr_scheduler.step_iteration(iteration)
+        if isinstance(trainer.lr_scheduler, IterationScheduler):
+            trainer.lr_scheduler.step_iteration(iteration)
         found.append(trainer.optimizer.param_groups[0]["lr"])
     return found
 
@@ -128,6 +130,29 @@ def test_gradients_are_clipped_where_the_name_says_and_nowhere_else(make: Make, 
     else:
         assert norm > 100
     assert torch.nn.utils.clip_grad_norm_ is build
+
+
+def test_every_second_iteration_has_slicings_drawn_for_it_alone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, used = make("SliceMambaTrainerPaths"), []
+    network = trainer.sliced_network
+    own = ((2, 4),) * network.n_blocks
+    network.set_slicing(own)
+    network.register_forward_hook(lambda *_: used.append(network.get_slicing()))
+    steps(trainer, 6)
+    assert used[0::2] == [own] * 3
+    assert len({own, *used[1::2]}) == 4
+    assert {thickness for slicing in used[1::2] for thickness in slicing} == {(2, 2), (2, 4), (4, 2), (4, 4)}
+    assert network.get_slicing() == own
+    again = make("SliceMambaTrainerPaths")
+    again.sliced_network.register_forward_hook(lambda *_: used.append(again.sliced_network.get_slicing()))
+    again.iteration = 3
+    steps(again, 1)
+    assert used[-1] == used[3]
+    monkeypatch.setattr(trainer, "loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    trainer.iteration = 7
+    with pytest.raises(RuntimeError, match="iteration 7"):
+        steps(trainer, 1)
+    assert network.get_slicing() == own
 
 
 def test_without_deep_supervision_there_is_one_output(make: Make) -> None:
