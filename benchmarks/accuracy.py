@@ -6,9 +6,10 @@
 
 `run` lays out the data (isic2017: the official folders, hippocampus: Task04's imagesTr and labelsTr), plans and
 preprocesses once, and trains and validates fold 0 of every run named, `--parallel` at a time, until `--seconds` are
-over. The same command goes on where it stopped: what lies in --work is continued, what has a finished result in --out
-or in benchmarks/accuracy_results is skipped. Every run that was started leaves NAME.json in --out. `table` shows them
-all and writes them into accuracy.md; --keep copies those of --out to benchmarks/accuracy_results.
+over; `--gpus 2` spreads them over two GPUs of the machine. The same command goes on where it stopped: what lies in
+--work is continued, what has a finished result in --out or in benchmarks/accuracy_results is skipped. Every run that
+was started leaves NAME.json in --out. `table` shows them all and writes them into accuracy.md; --keep copies those of
+--out to benchmarks/accuracy_results.
 
 To try it on a CPU: --device cpu --trial 1x2 (epochs x iterations; such results are in no table).
 """
@@ -40,6 +41,7 @@ from nnunetv2_slicemamba.search.find import SLICING_VARIABLE
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def folders(work: Path, processes: int) -> dict[str, str]:
@@ -161,9 +163,24 @@ def supernets_for(
     return found
 
 
+def gpu_places(gpus: int, parallel: int) -> list[dict[str, str]] | None:
+    """Environment variables of each of the places, which give the GPUs one after the other; None for one GPU.
+
+    Of those in CUDA_VISIBLE_DEVICES, if it is set; ValueError if it lists too few.
+    """
+    if gpus == 1:
+        return None
+    set_to = os.environ.get(VISIBLE)
+    names = [str(i) for i in range(gpus)] if set_to is None else [name for name in set_to.split(",") if name.strip()]
+    if len(names) < gpus:
+        raise ValueError(f"--gpus {gpus}: {VISIBLE}={set_to} has fewer; give more there or unset it")
+    return [{VISIBLE: names[i % gpus].strip()} for i in range(parallel)]
+
+
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Exit code: 0 if every run named is finished now or was before."""
     began = time.monotonic()
+    places = gpu_places(arguments.gpus, arguments.parallel)
     candidates = known_candidates(arguments.candidates)
     wanted = [find_run(name, candidates) for name in dict.fromkeys(arguments.runs.split(","))]
     sources = read_sources(arguments.data)
@@ -209,7 +226,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             return
         if outcome.ended == NOT_STARTED:
             return
-        result = result_of(folder, outcome, arguments.parallel, trial)
+        result = result_of(folder, outcome, arguments.parallel, arguments.gpus, trial)
         reason = planning_failure(work, folder.run)
         if result["state"] == "failed" and reason:
             result["failure"] = [reason]
@@ -223,7 +240,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             parts = pack(folder, out, arguments.pack_mib * 2**20)
             console.print(f"  packed into {len(parts)} files" if parts else "  not packed: no checkpoint, or too large")
 
-    run_jobs(jobs, arguments.parallel, began + arguments.seconds, console, keep, arguments.every)
+    run_jobs(jobs, arguments.parallel, began + arguments.seconds, console, keep, arguments.every, places)
     now = read_results([KEPT, out])
     unfinished = [one.name for one in wanted if not is_finished(now.get(one.name), trial)]
     console.print(f"finished: {len(wanted) - len(unfinished)} of {len(wanted)}", highlight=False)
@@ -303,6 +320,7 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     running.add_argument("--data", nargs="+", default=[], metavar="DATASET=DIR", help="folders of the images")
     running.add_argument("--runs", required=True, help="names, by commas; see list")
     running.add_argument("--parallel", type=int, default=2, help="trainings at a time")
+    running.add_argument("--gpus", type=int, default=1, help="GPUs of this machine that the trainings are spread over")
     running.add_argument("--seconds", type=float, default=560.0, help="after which everything is stopped")
     running.add_argument("--work", type=Path, required=True, help="folder for data and trainings")
     running.add_argument("--out", type=Path, required=True, help="folder for results")
@@ -322,6 +340,9 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(given)
     if getattr(arguments, "parallel", 1) < 1 or getattr(arguments, "seconds", GRACE + 1) <= GRACE:
         parser.error(f"--parallel must be at least 1 and --seconds more than {GRACE:.0f}")
+    gpus = getattr(arguments, "gpus", 1)
+    if gpus != 1 and not (1 < gpus <= arguments.parallel and arguments.device == "cuda"):
+        parser.error(f"--gpus must be 1 to --parallel, {arguments.parallel}, and 1 without --device cuda; it is {gpus}")
     return arguments
 
 

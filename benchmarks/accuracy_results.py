@@ -106,7 +106,9 @@ def dice_of(summary: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, 
     }
 
 
-def result_of(folder: RunFolder, outcome: Outcome, parallel: int, trial: Sequence[int] | None) -> dict[str, Any]:
+def result_of(
+    folder: RunFolder, outcome: Outcome, parallel: int, gpus: int, trial: Sequence[int] | None
+) -> dict[str, Any]:
     """Everything that is kept of a run that was started, whatever came of it."""
     run, notes = folder.run, folder.notes()
     candidate = run.candidate
@@ -150,6 +152,7 @@ def result_of(folder: RunFolder, outcome: Outcome, parallel: int, trial: Sequenc
         "versions": notes.get("versions"),
         "seed": SEED,
         "parallel": parallel,
+        "gpus": gpus,
         "beside": list(outcome.beside),
         "seconds": outcome.seconds,
         "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

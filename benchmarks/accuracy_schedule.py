@@ -55,6 +55,7 @@ class _Running:
     log: TextIO
     began: float
     beside: set[str]
+    place: int | None  # None for a job that is not counted
 
 
 def run_jobs(
@@ -64,14 +65,17 @@ def run_jobs(
     console: Console,
     ended: Callable[[Outcome], None] = lambda outcome: None,
     every: float = 60.0,
+    places: Sequence[Mapping[str, str]] | None = None,
 ) -> dict[str, Outcome]:
     """Runs jobs in their order as places, time and what they wait for allow; returns how each ended.
 
     parallel: places for counted jobs. deadline: on time.monotonic's clock; what runs GRACE seconds before it is
     interrupted, then killed, with all its processes. A job for which the time is too short makes way for later ones.
-    ended: called as a job ends. every: seconds between two lines on each job that runs.
+    ended: called as a job ends. every: seconds between two lines on each job that runs. places: environment variables
+    of each of the places, which win over the job's own; where several are the same, as on one GPU, jobs are spread.
     """
     waiting, running = list(jobs), list[_Running]()
+    places = places or [{}] * parallel
     outcomes: dict[str, Outcome] = {}
     said = time.monotonic()
 
@@ -99,7 +103,7 @@ def run_jobs(
                 ):
                     waiting.remove(job)
                     console.print(f"{clock()} {job.name}: started", markup=False)
-                    running.append(_start(job, running))
+                    running.append(_start(job, running, places))
             for one in list(running):
                 code = one.process.poll()
                 if code is not None:
@@ -157,12 +161,20 @@ def failure(log: Path) -> list[str]:
     return traceback[: ends[0] + 1 if ends else None][-15:]
 
 
-def _start(job: Job, running: list[_Running]) -> _Running:
+def _free_place(running: Sequence[_Running], places: Sequence[Mapping[str, str]]) -> int:
+    """The first of the free places whose variables the fewest running jobs have."""
+    taken = [one.place for one in running if one.place is not None]
+    free = [place for place in range(len(places)) if place not in taken]
+    return min(free, key=lambda place: sum(places[other] == places[place] for other in taken))
+
+
+def _start(job: Job, running: list[_Running], places: Sequence[Mapping[str, str]]) -> _Running:
+    place = _free_place(running, places) if job.counted else None
     job.log.parent.mkdir(parents=True, exist_ok=True)
     log = open(job.log, "w")  # noqa: SIM115 - closed when the process has ended
     process = subprocess.Popen(
         job.call,
-        env={**os.environ, **job.variables, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, **job.variables, **({} if place is None else places[place]), "PYTHONUNBUFFERED": "1"},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -171,7 +183,7 @@ def _start(job: Job, running: list[_Running]) -> _Running:
     counted = [one for one in running if one.job.counted]
     for one in counted if job.counted else []:
         one.beside.add(job.name)
-    return _Running(job, process, log, time.monotonic(), {one.job.name for one in counted})
+    return _Running(job, process, log, time.monotonic(), {one.job.name for one in counted}, place)
 
 
 def _outcome(one: _Running, ending: str, why: str) -> Outcome:

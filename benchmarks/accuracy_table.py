@@ -132,7 +132,9 @@ def _note(result: Mapping[str, Any]) -> str:
     if result.get("search"):
         said.append(f"its search chose {result['search']['fitness']:.4f}")
     if result.get("beside"):
-        said.append(f"beside {len(result['beside'])} other{'s' * (len(result['beside']) > 1)}")
+        gpus = result.get("gpus", 1)
+        on = f" on {gpus} GPUs" if gpus > 1 else ""
+        said.append(f"beside {len(result['beside'])} other{'s' * (len(result['beside']) > 1)}{on}")
     failed = sum(attempt["state"] == "failed" for attempt in result.get("earlier", []))
     if failed:
         said.append(f"{failed} failed attempt{'s' * (failed > 1)} before")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nnunetv2_slicemamba.nets.base import default_candidates
@@ -42,6 +43,7 @@ class Tuned(SliceMambaTrainer):
     """20 epochs with the class attributes that are not None in place of SliceMambaTrainer's settings.
 
     rate: highest learning rate. decay: weight decay. warm_up: iterations. clip: limit of the gradients' norm.
+    batch_dice: whether the loss's Dice is one of all the batch's voxels, as the plans may ask, or a mean over samples.
     """
 
     epochs = 20
@@ -49,6 +51,7 @@ class Tuned(SliceMambaTrainer):
     decay: ClassVar[float | None] = None
     warm_up: ClassVar[int | None] = None
     clip: ClassVar[float | None] = None
+    batch_dice: ClassVar[bool | None] = None
 
     def __init__(
         self,
@@ -69,6 +72,17 @@ class Tuned(SliceMambaTrainer):
         if self.warm_up is not None:
             scheduler.schedule = replace(scheduler.schedule, warmup=self.warm_up)
         return optimizer, scheduler
+
+    def _build_loss(self) -> torch.nn.Module:
+        if self.batch_dice is None:
+            return super()._build_loss()
+        # nnU-Net reads it nowhere else, and writes the plans that the trainer got into the results
+        planned = self.configuration_manager
+        self.configuration_manager = ConfigurationManager({**planned.configuration, "batch_dice": self.batch_dice})
+        try:
+            return super()._build_loss()
+        finally:
+            self.configuration_manager = planned
 
     def train_step(self, batch: dict) -> dict:
         if self.clip is None:
@@ -120,6 +134,10 @@ class SliceMambaTrainerNoClip(Tuned):
 
 class SliceMambaTrainerNoDeep(Tuned):
     deep_supervision = False
+
+
+class SliceMambaTrainerSampleDice(Tuned):
+    batch_dice = False
 
 
 class SliceMambaTrainerPaths(Tuned):

@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import accuracy
 import accuracy_prepare
 import accuracy_trainers
-from accuracy_results import SCHEMA_VERSION, RunFolder, write_result
+from accuracy_results import SCHEMA_VERSION, RunFolder, read_results, write_result
 from accuracy_runs import CANDIDATES, DATASETS, NNUNET_TRAINER, Candidate, find_run, read_candidates
+from accuracy_schedule import FAILED, Job, Outcome
 
 from nnunetv2_slicemamba.demo.layout import DATA
 from nnunetv2_slicemamba.nets import SliceMambaUNet
@@ -25,15 +26,21 @@ from nnunetv2_slicemamba.trainers import TRAINERS
 
 BY_NAME = {candidate.name: candidate for candidate in CANDIDATES}
 FOUR_STAGES = [[1, 1], [2, 2], [2, 2], [2, 2], [2, 2], [2, 2]]
+HIPPOCAMPUS = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
 
 
-def plans_of(pooling: list[list[int]]) -> dict:
-    architecture = {"network_class_name": "SliceMambaUNet", "arch_kwargs": architecture_kwargs(pooling, "M")}
+def planned_kwargs(candidate: Candidate, pooling: list[list[int]]) -> dict:
+    return architecture_kwargs(pooling, "M", hybrid=str(candidate.planner).startswith("Hybrid"))
+
+
+def plans_of(kwargs: dict) -> dict:
+    architecture = {"network_class_name": "SliceMambaUNet", "arch_kwargs": kwargs}
     return {"plans_name": "nnUNetSliceMambaMPlans", "configurations": {"2d": {"architecture": architecture}}}
 
 
 def changed_kwargs(candidate: Candidate, pooling: list[list[int]]) -> dict:
-    changed = accuracy_prepare.changed_plans(plans_of(pooling), "2d", candidate.changes, "new")
+    plans = plans_of(planned_kwargs(candidate, pooling))
+    changed = accuracy_prepare.changed_plans(plans, "2d", candidate.changes, "new")
     assert changed["plans_name"] == "new"
     return changed["configurations"]["2d"]["architecture"]["arch_kwargs"]
 
@@ -71,16 +78,18 @@ def test_candidates_on_size_m_and_its_hybrid_change_one_thing() -> None:
     [
         *((c.name, FOUR_STAGES) for c in CANDIDATES if c.changes),
         *((name, FOUR_STAGES[:4]) for name in ("m-high", "m-expand1")),
+        *((f"m-hybrid-{name}", HIPPOCAMPUS) for name in ("dstate8", "dstate32", "expand1", "high")),
     ],
 )
 def test_a_changed_network_can_be_built_and_differs_in_what_was_changed(name: str, pooling: list[list[int]]) -> None:
-    planned = architecture_kwargs(pooling, "M")
+    planned = planned_kwargs(BY_NAME[name], pooling)
     kwargs = changed_kwargs(BY_NAME[name], pooling)
     assert {key for key in kwargs if kwargs[key] != planned.get(key)} <= set(BY_NAME[name].changes)
     assert set(BY_NAME[name].changes) <= set(inspect.signature(SliceMambaUNet).parameters)
     network = SliceMambaUNet(1, 2, **{**kwargs, "features_per_stage": [8] * len(kwargs["strides"])})
     assert network.n_blocks == sum(kwargs["n_blocks_per_stage"]) + sum(kwargs["n_blocks_per_stage_decoder"])
     assert kwargs != planned
+    assert ("stem_features" in kwargs) == ("hybrid" in name)
 
 
 def test_blocks_of_four_stages_are_cut_to_fewer_as_the_planner_does() -> None:
@@ -94,6 +103,8 @@ def test_a_change_that_changes_nothing_is_refused() -> None:
     # in two stages nothing is left of the third stage's blocks
     with pytest.raises(ValueError, match=r"changes nothing in a network of 2 stages"):
         changed_kwargs(BY_NAME["m-shallow"], FOUR_STAGES[:4])
+    with pytest.raises(ValueError, match=r"changes nothing in a network of 2 stages"):
+        changed_kwargs(BY_NAME["m-hybrid-shallow"], HIPPOCAMPUS)
 
 
 def test_runs_have_plans_of_their_own_only_where_the_network_is_changed() -> None:
@@ -131,6 +142,51 @@ def test_runs_get_the_cores_that_their_batches_need() -> None:
     both = accuracy.shares([skin, brain], 16, 2)
     assert both[skin.name] == 2 * both[brain.name] + 1 == 11
     assert accuracy.shares([skin, brain], 2, 4) == {skin.name: 1, brain.name: 1}
+
+
+def test_gpus_are_those_of_the_machine_or_those_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def numbers(gpus: int, parallel: int) -> list[str]:
+        places = accuracy.gpu_places(gpus, parallel) or []
+        return [value for place in places for value in place.values()]
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert accuracy.gpu_places(1, 4) is None
+    assert accuracy.gpu_places(2, 2) == [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "1"}]
+    assert numbers(2, 5) == ["0", "1", "0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8f2c, 5")
+    assert numbers(3, 4) == ["3", "GPU-8f2c", "5", "3"]
+    assert numbers(2, 2) == ["3", "GPU-8f2c"]
+    with pytest.raises(ValueError, match="--gpus 4: CUDA_VISIBLE_DEVICES=3,GPU-8f2c, 5 has fewer"):
+        accuracy.gpu_places(4, 4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(ValueError, match="--gpus 2: CUDA_VISIBLE_DEVICES= has fewer"):
+        accuracy.gpu_places(2, 2)
+
+
+def test_trainings_are_spread_over_the_gpus_asked_for_and_their_results_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = []
+
+    def run_jobs(jobs: list[Job], parallel: int, *rest: object, **more: object) -> None:
+        _, _, ended, _, places = rest
+        given.extend(places)
+        ended(Outcome("isic2017-m", FAILED, "made up"))
+
+    monkeypatch.setattr(accuracy, "run_jobs", run_jobs)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folders = ["--data", f"isic2017={tmp_path}", "--work", str(tmp_path / "work"), "--out", str(tmp_path / "out")]
+    command = ["run", *folders, "--runs", "isic2017-m"]
+    assert accuracy.main([*command, "--parallel", "3", "--gpus", "2"]) == 1
+    assert [place["CUDA_VISIBLE_DEVICES"] for place in given] == ["0", "1", "0"]
+    assert read_results([tmp_path / "out"])["isic2017-m"]["gpus"] == 2
+    for wrong in (["--gpus", "0"], ["--gpus", "3"], ["--gpus", "-1"], ["--gpus", "2", "--device", "cpu"]):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            accuracy.main([*command, "--parallel", "2", *wrong])
+        assert end.value.code == 2
+        said = f"--gpus must be 1 to --parallel, 2, and 1 without --device cuda; it is {wrong[1]}"
+        assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_slicing_comes_from_the_supernet_at_hand_or_from_its_result(tmp_path: Path) -> None:

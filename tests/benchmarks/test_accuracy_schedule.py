@@ -21,6 +21,7 @@ from accuracy_schedule import FAILED, FINISHED, GRACE, NOT_STARTED, STOPPED, Job
 pytestmark = pytest.mark.slow  # a benchmark's machinery, tested by `make test-all`
 
 SLEEP = "import time; time.sleep({})"
+GPU = "import os, sys, time; print(os.environ['GPU']); time.sleep(float(sys.argv[1]))"
 # a training with a worker that ignores interrupts, as processes in the background of a shell do
 STUBBORN = """
 import os, signal, sys, time
@@ -56,6 +57,29 @@ def test_two_run_at_a_time_and_each_knows_what_ran_beside_it(job) -> None:
     assert "b" in outcomes["a"].beside
     alone = run_jobs(jobs[:2], 1, in_time(30), Console(quiet=True))
     assert alone["a"].beside == alone["b"].beside == ()
+
+
+def on_gpus(jobs: list[Job], *gpus: str) -> dict[str, str]:
+    """What GPU each job was told, one place for each of those given."""
+    outcomes = run_jobs(jobs, len(gpus), in_time(60), Console(quiet=True), places=[{"GPU": gpu} for gpu in gpus])
+    assert {o.ended for o in outcomes.values()} == {FINISHED}
+    return {one.name: one.log.read_text().strip() for one in jobs}
+
+
+def test_jobs_are_spread_evenly_over_the_gpus_of_their_places(job) -> None:
+    own = {"GPU": "its own"}
+    jobs = [job("prepare", GPU, "1", variables=own, counted=False)]
+    jobs += [job(name, GPU, "1", variables=own) for name in "abcd"]
+    assert on_gpus(jobs, "0", "1", "0", "1") == {"prepare": "its own", "a": "0", "b": "1", "c": "0", "d": "1"}
+    # whatever order the places are in
+    assert on_gpus(jobs, "0", "0", "1", "1") == {"prepare": "its own", "a": "0", "b": "1", "c": "0", "d": "1"}
+
+
+def test_a_place_is_taken_again_when_its_job_has_ended(job) -> None:
+    full = [*(job(name, GPU, seconds) for name, seconds in zip("abcd", ("3", "0", "3", "3"), strict=True))]
+    assert on_gpus([*full, job("e", GPU, "0")], "0", "1", "0", "1")["e"] == "1"
+    # with places free on both, the GPU with fewer trainings
+    assert on_gpus([*full[:2], job("c", GPU, "0", after=("b",))], "0", "0", "1", "1") == {"a": "0", "b": "1", "c": "1"}
 
 
 def test_what_the_time_is_too_short_for_makes_way_for_what_fits(job) -> None:

@@ -120,6 +120,15 @@ def test_a_failure_stays_in_the_table_with_its_message_and_an_earlier_one_with_t
     assert "| m-sgd | 0 | failed | - | - | what was expected of m-sgd |" in text
 
 
+def test_the_note_tells_over_how_many_gpus_those_beside_were_spread() -> None:
+    beside = ["a", "b", "c"]
+    results = by_name(
+        result("m", 0.87, beside=beside, gpus=2), result("l", 0.86, beside=beside, gpus=1), result("s", 0.85, gpus=2)
+    )
+    notes = {name: row["note"] for name, row in cells(results).items()}
+    assert notes == {"isic2017-m": "beside 3 others on 2 GPUs", "isic2017-l": "beside 3 others", "isic2017-s": ""}
+
+
 def test_a_supernets_row_tells_what_its_search_found() -> None:
     shown = cells(by_name(result("m-supernet", 0.81, search={"fitness": 0.82345}, beside=["a"])))
     assert shown["isic2017-m-supernet"]["note"] == "its search chose 0.8235; beside 1 other"

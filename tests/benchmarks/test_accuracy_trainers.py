@@ -155,6 +155,29 @@ def test_every_second_iteration_has_slicings_drawn_for_it_alone(make: Make, monk
     assert network.get_slicing() == own
 
 
+@pytest.mark.parametrize(("name", "pooled"), [(PLAIN, True), ("SliceMambaTrainerSampleDice", False)])
+def test_a_small_lesion_that_is_lost_costs_half_the_dice_only_where_samples_are_averaged(
+    make: Make, name: str, pooled: bool
+) -> None:
+    trainer = make(name)
+    # the lesion of the first sample is found as a whole, the small one of the second is not
+    target, said = torch.zeros(2, 1, 32, 32), torch.zeros(2, 2, 32, 32)
+    target[0, :, 4:28, 4:28] = target[1, :, 8:10, 8:10] = 1
+    said[0, 1] = 20 * target[0, 0] - 10
+    said[1, 1] = -10
+    lesion, truth = said.softmax(1)[:, 1].flatten(1), target.flatten(1)
+    hit, sizes = (lesion * truth).sum(1), (lesion + truth).sum(1)
+    dice = 2 * hit.sum() / sizes.sum() if pooled else (2 * hit / sizes).mean()
+    assert float(dice) == pytest.approx(0.996 if pooled else 0.5, abs=2e-3)
+    expected = torch.nn.functional.cross_entropy(said, target[:, 0].long()) - dice
+    # as built for the training, for an output of every resolution, of which each would have the same loss
+    outputs = [said] * len(trainer._get_deep_supervision_scales())
+    assert float(trainer.loss(outputs, [target] * len(outputs))) == pytest.approx(float(expected), abs=1e-4)
+    # the plans that are written into the results, and what else reads them
+    assert trainer.configuration_manager.batch_dice is True
+    assert trainer.plans_manager.plans["configurations"]["measured"]["batch_dice"] is True
+
+
 def test_without_deep_supervision_there_is_one_output(make: Make) -> None:
     trainer = make("SliceMambaTrainerNoDeep")
     assert trainer._get_deep_supervision_scales() is None
