@@ -1,11 +1,12 @@
 """ImageNet pretraining on GPUs: images a second of the paper's encoder beside timm's Swin-T, in the same run.
 
     python benchmarks/pretrain_gpu.py [--batch 128] [--precision fp16] [--json FILE] [--images FOLDER --workers 16]
-    torchrun --nproc_per_node 2 benchmarks/pretrain_gpu.py
+        [--processes 2]
 
 Prints one table. A step is what `slicemamba pretrain` does: mixup, forward, backward, clipping, AdamW, moving average.
 Images are random and lie on the GPU already; with --images SliceMamba is also fed by the real loader (ImageNet's
-layout). Medians after warm-up; memory is the peak of PyTorch's allocator; under torchrun all processes' images count.
+layout). Medians after warm-up; memory is the peak of PyTorch's allocator. --processes 2 first measures SliceMamba with
+two processes, a GPU each, as torchrun starts them: the images of both count.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ import argparse
 import gc
 import json
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -102,6 +106,20 @@ def measure(work: str, network: nn.Module, loading: Loading, blocks: int, steps:
     return Row(work, loading.images_per_step / seconds, 1e3 * seconds, peak, parameters)
 
 
+def by_processes(arguments: argparse.Namespace) -> list[Row]:
+    """The rows of SliceMamba alone, measured by this program started --processes times by torchrun."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "shared.json"
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        options = ["--only-slicemamba", "--json", str(file)]
+        for name in ("batch", "size", "precision", "steps", "blocks", "device", "workers"):
+            options += [f"--{name}", str(getattr(arguments, name))]
+        if arguments.images is not None:
+            options += ["--images", str(arguments.images)]
+        subprocess.run([*launcher, "--nproc-per-node", str(arguments.processes), __file__, *options], check=True)
+        return [Row(**row) for row in json.loads(file.read_text())["rows"]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=128, help="images per process and step")
@@ -112,8 +130,11 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--images", type=Path, default=None, help="ImageNet's layout: also with the real loader")
     parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--processes", type=int, default=1, help="also SliceMamba's encoder on so many GPUs")
+    parser.add_argument("--only-slicemamba", action="store_true", help="leave timm's network out")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
+    shared = by_processes(arguments) if arguments.processes > 1 else []
     torch.backends.cudnn.benchmark = True
     recipe = Recipe(batch_size=arguments.batch, precision=arguments.precision, image_size=arguments.size)
     slicing = [(2, 2), (2, 4), (4, 2), (4, 4)] * 5 + [(2, 4), (4, 2)]
@@ -130,6 +151,8 @@ def main() -> None:
                 lambda: RandomImages(recipe, process),
             ),
         ]
+        if arguments.only_slicemamba:
+            work = work[:1]
         if arguments.images is not None:
             found = find_images(arguments.images)
             work.append(
@@ -141,7 +164,8 @@ def main() -> None:
             )
         rows = []
         for name, build, load in work:
-            rows.append(measure(name, build(), load(), arguments.blocks, arguments.steps))
+            by = f", {process.world} processes" if process.world > 1 else ""
+            rows.append(measure(name + by, build(), load(), arguments.blocks, arguments.steps))
             if process.first:
                 print(rows[-1], flush=True)
             gc.collect()
@@ -155,11 +179,17 @@ def main() -> None:
             f"{recipe.image_size} pixels a process"
         )
         table = Table("work", "images/s", "step ms", "peak GiB", "parameters M", title=title)
-        for row in rows:
+        alone = {row.work: row.images_a_second for row in rows}
+        for row in rows + shared:
             figures = (f"{row.images_a_second:.0f}", f"{row.step_ms:.1f}", f"{row.peak_gib:.2f}")
             table.add_row(row.work, *figures, f"{row.parameters_m:.1f}")
-        Console(width=130).print(table)
+        console = Console(width=130)
+        console.print(table)
+        for row in shared:
+            times = row.images_a_second / alone[row.work.removesuffix(f", {arguments.processes} processes")]
+            console.print(f"{row.work}: {times:.2f} times the images of one", highlight=False)
         if arguments.json:
+            rows += shared
             about = {"processes": process.world, "device": kind, "torch": torch.__version__, "recipe": asdict(recipe)}
             arguments.json.write_text(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1))
 

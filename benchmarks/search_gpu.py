@@ -1,6 +1,6 @@
 """How many architectures a second does the search evaluate, and how long does a whole search take?
 
-    python benchmarks/search_gpu.py --images ISIC2017 [--device cuda] [--json FILE]
+    python benchmarks/search_gpu.py --images ISIC2017 [--processes 2] [--device cuda] [--json FILE]
 
 Without cache, with it, and one by one with nnU-Net's predictor, all in one run, on real images with the paper's network
 and random weights (what they are does not matter for time). The whole search runs as `slicemamba search` does: its
@@ -8,9 +8,7 @@ evolution, its ledger in a SQLite file. --images: a folder with images and masks
 (NAME.jpg below a folder ...Data, NAME_segmentation.png below a folder ...GroundTruth). To try it on a CPU:
 --device cpu --width 16 --cases 4 --population 6 --generations 2 --without-cache 6 --one-by-one 2
 
-    torchrun --standalone --nproc-per-node 2 benchmarks/search_gpu.py --images ISIC2017
-
-runs the whole search only, shared by two GPUs: its time beside the one of a single process is what the second one buys.
+--processes 2 first runs the whole search shared by two processes, with a GPU each, as torchrun starts them.
 """
 
 from __future__ import annotations
@@ -19,6 +17,8 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -123,24 +123,35 @@ def timed(evaluator: Evaluator, generations: list[list[Architecture]]) -> tuple[
     return fitness, time.perf_counter() - started
 
 
-def share(evaluator: Evaluator, process: Process, settings: SearchSettings, n_blocks: int) -> None:
-    """The whole search by several processes of this machine; the first one prints what it took."""
+def by_processes(arguments: argparse.Namespace) -> dict[str, float]:
+    """What `share` writes, of this program started --processes times by torchrun."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "shared.json"
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        options = ["--images", str(arguments.images), "--device", arguments.device, "--json", str(file)]
+        for name in ("cases", "width", "population", "generations"):
+            options += [f"--{name}", str(getattr(arguments, name))]
+        call = [*launcher, "--nproc-per-node", str(arguments.processes), __file__, *options]
+        subprocess.run(call, check=True)
+        return json.loads(file.read_text())
+
+
+def share(evaluator: Evaluator, process: Process, settings: SearchSettings, n_blocks: int, file: Path) -> None:
+    """The whole search by several processes of this machine; the first one writes what it took."""
     store = process.connect()
     folder = Path(tempfile.gettempdir()) / f"search_gpu_{os.environ['MASTER_PORT']}"
     store.add("warm", 1)
     while store.add("warm", 0) < process.world:
         time.sleep(0.01)
     if not process.is_writer:
-        help_out(store, lambda: evaluator, folder)
+        help_out(store, process.rank, lambda: evaluator, folder)
         return
     journal = Journal(folder, "benchmark")
     with Shared(store, process.world, evaluator, journal) as workers:
         records, seconds = whole_search(workers, settings, n_blocks)
     shutil.rmtree(folder, ignore_errors=True)
-    print(
-        f"{process.world} processes: {len(records)} architectures in {seconds:.1f} s, {len(records) / seconds:.3g} a "
-        f"second; best fitness {max(record.fitness for record in records)!r}"
-    )
+    best = max(record.fitness for record in records)
+    file.write_text(json.dumps({"architectures": len(records), "seconds": seconds, "best_fitness": best}))
 
 
 def gib(value: float | None) -> str:
@@ -157,9 +168,11 @@ def main() -> None:
     parser.add_argument("--generations", type=int, default=20)
     parser.add_argument("--without-cache", type=int, default=250, help="architectures, of whole generations")
     parser.add_argument("--one-by-one", type=int, default=6, help="architectures")
+    parser.add_argument("--processes", type=int, default=1, help="that share the whole search, with a GPU each")
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     process = Process.of()
+    shared = by_processes(arguments) if arguments.processes > 1 else None
     device = process.device(torch.device(arguments.device))
     console = Console(width=120)
     settings = SearchSettings(arguments.population, arguments.generations)
@@ -175,7 +188,7 @@ def main() -> None:
     cached.paths.cache.clear()
     cached.paths.blocks_computed = 0
     if process.world > 1:
-        share(cached, process, settings, network.n_blocks)
+        share(cached, process, settings, network.n_blocks, arguments.json)
         return
     records, seconds = whole_search(Together(cached), settings, network.n_blocks)
     evaluating = sum(record.seconds for record in records)
@@ -215,7 +228,10 @@ def main() -> None:
         "together, with cache": len(records) / evaluating,
         "whole search, ledger included": len(records) / seconds,
     }
-    counts = (len(chosen), len(fitness), len(records), len(records))
+    counts = [len(chosen), len(fitness), len(records), len(records)]
+    if shared is not None:
+        rates[f"the same by {arguments.processes} processes"] = shared["architectures"] / shared["seconds"]
+        counts.append(int(shared["architectures"]))
     slowest = rates["one by one, nnU-Net's predictor"]
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     title = f"{name}, PyTorch {torch.__version__}, {len(cases)} cases of {PATCH[0]}x{PATCH[1]}, width {arguments.width}"
@@ -231,6 +247,10 @@ def main() -> None:
         f"Dice with and without it identical: {identical}; distinct: {len(set(fitness_of.values()))}.",
         f"Largest difference of the Dice to nnU-Net's predictor: {apart:.1e}.",
     ]
+    if shared is not None:
+        took = f"{arguments.processes} processes took {shared['seconds']:.1f} s"
+        times = f"{seconds / shared['seconds']:.2f} times as fast"
+        said.append(f"{took}, {times}; best fitness {shared['best_fitness']!r}.")
     for line in said:
         console.print(line, highlight=False)
     if arguments.json:
@@ -240,6 +260,7 @@ def main() -> None:
             "search_seconds": seconds, "search_architectures": len(records), "share_of_blocks_computed": computed,
             "cache_gib": used / 2**30, "peak_gib": {"with cache": peak_cached, "without": peak_plain},
             "identical_with_and_without_cache": identical, "largest_difference_to_nnunet": apart,
+            "processes": arguments.processes, "shared": shared,
         }  # fmt: skip
         arguments.json.write_text(json.dumps(content, indent=1))
     if not identical:

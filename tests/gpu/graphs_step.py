@@ -1,4 +1,7 @@
-"""One of the processes on one GPU that share each batch: `graphs_step.py BACKEND PROCESSES RANK STORE OUT KIND`."""
+"""One of the processes that share each batch: `graphs_step.py BACKEND PROCESSES RANK STORE OUT KIND`.
+
+By gloo they share one GPU, by NCCL each has its own.
+"""
 
 from __future__ import annotations
 
@@ -46,10 +49,11 @@ def train(network: nn.Module, bare: nn.Module, share: slice) -> list[float]:
 
 def main() -> None:
     backend, processes, rank, store, out, kind = sys.argv[1:]
+    torch.cuda.set_device(int(rank) if backend == "nccl" else 0)
     each, first = BATCH // int(processes), int(rank) * BATCH // int(processes)
     dist.init_process_group(backend, init_method=f"file://{store}", rank=int(rank), world_size=int(processes))
     bare = make_network(kind)
-    network = DistributedDataParallel(bare, device_ids=[0])
+    network = DistributedDataParallel(bare, device_ids=[torch.cuda.current_device()])
     if kind == "supernet":
         network = with_unused_parameters(network)
     share = slice(first, first + each)
