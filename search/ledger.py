@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .bulk_storage import count_trials
 from .fingerprint import Fingerprint
 from .records import Record, plain
 from .storage import (
@@ -91,10 +92,10 @@ class Ledger:
         return record
 
     def _refuse_second_writer(self) -> None:
-        """Once a second at most: it reads the study, which would cost a quick search more than its evaluations."""
+        """Once a second at most: it asks the database, which may be far away."""
         if time.monotonic() < self._next_check:
             return
-        n_trials = len(self._study.get_trials(deepcopy=False))
+        n_trials = count_trials(self._storage, self._study._study_id)
         if n_trials != self._n_trials:
             raise LedgerError(
                 f"study '{self.study_name}' in {self.location} has {n_trials} trials where this search left "

@@ -154,7 +154,7 @@ def search_fold(
             require_same(json.loads(store.get(_CONDITIONS)), measured_with(settings.cost, device))
             return SupernetFold(selection, trainer, device, cache_bytes, settings.cost)
 
-        help_out(store, evaluator, folder)
+        help_out(store, process.rank, evaluator, folder)
         return None
     prepared = prepare_search(selection, trainer, settings, device, cache_bytes)
     with (

@@ -1,8 +1,10 @@
 """How do several processes share a generation?
 
-The writer, rank 0, announces the architectures in the order of their first blocks, cut into parts that become smaller.
-Every process, the writer's own evaluating thread among them, takes the next part when it has finished one, and sends
-each result when it is there. Who evaluates what changes nothing: a generation is proposed when the one before is whole.
+The writer, rank 0, announces the architectures in the order of their first blocks, a row for each process: what begins
+alike is evaluated by the same process in this generation and the next, which has its features. A row is cut into parts
+that become smaller. Every process, the writer's own evaluating thread among them, takes the first part left of its row,
+or when there is none the last one left of another's, and sends each result when it is there. Who evaluates what changes
+nothing: a generation is proposed when the one before is whole.
 """
 
 from __future__ import annotations
@@ -23,24 +25,28 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.003
 GOODBYE_SECONDS = 30.0
+WRITER = 0  # its rank
 _END: dict[str, Any] = {"end": True}
+
+Row = list[list[Task]]  # the parts of a process
 
 
 class Round:
     """The messages about one generation. Every process makes one; only the writer announces and listens.
 
-    parts: tasks of each part, in the order in which they are taken.
+    rows: the parts of each process.
     """
 
-    def __init__(self, store: Store, number: int, parts: list[list[Task]]) -> None:
+    def __init__(self, store: Store, number: int, rows: list[Row]) -> None:
         self._store, self._number = store, number
-        self.parts = parts
+        self.rows = rows
+        self._from_front = 0
 
     @classmethod
-    def announce(cls, store: Store, number: int, parts: list[list[Task]]) -> Round:
-        content = [[(task.generation, task.index, task.architecture) for task in part] for part in parts]
-        store.set(f"{number}/parts", json.dumps({"parts": content}))
-        return cls(store, number, parts)
+    def announce(cls, store: Store, number: int, rows: list[Row]) -> Round:
+        content = [[[(t.generation, t.index, t.architecture) for t in part] for part in row] for row in rows]
+        store.set(f"{number}/parts", json.dumps({"rows": content}))
+        return cls(store, number, rows)
 
     @classmethod
     def await_next(cls, store: Store, number: int) -> Round | None:
@@ -50,15 +56,24 @@ class Round:
         content = json.loads(store.get(key))
         if content == _END:
             return None
-        parts = [[Task(g, index, tuple(a)) for g, index, a in part] for part in content["parts"]]
-        return cls(store, number, parts)
+        rows = [[[Task(g, index, tuple(a)) for g, index, a in part] for part in row] for row in content["rows"]]
+        return cls(store, number, rows)
 
-    def take(self) -> list[Task] | None:
-        """The next part that nobody has taken, None if there is none or the round was stopped."""
+    def take(self, rank: int) -> list[Task] | None:
+        """A part that nobody has taken, None if there is none or the round was stopped. rank: whose row comes first."""
         if self.is_stopped():
             return None
-        part = self._store.add(f"{self._number}/taken", 1) - 1
-        return self.parts[part] if part < len(self.parts) else None
+        for other in range(len(self.rows)):
+            number = (rank + other) % len(self.rows)
+            row, key = self.rows[number], f"{self._number}/row/{number}"
+            # whoever may take one takes it from an end that is its own, so that no two take the same
+            if self._store.add(f"{key}/taken", 1) > len(row):
+                continue
+            if other:
+                return row[-self._store.add(f"{key}/from_end", 1)]
+            self._from_front += 1
+            return row[self._from_front - 1]
+        return None
 
     def send(self, message: dict[str, Any]) -> None:
         """To the writer; messages are numbered in the order in which they were sent."""
@@ -99,7 +114,7 @@ class Shared(Workers):
         if not tasks:
             return
         self._round += 1
-        shared = Round.announce(self._store, self._round, parts_of(tasks, self._world))
+        shared = Round.announce(self._store, self._round, rows_of(tasks, self._world))
         own = threading.Thread(target=self._work, args=(shared,), daemon=True)
         own.start()
         received = gone = 0
@@ -127,7 +142,7 @@ class Shared(Workers):
 
     def _work(self, shared: Round) -> None:
         try:
-            work(shared, self._evaluator, self._journal)
+            work(shared, WRITER, self._evaluator, self._journal)
         except BaseException as error:  # raised again by the writer
             self._error = error
 
@@ -144,24 +159,25 @@ class Shared(Workers):
                 time.sleep(POLL_SECONDS)
 
 
-def help_out(store: Store, make_evaluator: Callable[[], EvaluatesMany], folder: Path) -> None:
+def help_out(store: Store, rank: int, make_evaluator: Callable[[], EvaluatesMany], folder: Path) -> None:
     """The other processes' side: evaluates what the writer announces until the search ends.
 
-    make_evaluator: called when the writer has found everything in order. folder: of the journal.
+    rank: of this process, from 1. make_evaluator: called when the writer has found everything in order. folder: of the
+    journal.
     """
     wait_for(store, "begin")
     own = Journal(folder, store.get("begin").decode())
     evaluator = make_evaluator()
     number = 1
     while (shared := Round.await_next(store, number)) is not None:
-        work(shared, evaluator, own)
+        work(shared, rank, evaluator, own)
         number += 1
     store.add("goodbyes", 1)
 
 
-def work(shared: Round, evaluator: EvaluatesMany, journal: Journal) -> None:
+def work(shared: Round, rank: int, evaluator: EvaluatesMany, journal: Journal) -> None:
     """Takes parts and evaluates them until there are none left."""
-    while (tasks := shared.take()) is not None:
+    while (tasks := shared.take(rank)) is not None:
         architectures = [task.architecture for task in tasks]
         for position, evaluation, seconds in evaluator.evaluate(architectures, lambda: not shared.is_stopped()):
             done = Done(tasks[position].index, evaluation, seconds)
@@ -170,16 +186,20 @@ def work(shared: Round, evaluator: EvaluatesMany, journal: Journal) -> None:
     shared.send({"gone": True})
 
 
-def parts_of(tasks: Sequence[Task], world: int) -> list[list[Task]]:
-    """Neighbours in the order of their first blocks share features: large parts first, single tasks at last, so that
-    nobody waits long for another."""
+def rows_of(tasks: Sequence[Task], world: int) -> list[Row]:
+    """A row for each process, in the order of the architectures' first blocks: large parts first, single tasks at last,
+    so that nobody waits long for another."""
     ordered = sorted(tasks, key=lambda task: task.architecture)
-    parts = []
-    while ordered:
-        size = max(1, len(ordered) // (2 * world))
-        parts.append(ordered[:size])
-        ordered = ordered[size:]
-    return parts
+    ends = [len(ordered) * (rank + 1) // world for rank in range(world)]
+    rows = []
+    for begin, end in zip([0, *ends], ends, strict=False):
+        row: Row = []
+        while begin < end:
+            size = max(1, (end - begin) // 2)
+            row.append(ordered[begin : begin + size])
+            begin += size
+        rows.append(row)
+    return rows
 
 
 def wait_for(store: Store, key: str) -> None:

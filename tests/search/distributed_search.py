@@ -56,7 +56,7 @@ def process_of_a_search(folder: Path, rank: int, world: int, port: int, seconds:
     evaluator = Cheap(folder / "log", seconds)
     if not process.is_writer:
         with contextlib.suppress(RuntimeError):  # the writer was killed
-            help_out(process.connect(), lambda: evaluator, folder)
+            help_out(process.connect(), rank, lambda: evaluator, folder)
         return
     content = fingerprint(SETTINGS)
     with open_ledger(folder / "study.db", content) as ledger:

@@ -19,12 +19,13 @@ import pytest
 import torch
 from distributed_search import SETTINGS, free_port, process_of_a_search
 from killable_search import evaluate, fingerprint
+from torch.distributed import HashStore
 
 from nnunetv2_slicemamba.folders import InputError
 from nnunetv2_slicemamba.search import Evaluation, LedgerError, open_ledger, read_ledger, read_slicing_file, run_search
 from nnunetv2_slicemamba.search.journal import Journal, Recovering, search_name
 from nnunetv2_slicemamba.search.processes import Process
-from nnunetv2_slicemamba.search.shared import parts_of
+from nnunetv2_slicemamba.search.shared import Round, rows_of
 from nnunetv2_slicemamba.search.workers import Done, InTurn, Task
 from nnunetv2_slicemamba.selection import select
 from nnunetv2_slicemamba.trainers import TRAINERS
@@ -182,14 +183,53 @@ def test_a_journal_that_cannot_be_written_says_what_is_kept(tmp_path):
         Journal(tmp_path, "a").append(Task(0, 0, (0, 1)), Done(0, Evaluation(0.5), 0.1))
 
 
-@pytest.mark.parametrize("world", [1, 2, 8])
-def test_the_parts_hold_each_task_once_with_neighbours_together_and_end_with_single_ones(world):
-    tasks = [Task(0, i, tuple(random.Random(i).choices(range(4), k=6))) for i in range(50)]
-    parts = parts_of(tasks, world)
-    assert [t for part in parts for t in part] == sorted(tasks, key=lambda task: task.architecture)
-    assert [len(part) for part in parts[-world:]] == [1] * world
-    assert max(map(len, parts)) <= max(1, 50 // world)
-    assert parts_of([], world) == []
+def fifty_tasks() -> list[Task]:
+    return [Task(0, i, tuple(random.Random(i).choices(range(4), k=6))) for i in range(50)]
+
+
+@pytest.mark.parametrize("world", [1, 2, 8, 60])
+def test_the_rows_hold_each_task_once_with_neighbours_together_and_end_with_single_ones(world):
+    tasks = fifty_tasks()
+    rows = rows_of(tasks, world)
+    assert [t for row in rows for part in row for t in part] == sorted(tasks, key=lambda task: task.architecture)
+    assert len(rows) == world
+    tasks_of = [sum(map(len, row)) for row in rows]
+    assert max(tasks_of) - min(tasks_of) <= 1
+    assert all(len(row[-1]) == 1 and len(row[0]) <= max(1, len(tasks) // world // 2 + 1) for row in rows if row)
+    assert rows_of([], world) == [[]] * world
+
+
+def test_whoever_takes_parts_in_whatever_order_each_is_taken_once_and_ones_own_come_first():
+    rows = rows_of(fifty_tasks(), 3)
+    own, others = [len(row) for row in rows], []
+    for turn in range(20):
+        rng, store = random.Random(turn), HashStore()
+        processes = {rank: Round(store, 1, rows) for rank in rng.sample(range(3), rng.choice([1, 2, 3]))}
+        taken = {rank: [] for rank in processes}
+        left = dict(processes)
+        while left:
+            rank = rng.choice(sorted(left))
+            part = left[rank].take(rank)
+            if part is None:
+                del left[rank]
+            else:
+                taken[rank].append(part)
+        everything = [t.index for parts in taken.values() for part in parts for t in part]
+        assert sorted(everything) == list(range(50))
+        for rank, parts in taken.items():
+            n_own = sum(part in rows[rank] for part in parts)
+            assert parts[:n_own] == rows[rank][:n_own], "one's own row, from its beginning"
+            assert all(part not in rows[rank] for part in parts[n_own:])
+            others.append(len(parts) - n_own)
+    assert max(others) > max(own), "somebody should have done the others' rows"
+    assert 0 in others
+
+
+def test_of_a_stopped_round_nobody_takes_anything():
+    shared = Round(HashStore(), 1, rows_of(fifty_tasks(), 2))
+    assert shared.take(1) is not None
+    shared.stop()
+    assert shared.take(1) is None
 
 
 def test_a_process_knows_its_place_and_its_gpu(monkeypatch):
