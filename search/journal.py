@@ -1,7 +1,8 @@
-"""How does an evaluation outlive the process that made it, before the one writer of the ledger has it?
+"""How does an evaluation outlive the process that made it, before the ledger has it?
 
-Each process of a distributed search appends what it finished to a file of its own before it sends it. The next start
-reads these files: whichever process died, at whatever moment, nothing finished is evaluated again.
+Each process of a search appends what it finished to a file of its own before it gives or sends it to the one that
+writes the ledger. The next start reads these files: whichever process died, at whatever moment, nothing finished is
+evaluated again.
 """
 
 from __future__ import annotations
@@ -73,12 +74,28 @@ class Journal:
             self._folder.rmdir()
 
 
+class Journaled(Workers):
+    """Other workers, of this process, with a journal of what they finish."""
+
+    journaled = True
+
+    def __init__(self, workers: Workers, journal: Journal) -> None:
+        self._workers, self._journal = workers, journal
+
+    def __call__(self, tasks: Sequence[Task], go_on: Callable[[], bool]) -> Iterator[Done]:
+        by_index = {task.index: task for task in tasks}
+        for done in self._workers(tasks, go_on):
+            self._journal.append(by_index[done.index], done)
+            yield done
+
+
 class Recovering(Workers):
     """Other workers, which need not evaluate what a journal has."""
 
     def __init__(self, workers: Workers, journal: Journal) -> None:
         self._workers = workers
         self._left_behind = journal.read()
+        self.journaled = workers.journaled
 
     def __call__(self, tasks: Sequence[Task], go_on: Callable[[], bool]) -> Iterator[Done]:
         missing = []

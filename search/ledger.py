@@ -1,7 +1,7 @@
 """How is every evaluation kept, so that nothing finished is ever lost?
 
-An Optuna study, one trial per evaluation. A trial enters the storage finished and in one transaction
-(`Study.add_trial`), after its evaluation: a killed process leaves the evaluations before it and no half trial.
+An Optuna study, one trial per evaluation. A trial enters the storage finished and in one transaction,
+after its evaluation, alone or together with others: a killed process leaves no half trial.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .bulk_storage import count_trials
+from .bulk_trials import add_trials, count_trials
 from .fingerprint import Fingerprint
 from .records import Record, plain
 from .storage import (
@@ -64,38 +64,44 @@ class Ledger:
         """Every evaluation, ordered by (generation, index), whatever the order in which they were added."""
         return [self._records[key] for key in sorted(self._records)]
 
-    def add(self, record: Record) -> Record:
-        """Keep one evaluation, for good once this returns. Returns it as it will be read again.
+    def add(self, *records: Record) -> Record:
+        """Keep evaluations, for good once this returns: all of them or none. Returns the last as it will be read again.
 
-        Raises ValueError if its place is taken or its details cannot be kept as JSON; LedgerError if the storage cannot
-        be written or somebody else writes to the study.
+        Raises ValueError if a place is taken or details cannot be kept as JSON; LedgerError if the storage cannot be
+        written or somebody else writes to the study.
         """
         from optuna.exceptions import StorageInternalError
         from sqlalchemy.exc import SQLAlchemyError
 
-        key = (record.generation, record.index)
-        if key in self._records:
-            raise ValueError(f"generation {key[0]} already has an evaluation number {key[1]} in {self.location}")
-        record = replace(record, details=plain(record.details))
+        added = dict[tuple[int, int], Record]()
+        for record in records:
+            key = (record.generation, record.index)
+            if key in self._records or key in added:
+                raise ValueError(f"generation {key[0]} already has an evaluation number {key[1]} in {self.location}")
+            added[key] = replace(record, details=plain(record.details))
         two_values = len(directions_of(self.fingerprint.settings.cost)) > 1
-        trial = trial_of(record, self.fingerprint.n_candidates_per_block, two_values)
+        per_block = self.fingerprint.n_candidates_per_block
+        trials = [trial_of(record, per_block, two_values) for record in added.values()]
         try:
             self._refuse_second_writer()
-            self._study.add_trial(trial)
+            add_trials(self._storage, self._study, trials)
         except (StorageInternalError, SQLAlchemyError) as error:
+            what = f"the evaluation of {records[0].architecture}"
+            if len(records) > 1:
+                what = f"{len(records)} evaluations, from {what.removeprefix('the evaluation of ')} on,"
             raise LedgerError(
-                f"the evaluation of {record.architecture} could not be written to {self.location} "
-                f"({reason_of(error)}). The {len(self._records)} evaluations before it are kept there. {advice(error)}"
+                f"{what} could not be written to {self.location} ({reason_of(error)}). The {len(self._records)} "
+                f"evaluations before {'it' if len(records) == 1 else 'them'} are kept there. {advice(error)}"
             ) from error
-        self._n_trials += 1
-        self._records[key] = record
-        return record
+        self._n_trials += len(added)
+        self._records.update(added)
+        return added[key]
 
     def _refuse_second_writer(self) -> None:
         """Once a second at most: it asks the database, which may be far away."""
         if time.monotonic() < self._next_check:
             return
-        n_trials = count_trials(self._storage, self._study._study_id)
+        n_trials = count_trials(self._storage, self._study)
         if n_trials != self._n_trials:
             raise LedgerError(
                 f"study '{self.study_name}' in {self.location} has {n_trials} trials where this search left "

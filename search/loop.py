@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from .batches import Batches
 from .evolution import propose_with_origins
 from .ledger import Ledger
 from .objectives import LATENCY, Cost
@@ -59,8 +60,9 @@ def run_search(
 
     evaluate: gives an architecture's fitness, and its cost where the settings have one, or evaluates the architectures
     of a generation in any order. It must be deterministic for the result to be reproducible; a measured latency is not.
-    ledger: what is in it is not evaluated again; what is evaluated is in it at once. Stopped anywhere, the search
-    continues there and ends with the records and the winner of a search that was never stopped.
+    ledger: what is in it is not evaluated again; what is evaluated is in it at once, or soon if a journal has it at
+    once. Stopped anywhere, the search continues there and ends with the records and the winner of a search that was
+    never stopped.
     progress: show a progress bar on `console` (None: standard output), a line per generation where that is no terminal.
     time_budget: seconds; once they are over, no further evaluation begins, and the result is not complete.
 
@@ -92,11 +94,12 @@ def run_search(
                 for record in found.values():
                     shown.add(record, stored=True)
                 tasks = [Task(generation, i, p.architecture) for i, p in enumerate(proposed) if i not in found]
-                for done in workers(tasks, go_on):
-                    record = ledger.add(_record_of(done, proposed[done.index], generation, settings.cost))
-                    evaluated_now += 1
-                    found[done.index] = record
-                    shown.add(record, stored=False)
+                with Batches(ledger, workers.journaled) as batches:
+                    for done in workers(tasks, go_on):
+                        record = batches.add(_record_of(done, proposed[done.index], generation, settings.cost))
+                        evaluated_now += 1
+                        found[done.index] = record
+                        shown.add(record, stored=False)
                 if len(found) < len(proposed):
                     return _unfinished(ledger, settings.cost, evaluated_now)
                 records.extend(found[index] for index in range(len(proposed)))

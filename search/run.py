@@ -18,7 +18,7 @@ from .find import SLICING_FILE, STUDY_FILE, slicing_search_folder
 from .fingerprint import Fingerprint
 from .fitness import FITNESS_DEFINITION
 from .hashing import sha256_of_file, sha256_of_plans
-from .journal import Journal, Recovering, search_name
+from .journal import Journal, Journaled, Recovering, search_name
 from .ledger import Ledger, open_ledger
 from .loop import run_search
 from .measured_on import MeasuredOn
@@ -224,7 +224,7 @@ def workers_of(prepared: PreparedSearch, ledger: Ledger, process: Process, disca
     if discard:
         journal.clear()
     if process.world == 1:
-        yield Recovering(Together(prepared.fold), journal)
+        yield Recovering(Journaled(Together(prepared.fold), journal), journal)
     else:
         store = process.connect()
         store.set(_CONDITIONS, json.dumps(measured_with(prepared.fingerprint.settings.cost, prepared.fold.device)))

@@ -104,6 +104,8 @@ class Shared(Workers):
     included. journal: for what this process finishes.
     """
 
+    journaled = True
+
     def __init__(self, store: Store, world: int, evaluator: EvaluatesMany, journal: Journal) -> None:
         self._store, self._world, self._evaluator, self._journal = store, world, evaluator, journal
         self._round = 0

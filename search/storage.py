@@ -29,22 +29,20 @@ def open_storage(storage: str | Path, create: bool = True) -> RDBStorage:
     create: False for reading what is there, without making a table.
     """
     from optuna.exceptions import OptunaError
+    from optuna.storages import RDBStorage
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
-    from .bulk_storage import bulk_storage_class
-
     try:
-        make = bulk_storage_class()
         if is_url(storage):
             is_sqlite = make_url(str(storage)).get_backend_name() == "sqlite"
             arguments = {"connect_args": {"timeout": LOCK_SECONDS}} if is_sqlite else None
-            return make(str(storage), arguments, skip_table_creation=not create)
+            return RDBStorage(str(storage), arguments, skip_table_creation=not create)
         file = Path(storage).absolute()
         file.parent.mkdir(parents=True, exist_ok=True)
         # A URL cannot name every file (SQLAlchemy and Optuna read #, ?, % and {} in it), so we connect ourselves; of
         # the URL only its kind counts.
-        return make(
+        return RDBStorage(
             "sqlite:///study.db",
             {"creator": lambda: sqlite3.connect(file, timeout=LOCK_SECONDS, check_same_thread=False)},
             skip_table_creation=not create,

@@ -30,7 +30,12 @@ class Done:
 
 
 class Workers(ABC):
-    """Evaluates tasks, in any order, and gives each result as soon as it is there."""
+    """Evaluates tasks, in any order, and gives each result as soon as it is there.
+
+    journaled: whether a journal has each result before it is given.
+    """
+
+    journaled = False
 
     @abstractmethod
     def __call__(self, tasks: Sequence[Task], go_on: Callable[[], bool]) -> Iterator[Done]:

@@ -293,7 +293,7 @@ def test_a_storage_that_fails_to_write_says_what_is_kept(study, monkeypatch):
 
     with open_ledger(study, fingerprint()) as ledger:
         ledger.add(record(0))
-        monkeypatch.setattr(ledger._study._storage, "create_new_trial", fail)
+        monkeypatch.setattr("nnunetv2_slicemamba.search.bulk_trials._insert", fail)
         with pytest.raises(LedgerError, match=r"\(server closed\). The 1 evaluations before it are kept .*server must"):
             ledger.add(record(1))
     assert len(read_ledger(study)[1]) == 1
