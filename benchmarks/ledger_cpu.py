@@ -3,7 +3,7 @@
     python benchmarks/ledger_cpu.py [--population 50] [--generations 20] [--blocks 22] [--folder DIR]
 
 Proposals and a SQLite file as `slicemamba search` has them. Optuna's own way of adding trials, ours one by one, and
-ours as the command does it, with a journal and several evaluations in a transaction. All in one run, one after the other.
+ours as the command does it, with a journal and several evaluations in a transaction. One after the other, in one run.
 """
 
 from __future__ import annotations
