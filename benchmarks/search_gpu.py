@@ -36,7 +36,7 @@ from nnunetv2_slicemamba.nets import SliceMambaSupernet
 from nnunetv2_slicemamba.search import Architecture, Fingerprint, Record, SearchSettings, open_ledger, run_search
 from nnunetv2_slicemamba.search.counting import Classes
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
-from nnunetv2_slicemamba.search.journal import Journal
+from nnunetv2_slicemamba.search.journal import Journal, Journaled
 from nnunetv2_slicemamba.search.one_by_one import OneByOne
 from nnunetv2_slicemamba.search.path_evaluation import PathEvaluation
 from nnunetv2_slicemamba.search.processes import Process
@@ -190,7 +190,9 @@ def main() -> None:
     if process.world > 1:
         share(cached, process, settings, network.n_blocks, arguments.json)
         return
-    records, seconds = whole_search(Together(cached), settings, network.n_blocks)
+    with tempfile.TemporaryDirectory() as folder:
+        workers = Journaled(Together(cached), Journal(Path(folder), "benchmark"))
+        records, seconds = whole_search(workers, settings, network.n_blocks)
     evaluating = sum(record.seconds for record in records)
     batches = len(cached.paths._batches)
     computed = cached.paths.blocks_computed / (len(records) * network.n_blocks * batches)

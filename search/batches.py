@@ -1,4 +1,4 @@
-"""When does an evaluation enter the ledger? With those of the same half second, if a journal has it until then."""
+"""When does an evaluation enter the ledger? At once, or together with others where a journal has it until then."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ WRITE_SECONDS = 0.5
 class Batches:
     """Adds records to a ledger; a context manager, which leaves none of them out, whatever ends it.
 
-    journaled: whether a journal has them already, so that they may wait for WRITE_SECONDS; else each is added at once.
+    journaled: whether a journal has them already, so that they may wait for one that comes WRITE_SECONDS after the last
+    writing; else each is added at once.
     """
 
     def __init__(self, ledger: Ledger, journaled: bool) -> None:

@@ -12,11 +12,12 @@ import json
 import random
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     import optuna
     from optuna.storages import RDBStorage
+    from sqlalchemy import CursorResult
 
 # As Optuna's storage does: two machines' writers may lock each other out.
 ATTEMPTS, WAIT_SECONDS = 5, 2.0
@@ -31,9 +32,10 @@ _KNOWN = {
 
 
 def add_trials(storage: RDBStorage, study: optuna.Study, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
-    """Adds finished trials, with parameters, values and user attributes, in this order: all of them or none.
+    """Adds finished trials, with parameters, values and user attributes, in this order.
 
-    storage: the study's, without Optuna's cache. Raises what SQLAlchemy and Optuna raise.
+    All of them or none, unless Optuna's tables have changed and it adds them one by one. storage: the study's, without
+    Optuna's cache. Raises what SQLAlchemy and Optuna raise, StorageInternalError if the study is not there any more.
     """
     from optuna.storages._rdb import models
     from sqlalchemy.exc import OperationalError
@@ -42,10 +44,9 @@ def add_trials(storage: RDBStorage, study: optuna.Study, trials: Sequence[optuna
         for trial in trials:
             study.add_trial(trial)
         return
-    study_id = storage.get_study_id_from_name(study.study_name)
     for attempt in range(ATTEMPTS):
         try:
-            _insert(storage, models, study_id, trials)
+            _insert(storage, models, study._study_id, trials)
             return
         except OperationalError:
             if attempt == ATTEMPTS - 1:
@@ -57,9 +58,10 @@ def count_trials(storage: RDBStorage, study: optuna.Study) -> int:
     """Trials of a study in the database; Optuna's own count reads all that it does not know yet."""
     from sqlalchemy import text
 
-    statement = text("SELECT COUNT(*) FROM trials JOIN studies USING (study_id) WHERE study_name = :name")
+    # by its ID: another study may have got its name
+    statement = text("SELECT COUNT(*) FROM trials WHERE study_id = :study")
     with storage.engine.connect() as connection:
-        return int(connection.execute(statement, {"name": study.study_name}).scalar_one())
+        return int(connection.execute(statement, {"study": study._study_id}).scalar_one())
 
 
 def looks_known(models: Any) -> bool:
@@ -72,14 +74,16 @@ def looks_known(models: Any) -> bool:
 
 
 def _insert(storage: RDBStorage, models: Any, study_id: int, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
-    from sqlalchemy import func, insert, select
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy import func, insert, select, update
     from sqlalchemy.orm import Session
 
     with Session(storage.engine) as session, session.begin():
-        # numbers are counted: nobody else may add a trial meanwhile
-        session.execute(
-            select(models.StudyModel.study_id).where(models.StudyModel.study_id == study_id).with_for_update()
-        )
+        # Numbers are counted, so nobody else may add a trial meanwhile. SQLite locks for a writing statement only.
+        of_study = models.StudyModel.study_id == study_id
+        locking = update(models.StudyModel).where(of_study).values(study_id=study_id)
+        if cast("CursorResult[Any]", session.execute(locking)).rowcount == 0:
+            raise StorageInternalError("the study was deleted")
         trials_of_study = select(func.count(models.TrialModel.trial_id)).where(models.TrialModel.study_id == study_id)
         first = session.execute(trials_of_study).scalar_one()
         made = [

@@ -7,6 +7,7 @@ evaluated again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -37,13 +38,18 @@ class Journal:
     def append(self, task: Task, done: Done) -> None:
         """Keeps a finished evaluation; LedgerError if it cannot be written."""
         entry = {"generation": task.generation, "index": task.index, "architecture": task.architecture}
-        line = json.dumps({**entry, **as_json(done)}) + "\n"
+        # what a full disk or a kill cut off before must not spoil this line
+        line = ("\n" + json.dumps({**entry, **as_json(done)}) + "\n").encode()
         try:
+            if self._file is not None and os.fstat(self._file).st_nlink == 0:  # another process's search ended
+                os.close(self._file)
+                self._file = None
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 name = f"{self.search}.{socket.gethostname()}.{os.getpid()}.jsonl"
                 self._file = os.open(self._folder / name, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o644)
-            os.write(self._file, line.encode())
+            if os.write(self._file, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise LedgerError(
                 f"the evaluation of {task.architecture} could not be written to {self._folder} ({error}). What was "

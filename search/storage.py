@@ -36,7 +36,8 @@ def open_storage(storage: str | Path, create: bool = True) -> RDBStorage:
     try:
         if is_url(storage):
             is_sqlite = make_url(str(storage)).get_backend_name() == "sqlite"
-            arguments = {"connect_args": {"timeout": LOCK_SECONDS}} if is_sqlite else None
+            # a server may have closed a connection that was idle for long
+            arguments = {"connect_args": {"timeout": LOCK_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
             return RDBStorage(str(storage), arguments, skip_table_creation=not create)
         file = Path(storage).absolute()
         file.parent.mkdir(parents=True, exist_ok=True)

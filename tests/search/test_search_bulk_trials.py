@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+import threading
 from dataclasses import replace
 
 import optuna
@@ -78,3 +79,39 @@ def test_tables_that_look_otherwise_are_left_to_optuna(tmp_path, monkeypatch):
     trials = [trial_of(record, (4,) * 5) for record in RECORDS_TO_COMPARE]
     add_trials(database, study, trials)
     assert called == trials
+
+
+def test_two_writers_at_once_give_every_trial_a_number_of_its_own(tmp_path):
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    optuna.create_study(storage=RDBStorage(url), study_name="s", direction="maximize")
+    meet, failed = threading.Barrier(2), []
+
+    def write(first: int) -> None:
+        try:
+            database = RDBStorage(url, {"connect_args": {"timeout": 20}})
+            study = optuna.load_study(study_name="s", storage=database)
+            meet.wait()
+            for i in range(first, first + 12):
+                add_trials(database, study, [trial_of(Record((i % 4,), 0.5, 0, i, "random", 0.0), (4,))])
+        except Exception as error:  # a thread's would be lost
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=(first,)) for first in (0, 100)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    numbers = sqlite3.connect(tmp_path / "a.db").execute("select number from trials").fetchall()
+    assert sorted(numbers) == [(i,) for i in range(24)]
+
+
+def test_a_study_that_is_gone_takes_nothing_even_if_another_has_its_name(tmp_path):
+    database = RDBStorage(f"sqlite:///{tmp_path / 'a.db'}")
+    study = optuna.create_study(storage=database, study_name="s", direction="maximize")
+    optuna.create_study(storage=database, study_name="other", direction="maximize")  # so that its ID is not used again
+    optuna.delete_study(study_name="s", storage=database)
+    another = optuna.create_study(storage=database, study_name="s", direction="maximize")
+    with pytest.raises(optuna.exceptions.StorageInternalError, match="the study was deleted"):
+        add_trials(database, study, [trial_of(RECORDS_TO_COMPARE[0], (4,) * 5)])
+    assert (count_trials(database, study), count_trials(database, another)) == (0, 0)

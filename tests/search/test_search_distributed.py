@@ -183,6 +183,26 @@ def test_a_journal_that_cannot_be_written_says_what_is_kept(tmp_path):
         Journal(tmp_path, "a").append(Task(0, 0, (0, 1)), Done(0, Evaluation(0.5), 0.1))
 
 
+def test_a_journal_that_the_disk_cut_off_says_so_and_goes_on_when_there_is_room(tmp_path, monkeypatch):
+    journal, write = Journal(tmp_path, "a"), os.write
+    done = [Done(i, Evaluation(0.5), 0.1) for i in range(3)]
+    journal.append(Task(0, 0, (0,)), done[0])
+    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:20]))
+    with pytest.raises(LedgerError, match=r"\(1,\) could not be written to .*unsaved.*No space left.* Make room"):
+        journal.append(Task(0, 1, (1,)), done[1])
+    monkeypatch.setattr(os, "write", write)
+    journal.append(Task(0, 2, (2,)), done[2])
+    assert [architecture for architecture, _ in journal.read().values()] == [(0,), (2,)]
+
+
+def test_a_journal_that_another_process_cleared_is_begun_again(tmp_path):
+    journal, done = Journal(tmp_path, "a"), [Done(i, Evaluation(0.5), 0.1) for i in range(2)]
+    journal.append(Task(0, 0, (0,)), done[0])
+    Journal(tmp_path, "a").clear()
+    journal.append(Task(0, 1, (1,)), done[1])
+    assert [architecture for architecture, _ in Journal(tmp_path, "a").read().values()] == [(1,)]
+
+
 def fifty_tasks() -> list[Task]:
     return [Task(0, i, tuple(random.Random(i).choices(range(4), k=6))) for i in range(50)]
 

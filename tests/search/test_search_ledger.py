@@ -222,6 +222,8 @@ def test_a_place_is_taken_once_and_details_must_be_json(study):
         ledger.add(record(0))
         with pytest.raises(ValueError, match="generation 0 already has an evaluation number 0"):
             ledger.add(record(0))
+        with pytest.raises(ValueError, match="generation 0 already has an evaluation number 1"):
+            ledger.add(record(1), record(1))
         with pytest.raises(ValueError, match=r"details hold .* a object"):
             ledger.add(record(1, thing=object()))
         with pytest.raises(ValueError, match="details may not be named seconds"):
