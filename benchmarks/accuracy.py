@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import Any
 
 from accuracy_checkpoints import discard, pack, unpack
+from accuracy_list import CANDIDATES
 from accuracy_prepare import planning_order
 from accuracy_results import KEPT, RunFolder, is_finished, read_results, result_of, write_result
-from accuracy_runs import CANDIDATES, DATASETS, FOLD, Candidate, Run, find_run, read_candidates
+from accuracy_runs import DATASETS, FOLD, Candidate, Run, find_run, read_candidates
 from accuracy_schedule import FAILED, GRACE, NOT_STARTED, Job, Outcome, failure, run_jobs
 from accuracy_table import PAGE, rich_table, write_page
 from rich.console import Console

@@ -172,6 +172,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     process = Process.of()
+    if process.world > 1 and arguments.json is None:
+        parser.error("several processes write their times into --json; --processes starts them with one")
     shared = by_processes(arguments) if arguments.processes > 1 else None
     device = process.device(torch.device(arguments.device))
     console = Console(width=120)

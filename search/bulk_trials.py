@@ -84,8 +84,8 @@ def _insert(storage: RDBStorage, models: Any, study_id: int, trials: Sequence[op
         locking = update(models.StudyModel).where(of_study).values(study_id=study_id)
         if cast("CursorResult[Any]", session.execute(locking)).rowcount == 0:
             raise StorageInternalError("the study was deleted")
-        trials_of_study = select(func.count(models.TrialModel.trial_id)).where(models.TrialModel.study_id == study_id)
-        first = session.execute(trials_of_study).scalar_one()
+        before = select(func.count(models.TrialModel.trial_id)).where(models.TrialModel.study_id == study_id)
+        first = session.execute(before).scalar_one()
         made = [
             models.TrialModel(
                 study_id=study_id,

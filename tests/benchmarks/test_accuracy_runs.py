@@ -15,8 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import accuracy
 import accuracy_prepare
 import accuracy_trainers
+from accuracy_list import CANDIDATES, NNUNET_TRAINER
 from accuracy_results import SCHEMA_VERSION, RunFolder, read_results, write_result
-from accuracy_runs import CANDIDATES, DATASETS, NNUNET_TRAINER, Candidate, find_run, read_candidates
+from accuracy_runs import DATASETS, Candidate, find_run, read_candidates
 from accuracy_schedule import FAILED, Job, Outcome
 
 from nnunetv2_slicemamba.demo.layout import DATA

@@ -14,8 +14,9 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from accuracy_checkpoints import PART, pack, unpack
+from accuracy_list import CANDIDATES
 from accuracy_results import RunFolder
-from accuracy_runs import CANDIDATES, find_run
+from accuracy_runs import find_run
 from accuracy_schedule import FAILED, FINISHED, GRACE, NOT_STARTED, STOPPED, Job, failure, how_far, run_jobs
 
 pytestmark = pytest.mark.slow  # a benchmark's machinery, tested by `make test-all`
