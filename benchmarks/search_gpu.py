@@ -44,7 +44,7 @@ from nnunetv2_slicemamba.search.records import Evaluation
 from nnunetv2_slicemamba.search.shared import Shared, help_out
 from nnunetv2_slicemamba.search.supernet_fold import TILE_STEP_SIZE, ValidationCase, quiet
 from nnunetv2_slicemamba.search.windows import make_case
-from nnunetv2_slicemamba.search.workers import Together, Workers
+from nnunetv2_slicemamba.search.workers import Together, Workers, no_more
 
 PATCH = (256, 256)
 LABELS = LabelManager({"background": 0, "lesion": 1}, None)
@@ -93,10 +93,10 @@ class Evaluator:
         made = [make_case(case.data, case.truth, PATCH, TILE_STEP_SIZE) for case in cases]
         self.paths = PathEvaluation(network, made, Classes.of(LABELS), PATCH, device, None if cached else 0)
 
-    def evaluate(self, architectures, go_on=lambda: True):
+    def evaluate(self, architectures, go_on=lambda: True, more=no_more):
         if self.paths.device.index is not None:
             torch.cuda.set_device(self.paths.device)  # a thread's own
-        for counted in self.paths.count_paths(architectures, go_on):
+        for counted in self.paths.count_paths(architectures, go_on, more):
             dice = mean_foreground_dice(counted.counts)
             yield counted.position, Evaluation(dice.fitness, dice.details()), counted.seconds
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
 
@@ -13,30 +15,53 @@ from .storage import LedgerError
 
 # A transaction takes longer than a GPU needs for an evaluation, and hardly longer for twenty.
 WRITE_SECONDS = 0.5
+# Python's 5 ms would keep a GPU waiting for the next kernels while rows are made.
+SWITCH_SECONDS = 0.0005
 
 
 class Batches:
     """Adds records to a ledger; a context manager, which leaves none of them out, whatever ends it.
 
     journaled: whether a journal has them already, so that they may wait for one that comes WRITE_SECONDS after the last
-    writing; else each is added at once.
+    writing, and are written in a thread of their own while the next ones are evaluated; else each is added at once.
+    Nobody else may use the ledger inside.
     """
 
     def __init__(self, ledger: Ledger, journaled: bool) -> None:
         self._ledger, self._journaled = ledger, journaled
         self._waiting: list[Record] = []
         self._due = time.monotonic() + WRITE_SECONDS
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._written: Future[None] | None = None
+        self._usual_switch = sys.getswitchinterval()
 
     def add(self, record: Record) -> Record:
         """Returns the record as it will be read again. Raises as Ledger.add does, of this one or one before."""
         self._waiting.append(record)
-        if not self._journaled or time.monotonic() >= self._due:
-            self._write()
+        if not self._journaled:
+            self._write_all()
+        elif time.monotonic() >= self._due and (self._written is None or self._written.done()):
+            self._finish_writing()
+            self._written = self._thread.submit(self._write, self._take())
+            self._due = time.monotonic() + WRITE_SECONDS
         return replace(record, details=plain(record.details))
 
-    def _write(self) -> None:
+    def _take(self) -> list[Record]:
         # what could not be written is not tried again at the end
         records, self._waiting = self._waiting, []
+        return records
+
+    def _write_all(self) -> None:
+        self._finish_writing()
+        self._write(self._take())
+
+    def _finish_writing(self) -> None:
+        """Waits for what is being written; raises what went wrong with it."""
+        written, self._written = self._written, None
+        if written is not None:
+            written.result()
+
+    def _write(self, records: list[Record]) -> None:
         if not records:
             return
         try:
@@ -48,10 +73,15 @@ class Batches:
                 f"{error}. What was not written is kept in '{JOURNAL_FOLDER}' in the search's folder; the same command "
                 "writes it"
             ) from error
-        self._due = time.monotonic() + WRITE_SECONDS
 
     def __enter__(self) -> Batches:
+        if self._journaled:
+            sys.setswitchinterval(min(SWITCH_SECONDS, self._usual_switch))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._write()
+        try:
+            self._write_all()
+        finally:
+            self._thread.shutdown()
+            sys.setswitchinterval(self._usual_switch)

@@ -52,7 +52,7 @@ def propose_with_origins(
         raise ValueError(f"every block needs at least one candidate, got {list(n_candidates_per_block)} for the blocks")
     if generation < 0:
         raise ValueError(f"generation is {generation}, it must be at least 0")
-    seen = {_checked(architecture, n_candidates) for architecture, _ in history}
+    seen = set(_checked([architecture for architecture, _ in history], n_candidates))
     rng = np.random.default_rng([settings.seed, generation])
     brood = _Brood(n_candidates, seen, settings.population)
     if generation > 0:
@@ -132,17 +132,21 @@ def _cross(parents: list[Architecture], rng: np.random.Generator) -> Architectur
     return tuple(np.where(rng.random(first.size) < 0.5, first, second).tolist())
 
 
-def _checked(architecture: Sequence[int], n_candidates: np.ndarray) -> Architecture:
-    genes = tuple(int(gene) for gene in architecture)
-    if len(genes) != n_candidates.size:
+def _checked(architectures: Sequence[Sequence[int]], n_candidates: np.ndarray) -> list[Architecture]:
+    """The architectures of a history; ValueError naming the first that is none of this network's."""
+    found = [tuple(map(int, architecture)) for architecture in architectures]
+    other = next((genes for genes in found if len(genes) != n_candidates.size), None)
+    if other is not None:
         raise ValueError(
-            f"an architecture of the history has {len(genes)} blocks, this network has {n_candidates.size}; "
+            f"an architecture of the history has {len(other)} blocks, this network has {n_candidates.size}; "
             "the history is of another network"
         )
-    for block, (gene, n) in enumerate(zip(genes, n_candidates.tolist(), strict=True)):
-        if not 0 <= gene < n:
-            raise ValueError(
-                f"an architecture of the history has candidate {gene} at block {block}, which has candidates 0 to "
-                f"{n - 1}; the history is of another network"
-            )
-    return genes
+    genes = np.array(found, dtype=np.int64).reshape(-1, n_candidates.size)
+    wrong = np.argwhere((genes < 0) | (genes >= n_candidates))
+    if len(wrong):
+        number, block = wrong[0].tolist()
+        raise ValueError(
+            f"an architecture of the history has candidate {found[number][block]} at block {block}, which has "
+            f"candidates 0 to {n_candidates[block] - 1}; the history is of another network"
+        )
+    return found

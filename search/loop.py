@@ -80,13 +80,16 @@ def run_search(
     proposals = proposals_of(settings, ledger.fingerprint.n_candidates_per_block)
     records: list[Record] = []
     evaluated_now = 0
-    exhausted = False
+    exhausted, complete = False, True
 
     def go_on() -> bool:
         return time.monotonic() < ends or not evaluated_now
 
     try:
-        with SearchProgress(settings, len(stored), console, enabled=progress) as shown:
+        with (
+            Batches(ledger, workers.journaled) as batches,
+            SearchProgress(settings, len(stored), console, enabled=progress) as shown,
+        ):
             for generation in range(settings.generations + 1):
                 shown.generation_begins(generation, records)
                 proposed = list(proposals(generation, records))
@@ -94,14 +97,14 @@ def run_search(
                 for record in found.values():
                     shown.add(record, stored=True)
                 tasks = [Task(generation, i, p.architecture) for i, p in enumerate(proposed) if i not in found]
-                with Batches(ledger, workers.journaled) as batches:
-                    for done in workers(tasks, go_on):
-                        record = batches.add(_record_of(done, proposed[done.index], generation, settings.cost))
-                        evaluated_now += 1
-                        found[done.index] = record
-                        shown.add(record, stored=False)
+                for done in workers(tasks, go_on):
+                    record = batches.add(_record_of(done, proposed[done.index], generation, settings.cost))
+                    evaluated_now += 1
+                    found[done.index] = record
+                    shown.add(record, stored=False)
                 if len(found) < len(proposed):
-                    return _unfinished(ledger, settings.cost, evaluated_now)
+                    complete = False
+                    break
                 records.extend(found[index] for index in range(len(proposed)))
                 if not proposed:
                     exhausted = True
@@ -119,6 +122,8 @@ def run_search(
             soft_wrap=True,
         )
         raise
+    if not complete:
+        return _unfinished(ledger, settings.cost, evaluated_now)
     best = chosen_record(records, settings.cost)
     if best is None:
         raise SearchFailedError(_none_within_limit(settings.cost, records, ledger))

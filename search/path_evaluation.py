@@ -23,6 +23,7 @@ from .counting import Classes, count, segmentation_of
 from .prefix_cache import Features, PrefixCache
 from .records import Architecture
 from .windows import Case, make_batches, stack
+from .workers import More, no_more
 
 # Voxels of all windows in a batch: a GPU is busy with them, a CPU's caches are not too small for them.
 BATCH_VOXELS = {"cuda": 2**23}
@@ -72,21 +73,23 @@ class PathEvaluation:
         self._make_batches()
 
     def count_paths(
-        self, architectures: Sequence[Architecture], go_on: Callable[[], bool] = lambda: True
+        self,
+        architectures: Sequence[Architecture],
+        go_on: Callable[[], bool] = lambda: True,
+        more: More = no_more,
     ) -> Iterator[Counted]:
         """Counts architectures, those with the same first blocks after one another, as long as go_on() holds.
 
+        more: gives further ones when all these have been begun, and is asked again until it gives none.
         On a GPU a result comes when the next path has been sent to it, which so never waits. What was begun is given
         before the iteration ends; closing it early loses at most that one.
         """
-        order = sorted(range(len(architectures)), key=lambda position: architectures[position])
-        self.cache.expect(architectures[position] for position in order)
         before: tuple[int, _Pending] | None = None
         started = time.perf_counter()
-        for position in order:
+        for position, architecture in self._in_order(architectures, more):
             if not go_on():
                 break
-            pending = self._send(architectures[position])
+            pending = self._send(architecture)
             if before is not None:
                 yield Counted(before[0], before[1].wait(), time.perf_counter() - started)
                 started = time.perf_counter()
@@ -98,6 +101,17 @@ class PathEvaluation:
         if before is not None:
             yield Counted(before[0], before[1].wait(), time.perf_counter() - started)
         self.cache.expect(())
+
+    def _in_order(self, architectures: Sequence[Architecture], more: More) -> Iterator[tuple[int, Architecture]]:
+        """(position, architecture) in the order in which they share most."""
+        first = 0
+        while architectures:
+            order = sorted(range(len(architectures)), key=architectures.__getitem__)
+            self.cache.expect(architectures[position] for position in order)
+            for position in order:
+                yield first + position, architectures[position]
+            first += len(architectures)
+            architectures = more()
 
     def _send(self, architecture: Architecture) -> _Pending:
         while True:

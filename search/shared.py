@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .journal import Journal, as_json, done_of
+from .records import Architecture
 from .workers import Done, EvaluatesMany, Task, Workers
 
 if TYPE_CHECKING:
     from torch.distributed import Store
 
-POLL_SECONDS = 0.003
+POLL_SECONDS = 0.001
 GOODBYE_SECONDS = 30.0
 WRITER = 0  # its rank
 _END: dict[str, Any] = {"end": True}
@@ -119,10 +120,11 @@ class Shared(Workers):
         shared = Round.announce(self._store, self._round, rows_of(tasks, self._world))
         own = threading.Thread(target=self._work, args=(shared,), daemon=True)
         own.start()
-        received = gone = 0
+        received = done = gone = 0
         stopped = False
         try:
-            while gone < self._world:
+            # those who have nothing left to do need not have said so before the next round
+            while done < len(tasks) and gone < self._world:
                 if not stopped and not go_on():
                     stopped = True
                     shared.stop()
@@ -136,9 +138,10 @@ class Shared(Workers):
                 if "gone" in message:
                     gone += 1
                 else:
+                    done += 1
                     yield done_of(message)
         finally:
-            if gone < self._world:
+            if done < len(tasks) and gone < self._world:
                 shared.stop()
         own.join()
 
@@ -178,13 +181,18 @@ def help_out(store: Store, rank: int, make_evaluator: Callable[[], EvaluatesMany
 
 
 def work(shared: Round, rank: int, evaluator: EvaluatesMany, journal: Journal) -> None:
-    """Takes parts and evaluates them until there are none left."""
-    while (tasks := shared.take(rank)) is not None:
-        architectures = [task.architecture for task in tasks]
-        for position, evaluation, seconds in evaluator.evaluate(architectures, lambda: not shared.is_stopped()):
-            done = Done(tasks[position].index, evaluation, seconds)
-            journal.append(tasks[position], done)
-            shared.send(as_json(done))
+    """Takes parts and evaluates them until there are none left, each while the one before is being finished."""
+    taken: list[Task] = []
+
+    def more() -> list[Architecture]:
+        tasks = shared.take(rank) or []
+        taken.extend(tasks)
+        return [task.architecture for task in tasks]
+
+    for position, evaluation, seconds in evaluator.evaluate(more(), lambda: not shared.is_stopped(), more):
+        done = Done(taken[position].index, evaluation, seconds)
+        journal.append(taken[position], done)
+        shared.send(as_json(done))
     shared.send({"gone": True})
 
 

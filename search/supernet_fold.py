@@ -27,6 +27,7 @@ from .objectives import Cost
 from .path_evaluation import PathEvaluation
 from .records import Architecture, Evaluation
 from .windows import make_case
+from .workers import More, no_more
 
 if TYPE_CHECKING:
     from nnunetv2_slicemamba.selection import Selection
@@ -155,18 +156,29 @@ class SupernetFold:
         return evaluation
 
     def evaluate(
-        self, architectures: Sequence[Architecture], go_on: Callable[[], bool] = lambda: True
+        self,
+        architectures: Sequence[Architecture],
+        go_on: Callable[[], bool] = lambda: True,
+        more: More = no_more,
     ) -> Iterator[tuple[int, Evaluation, float]]:
         """(position, evaluation, seconds) of the architectures, as they are finished, as long as go_on() holds.
 
-        They share what they can, see PathEvaluation. Raises SupernetError if the device's memory does not suffice.
+        more: see EvaluatesMany. They share what they can, see PathEvaluation. Raises SupernetError if the device's
+        memory does not suffice.
         """
         self.load()
+        known = list(architectures)
+
+        def noted() -> Sequence[Architecture]:
+            further = more()
+            known.extend(further)
+            return further
+
         try:
-            for counted in self.evaluation.count_paths(architectures, go_on):
+            for counted in self.evaluation.count_paths(architectures, go_on, noted):
                 dice = mean_foreground_dice(counted.counts)
                 started = time.perf_counter()
-                cost = None if self._cost is None else self._meter.measure(architectures[counted.position])
+                cost = None if self._cost is None else self._meter.measure(known[counted.position])
                 seconds = counted.seconds + time.perf_counter() - started
                 details: dict[str, Any] = {**dice.details(), **self._measured_with}
                 yield counted.position, Evaluation(dice.fitness, details, cost), seconds

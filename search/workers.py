@@ -42,13 +42,25 @@ class Workers(ABC):
         """The tasks' results as they are finished. Begins no task once go_on() is false; gives all that it began."""
 
 
+# Gives further architectures, none if there are none.
+More = Callable[[], Sequence[Architecture]]
+
+
+def no_more() -> Sequence[Architecture]:
+    return ()
+
+
 class EvaluatesMany(Protocol):
     """What evaluates architectures faster together than one by one, such as SupernetFold."""
 
     def evaluate(
-        self, architectures: Sequence[Architecture], go_on: Callable[[], bool]
+        self, architectures: Sequence[Architecture], go_on: Callable[[], bool], more: More = no_more
     ) -> Iterator[tuple[int, Evaluation, float]]:
-        """(position, evaluation, seconds) as they are finished."""
+        """(position, evaluation, seconds) as they are finished.
+
+        more: asked when all architectures have been begun, so that a device need not wait for the next; what it gives
+        is evaluated too, at the positions that follow.
+        """
 
 
 class InTurn(Workers):

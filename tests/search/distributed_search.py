@@ -24,6 +24,7 @@ from nnunetv2_slicemamba.search import Architecture, Evaluation, SearchSettings,
 from nnunetv2_slicemamba.search.journal import Journal, Recovering, search_name
 from nnunetv2_slicemamba.search.processes import Process
 from nnunetv2_slicemamba.search.shared import Shared, help_out
+from nnunetv2_slicemamba.search.workers import More, no_more
 
 SETTINGS = SearchSettings(population=12, generations=6, parents=3, seed=7)  # not over before it is killed
 
@@ -35,17 +36,21 @@ class Cheap:
         self._log, self._seconds = log, seconds
 
     def evaluate(
-        self, architectures: Sequence[Architecture], go_on: Callable[[], bool]
+        self, architectures: Sequence[Architecture], go_on: Callable[[], bool], more: More = no_more
     ) -> Iterator[tuple[int, Evaluation, float]]:
-        for position, architecture in enumerate(architectures):
-            if not go_on():
-                return
-            time.sleep(self._seconds)
-            line = f"{os.getpid()} {architecture}\n".encode()
-            file = os.open(self._log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-            os.write(file, line)
-            os.close(file)
-            yield position, evaluate(architecture), self._seconds
+        position = 0
+        while architectures:
+            for architecture in architectures:
+                if not go_on():
+                    return
+                time.sleep(self._seconds)
+                line = f"{os.getpid()} {architecture}\n".encode()
+                file = os.open(self._log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+                os.write(file, line)
+                os.close(file)
+                yield position, evaluate(architecture), self._seconds
+                position += 1
+            architectures = more()
 
 
 def process_of_a_search(folder: Path, rank: int, world: int, port: int, seconds: float, budget: float | None) -> None:

@@ -25,7 +25,7 @@ from nnunetv2_slicemamba.folders import InputError
 from nnunetv2_slicemamba.search import Evaluation, LedgerError, open_ledger, read_ledger, read_slicing_file, run_search
 from nnunetv2_slicemamba.search.journal import Journal, Recovering, search_name
 from nnunetv2_slicemamba.search.processes import Process
-from nnunetv2_slicemamba.search.shared import Round, rows_of
+from nnunetv2_slicemamba.search.shared import Round, Shared, rows_of, work
 from nnunetv2_slicemamba.search.workers import Done, InTurn, Task
 from nnunetv2_slicemamba.selection import select
 from nnunetv2_slicemamba.trainers import TRAINERS
@@ -250,6 +250,56 @@ def test_of_a_stopped_round_nobody_takes_anything():
     assert shared.take(1) is not None
     shared.stop()
     assert shared.take(1) is None
+
+
+def test_a_process_takes_its_next_part_before_the_last_result_of_the_one_before(tmp_path):
+    tasks = [Task(0, index, (index,)) for index in range(8)]
+    store, happened = HashStore(), list[str]()
+    shared = Round.announce(store, 1, rows_of(tasks, 1))
+    take = shared.take
+    shared.take = lambda rank: happened.append("take") or take(rank)
+
+    class Pipelined:
+        """As on a GPU: a result is given when the next architecture has been begun."""
+
+        def evaluate(self, architectures, go_on, more):
+            position, before = 0, None
+            while architectures:
+                for architecture in architectures:
+                    if before is not None:
+                        yield before
+                    before = position, Evaluation(architecture[0] / 8), 0.0
+                    position += 1
+                architectures = more()
+            yield before
+
+    send = shared.send
+    shared.send = lambda message: happened.append("gone" if "gone" in message else "result") or send(message)
+    work(shared, 0, Pipelined(), Journal(tmp_path, "a"))
+    assert [len(part) for part in shared.rows[0]] == [4, 2, 1, 1]
+    together = "take result result result take result result take result take result take result gone"
+    assert happened == together.split()
+    found = [shared.receive(number) for number in range(9)]
+    assert sorted((m["index"], m["fitness"]) for m in found[:-1]) == [(i, i / 8) for i in range(8)]
+
+
+def test_a_generation_is_over_with_its_last_result_whoever_is_not_gone_yet(tmp_path):
+    tasks = [Task(0, index, (index,)) for index in range(4)]
+    store = HashStore()
+
+    class Quick:
+        def evaluate(self, architectures, go_on, more):
+            position = 0
+            while architectures:
+                for architecture in architectures:
+                    yield position, Evaluation(architecture[0] / 4), 0.0
+                    position += 1
+                architectures = more()
+
+    # the other process never says anything, and has nothing left to do
+    with Shared(store, 2, Quick(), Journal(tmp_path, "a")) as shared:
+        assert sorted(done.index for done in shared(tasks, lambda: True)) == [0, 1, 2, 3]
+        store.add("goodbyes", 1)
 
 
 def test_a_process_knows_its_place_and_its_gpu(monkeypatch):

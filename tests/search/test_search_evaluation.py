@@ -275,6 +275,25 @@ def test_a_stopped_evaluation_begins_no_further_path() -> None:
     assert done == 3
 
 
+def test_what_is_asked_for_late_is_counted_at_the_positions_that_follow() -> None:
+    evaluation = PathEvaluation(tiny_supernet(), cases(2), LABELS, PATCH[2], CPU)
+    expected = counts_of(evaluation, paths())
+    left, begun, found = [paths()[5:9], paths()[9:]], list[int](), dict[int, np.ndarray]()
+
+    def more():
+        begun.append(len(found))
+        return left.pop(0) if left else []
+
+    for counted in evaluation.count_paths(paths()[:5], more=more):
+        found[counted.position] = counted.counts
+    assert begun == [5, 9, len(expected)], "not before what there was had been begun"
+    assert sorted(found) == list(range(len(expected)))
+    assert all((found[i] == counts).all() for i, counts in enumerate(expected))
+    left.append(paths()[3:])
+    stopped = list(evaluation.count_paths(paths()[:3], lambda: len(left) > 0, more))
+    assert len(stopped) == 3, "what comes late is not begun either once it is to stop"
+
+
 def test_a_folds_fitness_is_that_of_nnunets_predictor(workspace: Path) -> None:
     selection = select("901", "2d", "0", "nnUNetSliceMambaSPlans")
     name = "SliceMambaSupernetTrainer_1epoch"
