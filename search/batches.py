@@ -20,7 +20,7 @@ SWITCH_SECONDS = 0.0005
 
 
 class Batches:
-    """Adds records to a ledger; a context manager, which leaves none of them out, whatever ends it.
+    """Adds records to a ledger; a context manager, which leaves none of them out unless writing fails.
 
     journaled: whether a journal has them already, so that they may wait for one that comes WRITE_SECONDS after the last
     writing, and are written in a thread of their own while the next ones are evaluated; else each is added at once.
@@ -47,7 +47,6 @@ class Batches:
         return replace(record, details=plain(record.details))
 
     def _take(self) -> list[Record]:
-        # what could not be written is not tried again at the end
         records, self._waiting = self._waiting, []
         return records
 
@@ -56,10 +55,15 @@ class Batches:
         self._write(self._take())
 
     def _finish_writing(self) -> None:
-        """Waits for what is being written; raises what went wrong with it."""
+        """Waits for what is being written; raises what went wrong with it, and then writes nothing more."""
         written, self._written = self._written, None
-        if written is not None:
+        if written is None:
+            return
+        try:
             written.result()
+        except Exception:
+            self._waiting = []
+            raise
 
     def _write(self, records: list[Record]) -> None:
         if not records:
@@ -83,5 +87,5 @@ class Batches:
         try:
             self._write_all()
         finally:
-            self._thread.shutdown()
             sys.setswitchinterval(self._usual_switch)
+            self._thread.shutdown()

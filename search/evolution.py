@@ -133,7 +133,7 @@ def _cross(parents: list[Architecture], rng: np.random.Generator) -> Architectur
 
 
 def _checked(architectures: Sequence[Sequence[int]], n_candidates: np.ndarray) -> list[Architecture]:
-    """The architectures of a history; ValueError naming the first that is none of this network's."""
+    """The architectures of a history; ValueError naming one that is none of this network's."""
     found = [tuple(map(int, architecture)) for architecture in architectures]
     other = next((genes for genes in found if len(genes) != n_candidates.size), None)
     if other is not None:
@@ -141,7 +141,7 @@ def _checked(architectures: Sequence[Sequence[int]], n_candidates: np.ndarray) -
             f"an architecture of the history has {len(other)} blocks, this network has {n_candidates.size}; "
             "the history is of another network"
         )
-    genes = np.array(found, dtype=np.int64).reshape(-1, n_candidates.size)
+    genes = np.array(found, dtype=np.float64).reshape(-1, n_candidates.size)
     wrong = np.argwhere((genes < 0) | (genes >= n_candidates))
     if len(wrong):
         number, block = wrong[0].tolist()

@@ -144,6 +144,8 @@ class Shared(Workers):
             if done < len(tasks) and gone < self._world:
                 shared.stop()
         own.join()
+        if self._error is not None:
+            raise self._error
 
     def _work(self, shared: Round) -> None:
         try:
@@ -170,18 +172,28 @@ def help_out(store: Store, rank: int, make_evaluator: Callable[[], EvaluatesMany
     rank: of this process, from 1. make_evaluator: called when the writer has found everything in order. folder: of the
     journal.
     """
+    from torch.distributed import DistError
+
     wait_for(store, "begin")
     own = Journal(folder, store.get("begin").decode())
     evaluator = make_evaluator()
-    number = 1
-    while (shared := Round.await_next(store, number)) is not None:
-        work(shared, rank, evaluator, own)
-        number += 1
-    store.add("goodbyes", 1)
+    number, helped = 1, False
+    try:
+        while (shared := Round.await_next(store, number)) is not None:
+            helped |= work(shared, rank, evaluator, own)
+            number += 1
+        store.add("goodbyes", 1)
+    except DistError:
+        # a short search may be over, and its store gone, before this process was ready
+        if helped:
+            raise
 
 
-def work(shared: Round, rank: int, evaluator: EvaluatesMany, journal: Journal) -> None:
-    """Takes parts and evaluates them until there are none left, each while the one before is being finished."""
+def work(shared: Round, rank: int, evaluator: EvaluatesMany, journal: Journal) -> bool:
+    """Takes parts and evaluates them until there are none left, each while the one before is being finished.
+
+    Returns whether there was one.
+    """
     taken: list[Task] = []
 
     def more() -> list[Architecture]:
@@ -189,11 +201,14 @@ def work(shared: Round, rank: int, evaluator: EvaluatesMany, journal: Journal) -
         taken.extend(tasks)
         return [task.architecture for task in tasks]
 
-    for position, evaluation, seconds in evaluator.evaluate(more(), lambda: not shared.is_stopped(), more):
-        done = Done(taken[position].index, evaluation, seconds)
-        journal.append(taken[position], done)
-        shared.send(as_json(done))
+    # without any part the evaluator need not read network and cases
+    if first := more():
+        for position, evaluation, seconds in evaluator.evaluate(first, lambda: not shared.is_stopped(), more):
+            done = Done(taken[position].index, evaluation, seconds)
+            journal.append(taken[position], done)
+            shared.send(as_json(done))
     shared.send({"gone": True})
+    return bool(taken)
 
 
 def rows_of(tasks: Sequence[Task], world: int) -> list[Row]:

@@ -35,7 +35,10 @@ def open_storage(storage: str | Path, create: bool = True) -> RDBStorage:
 
     try:
         if is_url(storage):
-            is_sqlite = make_url(str(storage)).get_backend_name() == "sqlite"
+            url = make_url(str(storage))
+            is_sqlite = url.get_backend_name() == "sqlite"
+            if is_sqlite and url.database in (None, "", ":memory:"):
+                raise RuntimeError("it is in memory and would keep nothing; give a file, sqlite:////FOLDER/study.db")
             # a server may have closed a connection that was idle for long
             arguments = {"connect_args": {"timeout": LOCK_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
             return RDBStorage(str(storage), arguments, skip_table_creation=not create)

@@ -107,6 +107,30 @@ def test_what_could_not_be_written_in_the_background_is_raised_and_not_tried_aga
     assert tried == [[0]]
 
 
+def test_after_a_failed_writing_what_gathered_meanwhile_is_left_to_the_journal(ledger, monkeypatch):
+    monkeypatch.setattr(batches, "WRITE_SECONDS", 0.0)
+    began, may_fail, tried = threading.Event(), threading.Event(), []
+
+    def fails(*records):
+        tried.append(len(records))
+        began.set()
+        assert may_fail.wait(20)
+        raise LedgerError("the database is locked")
+
+    monkeypatch.setattr(ledger, "add", fails)
+    together = Batches(ledger, journaled=True)
+    usual = sys.getswitchinterval()
+    with pytest.raises(LedgerError, match="locked"), together:  # noqa: PT012
+        together.add(record(0))
+        assert began.wait(20)
+        together.add(record(1))
+        may_fail.set()
+        together._written.exception(20)
+        together.add(record(2))
+    assert tried == [1]
+    assert sys.getswitchinterval() == usual
+
+
 def test_a_journaled_search_ends_as_one_that_writes_at_once_with_fewer_transactions(ledger, tmp_path, monkeypatch):
     monkeypatch.setattr(batches, "WRITE_SECONDS", 1000.0)
     result = run_search(Journaled(InTurn(evaluate), Journal(tmp_path, "a")), SETTINGS, ledger, progress=False)

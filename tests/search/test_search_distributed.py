@@ -19,13 +19,13 @@ import pytest
 import torch
 from distributed_search import SETTINGS, free_port, process_of_a_search
 from killable_search import evaluate, fingerprint
-from torch.distributed import HashStore
+from torch.distributed import DistNetworkError, HashStore
 
 from nnunetv2_slicemamba.folders import InputError
 from nnunetv2_slicemamba.search import Evaluation, LedgerError, open_ledger, read_ledger, read_slicing_file, run_search
 from nnunetv2_slicemamba.search.journal import Journal, Recovering, search_name
 from nnunetv2_slicemamba.search.processes import Process
-from nnunetv2_slicemamba.search.shared import Round, Shared, rows_of, work
+from nnunetv2_slicemamba.search.shared import Round, Shared, help_out, rows_of, work
 from nnunetv2_slicemamba.search.workers import Done, InTurn, Task
 from nnunetv2_slicemamba.selection import select
 from nnunetv2_slicemamba.trainers import TRAINERS
@@ -300,6 +300,51 @@ def test_a_generation_is_over_with_its_last_result_whoever_is_not_gone_yet(tmp_p
     with Shared(store, 2, Quick(), Journal(tmp_path, "a")) as shared:
         assert sorted(done.index for done in shared(tasks, lambda: True)) == [0, 1, 2, 3]
         store.add("goodbyes", 1)
+
+
+def test_a_process_for_which_nothing_is_left_evaluates_nothing(tmp_path):
+    store = HashStore()
+    shared = Round.announce(store, 1, rows_of([Task(0, 0, (0,))], 2))
+    assert shared.take(0) is not None
+
+    class Never:
+        def evaluate(self, *arguments):
+            raise AssertionError("it would read network and cases")
+
+    assert work(shared, 1, Never(), Journal(tmp_path, "a")) is False
+    assert shared.receive(0) == {"gone": True}
+
+
+def test_an_error_after_the_last_result_is_raised_in_its_generation(tmp_path):
+    class FailsLate:
+        def evaluate(self, architectures, go_on, more):
+            for position, _ in enumerate(architectures):
+                yield position, Evaluation(0.5), 0.0
+            raise OSError("the device is gone")
+
+    with Shared(HashStore(), 1, FailsLate(), Journal(tmp_path, "a")) as shared:
+        shared._store.add("goodbyes", 1)
+        with pytest.raises(OSError, match="the device is gone"):
+            list(shared([Task(0, 0, (0,))], lambda: True))
+
+
+@pytest.mark.parametrize("helped", [False, True])
+def test_a_helper_that_was_ready_too_late_leaves_and_one_that_helped_says_that_the_store_is_gone(tmp_path, helped):
+    class Gone(HashStore):
+        def check(self, keys):
+            if keys == [f"{1 + helped}/parts"]:
+                raise DistNetworkError("connection reset")
+            return super().check(keys)
+
+    class Quick:
+        def evaluate(self, architectures, go_on, more):
+            yield 0, Evaluation(0.5), 0.0
+
+    store = Gone()
+    store.set("begin", "a")
+    Round.announce(store, 1, rows_of([Task(0, 0, (0,))], 1))
+    with pytest.raises(DistNetworkError) if helped else contextlib.nullcontext():
+        help_out(store, 1, Quick, tmp_path)
 
 
 def test_a_process_knows_its_place_and_its_gpu(monkeypatch):

@@ -330,6 +330,9 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 def test_a_storage_that_does_not_exist_is_an_error(tmp_path):
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(LedgerError, match="in memory and would keep nothing; give a file"):
+            open_ledger(url, fingerprint())
     with pytest.raises(LedgerError, match="cannot open nosuchdatabase://host/x as a study"):
         open_ledger("nosuchdatabase://host/x", fingerprint())
 

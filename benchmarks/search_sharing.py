@@ -1,0 +1,175 @@
+"""What does sharing a search cost besides its evaluations? Real processes, ledger and messages, a device that sleeps.
+
+    python benchmarks/search_sharing.py [--processes 2] [--milliseconds 12.5] [--population 50] [--generations 20]
+
+An evaluation takes as long as its blocks, those that are kept (search.prefix_cache) left out, in the proportions of the
+paper's network: `--milliseconds` is the mean of a search by one process. As a GPU does, the device works on one path
+while the next is prepared, which takes Python 1 to 4 ms; each process has a device of its own. What is left of the
+time is that of proposals, messages, ledger and waiting for one another. No GPU is needed, so this says what the code
+costs, not how fast a GPU is: `search_gpu.py --processes 2` does that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_slicemamba.search import Architecture, Evaluation, Fingerprint, SearchSettings, open_ledger, run_search
+from nnunetv2_slicemamba.search.journal import Journal, Journaled
+from nnunetv2_slicemamba.search.prefix_cache import shared_blocks
+from nnunetv2_slicemamba.search.processes import Process
+from nnunetv2_slicemamba.search.shared import Shared, help_out
+from nnunetv2_slicemamba.search.workers import More, Together, Workers, no_more
+
+CANDIDATES = ((2, 2), (2, 4), (4, 2), (4, 4))
+# Of a block, relative: it falls with the resolution, at last no further. Encoder, then decoder.
+N_ENCODER = 15
+BLOCKS = (4, 4, 2, 2, *9 * (1,), 0.75, 0.75, 1, 1, 2, 2, 4, 4, 4)
+PREPARING = (0.0005, 0.00013)  # seconds of Python for a path, and for each of its blocks that is computed
+
+
+def fitness_of(architecture: Architecture) -> float:
+    """The same for the same architecture, and the likelier high the more a parent's blocks it has, as of a network."""
+    values = [hashlib.sha256(bytes((block, gene))).digest()[0] / 255 for block, gene in enumerate(architecture)]
+    return sum(values) / len(values)
+
+
+class Device:
+    """Evaluates by sleeping. unit: seconds of a block with the weight 1. busy: seconds that it worked."""
+
+    def __init__(self, unit: float) -> None:
+        self.unit, self.busy = unit, 0.0
+        self._kept: set[Architecture] = set()
+        self._free = 0.0
+
+    def evaluate(
+        self, architectures: Sequence[Architecture], go_on: Callable[[], bool] = lambda: True, more: More = no_more
+    ) -> Iterator[tuple[int, Evaluation, float]]:
+        """As PathEvaluation.count_paths orders, keeps and gives them."""
+        first, before = 0, None
+        while architectures:
+            order = sorted(range(len(architectures)), key=architectures.__getitem__)
+            shared = [(architectures[b], shared_blocks(architectures[a], architectures[b])) for a, b in pairwise(order)]
+            expected = {architecture[:length] for architecture, length in shared}
+            for position in order:
+                if not go_on():
+                    return
+                ends = self._send(architectures[position], expected)
+                if before is not None:
+                    yield self._result(*before)
+                before = first + position, architectures[position], ends
+            first += len(architectures)
+            architectures = more()
+        if before is not None:
+            yield self._result(*before)
+
+    def _send(self, architecture: Architecture, expected: set[Architecture]) -> float:
+        """When it will be done."""
+        n = len(architecture)
+        known = next((length for length in range(n, 0, -1) if architecture[:length] in self._kept), 0)
+        prepared = time.perf_counter() + PREPARING[0] + PREPARING[1] * (n - known)
+        while time.perf_counter() < prepared:
+            pass
+        for length in range(known, n + 1):
+            if length <= N_ENCODER or architecture[:length] in expected:
+                self._kept.add(architecture[:length])
+        seconds = self.unit * (1 + sum(BLOCKS[known:]))
+        self._free = max(self._free, time.perf_counter()) + seconds
+        self.busy += seconds
+        return self._free
+
+    def _result(self, position: int, architecture: Architecture, ends: float) -> tuple[int, Evaluation, float]:
+        time.sleep(max(0.0, ends - time.perf_counter()))
+        fitness = fitness_of(architecture)
+        return position, Evaluation(fitness, {"dice_per_class": [fitness]}), 0.0
+
+
+def search(workers: Workers, settings: SearchSettings, folder: Path) -> tuple[float, float]:
+    """Seconds of a whole search with its ledger, and its best fitness."""
+    n = len(BLOCKS)
+    content = Fingerprint("Benchmark", "none", "paper", "2d", 0, "0" * 64, "0" * 64, n, CANDIDATES, settings)
+    with open_ledger(folder / "study.db", content) as ledger:
+        began = time.perf_counter()
+        result = run_search(workers, settings, ledger, progress=False)
+        return time.perf_counter() - began, result.best.fitness
+
+
+def alone(unit: float, settings: SearchSettings) -> dict[str, float]:
+    device = Device(unit)
+    with tempfile.TemporaryDirectory() as folder:
+        workers = Journaled(Together(device), Journal(Path(folder), "benchmark"))
+        seconds, best = search(workers, settings, Path(folder))
+    return {"seconds": seconds, "busy": device.busy, "best": best}
+
+
+def together(processes: int, unit: float, settings: SearchSettings) -> dict[str, float]:
+    """This program, started by torchrun; what `one_of_several` wrote. busy: of the device that worked longest."""
+    with tempfile.TemporaryDirectory() as folder:
+        torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+        options = ("--unit", repr(unit), "--folder", folder)
+        sizes = ("--population", str(settings.population), "--generations", str(settings.generations))
+        subprocess.run([*torchrun, __file__, *options, *sizes], check=True)
+        found = [json.loads(file.read_text()) for file in Path(folder).glob("*.json")]
+    (writer,) = (one for one in found if "seconds" in one)
+    return {**writer, "busy": max(one["busy"] for one in found)}
+
+
+def one_of_several(process: Process, unit: float, settings: SearchSettings, folder: Path) -> None:
+    device, store = Device(unit), process.connect()
+    told: dict[str, float] = {}
+    store.add("ready", 1)
+    while store.add("ready", 0) < process.world:
+        time.sleep(0.01)
+    if process.is_writer:
+        with Shared(store, process.world, device, Journal(folder, "benchmark")) as workers:
+            told["seconds"], told["best"] = search(workers, settings, folder)
+    else:
+        help_out(store, process.rank, lambda: device, folder)
+    (folder / f"{process.rank}.json").write_text(json.dumps({**told, "busy": device.busy}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--milliseconds", type=float, default=12.5, help="mean of an evaluation by one process")
+    parser.add_argument("--population", type=int, default=50)
+    parser.add_argument("--generations", type=int, default=20)
+    parser.add_argument("--unit", type=float, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, default=None, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    settings = SearchSettings(given.population, given.generations)
+    process = Process.of()
+    if process.world > 1:
+        one_of_several(process, given.unit, settings, given.folder)
+        return
+    # how many blocks are kept does not depend on how long one takes
+    unit = given.milliseconds / 1000 * settings.evaluations / alone(1e-9, settings)["busy"] * 1e-9
+    one, several = alone(unit, settings), together(given.processes, unit, settings)
+    title = f"{settings.evaluations} evaluations of {given.milliseconds:g} ms on a device that sleeps"
+    table = Table(
+        "processes", "s", "of these a device works", "the rest, ms a generation", "times as fast", title=title
+    )
+    for number, found in ((1, one), (given.processes, several)):
+        rest = 1000 * (found["seconds"] - found["busy"]) / (settings.generations + 1)
+        faster = f"{one['seconds'] / found['seconds']:.2f}"
+        table.add_row(str(number), f"{found['seconds']:.2f}", f"{found['busy']:.2f}", f"{rest:.0f}", faster)
+    Console(width=110).print(table)
+    if one["best"] != several["best"]:
+        raise SystemExit("the searches ended differently")
+
+
+if __name__ == "__main__":
+    main()
