@@ -128,12 +128,18 @@ def test_a_folds_evaluation_has_dice_cost_and_what_measured_it(
     monkeypatch.setattr("nnunetv2_slicemamba.search.cost_measurement.REPEATS", 2)
     plain = SupernetFold(selection, SUPERNET, CPU)(path)
     limited = SearchSettings(max_latency_ms=1e6)
-    costly = SupernetFold(selection, SUPERNET, CPU, cost=limited.cost)(path)
+    fold = SupernetFold(selection, SUPERNET, CPU, cost=limited.cost)
+    costly = fold(path)
     assert costly.fitness == plain.fitness
     assert plain.cost is None
     assert costly.cost is not None
     assert costly.cost > 0.1
     added = {"device": device_name(CPU), "pytorch": str(torch.__version__)}
     assert costly.details == {**plain.details, **added}
+    measured, left = [], [[(2,) * selection.n_blocks]]
+    monkeypatch.setattr(fold._meter, "measure", lambda architecture: measured.append(architecture) or 1.0)
+    found = list(fold.evaluate([path], more=lambda: left.pop() if left else []))
+    assert [position for position, _, _ in found] == [0, 1]
+    assert measured == [path, (2,) * selection.n_blocks], "what was asked for late is measured as itself"
     with pytest.raises(InputError, match="needs a CUDA device"):
         SupernetFold(selection, SUPERNET, CPU, cost=MEMORY)

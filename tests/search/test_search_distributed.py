@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from multiprocessing import forkserver
@@ -298,8 +299,13 @@ def test_a_generation_is_over_with_its_last_result_whoever_is_not_gone_yet(tmp_p
 
     # the other process never says anything, and has nothing left to do
     with Shared(store, 2, Quick(), Journal(tmp_path, "a")) as shared:
-        assert sorted(done.index for done in shared(tasks, lambda: True)) == [0, 1, 2, 3]
+        found = []
+        thread = threading.Thread(target=lambda: found.extend(shared(tasks, lambda: True)), daemon=True)
+        thread.start()
+        thread.join(20)
         store.add("goodbyes", 1)
+        assert not thread.is_alive(), "it waits for the other"
+        assert sorted(done.index for done in found) == [0, 1, 2, 3]
 
 
 def test_a_process_for_which_nothing_is_left_evaluates_nothing(tmp_path):
@@ -316,16 +322,19 @@ def test_a_process_for_which_nothing_is_left_evaluates_nothing(tmp_path):
 
 
 def test_an_error_after_the_last_result_is_raised_in_its_generation(tmp_path):
+    received = threading.Event()
+
     class FailsLate:
         def evaluate(self, architectures, go_on, more):
-            for position, _ in enumerate(architectures):
-                yield position, Evaluation(0.5), 0.0
+            yield 0, Evaluation(0.5), 0.0
+            assert received.wait(20)
             raise OSError("the device is gone")
 
     with Shared(HashStore(), 1, FailsLate(), Journal(tmp_path, "a")) as shared:
         shared._store.add("goodbyes", 1)
-        with pytest.raises(OSError, match="the device is gone"):
-            list(shared([Task(0, 0, (0,))], lambda: True))
+        with pytest.raises(OSError, match="the device is gone"):  # noqa: PT012
+            for _ in shared([Task(0, 0, (0,))], lambda: True):
+                received.set()
 
 
 @pytest.mark.parametrize("helped", [False, True])

@@ -161,6 +161,9 @@ def test_a_small_space_is_searched_to_its_end_and_then_no_further(n_candidates):
         ([4, 4], -1, [], "generation is -1"),
         ([4, 4], 1, [((0, 0, 0), 0.5)], "has 3 blocks, this network has 2"),
         ([4, 4], 1, [((0, 4), 0.5)], "candidate 4 at block 1, which has candidates 0 to 3"),
+        ([4, 2], 1, [((0, 1), 0.5), ((3, 2), 0.5)], "candidate 2 at block 1, which has candidates 0 to 1"),
+        ([4, 4], 1, [((-1, 0), 0.5)], "candidate -1 at block 0, which has candidates 0 to 3"),
+        ([4, 4], 1, [((2**64, 0), 0.5)], "candidate 18446744073709551616 at block 0"),
     ],
 )
 def test_arguments_of_another_network_are_refused(n_candidates, generation, history, words):
