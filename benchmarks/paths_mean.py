@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
-    # graphs that were recorded with one path would be replayed for another
+    # more slicings take turns than graphs are kept of: each would be recorded in vain
     os.environ["SLICEMAMBA_GRAPHS"] = "0"
     os.environ["nnUNet_extTrainer"] = os.pathsep.join(
         [environment()["nnUNet_extTrainer"], str(HERE / "accuracy_ext")],
