@@ -150,8 +150,13 @@ def share(evaluator: Evaluator, process: Process, settings: SearchSettings, n_bl
     with Shared(store, process.world, evaluator, journal) as workers:
         records, seconds = whole_search(workers, settings, n_blocks)
     shutil.rmtree(folder, ignore_errors=True)
-    best = max(record.fitness for record in records)
-    file.write_text(json.dumps({"architectures": len(records), "seconds": seconds, "best_fitness": best}))
+    content = {
+        "architectures": len(records),
+        "seconds": seconds,
+        "best_fitness": max(record.fitness for record in records),
+        "evaluating": sum(record.seconds for record in records) / process.world,
+    }
+    file.write_text(json.dumps(content))
 
 
 def gib(value: float | None) -> str:
@@ -255,6 +260,8 @@ def main() -> None:
         took = f"{arguments.processes} processes took {shared['seconds']:.1f} s"
         times = f"{seconds / shared['seconds']:.2f} times as fast"
         said.append(f"{took}, {times}; best fitness {shared['best_fitness']!r}.")
+        each = f"{shared['evaluating']:.1f} s of that each on average, one process {evaluating:.1f} s"
+        said.append(f"They evaluated for {each}.")
     for line in said:
         console.print(line, highlight=False)
     if arguments.json:
