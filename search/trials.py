@@ -8,6 +8,7 @@ is a failed trial without a value, with its parameters and attributes.
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -24,11 +25,15 @@ COST = "cost"  # only there where one was measured
 
 def choices_of(n_candidates_per_block: Sequence[int]) -> dict[str, optuna.distributions.BaseDistribution]:
     """The parameter of every block, in network order: a choice among its candidates' indices."""
+    return {f"block_{block:02d}": _choice(n) for block, n in enumerate(n_candidates_per_block)}
+
+
+@functools.lru_cache
+def _choice(n: int) -> optuna.distributions.CategoricalDistribution:
+    """Making and comparing them takes long, and a search has thousands of the same."""
     from optuna.distributions import CategoricalDistribution
 
-    return {
-        f"block_{block:02d}": CategoricalDistribution(tuple(range(n))) for block, n in enumerate(n_candidates_per_block)
-    }
+    return CategoricalDistribution(tuple(range(n)))
 
 
 def trial_of(
@@ -45,9 +50,16 @@ def trial_of(
         raise ValueError(f"details may not be named {', '.join(sorted(clash))}: the ledger uses these names itself")
     choices = choices_of(n_candidates_per_block)
     undefined = math.isnan(record.fitness)
-    trial = optuna.trial.create_trial(
+    now = datetime.datetime.now()  # without a zone, as Optuna's own
+    # create_trial compares every choice with every other
+    return optuna.trial.FrozenTrial(
+        number=-1,
+        trial_id=-1,
         state=optuna.trial.TrialState.FAIL if undefined else optuna.trial.TrialState.COMPLETE,
+        value=None,
         values=None if undefined else values_of(record, two_values),
+        datetime_start=now - datetime.timedelta(seconds=record.seconds),
+        datetime_complete=now,
         params=dict(zip(choices, record.architecture, strict=True)),
         distributions=choices,
         user_attrs={
@@ -59,10 +71,9 @@ def trial_of(
             **({} if record.cost is None else {COST: record.cost}),
             **record.details,
         },
+        system_attrs={},
+        intermediate_values={},
     )
-    trial.datetime_complete = datetime.datetime.now()  # without a zone, as Optuna's own
-    trial.datetime_start = trial.datetime_complete - datetime.timedelta(seconds=record.seconds)
-    return trial
 
 
 def directions_of(cost: Cost | None) -> list[Literal["maximize", "minimize"]]:

@@ -36,7 +36,7 @@ def test_every_sampler_searches_with_a_cost_and_the_best_dice_within_the_limit_w
     sampler, objective, limit, tmp_path
 ):
     name = {"dice-latency": "max_latency_ms", "dice-memory": "max_memory_mib"}[objective]
-    settings = settings_of(sampler, objective, seed=11, **{name: limit})
+    settings = settings_of(sampler, objective, seed=12, **{name: limit})
     result = run(tmp_path / "study.db", settings)
     assert len({r.architecture for r in result.records}) == len(result.records) == settings.evaluations
     assert any(not is_defined(r) for r in result.records), "the test should include an undefined fitness"
