@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given
@@ -111,6 +112,16 @@ def test_crossover_takes_each_gene_from_either_parent_half_the_time():
     assert {p.origin for p in children} == {"crossover"}
     ones = sum(sum(p.architecture) for p in children)
     assert abs(ones / 40_000 - 0.5) < 0.02
+
+
+def test_any_two_of_the_parents_are_crossed_as_often_as_any_other_two():
+    parents = [((i,) * 40, 0.5 - i / 100) for i in range(4)]
+    settings = SearchSettings(population=600, mutants=0, parents=4)
+    children = propose_with_origins(settings, [4] * 40, 1, parents)
+    assert {p.origin for p in children} == {"crossover"}, "one parent crossed with itself would be no new architecture"
+    pairs = Counter(tuple(sorted({*p.architecture})) for p in children)
+    assert sorted(pairs) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert all(60 < n < 140 for n in pairs.values()), pairs
 
 
 def test_parents_are_the_best_first_evaluated_first_and_never_undefined():
