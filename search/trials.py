@@ -39,8 +39,9 @@ def _choice(n: int) -> optuna.distributions.CategoricalDistribution:
 def trial_of(
     record: Record, n_candidates_per_block: Sequence[int], two_values: bool = False
 ) -> optuna.trial.FrozenTrial:
-    """A finished trial that holds the record; its details must be plain. ValueError if their names are the ledger's.
+    """A finished trial that holds the record; its details must be plain.
 
+    Raises ValueError if their names are the ledger's, or the network has no such architecture, or the cost is NaN.
     two_values: the cost is the trial's second value, for a study with two directions.
     """
     import optuna
@@ -48,10 +49,18 @@ def trial_of(
     clash = set(record.details) & {*OWN_ATTRIBUTES, COST}
     if clash:
         raise ValueError(f"details may not be named {', '.join(sorted(clash))}: the ledger uses these names itself")
+    known = len(record.architecture) == len(n_candidates_per_block)
+    if not known or not all(0 <= i < n for i, n in zip(record.architecture, n_candidates_per_block, strict=True)):
+        raise ValueError(
+            f"{record.architecture} is no architecture of a network whose blocks have {list(n_candidates_per_block)} "
+            "candidates; give each block's candidate, counted from 0"
+        )
+    if record.cost is not None and math.isnan(record.cost):
+        raise ValueError(f"the cost of {record.architecture} is {record.cost}; measure it again")
     choices = choices_of(n_candidates_per_block)
     undefined = math.isnan(record.fitness)
     now = datetime.datetime.now()  # without a zone, as Optuna's own
-    # create_trial compares every choice with every other
+    # create_trial would check all of it again, slowly
     return optuna.trial.FrozenTrial(
         number=-1,
         trial_id=-1,

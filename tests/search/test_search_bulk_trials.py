@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import optuna
 import pytest
+from killable_search import fingerprint
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 
-from nnunetv2_slicemamba.search import Record, bulk_trials
+from nnunetv2_slicemamba.search import Record, bulk_trials, open_ledger, read_ledger
 from nnunetv2_slicemamba.search.bulk_trials import add_trials, count_trials, looks_known
 from nnunetv2_slicemamba.search.trials import trial_of
 
@@ -33,7 +34,7 @@ def test_the_study_is_the_one_that_optunas_own_storage_would_hold(tmp_path, cost
     if not looks_known(models):
         pytest.skip("this Optuna's tables look otherwise, so it writes them itself")
     records = [replace(record, cost=cost) for record in RECORDS_TO_COMPARE]
-    trials = [trial_of(record, (4,) * 5, two_values=cost is not None) for record in records]
+    trials = [trial_of(record, (4, 4, 3, 4, 2), two_values=cost is not None) for record in records]
     read, others = [], optuna.trial.create_trial(value=1.0)
     for name in ("ours", "optunas"):
         database = RDBStorage(f"sqlite:///{tmp_path / name}.db")
@@ -54,6 +55,26 @@ def test_the_study_is_the_one_that_optunas_own_storage_would_hold(tmp_path, cost
             read[-1].append(sorted(connection.execute(f"select {columns} from {table}").fetchall()))
     assert read[0] == read[1]
     assert len(read[0]) == len(trials) + len(TABLES)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["our statements", "Optuna's own"])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"architecture": (0, 1, 2, 3, 4)}, r"\(0, 1, 2, 3, 4\) is no architecture of a network whose blocks have"),
+        ({"architecture": (0, 1, 2, 3, -1)}, "is no architecture"),
+        ({"architecture": (0, 1, 2, 3)}, "is no architecture"),
+        ({"cost": math.nan}, "the cost of .* is nan"),
+    ],
+)
+def test_of_evaluations_one_of_which_cannot_be_kept_none_is_written(tmp_path, monkeypatch, known, changes, words):
+    monkeypatch.setattr(bulk_trials, "looks_known", lambda models: known)
+    first, _, last = RECORDS_TO_COMPARE
+    with open_ledger(tmp_path / "study.db", fingerprint()) as ledger:
+        with pytest.raises(ValueError, match=words):
+            ledger.add(first, replace(first, index=5, **changes))
+        ledger.add(last)
+    assert read_ledger(tmp_path / "study.db")[1] == [last]
 
 
 def test_of_several_trials_all_are_written_or_none(tmp_path, monkeypatch):
