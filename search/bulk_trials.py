@@ -7,6 +7,7 @@ statements write all the rows of several trials, in one transaction, into the sa
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import time
@@ -73,7 +74,6 @@ def looks_known(models: Any) -> bool:
 
 
 def _insert(storage: RDBStorage, models: Any, study_id: int, trials: Sequence[optuna.trial.FrozenTrial]) -> None:
-    from optuna.distributions import distribution_to_json
     from optuna.exceptions import StorageInternalError
     from sqlalchemy import func, insert, select, update
     from sqlalchemy.orm import Session
@@ -99,7 +99,6 @@ def _insert(storage: RDBStorage, models: Any, study_id: int, trials: Sequence[op
         session.add_all(made)
         session.flush()
         values, parameters, attributes = list[dict](), list[dict](), list[dict]()
-        described = dict[int, str]()  # by the distribution's ID: comparing two takes long, and blocks share one
         for row, trial in zip(made, trials, strict=True):
             of = {"trial_id": row.trial_id}
             for objective, value in enumerate(trial.values or ()):
@@ -107,16 +106,8 @@ def _insert(storage: RDBStorage, models: Any, study_id: int, trials: Sequence[op
                 values.append({**of, "objective": objective, "value": stored, "value_type": kind})
             for name, value in trial.params.items():
                 choices = trial.distributions[name]
-                if id(choices) not in described:
-                    described[id(choices)] = distribution_to_json(choices)
-                parameters.append(
-                    {
-                        **of,
-                        "param_name": name,
-                        "param_value": choices.to_internal_repr(value),
-                        "distribution_json": described[id(choices)],
-                    }
-                )
+                number, described = choices.to_internal_repr(value), _as_json(choices)
+                parameters.append({**of, "param_name": name, "param_value": number, "distribution_json": described})
             for key, value in trial.user_attrs.items():
                 attributes.append({**of, "key": key, "value_json": json.dumps(value)})
         tables = (models.TrialValueModel, models.TrialParamModel, models.TrialUserAttributeModel)
@@ -124,3 +115,11 @@ def _insert(storage: RDBStorage, models: Any, study_id: int, trials: Sequence[op
             if rows:
                 # of the table, not of its class, which SQLAlchemy would look through row by row
                 session.execute(insert(table.__table__), rows)
+
+
+@functools.lru_cache
+def _as_json(distribution: optuna.distributions.BaseDistribution) -> str:
+    """Blocks have the same few."""
+    from optuna.distributions import distribution_to_json
+
+    return distribution_to_json(distribution)

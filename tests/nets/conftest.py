@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from cuda_stand_in import Cuda
+from torch import nn
 
+from nnunetv2_slicemamba.nets import graphs
 from nnunetv2_slicemamba.ops import available_backends
 
 # anisotropic on purpose: an axis mixed up with another shows
@@ -47,3 +50,16 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cuda]:
+    """In place of torch.cuda."""
+    yield Cuda(monkeypatch)
+    graphs._stream.cache_clear()
+
+
+@pytest.fixture
+def network() -> nn.Sequential:
+    """The least that has a graph."""
+    return nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
