@@ -50,7 +50,7 @@ def candidates_of(results: Mapping[str, Mapping[str, Any]], dataset: str) -> lis
     """The candidates of a dataset as text, in the order of OVER_TRAININGS, by falling mean Dice of their trainings,
     then those that none has finished.
 
-    Only of runs made here. The interval is a paired bootstrap over the cases, where all trainings of both have theirs.
+    Only of runs made here. The interval is a paired bootstrap over the cases, of the trainings that tell them.
     """
     made = [r for r in results.values() if r["dataset"] == dataset and not r.get("trial") and not r.get("by_hand")]
     runs: dict[str, list[Mapping[str, Any]]] = {}
@@ -77,16 +77,21 @@ def candidates_of(results: Mapping[str, Mapping[str, Any]], dataset: str) -> lis
 
 
 def _interval(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
-    by_case = [r["dice"].get("by_case") for r in (*one, *other)]
-    if not other or not all(by_case):
+    """With those trainings of both that tell the Dice of every case; how many of the candidate's, if not all."""
+    told, against = ([r for r in runs if r["dice"].get("by_case")] for runs in (one, other))
+    if not told or not against:
         return "-"
-    cases, classes = sorted(by_case[0]), sorted(next(iter(by_case[0].values())))
+    first = told[0]["dice"]["by_case"]
+    cases, classes = sorted(first), sorted(next(iter(first.values())))
     tables = [
         np.array([[[r["dice"]["by_case"][c][k] for c in cases] for k in classes] for r in runs], dtype=np.float64)
-        for runs in (one, other)
+        for runs in (told, against)
     ]
     found = paired_difference(*tables)
-    return "-" if math.isnan(found.low) else f"{found.low:+.4f} to {found.high:+.4f}"
+    if math.isnan(found.low):
+        return "-"
+    some = f" ({len(told)} of {len(one)})" if len(told) < len(one) else ""
+    return f"{found.low:+.4f} to {found.high:+.4f}{some}"
 
 
 def _number(value: float | None, digits: int, scale: float = 1.0) -> str:

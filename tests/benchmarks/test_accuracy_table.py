@@ -101,6 +101,17 @@ def test_trainings_of_a_candidate_are_taken_together_and_held_against_nnunet_cas
     assert sgd == ("m-sgd", "0", "unfinished", "-", "-", "what was expected of m-sgd")
 
 
+def test_the_interval_is_of_the_trainings_that_tell_their_cases_and_says_how_many() -> None:
+    stock, better = [0.70, 0.80, 0.90, 0.95], [0.72, 0.81, 0.93, 0.96]
+    older = result("stock", 0.99) | {"name": "isic2017-stock.9"}
+    alone = candidates_of(by_name(trained("stock", 1, stock), trained("m-ema", 1, better)), "isic2017")[0]
+    results = by_name(trained("stock", 1, stock), older, trained("m-ema", 1, better), result("m-ema", 0.50))
+    reference, ema = candidates_of(results, "isic2017")
+    assert (reference[0], ema[:2]) == ("stock", ("m-ema", "2"))
+    # neither the other training's Dice nor the reference's moves it
+    assert ema[4] == f"{alone[4]} (1 of 2)"
+
+
 def test_an_unfinished_run_is_never_shown_with_a_dice() -> None:
     shown = cells(by_name(result("m", None, pseudo_dice=[0.9] * 7), result("l", 0.86)))
     assert list(shown) == ["isic2017-l", "isic2017-m"]
