@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from nnunetv2_slicemamba.nets.token_norm import block_type
 from nnunetv2_slicemamba.ops import slice_scan
+from nnunetv2_slicemamba.ops.inputs import compute_dtype
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -142,16 +143,17 @@ class BSS(nn.Module):
             # autocast's; a module converted to float16 gets what it asks for
             tokens, projected = tokens.float(), projected.float()
         dt, B, C = projected.split([self.rank, n, n], dim=-1)
+        recurrence = compute_dtype(tokens.dtype)
         return slice_scan(
             tokens,
             dt,
             B,
             C,
-            -torch.exp(self.A_logs.float()).view(directions, inner, n),
-            self.Ds.float().view(directions, inner),
+            -torch.exp(self.A_logs.to(recurrence)).view(directions, inner, n),
+            self.Ds.to(recurrence).view(directions, inner),
             sizes,
             self.thickness,
-            delta_bias=self.dt_projs_bias.float(),
+            delta_bias=self.dt_projs_bias.to(recurrence),
             dt_weight=self.dt_projs_weight,
         )
 

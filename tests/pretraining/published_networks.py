@@ -75,4 +75,5 @@ def as_vmunet(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def outputs(network: torch.nn.Module) -> Tensor:
-    return network(torch.linspace(-1, 1, 3 * 24 * 32).view(1, 3, 24, 32).sin_())
+    x = torch.linspace(-1, 1, 3 * 24 * 32).view(1, 3, 24, 32).sin_()
+    return network(x.to(next(network.parameters()).dtype))

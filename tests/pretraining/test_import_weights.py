@@ -61,12 +61,12 @@ def test_an_imported_supernet_gives_the_published_outputs_of_every_path() -> Non
 
 
 def test_vmunet_computes_what_its_own_definition_says() -> None:
-    weights = as_vmunet(published(random_network(), ""))
-    ours = random_network(seed=1)
+    weights = as_vmunet(published(random_network().double(), ""))
+    ours = random_network(seed=1).double()
     imported_into(ours, {"vmunet." + name: value for name, value in weights.items()})
     ours.set_slicing([(1, 1)] * 5)
-    x = torch.linspace(-1, 1, 3 * 24 * 32).view(1, 3, 24, 32).sin_()
-    assert error(outputs(ours), vmunet(x, weights, 2)) < 1e-5
+    x = torch.linspace(-1, 1, 3 * 24 * 32).view(1, 3, 24, 32).sin_().double()
+    assert error(outputs(ours), vmunet(x, weights, 2)) < 1e-12
     # its directions are no detail
     imported_into(ours, weights, "slicemamba")
     ours.set_slicing([(1, 1)] * 5)
@@ -167,12 +167,12 @@ def test_every_mismatch_is_listed_at_once() -> None:
 
 
 def test_a_network_that_repeats_its_channel_three_times_becomes_one_with_one_channel() -> None:
-    published_network = random_network(slicing=SLICING)
-    ours = random_network(seed=1, slicing=SLICING, input_channels=1)
+    published_network = random_network(slicing=SLICING).double()
+    ours = random_network(seed=1, slicing=SLICING, input_channels=1).double()
     result = imported_into(ours, published(published_network, "smunet."))
-    image = torch.linspace(-2, 3, 24 * 32).view(1, 1, 24, 32).cos_()
+    image = torch.linspace(-2, 3, 24 * 32, dtype=torch.float64).view(1, 1, 24, 32).cos_()
     with torch.no_grad():
-        assert error(ours(image), published_network(image.repeat(1, 3, 1, 1))) < 1e-5
+        assert error(ours(image), published_network(image.repeat(1, 3, 1, 1))) < 1e-12
     changed = [entry for entry in result.entries if entry.changes]
     assert [(e.ours, e.shape_theirs, e.shape_ours) for e in changed] == [
         ("encoder.patch_embedding.proj.weight", (8, 3, 4, 4), (8, 1, 4, 4))
