@@ -133,12 +133,6 @@ CANDIDATES = (
         changes={"drop_path_rate": 0.4},
     ),
     Candidate(
-        "l-hybrid-droppath0",
-        "0.003 below L's hybrid on ISIC, for the same reason; 0.002 above it on the hippocampus, as with M's.",
-        planner="HybridL",
-        changes={"drop_path_rate": 0.0},
-    ),
-    Candidate(
         "m-hybrid-droppath0",
         "0.005 above M's hybrid: stochastic depth slows 20 epochs, and the convolutions have none.",
         planner="HybridM",

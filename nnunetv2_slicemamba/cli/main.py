@@ -52,17 +52,21 @@ for module in (
 ):
     module.add_commands(app)
 
-# flags that take several values after one another, as nnU-Net's do: -f 0 1 2
+# flags that take several values after one another, as nnU-Net's do, where a command takes more than one: -f 0 1 2
 LIST_FLAGS = ("-f", "-c")
 
 
 def expand_lists(arguments: Sequence[str]) -> list[str]:
-    """`-f 0 1` -> `-f 0 -f 1`, which is how the option parser reads lists."""
+    """`-f 0 1` -> `-f 0 -f 1`, which is how the option parser reads lists.
+
+    Where the command takes one value nothing is changed: the parser refuses another one, or takes it as its argument.
+    """
+    flags = _list_flags(arguments[0]) if arguments else []
     expanded: list[str] = []
     flag = None
     taken = 0
     for argument in arguments:
-        if argument in LIST_FLAGS:
+        if argument in flags:
             flag, taken = argument, 0
         elif argument.startswith("-"):
             flag = None
@@ -72,6 +76,12 @@ def expand_lists(arguments: Sequence[str]) -> list[str]:
             taken += 1
         expanded.append(argument)
     return expanded
+
+
+def _list_flags(command: str) -> list[str]:
+    commands = getattr(typer.main.get_command(app), "commands", {})
+    parameters = commands[command].params if command in commands else []
+    return [flag for flag in LIST_FLAGS if any(flag in p.opts and getattr(p, "multiple", False) for p in parameters)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
