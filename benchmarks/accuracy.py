@@ -5,11 +5,11 @@
     python benchmarks/accuracy.py table [--out DIR] [--keep]
 
 `run` lays out the data (isic2017: the official folders, hippocampus: Task04's imagesTr and labelsTr), plans and
-preprocesses once, and trains and validates fold 0 of every run named, `--parallel` at a time, until `--seconds` are
-over; `--gpus 2` spreads them over two GPUs of the machine. The same command goes on where it stopped: what lies in
---work is continued, what has a finished result in --out or in benchmarks/accuracy_results is skipped. Every run that
-was started leaves NAME.json in --out. `table` shows them all and writes them into accuracy.md; --keep copies those of
---out to benchmarks/accuracy_results.
+preprocesses once, and trains and validates every run named (fold 0, or the one that the name tells), `--parallel` at a
+time, until `--seconds` are over; `--gpus 2` spreads them over two GPUs of the machine. The same command goes on where
+it stopped: what lies in --work is continued, what has a finished result in --out or in benchmarks/accuracy_results is
+skipped. Every run that was started leaves NAME.json in --out. `table` shows them all and writes them into accuracy.md;
+--keep copies those of --out to benchmarks/accuracy_results.
 
 To try it on a CPU: --device cpu --trial 1x2 (epochs x iterations; such results are in no table).
 """
@@ -31,7 +31,7 @@ from accuracy_checkpoints import discard, pack, unpack
 from accuracy_list import CANDIDATES
 from accuracy_prepare import planning_order
 from accuracy_results import KEPT, RunFolder, is_finished, read_results, result_of, write_result
-from accuracy_runs import DATASETS, FOLD, Candidate, Run, find_run, read_candidates
+from accuracy_runs import DATASETS, Candidate, Run, find_run, read_candidates
 from accuracy_schedule import FAILED, GRACE, NOT_STARTED, Job, Outcome, failure, run_jobs
 from accuracy_table import PAGE, rich_table, write_page
 from rich.console import Console
@@ -94,7 +94,7 @@ def training(
         "configuration": run.dataset.configuration,
         "trainer": run.candidate.trainer,
         "plans": run.plans_name,
-        "fold": FOLD,
+        "fold": run.fold,
         "device": device,
         "slicing": run.slicing,
         "flags": (flags := folder.flags()),
@@ -301,7 +301,8 @@ def show(arguments: argparse.Namespace, console: Console) -> int:
         plans = candidate.plans.plans_name
         shown.add_row(candidate.name, plans, candidate.trainer, candidate.slicing, changes, candidate.prediction)
     console.print(shown)
-    console.print(f"runs are named DATASET-CANDIDATE; datasets: {', '.join(DATASETS)}", highlight=False)
+    names = "DATASET-CANDIDATE, of fold 1 DATASET-fold1-CANDIDATE"
+    console.print(f"runs are named {names}; datasets: {', '.join(DATASETS)}", highlight=False)
     return 0
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accuracy_runs import FOLD, Run
+from accuracy_runs import Run
 from accuracy_schedule import FAILED, FINISHED, Outcome, failure
 
 SCHEMA_VERSION = 1
@@ -37,7 +37,7 @@ class RunFolder:
     def fold(self) -> Path:
         dataset, candidate = self.run.dataset, self.run.candidate
         model = f"{candidate.trainer}__{self.run.plans_name}__{dataset.configuration}"
-        return self.results / dataset.folder / model / f"fold_{FOLD}"
+        return self.results / dataset.folder / model / f"fold_{self.run.fold}"
 
     @property
     def summary(self) -> Path:
@@ -134,7 +134,7 @@ def result_of(
         "search": search,
         "search_seconds": notes.get("search_seconds"),
         "configuration": run.dataset.configuration,
-        "fold": FOLD,
+        "fold": run.fold,
         "epochs": notes.get("epochs"),
         "epochs_done": done,
         "iterations_per_epoch": notes.get("iterations_per_epoch"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FOLD = 0
+N_FOLDS = 5  # of nnU-Net's own split
 SEARCH_SECONDS = 100.0  # that a supernet with its search needs beyond another training
 
 
@@ -111,15 +112,18 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Run:
-    """A candidate on a dataset. repeat: from 2 on, another training with the same settings, to see the noise."""
+    """A candidate on a fold of a dataset. repeat: from 2 on, another training with the same settings, to see noise."""
 
     dataset: Dataset
     candidate: Candidate
     repeat: int = 1
+    fold: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.dataset.key}-{self.candidate.name}" + (f".{self.repeat}" if self.repeat > 1 else "")
+        fold = f"fold{self.fold}-" if self.fold else ""
+        again = f".{self.repeat}" if self.repeat > 1 else ""
+        return f"{self.dataset.key}-{fold}{self.candidate.name}{again}"
 
     @property
     def plans_name(self) -> str:
@@ -151,7 +155,7 @@ class Run:
                 f"{self.candidate.name} names the supernet {name!r}; give a candidate with the trainer "
                 "SliceMambaSupernetTrainer... and the same planner and changes"
             )
-        return Run(self.dataset, found)
+        return Run(self.dataset, found, fold=self.fold)
 
 
 def read_candidates(file: Path) -> list[Candidate]:
@@ -174,12 +178,13 @@ def read_candidates(file: Path) -> list[Candidate]:
 
 
 def find_run(name: str, candidates: Mapping[str, Candidate]) -> Run:
-    """The run of a name such as isic2017-m or, for another training of it, isic2017-m.2."""
-    bare, _, repeat = name.partition(".")
-    key, _, candidate = bare.partition("-")
-    if key not in DATASETS or candidate not in candidates or not (repeat == "" or repeat.isdecimal()):
+    """The run of a name such as isic2017-m, of fold 1 isic2017-fold1-m, or for another training of it isic2017-m.2."""
+    found = re.fullmatch(r"([^-.]+)-(?:fold(\d)-)?([^.]+)(?:\.(\d+))?", name)
+    key, fold, candidate, repeat = found.groups() if found else ("", None, "", None)
+    if key not in DATASETS or candidate not in candidates or int(fold or 0) >= N_FOLDS:
         raise ValueError(
-            f"there is no run {name!r}: names are DATASET-CANDIDATE, with .2 for a second training; datasets "
-            f"{', '.join(DATASETS)}; candidates {', '.join(candidates)}"
+            f"there is no run {name!r}: names are DATASET-CANDIDATE, DATASET-fold1-CANDIDATE for fold 1 (to "
+            f"{N_FOLDS - 1}), with .2 for a second training; datasets {', '.join(DATASETS)}; candidates "
+            f"{', '.join(candidates)}"
         )
-    return Run(DATASETS[key], candidates[candidate], int(repeat or 1))
+    return Run(DATASETS[key], candidates[candidate], int(repeat or 1), int(fold or 0))

@@ -30,9 +30,19 @@ class Row:
     finished: bool
 
 
-def rows_of(results: Mapping[str, Mapping[str, Any]], dataset: str) -> list[Row]:
-    """The runs of a dataset: finished ones by falling Dice, then the others by name. Trials are left out."""
-    chosen = [r for r in results.values() if r["dataset"] == dataset and not r.get("trial")]
+def folds_of(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """The datasets, in their order, and folds that there are runs of."""
+    found = {(r["dataset"], r["fold"]) for r in results.values() if not r.get("trial")}
+    return sorted(found, key=lambda part: (list(DATASETS).index(part[0]), part[1]))
+
+
+def _runs_of(results: Mapping[str, Mapping[str, Any]], dataset: str, fold: int) -> list[Mapping[str, Any]]:
+    return [r for r in results.values() if (r["dataset"], r["fold"]) == (dataset, fold) and not r.get("trial")]
+
+
+def rows_of(results: Mapping[str, Mapping[str, Any]], dataset: str, fold: int = 0) -> list[Row]:
+    """The runs of a fold: finished ones by falling Dice, then the others by name. Trials are left out."""
+    chosen = _runs_of(results, dataset, fold)
     reference = reference_dice(chosen)
     finished = sorted((r for r in chosen if r["state"] == "finished"), key=lambda r: -r["dice"]["mean"])
     others = sorted((r for r in chosen if r["state"] != "finished"), key=lambda r: r["name"])
@@ -46,19 +56,20 @@ def reference_dice(results: Sequence[Mapping[str, Any]]) -> float | None:
     return sum(r["dice"]["mean"] for r in made) / len(made) if made else None
 
 
-def candidates_of(results: Mapping[str, Mapping[str, Any]], dataset: str) -> list[tuple[str, ...]]:
-    """The candidates of a dataset as text, in the order of OVER_TRAININGS, by falling mean Dice of their trainings,
+def candidates_of(results: Mapping[str, Mapping[str, Any]], dataset: str, fold: int = 0) -> list[tuple[str, ...]]:
+    """The candidates of a fold as text, in the order of OVER_TRAININGS, by falling mean Dice of their trainings,
     then those that none has finished.
 
     Only of runs made here. The interval is a paired bootstrap over the cases, of the trainings that tell them.
     """
-    made = [r for r in results.values() if r["dataset"] == dataset and not r.get("trial") and not r.get("by_hand")]
+    chosen = _runs_of(results, dataset, fold)
+    made = [r for r in chosen if not r.get("by_hand")]
     runs: dict[str, list[Mapping[str, Any]]] = {}
     for result in made:
         if result["state"] == "finished":
             runs.setdefault(result["candidate"], []).append(result)
     values = {name: [r["dice"]["mean"] for r in group] for name, group in runs.items()}
-    reference = reference_dice([r for r in results.values() if r["dataset"] == dataset and not r.get("trial")])
+    reference = reference_dice(chosen)
     shown = []
     for name, dice in sorted(values.items(), key=lambda item: -sum(item[1]) / len(item[1])):
         mean, sd = sum(dice) / len(dice), spread(dice)
@@ -147,30 +158,25 @@ def _note(result: Mapping[str, Any]) -> str:
 
 
 def rich_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(title="Mean validation Dice of fold 0 at equal budget", title_justify="left")
+    table = Table(title="Mean validation Dice at equal budget", title_justify="left")
     for heading in HEADINGS:
         table.add_column(heading, justify="left" if heading in LEFT else "right", overflow="fold")
-    for dataset in DATASETS:
-        rows = rows_of(results, dataset)
-        for row in rows:
+    for dataset, fold in folds_of(results):
+        for row in rows_of(results, dataset, fold):
             table.add_row(*row.cells, style=None if row.finished else "dim")
-        if rows:
-            table.add_section()
+        table.add_section()
     return table
 
 
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Per dataset a table of candidates, with what was expected of each, and one of all runs."""
+    """Per dataset and fold a table of candidates, with what was expected of each, and one of all runs."""
     lines: list[str] = []
-    for dataset in DATASETS:
-        rows = rows_of(results, dataset)
-        if not rows:
-            continue
-        lines += [f"### {dataset}", ""]
-        candidates = candidates_of(results, dataset)
+    for dataset, fold in folds_of(results):
+        lines += [f"### {dataset}" + (f", fold {fold}" if fold else ""), ""]
+        candidates = candidates_of(results, dataset, fold)
         if candidates:
             lines += _table(OVER_TRAININGS, candidates)
-        lines += _table(HEADINGS, [row.cells for row in rows])
+        lines += _table(HEADINGS, [row.cells for row in rows_of(results, dataset, fold)])
     return "\n".join(lines)
 
 

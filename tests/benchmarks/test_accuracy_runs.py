@@ -117,7 +117,12 @@ def test_runs_have_plans_of_their_own_only_where_the_network_is_changed() -> Non
     assert find_run("hippocampus-m", BY_NAME).slicing == "2x4x2"
     assert find_run("isic2017-stock", BY_NAME).slicing is None
     assert find_run("isic2017-m.3", BY_NAME).repeat == 3
-    for wrong in ("isic2017-mm", "brain-m", "isic2017", "isic2017-m.x"):
+    other = find_run("isic2017-fold3-m-sgd.2", BY_NAME)
+    assert (other.name, other.fold, other.repeat, other.candidate.name) == ("isic2017-fold3-m-sgd.2", 3, 2, "m-sgd")
+    assert find_run("isic2017-m", BY_NAME).fold == 0
+    assert RunFolder(other, Path("here")).fold.name == "fold_3"
+    assert find_run("isic2017-fold3-m-searched.2", BY_NAME).supernet(BY_NAME).name == "isic2017-fold3-m-supernet"
+    for wrong in ("isic2017-mm", "brain-m", "isic2017", "isic2017-m.x", "isic2017-fold5-m", "isic2017-fold-m"):
         with pytest.raises(ValueError, match=f"there is no run '{wrong}'"):
             find_run(wrong, BY_NAME)
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import accuracy
 from accuracy_results import KEPT, SCHEMA_VERSION, dice_of, is_finished, read_results, write_result
-from accuracy_table import BEGIN, END, HEADINGS, PAGE, candidates_of, markdown, rich_table, rows_of
+from accuracy_table import BEGIN, END, HEADINGS, PAGE, candidates_of, folds_of, markdown, rich_table, rows_of
 
 
 def result(candidate: str, dice: float | None, dataset: str = "isic2017", **changed: Any) -> dict[str, Any]:
@@ -24,6 +24,7 @@ def result(candidate: str, dice: float | None, dataset: str = "isic2017", **chan
         "name": f"{dataset}-{candidate}",
         "dataset": dataset,
         "candidate": candidate,
+        "fold": 0,
         "prediction": f"what was expected of {candidate}",
         "state": "unfinished" if dice is None else "finished",
         "dice": None if dice is None else {"mean": dice, "sd": 0.0512, "per_class": {"lesion": {"mean": dice}}},
@@ -110,6 +111,21 @@ def test_the_interval_is_of_the_trainings_that_tell_their_cases_and_says_how_man
     assert (reference[0], ema[:2]) == ("stock", ("m-ema", "2"))
     # neither the other training's Dice nor the reference's moves it
     assert ema[4] == f"{alone[4]} (1 of 2)"
+
+
+def test_every_fold_has_tables_and_a_reference_of_its_own() -> None:
+    other = [result("stock", 0.90, fold=1), result("m", 0.92, fold=1)]
+    other = [r | {"name": f"isic2017-fold1-{r['candidate']}"} for r in other]
+    results = by_name(result("stock", 0.80), result("m", 0.70), *other, result("m", 0.6, "hippocampus", fold=2))
+    assert folds_of(results) == [("isic2017", 0), ("isic2017", 1), ("hippocampus", 2)]
+    assert cells(results)["isic2017-m"]["to nnU-Net"] == "-0.1000"
+    (m, stock) = candidates_of(results, "isic2017", 1)
+    assert (m[:4], stock[:2]) == (("m", "1", "0.9200", "+0.0200"), ("stock", "1"))
+    text = markdown(results)
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        *("### isic2017", "### isic2017, fold 1", "### hippocampus, fold 2")
+    ]
+    assert text.index("| isic2017-m |") < text.index("fold 1") < text.index("| isic2017-fold1-m |")
 
 
 def test_an_unfinished_run_is_never_shown_with_a_dice() -> None:

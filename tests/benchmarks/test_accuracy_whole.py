@@ -57,18 +57,19 @@ def result(root: Path, name: str) -> dict[str, Any]:
 
 
 def test_stock_a_changed_network_and_a_changed_trainer_are_trained_and_validated_once(root: Path) -> None:
-    names = ("isic2017-stock", "isic2017-m-dstate8", "isic2017-m-ema")
+    names = ("isic2017-stock", "isic2017-m-dstate8", "isic2017-fold1-m-ema")
     said = call(root, ",".join(names), "1x2")
     assert "finished: 3 of 3" in said
     results = {name.removeprefix("isic2017-"): result(root, name) for name in names}
-    for found in results.values():
+    for name, found in results.items():
         assert found["state"] == "finished"
+        assert found["fold"] == name.startswith("fold1")
         assert found["trial"] == [1, 2]
         assert found["epochs_done"] == len(found["pseudo_dice"]) == len(found["train_losses"]) == 1
         assert len(found["val_losses"]) == 1
         assert 0 <= found["dice"]["mean"] <= 1
         assert list(found["dice"]["per_class"]) == ["lesion"]
-        assert found["dice"]["cases"] == 2  # of nnU-Net's split of six cases
+        assert found["dice"]["cases"] == (1 if found["fold"] else 2)  # of nnU-Net's split of six cases
         assert found["epoch_seconds"] > 0
         assert found["prediction"]
         assert found["versions"]["nnunetv2"].startswith("2.")
@@ -76,9 +77,9 @@ def test_stock_a_changed_network_and_a_changed_trainer_are_trained_and_validated
         assert found["augmentation_processes"] >= 1
         assert len(found["patch_size"]) == 2
     assert (results["stock"]["network"], results["stock"]["slicing"]) == ("PlainConvUNet", None)
-    assert (results["m-ema"]["network"], results["m-ema"]["slicing"]) == ("SliceMambaUNet", "2x4")
+    assert (results["fold1-m-ema"]["network"], results["fold1-m-ema"]["slicing"]) == ("SliceMambaUNet", "2x4")
     # a state of 8 in place of 16 has fewer parameters
-    assert results["m-dstate8"]["parameters"] < results["m-ema"]["parameters"]
+    assert results["m-dstate8"]["parameters"] < results["fold1-m-ema"]["parameters"]
     raw = root / "work" / "nnUNet_preprocessed" / "Dataset017_ISIC2017"
     assert {file.stem for file in raw.glob("*Plans*.json")} == {
         *("nnUNetPlans", "nnUNetSliceMambaMPlans", "nnUNetSliceMambaMPlans_m_dstate8")
