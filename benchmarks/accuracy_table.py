@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from accuracy_runs import DATASETS
+from numpy.typing import NDArray
 from rich.table import Table
 
 from nnunetv2_slicemamba.comparison.statistics import paired_difference, spread
@@ -18,7 +19,8 @@ PAGE = Path(__file__).parent / "accuracy.md"
 BEGIN, END = "<!-- table: written by accuracy.py table -->", "<!-- end of table -->"
 REFERENCE = "stock"
 HEADINGS = ("run", "Dice", "to nnU-Net", "per class", "s / epoch", "GiB", "M params", "batch x patch", "on", "note")
-LEFT = ("run", "per class", "batch x patch", "on", "note", "candidate", "prediction")
+LEFT = ("run", "per class", "batch x patch", "on", "note", "candidate", "prediction", "folds", "fold by fold")
+OVER_FOLDS = ("candidate", "folds", "trainings", "Dice", "to nnU-Net", "95 % by cases", "fold by fold")
 OVER_TRAININGS = ("candidate", "trainings", "Dice", "to nnU-Net", "95 % by cases", "prediction")
 
 
@@ -87,22 +89,75 @@ def candidates_of(results: Mapping[str, Mapping[str, Any]], dataset: str, fold: 
     return shown + [(name, "0", state, "-", "-", said) for name, (state, said) in sorted(without.items())]
 
 
+def over_folds(results: Mapping[str, Mapping[str, Any]], dataset: str) -> list[tuple[str, ...]]:
+    """The candidates that were trained on several folds that nnU-Net's own network was trained on too, as text, in the
+    order of OVER_FOLDS, by falling mean difference.
+
+    Of a fold the mean of its trainings counts, of the folds their mean. The interval is a paired bootstrap over the
+    cases of all folds, of a case's mean over the trainings that tell it.
+    """
+    runs: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
+    for result in results.values():
+        made = result["dataset"] == dataset and not result.get("trial") and not result.get("by_hand")
+        if made and result["state"] == "finished":
+            runs.setdefault(result["candidate"], {}).setdefault(result["fold"], []).append(result)
+    reference = runs.pop(REFERENCE, {})
+    shown = []
+    for name, by_fold in runs.items():
+        folds = sorted(by_fold.keys() & reference.keys())
+        if len(folds) < 2:
+            continue
+        own, theirs = ([_mean_dice(of[fold]) for fold in folds] for of in (by_fold, reference))
+        apart = [one - other for one, other in zip(own, theirs, strict=True)]
+        tables = [_by_case(by_fold[fold], reference[fold]) for fold in folds]
+        interval = "-"
+        if all(table is not None for table in tables):
+            # averaged over trainings, of which folds have different numbers
+            both = [np.concatenate([np.nanmean(t[i], axis=0) for t in tables if t], axis=-1)[None] for i in (0, 1)]
+            interval = _bounds(*both)
+        row = (
+            *(name, ", ".join(map(str, folds)), str(sum(len(by_fold[fold]) for fold in folds))),
+            *(f"{sum(own) / len(own):.4f}", f"{sum(apart) / len(apart):+.4f}", interval),
+            ", ".join(f"{value:+.4f}" for value in apart),
+        )
+        shown.append((sum(apart) / len(apart), row))
+    return [row for _, row in sorted(shown, key=lambda item: -item[0])]
+
+
+def _mean_dice(runs: Sequence[Mapping[str, Any]]) -> float:
+    return sum(r["dice"]["mean"] for r in runs) / len(runs)
+
+
 def _interval(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
     """With those trainings of both that tell the Dice of every case; how many of the candidate's, if not all."""
+    tables = _by_case(one, other)
+    if tables is None:
+        return "-"
+    bounds, told = _bounds(*tables), len(tables[0])
+    return f"{bounds} ({told} of {len(one)})" if bounds != "-" and told < len(one) else bounds
+
+
+Tables = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def _by_case(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> Tables | None:
+    """(trainings, classes, cases) of those trainings of both that tell every case; None without any."""
     told, against = ([r for r in runs if r["dice"].get("by_case")] for runs in (one, other))
     if not told or not against:
-        return "-"
+        return None
     first = told[0]["dice"]["by_case"]
     cases, classes = sorted(first), sorted(next(iter(first.values())))
-    tables = [
-        np.array([[[r["dice"]["by_case"][c][k] for c in cases] for k in classes] for r in runs], dtype=np.float64)
-        for runs in (told, against)
-    ]
-    found = paired_difference(*tables)
-    if math.isnan(found.low):
-        return "-"
-    some = f" ({len(told)} of {len(one)})" if len(told) < len(one) else ""
-    return f"{found.low:+.4f} to {found.high:+.4f}{some}"
+
+    def table(runs: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+        values = [[[r["dice"]["by_case"][case][k] for case in cases] for k in classes] for r in runs]
+        return np.array(values, dtype=np.float64)
+
+    return table(told), table(against)
+
+
+def _bounds(one: NDArray[np.float64], other: NDArray[np.float64]) -> str:
+    found = paired_difference(one, other)
+    return "-" if math.isnan(found.low) else f"{found.low:+.4f} to {found.high:+.4f}"
 
 
 def _number(value: float | None, digits: int, scale: float = 1.0) -> str:
@@ -169,8 +224,13 @@ def rich_table(results: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Per dataset and fold a table of candidates, with what was expected of each, and one of all runs."""
+    """Per dataset and fold a table of candidates, with what was expected of each, and one of all runs; before them one
+    over the folds of each dataset that has several."""
     lines: list[str] = []
+    for dataset in DATASETS:
+        rows = over_folds(results, dataset)
+        if rows:
+            lines += [f"### {dataset}, over folds", "", *_table(OVER_FOLDS, rows)]
     for dataset, fold in folds_of(results):
         lines += [f"### {dataset}" + (f", fold {fold}" if fold else ""), ""]
         candidates = candidates_of(results, dataset, fold)

@@ -14,7 +14,18 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import accuracy
 from accuracy_results import KEPT, SCHEMA_VERSION, dice_of, is_finished, read_results, write_result
-from accuracy_table import BEGIN, END, HEADINGS, PAGE, candidates_of, folds_of, markdown, rich_table, rows_of
+from accuracy_table import (
+    BEGIN,
+    END,
+    HEADINGS,
+    PAGE,
+    candidates_of,
+    folds_of,
+    markdown,
+    over_folds,
+    rich_table,
+    rows_of,
+)
 
 
 def result(candidate: str, dice: float | None, dataset: str = "isic2017", **changed: Any) -> dict[str, Any]:
@@ -123,9 +134,32 @@ def test_every_fold_has_tables_and_a_reference_of_its_own() -> None:
     assert (m[:4], stock[:2]) == (("m", "1", "0.9200", "+0.0200"), ("stock", "1"))
     text = markdown(results)
     assert [line for line in text.splitlines() if line.startswith("#")] == [
-        *("### isic2017", "### isic2017, fold 1", "### hippocampus, fold 2")
+        *("### isic2017, over folds", "### isic2017", "### isic2017, fold 1", "### hippocampus, fold 2")
     ]
-    assert text.index("| isic2017-m |") < text.index("fold 1") < text.index("| isic2017-fold1-m |")
+    assert text.index("| isic2017-m |") < text.index(", fold 1") < text.index("| isic2017-fold1-m |")
+
+
+def test_folds_count_alike_whatever_was_repeated_on_one_of_them() -> None:
+    stock, gains = [0.70, 0.80, 0.90, 0.60], {0: 0.03, 1: -0.01, 2: 0.05}
+    runs = []
+    for fold, gain in gains.items():
+        better = [value + gain + 0.001 * n for n, value in enumerate(stock)]
+        for repeat in (1, 2, 3) if fold == 0 else (1,):
+            of = {"fold": fold, "name": f"isic2017-fold{fold}-m.{repeat}"}
+            runs.append(trained("m", repeat, [value + 0.01 * (repeat - 1) for value in better]) | of)
+        if fold != 2:  # without nnU-Net's a fold tells nothing
+            runs.append(trained("stock", 1, stock) | {"fold": fold, "name": f"isic2017-fold{fold}-stock"})
+    alone = trained("l", 1, stock) | {"fold": 1}
+    (row,) = over_folds(by_name(*runs, alone, result("s", None, fold=1)), "isic2017")
+    # fold 0: 0.0415 in the mean of three trainings, fold 1: -0.0085
+    assert row[:5] == ("m", "0, 1", "4", "0.7665", "+0.0165")
+    assert row[6] == "+0.0415, -0.0085"
+    low, high = (float(bound) for bound in row[5].split(" to "))
+    assert -0.01 <= low < 0.0165 < high <= 0.043
+    text = markdown(by_name(*runs))
+    assert text.startswith("### isic2017, over folds\n\n| candidate | folds | trainings |")
+    assert f"| {' | '.join(row)} |" in text
+    assert over_folds(by_name(*runs), "hippocampus") == []
 
 
 def test_an_unfinished_run_is_never_shown_with_a_dice() -> None:
@@ -173,13 +207,13 @@ def test_trials_are_in_no_table_and_finish_no_run() -> None:
 
 def test_the_page_gets_the_table_between_its_markers_and_keeps_the_rest(tmp_path: Path) -> None:
     page, out = tmp_path / "page.md", tmp_path / "out"
-    page.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nafter\n")
+    page.write_text(f"# Before\n\n{BEGIN}\nthe table before\n{END}\n\nafter\n")
     write_result(result("m-clip1", 0.8765), out)
     assert accuracy.main(["table", "--out", str(out), "--page", str(page)]) == 0
     text = page.read_text()
     assert text.startswith(f"# Before\n\n{BEGIN}\n")
     assert text.endswith(f"{END}\n\nafter\n")
-    assert "old" not in text
+    assert "the table before" not in text
     assert "| isic2017-m-clip1 | 0.8765 ± 0.051 |" in text
     page.write_text("no markers")
     assert accuracy.main(["table", "--out", str(out), "--page", str(page)]) == 2
