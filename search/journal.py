@@ -13,6 +13,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ class Recovering(Workers):
         for task in tasks:
             architecture, done = self._left_behind.get((task.generation, task.index), (None, None))
             if done is not None and architecture == task.architecture:
-                yield done
+                yield replace(done, recovered=True)
             else:
                 missing.append(task)
         yield from self._workers(missing, go_on)

@@ -32,7 +32,7 @@ class SearchResult:
 
     best: the record with the highest fitness ever evaluated, the first of equals; where a cost is measured, among those
     within its limit, and of equals the cheapest. records: all of them, ordered by
-    (generation, index). evaluated_now: how many of them this run added. exhausted: whether the search ended early
+    (generation, index). evaluated_now: how many of them this run evaluated. exhausted: whether the search ended early
     because every architecture had been evaluated. complete: False if the time budget ended it.
     """
 
@@ -99,7 +99,7 @@ def run_search(
                 tasks = [Task(generation, i, p.architecture) for i, p in enumerate(proposed) if i not in found]
                 for done in workers(tasks, go_on):
                     record = batches.add(_record_of(done, proposed[done.index], generation, settings.cost))
-                    evaluated_now += 1
+                    evaluated_now += not done.recovered
                     found[done.index] = record
                     shown.add(record, stored=False)
                 if len(found) < len(proposed):

@@ -22,11 +22,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Done:
-    """A finished task. seconds: duration of the evaluation."""
+    """A finished task. seconds: duration of the evaluation. recovered: an earlier run made it."""
 
     index: int
     evaluation: Evaluation
     seconds: float
+    recovered: bool = False
 
 
 class Workers(ABC):

@@ -171,6 +171,7 @@ def test_what_a_journal_has_is_not_evaluated_and_a_torn_line_is(tmp_path, alone)
     assert content_of(result.records) == content_of(alone.records)
     assert evaluated == [r.architecture for r in alone.records[8:]]
     assert [r.seconds for r in result.records[:8]] == [0.5] * 8
+    assert result.evaluated_now == len(evaluated)
     journal.clear()
     assert [file.name for file in (tmp_path / "unsaved").iterdir()] == ["another.search.1.jsonl"]
 
