@@ -12,6 +12,8 @@ from pathlib import Path
 os.environ.setdefault("nnUNet_def_n_proc", "1")
 # the tests' tensors are too small for more, and tests run beside each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# commands take all cores, as nnU-Net's do: threads that spin while they wait would take them from the other tests
+os.environ["GOMP_SPINCOUNT"] = "0"
 
 import numpy as np
 import pytest
