@@ -183,7 +183,8 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
     began = time.monotonic()
     places = gpu_places(arguments.gpus, arguments.parallel)
     candidates = known_candidates(arguments.candidates)
-    wanted = [find_run(name, candidates) for name in dict.fromkeys(arguments.runs.split(","))]
+    found = [find_run(name, candidates) for name in arguments.runs.split(",")]
+    wanted = list({one.name: one for one in found}.values())  # isic2017-fold0-m is isic2017-m
     sources = read_sources(arguments.data)
     lacking = [f"{key}=DIR" for key in dict.fromkeys(r.dataset.key for r in wanted) if key not in sources]
     if lacking:

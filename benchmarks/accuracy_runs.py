@@ -91,6 +91,8 @@ class Candidate:
             raise ValueError(f"the candidate {self.name!r} has no prediction; say what is expected of it and why")
         if not all(part.isalnum() for part in self.name.replace("-", "_").split("_")):
             raise ValueError(f"the candidate's name {self.name!r} must be letters and digits with single '-' or '_'")
+        if re.match(r"fold\d-", self.name):
+            raise ValueError(f"the candidate's name {self.name!r} begins as a run's of another fold does; rename it")
 
     @property
     def is_supernet(self) -> bool:

@@ -42,6 +42,19 @@ def _runs_of(results: Mapping[str, Mapping[str, Any]], dataset: str, fold: int) 
     return [r for r in results.values() if (r["dataset"], r["fold"]) == (dataset, fold) and not r.get("trial")]
 
 
+def _trainings_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The finished ones that were made here, by candidate."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for result in runs:
+        if result["state"] == "finished" and not result.get("by_hand"):
+            found.setdefault(result["candidate"], []).append(result)
+    return found
+
+
+def _mean_dice(runs: Sequence[Mapping[str, Any]]) -> float:
+    return sum(r["dice"]["mean"] for r in runs) / len(runs)
+
+
 def rows_of(results: Mapping[str, Mapping[str, Any]], dataset: str, fold: int = 0) -> list[Row]:
     """The runs of a fold: finished ones by falling Dice, then the others by name. Trials are left out."""
     chosen = _runs_of(results, dataset, fold)
@@ -55,7 +68,7 @@ def reference_dice(results: Sequence[Mapping[str, Any]]) -> float | None:
     """Mean Dice of nnU-Net's own network: of the runs made here (the mean if repeated), else of one by hand."""
     stock = [r for r in results if r["candidate"] == REFERENCE and r["state"] == "finished"]
     made = [r for r in stock if not r.get("by_hand")] or stock
-    return sum(r["dice"]["mean"] for r in made) / len(made) if made else None
+    return _mean_dice(made) if made else None
 
 
 def candidates_of(results: Mapping[str, Mapping[str, Any]], dataset: str, fold: int = 0) -> list[tuple[str, ...]]:
@@ -65,27 +78,23 @@ def candidates_of(results: Mapping[str, Mapping[str, Any]], dataset: str, fold: 
     Only of runs made here. The interval is a paired bootstrap over the cases, of the trainings that tell them.
     """
     chosen = _runs_of(results, dataset, fold)
-    made = [r for r in chosen if not r.get("by_hand")]
-    runs: dict[str, list[Mapping[str, Any]]] = {}
-    for result in made:
-        if result["state"] == "finished":
-            runs.setdefault(result["candidate"], []).append(result)
-    values = {name: [r["dice"]["mean"] for r in group] for name, group in runs.items()}
+    runs = _trainings_of(chosen)
     reference = reference_dice(chosen)
     shown = []
-    for name, dice in sorted(values.items(), key=lambda item: -sum(item[1]) / len(item[1])):
-        mean, sd = sum(dice) / len(dice), spread(dice)
+    for name, trainings in sorted(runs.items(), key=lambda item: -_mean_dice(item[1])):
+        mean, sd = _mean_dice(trainings), spread([r["dice"]["mean"] for r in trainings])
         shown.append(
             (
                 name,
-                str(len(dice)),
+                str(len(trainings)),
                 f"{mean:.4f}" + ("" if math.isnan(sd) else f" ± {sd:.4f}"),
                 "-" if reference is None else f"{mean - reference:+.4f}",
-                "-" if name == REFERENCE else _interval(runs[name], runs.get(REFERENCE, [])),
-                runs[name][0]["prediction"],
+                "-" if name == REFERENCE else _interval(trainings, runs.get(REFERENCE, [])),
+                trainings[0]["prediction"],
             )
         )
-    without = {r["candidate"]: (r["state"], r["prediction"]) for r in made if r["candidate"] not in runs}
+    others = [r for r in chosen if r["candidate"] not in runs and not r.get("by_hand")]
+    without = {r["candidate"]: (r["state"], r["prediction"]) for r in others}
     return shown + [(name, "0", state, "-", "-", said) for name, (state, said) in sorted(without.items())]
 
 
@@ -96,36 +105,33 @@ def over_folds(results: Mapping[str, Mapping[str, Any]], dataset: str) -> list[t
     Of a fold the mean of its trainings counts, of the folds their mean. The interval is a paired bootstrap over the
     cases of all folds, of a case's mean over the trainings that tell it.
     """
-    runs: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
-    for result in results.values():
-        made = result["dataset"] == dataset and not result.get("trial") and not result.get("by_hand")
-        if made and result["state"] == "finished":
-            runs.setdefault(result["candidate"], {}).setdefault(result["fold"], []).append(result)
-    reference = runs.pop(REFERENCE, {})
+    by_fold = {fold: _trainings_of(_runs_of(results, dataset, fold)) for of, fold in folds_of(results) if of == dataset}
+    compared = {fold: runs for fold, runs in by_fold.items() if REFERENCE in runs}
     shown = []
-    for name, by_fold in runs.items():
-        folds = sorted(by_fold.keys() & reference.keys())
-        if len(folds) < 2:
+    for name in sorted({name for runs in compared.values() for name in runs} - {REFERENCE}):
+        pairs = {fold: (runs[name], runs[REFERENCE]) for fold, runs in compared.items() if name in runs}
+        if len(pairs) < 2:
             continue
-        own, theirs = ([_mean_dice(of[fold]) for fold in folds] for of in (by_fold, reference))
-        apart = [one - other for one, other in zip(own, theirs, strict=True)]
-        tables = [_by_case(by_fold[fold], reference[fold]) for fold in folds]
-        interval = "-"
-        if all(table is not None for table in tables):
-            # averaged over trainings, of which folds have different numbers
-            both = [np.concatenate([np.nanmean(t[i], axis=0) for t in tables if t], axis=-1)[None] for i in (0, 1)]
-            interval = _bounds(*both)
+        own = [_mean_dice(one) for one, _ in pairs.values()]
+        apart = [_mean_dice(one) - _mean_dice(other) for one, other in pairs.values()]
+        mean = sum(apart) / len(apart)
         row = (
-            *(name, ", ".join(map(str, folds)), str(sum(len(by_fold[fold]) for fold in folds))),
-            *(f"{sum(own) / len(own):.4f}", f"{sum(apart) / len(apart):+.4f}", interval),
+            *(name, ", ".join(map(str, pairs)), str(sum(len(one) for one, _ in pairs.values()))),
+            *(f"{sum(own) / len(own):.4f}", f"{mean:+.4f}", _interval_over_folds(list(pairs.values()))),
             ", ".join(f"{value:+.4f}" for value in apart),
         )
-        shown.append((sum(apart) / len(apart), row))
+        shown.append((mean, row))
     return [row for _, row in sorted(shown, key=lambda item: -item[0])]
 
 
-def _mean_dice(runs: Sequence[Mapping[str, Any]]) -> float:
-    return sum(r["dice"]["mean"] for r in runs) / len(runs)
+def _interval_over_folds(pairs: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]]) -> str:
+    tables = [_by_case(one, other) for one, other in pairs]
+    told = [table for table in tables if table is not None]
+    if len(told) < len(pairs):
+        return "-"
+    # folds have different numbers of trainings, so their mean stands for them
+    one, other = (np.concatenate([table[i].mean(axis=0) for table in told], axis=-1)[None] for i in (0, 1))
+    return _bounds(one, other)
 
 
 def _interval(one: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]]) -> str:
@@ -232,7 +238,7 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
         if rows:
             lines += [f"### {dataset}, over folds", "", *_table(OVER_FOLDS, rows)]
     for dataset, fold in folds_of(results):
-        lines += [f"### {dataset}" + (f", fold {fold}" if fold else ""), ""]
+        lines += [f"### {dataset}, fold {fold}", ""]
         candidates = candidates_of(results, dataset, fold)
         if candidates:
             lines += _table(OVER_TRAININGS, candidates)

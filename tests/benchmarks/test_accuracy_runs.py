@@ -56,6 +56,8 @@ def test_every_candidate_has_a_prediction_and_a_trainer_that_exists() -> None:
     assert {c.trainer for c in CANDIDATES} >= set(accuracy_trainers.CANDIDATES)
     with pytest.raises(ValueError, match="'m-bold' has no prediction"):
         Candidate("m-bold", " ")
+    with pytest.raises(ValueError, match="'fold1-m' begins as a run's of another fold"):
+        Candidate("fold1-m", "its runs could not be told from those of m on fold 1")
 
 
 def test_candidates_on_size_m_and_its_hybrid_change_one_thing() -> None:

@@ -134,7 +134,7 @@ def test_every_fold_has_tables_and_a_reference_of_its_own() -> None:
     assert (m[:4], stock[:2]) == (("m", "1", "0.9200", "+0.0200"), ("stock", "1"))
     text = markdown(results)
     assert [line for line in text.splitlines() if line.startswith("#")] == [
-        *("### isic2017, over folds", "### isic2017", "### isic2017, fold 1", "### hippocampus, fold 2")
+        *("### isic2017, over folds", "### isic2017, fold 0", "### isic2017, fold 1", "### hippocampus, fold 2")
     ]
     assert text.index("| isic2017-m |") < text.index(", fold 1") < text.index("| isic2017-fold1-m |")
 

@@ -58,7 +58,8 @@ def result(root: Path, name: str) -> dict[str, Any]:
 
 def test_stock_a_changed_network_and_a_changed_trainer_are_trained_and_validated_once(root: Path) -> None:
     names = ("isic2017-stock", "isic2017-m-dstate8", "isic2017-fold1-m-ema")
-    said = call(root, ",".join(names), "1x2")
+    # a second name of the first one is no run of its own
+    said = call(root, ",".join((*names, "isic2017-fold0-stock")), "1x2")
     assert "finished: 3 of 3" in said
     results = {name.removeprefix("isic2017-"): result(root, name) for name in names}
     for name, found in results.items():

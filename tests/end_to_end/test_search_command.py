@@ -66,7 +66,8 @@ def test_a_killed_search_continues_to_the_result_of_one_never_interrupted(supern
     left = finished(file.parent)
     assert 3 <= len(left) < 60, "the kill came too late to prove anything"
 
-    supernet.run("slicemamba", *SEARCH, *SMALL, "--storage", killed)
+    said = supernet.run("slicemamba", *SEARCH, *SMALL, "--storage", killed)
+    assert f"({60 - len(left)} evaluated now)" in said
     assert trials(supernet, "killed.db") == trials(supernet, "whole.db")
     kept = [(generation, index, *rest) for generation, index, _, *rest in trials(supernet, "killed.db")]
     assert [trial for trial in kept if trial in left] == sorted(left)
