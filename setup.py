@@ -35,6 +35,7 @@ setup(
     packages=[
         *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
         *(f"{PACKAGE}.{name}" for name in ("ext_trainer", "trainers", "search")),
+        *(f"{PACKAGE}.search.{name}" for name in find_packages("search")),
     ],
     package_dir={
         PACKAGE: PACKAGE,
@@ -42,8 +43,8 @@ setup(
         f"{PACKAGE}.search": "search",
     },
     package_data={
-        PACKAGE: ["ops/cuda/*.cu", "ops/cuda/*.cuh", "demo/data/**/*", "evaluation/report/**/*"],
-        f"{PACKAGE}.search": ["templates/*"],
+        PACKAGE: ["ops/cuda/*.cu", "ops/cuda/*.cuh", "demo/data/**/*", "report/templates/**/*"],
+        f"{PACKAGE}.search.figures": ["templates/*"],
         "": ["py.typed"],
     },
     install_requires=[

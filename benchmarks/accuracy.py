@@ -37,8 +37,8 @@ from accuracy_table import PAGE, rich_table, write_page
 from rich.console import Console
 from rich.table import Table
 
-from nnunetv2_slicemamba.commands import environment
-from nnunetv2_slicemamba.search.find import SLICING_VARIABLE
+from nnunetv2_slicemamba.common.commands import environment
+from nnunetv2_slicemamba.slicing.find import SLICING_VARIABLE
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed")

@@ -147,9 +147,9 @@ def watch(notes: Notes, trial: list[int] | None) -> None:
 
 def set_slicing(order: dict[str, Any]) -> None:
     """As `slicemamba slicing --set`, in the results folder of this run; a continued training has it already."""
-    from nnunetv2_slicemamba.names import DEFAULT_SUPERNET_TRAINER
-    from nnunetv2_slicemamba.search.by_hand import set_slicing
-    from nnunetv2_slicemamba.selection import select
+    from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
+    from nnunetv2_slicemamba.planning.selection import select
+    from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
 
     selection = select(order["dataset"], order["configuration"], str(order["fold"]), order["plans"])
     file, choice = set_slicing(selection, DEFAULT_SUPERNET_TRAINER, order["slicing"])

@@ -14,7 +14,7 @@ import torch
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from nnunetv2_slicemamba.nets.base import default_candidates
+from nnunetv2_slicemamba.slicing.candidates import default_candidates
 from nnunetv2_slicemamba.trainers import SliceMambaTrainer
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 from nnunetv2_slicemamba.trainers.supernet import path_generator

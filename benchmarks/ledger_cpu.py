@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.search import Architecture, Evaluation, Fingerprint, SearchSettings, open_ledger, run_search
-from nnunetv2_slicemamba.search.journal import Journal, Journaled
-from nnunetv2_slicemamba.search.workers import InTurn, Workers
+from nnunetv2_slicemamba.search.ledger.journal import Journal, Journaled
+from nnunetv2_slicemamba.search.workers.base import InTurn, Workers
 
 CANDIDATES = ((2, 2), (2, 4), (4, 2), (4, 4))
 
@@ -58,7 +58,7 @@ def main() -> None:
     table = Table("how", "s", "s of CPU", "ms each", "times less", title=f"{settings.evaluations} evaluations")
     first, best = None, set()
     for name, (ours, workers) in ways.items():
-        known = mock.patch("nnunetv2_slicemamba.search.bulk_trials.looks_known", return_value=ours)
+        known = mock.patch("nnunetv2_slicemamba.search.ledger.bulk_trials.looks_known", return_value=ours)
         with known, tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             seconds, cpu, fitness = measure(workers(Path(folder)), settings, arguments.blocks, Path(folder))
         best.add(fitness)

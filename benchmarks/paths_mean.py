@@ -29,13 +29,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from nnunetv2_slicemamba.commands import environment
+from nnunetv2_slicemamba.common.commands import environment
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
-from nnunetv2_slicemamba.search.counting import Classes, count, segmentation_of
+from nnunetv2_slicemamba.planning.selection import Selection, select
+from nnunetv2_slicemamba.search.evaluation.counting import Classes, count, segmentation_of
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import TILE_STEP_SIZE, quiet
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
-from nnunetv2_slicemamba.search.records import Architecture
-from nnunetv2_slicemamba.search.supernet_fold import TILE_STEP_SIZE, quiet
-from nnunetv2_slicemamba.selection import Selection, select
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 
 HERE = Path(__file__).resolve().parent
 

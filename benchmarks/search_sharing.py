@@ -29,11 +29,11 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.search import Architecture, Evaluation, Fingerprint, SearchSettings, open_ledger, run_search
-from nnunetv2_slicemamba.search.journal import Journal, Journaled
-from nnunetv2_slicemamba.search.prefix_cache import shared_blocks
-from nnunetv2_slicemamba.search.processes import Process
-from nnunetv2_slicemamba.search.shared import Shared, help_out
-from nnunetv2_slicemamba.search.workers import More, Together, Workers, no_more
+from nnunetv2_slicemamba.search.evaluation.prefix_cache import shared_blocks
+from nnunetv2_slicemamba.search.ledger.journal import Journal, Journaled
+from nnunetv2_slicemamba.search.workers.base import More, Together, Workers, no_more
+from nnunetv2_slicemamba.search.workers.processes import Process
+from nnunetv2_slicemamba.search.workers.shared import Shared, help_out
 
 CANDIDATES = ((2, 2), (2, 4), (4, 2), (4, 4))
 # Of a block, relative: it falls with the resolution, at last no further. Encoder, then decoder.

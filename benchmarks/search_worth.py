@@ -33,13 +33,13 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import Architecture, Fingerprint, SearchSettings, open_ledger, run_search
+from nnunetv2_slicemamba.search.evaluation.path_evaluation import Counted
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
-from nnunetv2_slicemamba.search.path_evaluation import Counted
 from nnunetv2_slicemamba.search.records import Evaluation
 from nnunetv2_slicemamba.search.run import PreparedSearch, prepare_search
-from nnunetv2_slicemamba.search.workers import Together
-from nnunetv2_slicemamba.selection import select
+from nnunetv2_slicemamba.search.workers.base import Together
 
 POINTS = 100  # Dice points in a Dice of 1
 

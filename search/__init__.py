@@ -5,10 +5,21 @@ Image Segmentation", IEEE JBHI 2025; single-path one-shot evolution after Guo et
 knows no network: whoever searches passes a function that evaluates an architecture.
 """
 
-from .choices import choose_slicing
-from .consensus import Consensus, consensus
-from .evolution import propose, propose_with_origins, select_parents
-from .find import (
+from nnunetv2_slicemamba.common.hashing import sha256_of_file, sha256_of_plans
+from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
+from nnunetv2_slicemamba.search.choosing.consensus import Consensus, consensus
+from nnunetv2_slicemamba.search.fingerprint import Fingerprint
+from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION, FoldDice, dice_per_case, mean_foreground_dice
+from nnunetv2_slicemamba.search.ledger.ledger import Ledger, StudyRefusedError, open_ledger, read_ledger
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError
+from nnunetv2_slicemamba.search.loop import SearchFailedError, SearchResult, run_search
+from nnunetv2_slicemamba.search.proposals.evolution import propose, propose_with_origins, select_parents
+from nnunetv2_slicemamba.search.records import Evaluation, History, Proposal, Record, best_record, history_of
+from nnunetv2_slicemamba.search.settings import SAMPLERS, SearchSettings
+from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
+from nnunetv2_slicemamba.slicing.choice import MAX_THICKNESS, SlicingChoice
+from nnunetv2_slicemamba.slicing.file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
+from nnunetv2_slicemamba.slicing.find import (
     SLICING_FILE,
     SLICING_VARIABLE,
     STUDY_FILE,
@@ -18,18 +29,8 @@ from .find import (
     slicing_file_for_training,
     slicing_search_folder,
 )
-from .fingerprint import Fingerprint
-from .fitness import FITNESS_DEFINITION, FoldDice, dice_per_case, mean_foreground_dice
-from .hashing import sha256_of_file, sha256_of_plans
-from .holdout_file import Holdout, HoldoutError, draw_holdout, read_holdout
-from .ledger import Ledger, StudyRefusedError, open_ledger, read_ledger
-from .loop import SearchFailedError, SearchResult, run_search
-from .measured_on import MeasuredOn
-from .records import Architecture, Evaluation, History, Proposal, Record, Slicing, best_record, history_of
-from .settings import SAMPLERS, SearchSettings
-from .slicing_choice import MAX_THICKNESS, SlicingChoice
-from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
-from .storage import LedgerError, NoSearchError
+from nnunetv2_slicemamba.slicing.holdout_file import Holdout, HoldoutError, draw_holdout, read_holdout
+from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 
 __all__ = [
     "FITNESS_DEFINITION",

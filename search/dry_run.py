@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import track
 
-from .evolution import propose
-from .ledger import read_ledger
-from .records import Architecture
-from .run import PreparedSearch, prepare_search
-from .settings import SearchSettings
-from .storage import LedgerError, NoSearchError, location_of
+from nnunetv2_slicemamba.common.durations import duration_text
+from nnunetv2_slicemamba.search.ledger.ledger import read_ledger
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError, location_of
+from nnunetv2_slicemamba.search.proposals.evolution import propose
+from nnunetv2_slicemamba.search.run import PreparedSearch, prepare_search
+from nnunetv2_slicemamba.search.settings import SearchSettings
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
 
-    from nnunetv2_slicemamba.selection import Selection
+    from nnunetv2_slicemamba.planning.selection import Selection
 
 # Paths differ little in cost: five tell it, and three do where five would take long.
 TIMED, AT_LEAST, ENOUGH_SECONDS = 5, 3, 60.0
@@ -62,8 +63,8 @@ class CostEstimate:
             f"architectures:  {self.architectures}, each on {self.cases} {self.kind} cases",
             f"ledger:         {ledger}",
             f"seconds each:   {self.median:.3g} ({spread})",
-            f"total:          {duration(self.median * self.architectures)}; "
-            f"what is left: {duration(self.median * self.left)}",
+            f"total:          {duration_text(self.median * self.architectures)}; "
+            f"what is left: {duration_text(self.median * self.left)}",
         ]
 
 
@@ -124,14 +125,3 @@ def kept_in(prepared: PreparedSearch, storage: str | Path, study: str | None, di
     if differences:
         return 0, f"{location_of(storage)} is of another search and would be refused: {'; '.join(differences)}"
     return len(records), None
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the two largest units that count, for people to read."""
-    whole = round(seconds)
-    days, hours, minutes = whole // 86400, whole % 86400 // 3600, whole % 3600 // 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{seconds:.1f} s"

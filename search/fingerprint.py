@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .fitness import FITNESS_DEFINITION
-from .objectives import DICE
-from .settings import SearchSettings
+from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
+from nnunetv2_slicemamba.search.objectives import DICE
+from nnunetv2_slicemamba.search.settings import SearchSettings
 
 SCHEMA_VERSION = 1
 

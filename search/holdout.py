@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .holdout_file import (
+from nnunetv2_slicemamba.common import checkpoint_names
+from nnunetv2_slicemamba.slicing.holdout_file import (
     Holdout,
     HoldoutError,
     check_draw,
@@ -19,11 +20,10 @@ from .holdout_file import (
 )
 
 if TYPE_CHECKING:
-    from nnunetv2_slicemamba.selection import Selection
+    from nnunetv2_slicemamba.planning.selection import Selection
 
 # Entry of a checkpoint's init_args: the only one that nnU-Net lets a trainer add to.
 CHECKPOINT_KEY = "slicing_holdout"
-CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth", "checkpoint_best.pth")
 
 
 def hold_out(
@@ -38,7 +38,7 @@ def hold_out(
     """
     import torch
 
-    from .supernet_fold import make_trainer, quiet, require_supernet_trainer
+    from nnunetv2_slicemamba.search.evaluation.supernet_fold import make_trainer, quiet, require_supernet_trainer
 
     require_supernet_trainer(trainer)
     check_draw(fraction, seed or 0)
@@ -68,7 +68,7 @@ def remove_holdout(selection: Selection, trainer: str) -> Path | None:
 
     Raises HoldoutError if the fold's supernet was trained with it.
     """
-    from .supernet_fold import require_supernet_trainer
+    from nnunetv2_slicemamba.search.evaluation.supernet_fold import require_supernet_trainer
 
     require_supernet_trainer(trainer)
     path = holdout_path(selection.fold_folder(trainer))
@@ -104,6 +104,6 @@ def holdout_in(init_args: dict[str, Any]) -> Holdout | None:
 
 def _refuse_trained(selection: Selection, trainer: str, wanted: Holdout | None) -> None:
     folder = selection.fold_folder(trainer)
-    for name in CHECKPOINTS:
+    for name in checkpoint_names.ALL:
         if (folder / name).is_file():
             check_trained_with(recorded_holdout(folder / name), wanted, folder, trainer)

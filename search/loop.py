@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from .batches import Batches
-from .evolution import propose_with_origins
-from .ledger import Ledger
-from .objectives import LATENCY, Cost
-from .optuna_proposals import OptunaProposals
-from .progress import SearchProgress
-from .ranking import cheapest_record, chosen_record, ranked_history
-from .records import Architecture, Evaluation, Proposal, Record, best_record
-from .settings import EVOLUTION, SearchSettings
-from .storage import LedgerError
-from .workers import Done, InTurn, Task, Workers
+from nnunetv2_slicemamba.search.ledger.batches import Batches
+from nnunetv2_slicemamba.search.ledger.ledger import Ledger
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError
+from nnunetv2_slicemamba.search.objectives import LATENCY, Cost
+from nnunetv2_slicemamba.search.progress import SearchProgress
+from nnunetv2_slicemamba.search.proposals.evolution import propose_with_origins
+from nnunetv2_slicemamba.search.proposals.optuna_samplers import OptunaProposals
+from nnunetv2_slicemamba.search.proposals.ranking import cheapest_record, chosen_record, ranked_history
+from nnunetv2_slicemamba.search.records import Evaluation, Proposal, Record, best_record
+from nnunetv2_slicemamba.search.settings import EVOLUTION, SearchSettings
+from nnunetv2_slicemamba.search.workers.base import Done, InTurn, Task, Workers
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 
 
 class SearchFailedError(RuntimeError):

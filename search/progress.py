@@ -9,9 +9,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .ranking import chosen_record
-from .records import Record, mean_fitness
-from .settings import SearchSettings
+from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
+from nnunetv2_slicemamba.search.records import Record, mean_fitness
+from nnunetv2_slicemamba.search.settings import SearchSettings
 
 
 class SearchProgress:

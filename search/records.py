@@ -12,10 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 
-Architecture: TypeAlias = tuple[int, ...]
-Slicing: TypeAlias = tuple[tuple[int, ...], ...]
 History: TypeAlias = Sequence[tuple[Architecture, float]]
 
 RANDOM, MUTANT, CROSSOVER = "random", "mutant", "crossover"
@@ -89,18 +87,3 @@ def mean_fitness(records: Iterable[Record]) -> float:
     """Mean of the defined fitness values, NaN without any."""
     values = [record.fitness for record in records if not math.isnan(record.fitness)]
     return math.fsum(values) / len(values) if values else math.nan
-
-
-def plain(value: Any) -> Any:
-    """As JSON gives it back: NumPy's types become Python's, NaN and infinity None, tuples lists. Else ValueError."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (str, int)):
-        return value
-    raise ValueError(f"details hold {str(value)!r}, a {type(value).__name__}; give numbers, strings, lists, dicts")

@@ -12,24 +12,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from .cost_measurement import measured_with, require_measurable, require_same
-from .figure_fold import write_fold_figures
-from .find import SLICING_FILE, STUDY_FILE, slicing_search_folder
-from .fingerprint import Fingerprint
-from .fitness import FITNESS_DEFINITION
-from .hashing import sha256_of_file, sha256_of_plans
-from .journal import Journal, Journaled, Recovering, search_name
-from .ledger import Ledger, open_ledger
-from .loop import run_search
-from .measured_on import MeasuredOn
-from .pareto import PARETO_FILE, Front, write_front
-from .processes import Process
-from .settings import SearchSettings
-from .shared import Shared, help_out
-from .slicing_choice import SlicingChoice
-from .slicing_file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
-from .storage import LedgerError
-from .supernet_fold import (
+from nnunetv2_slicemamba.common.hashing import sha256_of_file, sha256_of_plans
+from nnunetv2_slicemamba.search.choosing.pareto import PARETO_FILE, Front, write_front
+from nnunetv2_slicemamba.search.evaluation.cost_measurement import measured_with, require_measurable, require_same
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
     MIRRORING,
     PREDICTION,
     TILE_STEP_SIZE,
@@ -38,12 +24,26 @@ from .supernet_fold import (
     require_checkpoint,
     require_supernet_trainer,
 )
-from .workers import Together, Workers
+from nnunetv2_slicemamba.search.figures.fold import write_fold_figures
+from nnunetv2_slicemamba.search.fingerprint import Fingerprint
+from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
+from nnunetv2_slicemamba.search.ledger.journal import Journal, Journaled, Recovering, search_name
+from nnunetv2_slicemamba.search.ledger.ledger import Ledger, open_ledger
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError
+from nnunetv2_slicemamba.search.loop import run_search
+from nnunetv2_slicemamba.search.settings import SearchSettings
+from nnunetv2_slicemamba.search.workers.base import Together, Workers
+from nnunetv2_slicemamba.search.workers.processes import Process
+from nnunetv2_slicemamba.search.workers.shared import Shared, help_out
+from nnunetv2_slicemamba.slicing.choice import SlicingChoice
+from nnunetv2_slicemamba.slicing.file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
+from nnunetv2_slicemamba.slicing.find import SLICING_FILE, STUDY_FILE, slicing_search_folder
+from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 
 if TYPE_CHECKING:
     import torch
 
-    from nnunetv2_slicemamba.selection import Selection
+    from nnunetv2_slicemamba.planning.selection import Selection
 
 
 _CONDITIONS = "measured_with"

@@ -7,7 +7,7 @@ import numbers
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .objectives import DICE, Cost, cost_of
+from nnunetv2_slicemamba.search.objectives import DICE, Cost, cost_of
 
 EVOLUTION, RANDOM_SAMPLER, TPE, NSGA2 = "evolution", "random", "tpe", "nsga2"
 SAMPLERS = (EVOLUTION, RANDOM_SAMPLER, TPE, NSGA2)

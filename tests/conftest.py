@@ -14,13 +14,17 @@ os.environ.setdefault("nnUNet_def_n_proc", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # commands take all cores, as nnU-Net's do: threads that spin while they wait would take them from the other tests
 os.environ["GOMP_SPINCOUNT"] = "0"
+# scripts that tests start import their helpers as tests.ROOM.NAME
+REPOSITORY = Path(__file__).parents[1]
+os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 from filelock import FileLock
-from fingerprints import sampling_fewer
+
+from tests.fingerprints import sampling_fewer
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 DATASETS = {"2d": (901, "Dataset901_Disks"), "3d": (902, "Dataset902_Slabs")}

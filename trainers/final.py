@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
-from nnunetv2_slicemamba.search.find import SeveralSlicingsError, slicing_file_for_training
-from nnunetv2_slicemamba.search.slicing_file import SlicingFile, read_slicing_file
+from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
+from nnunetv2_slicemamba.slicing.find import SeveralSlicingsError, slicing_file_for_training
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 
 

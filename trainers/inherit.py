@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_slicemamba.common.checkpoint_names import FINAL
+from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
-from nnunetv2_slicemamba.search.find import SEARCH_FOLDER
-from nnunetv2_slicemamba.search.hashing import sha256_of_file
-from nnunetv2_slicemamba.search.slicing_file import SlicingFile, read_slicing_file
+from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
+from nnunetv2_slicemamba.slicing.find import SEARCH_FOLDER
 from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer, place_of
 from nnunetv2_slicemamba.trainers.supernet import SliceMambaSharedSupernetTrainer, SliceMambaSupernetTrainer
-
-CHECKPOINT = "checkpoint_final.pth"
 
 
 class SliceMambaInheritTrainer(SliceMambaTrainer):
@@ -65,7 +64,7 @@ def supernet_checkpoint(slicing_file: Path, chosen: SlicingFile) -> Path:
 
     Raises FileNotFoundError if there is none, ValueError if the slicing was searched with another one.
     """
-    checkpoint = slicing_file.parent.parent / CHECKPOINT
+    checkpoint = slicing_file.parent.parent / FINAL
     if slicing_file.parent.name != SEARCH_FOLDER or not checkpoint.is_file():
         raise FileNotFoundError(
             f"there is no {checkpoint}: a trainer that inherits needs a trained supernet with the slicing file in its "

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.nets.supernet import Architecture, SliceMambaSupernet
 from nnunetv2_slicemamba.search.holdout import CHECKPOINT_KEY, holdout_in
-from nnunetv2_slicemamba.search.holdout_file import (
+from nnunetv2_slicemamba.slicing.holdout_file import (
     Holdout,
     check_fits,
     check_trained_with,

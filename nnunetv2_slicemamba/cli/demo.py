@@ -24,9 +24,9 @@ def demo(
 
     The same command continues a demo that was stopped.
     """
+    from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.demo.layout import DATASETS
-    from nnunetv2_slicemamba.folders import InputError
-    from nnunetv2_slicemamba.selection import choose_device
+    from nnunetv2_slicemamba.planning.selection import choose_device
 
     if data not in DATASETS:
         raise InputError(f"--data is {data!r}; give one of {', '.join(DATASETS)}")

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nnunetv2_slicemamba.cli.registration import (
-    EXT_TRAINER,
+from nnunetv2_slicemamba.common.registration import (
+    EXT_TRAINER_VARIABLE,
     export_line,
     nnunet_folder,
     registered_shims,
@@ -227,7 +227,7 @@ def compared(
 
 def folders() -> Iterator[Finding]:
     """nnU-Net's three folders; what is missing is a warning, since not every command needs every folder."""
-    from nnunetv2_slicemamba.folders import FOLDERS, is_writable
+    from nnunetv2_slicemamba.common.folders import FOLDERS, is_writable
 
     for variable in FOLDERS:
         value = os.environ.get(variable)
@@ -251,7 +251,7 @@ def trainers() -> Iterator[Finding]:
     from nnunetv2_slicemamba.trainers import TRAINERS
 
     shims = {file.stem for file in registered_shims(nnunet_folder())}
-    variable = os.environ.get(EXT_TRAINER, "")
+    variable = os.environ.get(EXT_TRAINER_VARIABLE, "")
     # nnU-Net looks in its own folder first
     way = "registered in nnunetv2" if "slicemamba_trainers" in shims else f"nnUNet_extTrainer={variable}"
     try:

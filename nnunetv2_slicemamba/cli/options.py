@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nnunetv2_slicemamba.names import DEFAULT_PLANS, DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, DEFAULT_SUPERNET_TRAINER
 
 Dataset = Annotated[str, typer.Option("-d", help="Dataset, by ID (501) or name (Dataset501_NAME).")]
 Configuration = Annotated[str, typer.Option("-c", help="Configuration of the plans, e.g. 2d or 3d_fullres.")]

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_slicemamba.folders import InputError
-from nnunetv2_slicemamba.search.find import SeveralSlicingsError, SlicingNotFoundError, find_slicing_file
-from nnunetv2_slicemamba.search.hashing import sha256_of_plans
-from nnunetv2_slicemamba.search.slicing_file import SlicingFile, read_slicing_file
-from nnunetv2_slicemamba.selection import Selection
+from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.hashing import sha256_of_plans
+from nnunetv2_slicemamba.planning.selection import Selection
+from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
+from nnunetv2_slicemamba.slicing.find import SeveralSlicingsError, SlicingNotFoundError, find_slicing_file
 
 SEARCHED, CONSENSUS, RANDOM, FIXED, FILE = "searched", "consensus", "random", "fixed", "file"
 # arms that no search chose
@@ -97,8 +97,8 @@ def resolve_arms(arms: Sequence[Arm], selection: Selection, supernet_trainer: st
 
 
 def _resolve(arm: Arm, selection: Selection, supernet_trainer: str | None) -> SlicingFile:
-    from nnunetv2_slicemamba.search.by_hand import fold_histories
-    from nnunetv2_slicemamba.search.choices import choose_slicing
+    from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
+    from nnunetv2_slicemamba.search.choosing.set_slicing import fold_histories
 
     if arm.kind == SEARCHED:
         return _searched(selection, supernet_trainer)
@@ -139,7 +139,7 @@ def searched_file(selection: Selection, supernet_trainer: str | None = None) -> 
 
     Raises InputError if there is none, or several and no name.
     """
-    from nnunetv2_slicemamba.search.find import SLICING_FILE, slicing_search_folder
+    from nnunetv2_slicemamba.slicing.find import SLICING_FILE, slicing_search_folder
 
     try:
         if supernet_trainer is None:

@@ -10,14 +10,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from nnunetv2_slicemamba.commands import run_command
+from nnunetv2_slicemamba.common.commands import run_command
+from nnunetv2_slicemamba.common.durations import duration_text
+from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.comparison.arms import Arm, resolve_arms, same_slicings
-from nnunetv2_slicemamba.comparison.folder import RESULTS_FILE, ComparisonFolder, write_json
+from nnunetv2_slicemamba.comparison.folder import RESULTS_FILE, ComparisonFolder
 from nnunetv2_slicemamba.comparison.results import ComparisonResult, collect
 from nnunetv2_slicemamba.comparison.tables import show_trainings
 from nnunetv2_slicemamba.comparison.trainings import FINISHED, Training, listed_states, state_of, trainings_of
-from nnunetv2_slicemamba.folders import InputError
-from nnunetv2_slicemamba.search.records import Slicing
+from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _run_all(
         remaining = ""
         if whole:
             seconds = sum(whole) / len(whole) * (len(left) - number + 1)
-            remaining = f", about {shown_time(seconds)} left"
+            remaining = f", about {duration_text(seconds)} left"
         console.rule(f"{training.name}: {training.state} ({number} of {len(left)}{remaining})")
         started = time.monotonic()
         _run(training, slicings[training.arm], settings, console)
@@ -107,11 +109,3 @@ def _run(training: Training, slicing: Slicing, settings: CompareSettings, consol
         )
         if state_of(fold_folder, training.folder, slicing) != FINISHED:
             raise InputError(f"nnUNetv2_train ended without a checkpoint and a validation in {fold_folder}")
-
-
-def shown_time(seconds: float) -> str:
-    """A duration in two units at most."""
-    minutes, hours = round(seconds / 60), seconds / 3600
-    if minutes < 1:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if hours < 1 else f"{int(hours)} h {round((hours - int(hours)) * 60)} min"

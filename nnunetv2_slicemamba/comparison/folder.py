@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
+from nnunetv2_slicemamba.common.hashing import sha256_of_plans
+from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.comparison.arms import Arm
-from nnunetv2_slicemamba.folders import InputError, is_writable, require_folder
-from nnunetv2_slicemamba.search.atomic import replacing
-from nnunetv2_slicemamba.search.hashing import sha256_of_plans
-from nnunetv2_slicemamba.search.slicing_file import SlicingFile, read_slicing_file, write_slicing_file
-from nnunetv2_slicemamba.selection import Selection
+from nnunetv2_slicemamba.planning.selection import Selection
+from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file, write_slicing_file
 
 SETTINGS_FILE = "settings.json"
 RESULTS_FILE = "comparison.json"
@@ -130,14 +130,6 @@ def comparison_folder(selection: Selection, trainer: str, output: Path | None) -
     if root.exists() and not root.is_dir():
         raise InputError(f"--output {root} is a file; give a folder")
     return ComparisonFolder(selection, trainer, root.absolute())
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Written atomically, NaN as null."""
-    from nnunetv2_slicemamba.search.records import plain
-
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _read(file: Path) -> dict[str, Any]:

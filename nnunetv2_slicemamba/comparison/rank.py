@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.comparison.correlation import FEWEST, Agreement, Correlation, agreement, conclusion
-from nnunetv2_slicemamba.comparison.folder import ComparisonFolder, write_json
+from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.comparison.results import ArmResult, ComparisonResult, collect
 from nnunetv2_slicemamba.comparison.scatter import write_scatter
 from nnunetv2_slicemamba.comparison.tables import dice
-from nnunetv2_slicemamba.folders import InputError
-from nnunetv2_slicemamba.search.find import STUDY_FILE, slicing_search_folder
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import MIRRORING, TILE_STEP_SIZE, SupernetFold
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
-from nnunetv2_slicemamba.search.fold_ledger import read_fold_ledger
-from nnunetv2_slicemamba.search.hashing import sha256_of_file
-from nnunetv2_slicemamba.search.records import Architecture, Slicing
+from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.run import check_same_plans
-from nnunetv2_slicemamba.search.supernet_fold import MIRRORING, TILE_STEP_SIZE, SupernetFold
+from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
+from nnunetv2_slicemamba.slicing.find import STUDY_FILE, slicing_search_folder
 
 if TYPE_CHECKING:
     import torch

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.comparison.arms import RANDOM, SEARCHED, Arm, shown_slicing
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.comparison.statistics import (
@@ -22,9 +23,8 @@ from nnunetv2_slicemamba.comparison.statistics import (
     spread,
 )
 from nnunetv2_slicemamba.comparison.trainings import FINISHED, state_of
-from nnunetv2_slicemamba.folders import InputError
-from nnunetv2_slicemamba.search.records import Slicing
-from nnunetv2_slicemamba.search.slicing_file import SlicingFile, read_slicing_file
+from nnunetv2_slicemamba.slicing.candidates import Slicing
+from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 
 CONFIDENCE = 0.95
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.comparison.correlation import Agreement
-from nnunetv2_slicemamba.search.atomic import replacing
-from nnunetv2_slicemamba.search.figure_style import STYLE
+from nnunetv2_slicemamba.search.figures.style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

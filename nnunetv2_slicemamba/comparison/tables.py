@@ -13,8 +13,8 @@ from nnunetv2_slicemamba.comparison.arms import CONSENSUS, SEARCHED, shown_slici
 from nnunetv2_slicemamba.comparison.results import ComparisonResult
 from nnunetv2_slicemamba.comparison.statistics import Difference
 from nnunetv2_slicemamba.comparison.trainings import FINISHED, Training
-from nnunetv2_slicemamba.search.measured_on import HOLDOUT
-from nnunetv2_slicemamba.search.slicing_file import SlicingFile
+from nnunetv2_slicemamba.slicing.file import SlicingFile
+from nnunetv2_slicemamba.slicing.measured_on import HOLDOUT
 
 CHOSEN_BY_SEARCH = (SEARCHED, CONSENSUS)
 OPTIMISTIC = (

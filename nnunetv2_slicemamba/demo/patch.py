@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_slicemamba.search.atomic import replacing
+from nnunetv2_slicemamba.common.whole_file import replacing
 
 
 def patch_size(plans: Path, configuration: str) -> tuple[int, ...]:

@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nnunetv2_slicemamba.chain import ChainSettings, summary_dice, train
-from nnunetv2_slicemamba.commands import run_command
+from nnunetv2_slicemamba.common.commands import run_command
 from nnunetv2_slicemamba.demo.layout import DATASETS, DemoDataset, lay_out
 from nnunetv2_slicemamba.demo.patch import patch_size, set_patch_size
 from nnunetv2_slicemamba.demo.picture import draw_cases
-from nnunetv2_slicemamba.search.find import SLICING_FILE, slicing_search_folder
-from nnunetv2_slicemamba.search.slicing_file import read_slicing_file
-from nnunetv2_slicemamba.selection import Selection, select
+from nnunetv2_slicemamba.pipeline.fold_steps import ChainSettings, summary_dice, train
+from nnunetv2_slicemamba.planning.selection import Selection, select
+from nnunetv2_slicemamba.slicing.file import read_slicing_file
+from nnunetv2_slicemamba.slicing.find import SLICING_FILE, slicing_search_folder
 
 PLANS = "nnUNetSliceMambaSPlans"
 SEARCH = ("--population", "6", "--generations", "1", "--parents", "2")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.evaluation.cases import CaseJob, evaluate_case
 from nnunetv2_slicemamba.evaluation.checks import CheckJob, check_pair, refuse_problems
 from nnunetv2_slicemamba.evaluation.journal import Journal
@@ -24,7 +25,6 @@ from nnunetv2_slicemamba.evaluation.reading import Reader, find_reader, read_seg
 from nnunetv2_slicemamba.evaluation.results import CaseResult, Evaluation, EvaluationSettings, pixels
 from nnunetv2_slicemamba.evaluation.summaries import metrics_of, paper_result, per_case_result
 from nnunetv2_slicemamba.evaluation.workers import Workers, choose_processes
-from nnunetv2_slicemamba.folders import InputError
 
 Progress = Callable[[str, int, int], None]  # what is done, how many of how many
 

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.evaluation.metrics import METRICS, PAPER_METRICS
 from nnunetv2_slicemamba.evaluation.results import CaseResult, Evaluation
-from nnunetv2_slicemamba.search.atomic import replacing
 
 SCHEMA = 1
 PROTOCOLS = {

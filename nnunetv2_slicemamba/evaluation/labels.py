@@ -10,8 +10,8 @@ from typing import Any
 
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.evaluation.results import ClassLabel
-from nnunetv2_slicemamba.folders import InputError
 
 MOST_LABELS = 64  # that are taken for classes without being asked; more are rather grey values or instances
 

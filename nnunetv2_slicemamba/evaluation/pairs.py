@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 
 
 @dataclass(frozen=True)

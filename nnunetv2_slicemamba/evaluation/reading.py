@@ -19,7 +19,7 @@ from nnunetv2.imageio.reader_writer_registry import (
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from numpy.typing import NDArray
 
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 
 Reader = type[BaseReaderWriter]
 

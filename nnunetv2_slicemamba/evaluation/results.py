@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.evaluation.confusion import Counts
-from nnunetv2_slicemamba.folders import InputError
 
 HD95_ONE_EMPTY = ("undefined", "diagonal")
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.nets import SliceMambaUNet
-from nnunetv2_slicemamba.search.supernet_fold import load_cases, make_trainer, quiet
-from nnunetv2_slicemamba.search.windows import make_case
-from nnunetv2_slicemamba.selection import Selection
+from nnunetv2_slicemamba.planning.selection import Selection
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import load_cases, make_trainer, quiet
+from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.trainers import TRAINERS
 
 TILE_STEP_SIZE = 0.5  # nnU-Net's

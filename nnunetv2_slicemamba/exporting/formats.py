@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 
 Run = Callable[[Tensor], Tensor]
 

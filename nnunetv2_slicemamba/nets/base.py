@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,11 +18,6 @@ from nnunetv2_slicemamba.nets.encoder import BlockFactory, Encoder
 from nnunetv2_slicemamba.nets.hybrid import PAPER, Extras, output_scales
 
 Slicing = Sequence[Sequence[int]]
-
-
-def default_candidates(n_dims: int) -> tuple[tuple[int, ...], ...]:
-    """The general candidate set {2, 4}^n; in 2D index 0..3 is (2,2), (2,4), (4,2), (4,4), as published."""
-    return tuple(product((2, 4), repeat=n_dims))
 
 
 class SliceMambaBase(AbstractDynamicNetworkArchitectures):

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.nets.base import SliceMambaBase, default_candidates
+from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.bss import check_thickness
 from nnunetv2_slicemamba.nets.hybrid import Extras
 from nnunetv2_slicemamba.nets.s3block import CandidateBlock
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
+from nnunetv2_slicemamba.slicing.candidates import default_candidates
 
 Architecture = tuple[int, ...]
 

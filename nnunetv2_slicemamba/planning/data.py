@@ -10,7 +10,7 @@ from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
-from nnunetv2_slicemamba.search.atomic import replacing
+from nnunetv2_slicemamba.common.whole_file import replacing
 
 # what decides the preprocessed arrays: if these agree, the data of another plan can be used
 PLAN_KEYS = ("image_reader_writer", "transpose_forward", "foreground_intensity_properties_per_channel")

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from nnunetv2_slicemamba.nets.base import default_candidates
 from nnunetv2_slicemamba.nets.hybrid import stem_strides
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
+from nnunetv2_slicemamba.slicing.candidates import default_candidates
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 
 MOST_SHOWN = 4
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.nets.bss import initialize
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 

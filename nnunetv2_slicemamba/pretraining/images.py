@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.pretraining.processes import Processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
 

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nnunetv2_slicemamba.search.atomic import replacing
+from nnunetv2_slicemamba.common.whole_file import replacing
 
 LOG_FILE = "log.jsonl"
 LOGS = "tensorboard"

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_slicemamba.selection import choose_device
+from nnunetv2_slicemamba.planning.selection import choose_device
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 
 REPOSITORY = "github.com/MzeroMiko/VMamba, classification/"
 PRECISIONS = ("fp16", "bf16", "fp32")

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nnunetv2_slicemamba.folders import InputError
-from nnunetv2_slicemamba.search.atomic import replacing
-
-LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"
+from nnunetv2_slicemamba.common.checkpoint_names import BEST, LATEST
+from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.whole_file import replacing
 
 
 @dataclass

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.folders import InputError, is_writable, require_folder
+from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
+from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
-from nnunetv2_slicemamba.search.atomic import replacing
-from nnunetv2_slicemamba.search.find import find_slicing_file
-from nnunetv2_slicemamba.search.slicing_choice import SlicingChoice
-from nnunetv2_slicemamba.selection import Selection
+from nnunetv2_slicemamba.planning.selection import Selection
+from nnunetv2_slicemamba.slicing.choice import SlicingChoice
+from nnunetv2_slicemamba.slicing.find import find_slicing_file
 
 
 def planned_network(selection: Selection, supernet: bool = False, seed: int = 0) -> SliceMambaBase:
@@ -44,8 +44,8 @@ def planned_network(selection: Selection, supernet: bool = False, seed: int = 0)
 
 def choose(selection: Selection, value: str, trainer: str) -> SlicingChoice:
     """The slicing that `--slicing VALUE` names: as `slicemamba slicing --set`, or "fold": the selected fold's own."""
-    from nnunetv2_slicemamba.search.by_hand import fold_histories
-    from nnunetv2_slicemamba.search.choices import choose_slicing
+    from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
+    from nnunetv2_slicemamba.search.choosing.set_slicing import fold_histories
 
     if value == "fold":
         folder = require_folder("nnUNet_results") / selection.dataset

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
-from nnunetv2_slicemamba.search.counting import Classes
+from nnunetv2_slicemamba.search.evaluation.counting import Classes
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

@@ -18,7 +18,7 @@ import search_worth
 from search_worth import Counts, Outcome
 
 from nnunetv2_slicemamba.search import Architecture, Fingerprint, SearchSettings
-from nnunetv2_slicemamba.search.path_evaluation import Counted
+from nnunetv2_slicemamba.search.evaluation.path_evaluation import Counted
 
 CASES, BLOCKS, VOXELS = 16, 8, 100_000
 CANDIDATES = ((2, 2), (2, 4), (4, 2), (4, 4))

@@ -14,8 +14,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli import doctor
-from nnunetv2_slicemamba.cli.registration import trainer_folder
 from nnunetv2_slicemamba.cli.scan_check import TOLERANCE, block_errors, scan_errors
+from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER
 from nnunetv2_slicemamba.nets import BSS
 from nnunetv2_slicemamba.ops.backends import BACKENDS, Backend, available_backends, chosen_backend
 
@@ -28,7 +28,7 @@ def sound_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in FOLDERS:
         (tmp_path / variable).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / variable))
-    monkeypatch.setenv("nnUNet_extTrainer", str(trainer_folder()))
+    monkeypatch.setenv("nnUNet_extTrainer", str(EXT_TRAINER_FOLDER))
     monkeypatch.delenv("SLICEMAMBA_BACKEND", raising=False)
 
 
@@ -167,7 +167,7 @@ def test_missing_folders_are_warnings_with_remedies_that_can_be_copied(
 
 
 def test_a_folder_that_cannot_be_written_to_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunetv2_slicemamba.folders.is_writable", lambda folder: False)
+    monkeypatch.setattr("nnunetv2_slicemamba.common.folders.is_writable", lambda folder: False)
     found = findings("nnU-Net folders")
     assert found["nnUNet_results"].status == found["nnUNet_preprocessed"].status == "warn"
     assert "not writable" in found["nnUNet_results"].detail
@@ -186,7 +186,7 @@ def test_where_nnunet_does_not_find_the_trainers_the_exact_line_is_given(monkeyp
 def test_where_nnunet_finds_the_trainers_the_way_is_named() -> None:
     finding = findings("nnU-Net look-up")["trainers"]
     assert finding.status == "ok"
-    assert str(trainer_folder()) in finding.detail
+    assert str(EXT_TRAINER_FOLDER) in finding.detail
 
 
 def test_a_look_up_that_cannot_be_finished_is_a_failure_with_its_cause(

@@ -11,9 +11,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from nnunetv2_slicemamba import chain
-from nnunetv2_slicemamba.chain import hold_out_all
 from nnunetv2_slicemamba.cli import main
+from nnunetv2_slicemamba.common.durations import duration_text
+from nnunetv2_slicemamba.pipeline import fold_steps as chain
+from nnunetv2_slicemamba.pipeline.fold_steps import hold_out_all
+from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import (
     MeasuredOn,
     SlicingChoice,
@@ -22,11 +24,10 @@ from nnunetv2_slicemamba.search import (
     read_slicing_file,
     sha256_of_file,
 )
-from nnunetv2_slicemamba.search.dry_run import CostEstimate, duration, time_paths
+from nnunetv2_slicemamba.search.dry_run import CostEstimate, time_paths
 from nnunetv2_slicemamba.search.holdout import hold_out
-from nnunetv2_slicemamba.search.holdout_file import holdout_path
 from nnunetv2_slicemamba.search.run import write_choice
-from nnunetv2_slicemamba.selection import select
+from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
 from nnunetv2_slicemamba.trainers import TRAINERS
 
 PLANS, SUPERNET = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch"
@@ -205,7 +206,7 @@ def test_an_estimate_is_the_median_path_times_what_there_is_to_do() -> None:
         "seconds each:   2 (median of 3 paths; 1 to 4 s)",
         "total:          35 min 0 s; what is left: 33 min 20 s",
     ]
-    assert [duration(s) for s in (0.25, 59.0, 60.0, 3661.0, 90000.0)] == [
+    assert [duration_text(s) for s in (0.25, 59.0, 60.0, 3661.0, 90000.0)] == [
         "0.2 s",
         "59.0 s",
         "1 min 0 s",
@@ -231,8 +232,8 @@ def test_the_first_path_is_not_timed_and_slow_ones_are_timed_less_often(
 @pytest.fixture
 def quick_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pass that counts says as much here."""
-    monkeypatch.setattr("nnunetv2_slicemamba.search.cost_measurement.WARM_UP", 0)
-    monkeypatch.setattr("nnunetv2_slicemamba.search.cost_measurement.REPEATS", 1)
+    monkeypatch.setattr("nnunetv2_slicemamba.search.evaluation.cost_measurement.WARM_UP", 0)
+    monkeypatch.setattr("nnunetv2_slicemamba.search.evaluation.cost_measurement.REPEATS", 1)
 
 
 def test_a_search_with_a_cost_from_limit_to_front(call: Callable[..., str], quick_measurement: None) -> None:

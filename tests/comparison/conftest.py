@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from comparison_workspace import DATASET, PLANS, TRAINER, make_workspace
-
-from nnunetv2_slicemamba.commands import ENTRY_POINTS
+from nnunetv2_slicemamba.common.commands import ENTRY_POINTS
+from tests.comparison.comparison_workspace import DATASET, PLANS, TRAINER, make_workspace
 
 
 @pytest.fixture(scope="session")

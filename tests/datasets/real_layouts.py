@@ -14,8 +14,9 @@ import h5py
 import nibabel
 import numpy as np
 import pytest
-from dataset_sources import SHARED_DATA
 from PIL import Image
+
+from tests.datasets.dataset_sources import SHARED_DATA
 
 # repository of VM-UNet: README.md, data; of TransUNet: datasets/README.md and lists/lists_Synapse
 SYNAPSE_TEST_ORDER = (8, 22, 38, 36, 32, 2, 29, 3, 1, 4, 25, 35)

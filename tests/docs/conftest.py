@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from site_pages import REPOSITORY, Page
+
+from tests.docs.site_pages import REPOSITORY, Page
 
 
 @pytest.fixture(scope="session")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from workspace import BIN, FINAL, PLANS, SUPERNET, Workspace, make_workspace
+from tests.end_to_end.workspace import BIN, FINAL, PLANS, SUPERNET, Workspace, make_workspace
 
 
 def trainer_path() -> str:

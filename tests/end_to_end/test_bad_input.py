@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from workspace import DATASET, FINAL, PLANS, SUPERNET, Workspace
 
 from nnunetv2_slicemamba.cli import main
+from tests.end_to_end.workspace import DATASET, FINAL, PLANS, SUPERNET, Workspace
 
 pytestmark = pytest.mark.xdist_group("trained")
 

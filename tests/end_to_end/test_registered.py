@@ -7,7 +7,8 @@ from pathlib import Path
 
 import nnunetv2
 import pytest
-from workspace import FINAL, PLANS, Workspace, make_workspace
+
+from tests.end_to_end.workspace import FINAL, PLANS, Workspace, make_workspace
 
 pytestmark = pytest.mark.xdist_group("registered")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from workspace import BIN, FINAL, PLANS, SUPERNET, Workspace
 
 from nnunetv2_slicemamba.search import read_ledger, read_slicing_file
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
-from nnunetv2_slicemamba.search.journal import JOURNAL_FOLDER
+from nnunetv2_slicemamba.search.ledger.journal import JOURNAL_FOLDER
+from tests.end_to_end.workspace import BIN, FINAL, PLANS, SUPERNET, Workspace
 
 pytestmark = pytest.mark.xdist_group("searched")
 
@@ -93,9 +93,9 @@ def test_the_fitness_is_nnunets_foreground_dice_of_the_path(
 ) -> None:
     """The supernet's own validation in nnU-Net predicted its stored path, with mirroring; the search's fitness of that
     path, on the same preprocessed cases, must be the same metric of nearly the same prediction."""
-    from nnunetv2_slicemamba.search.one_by_one import OneByOne
-    from nnunetv2_slicemamba.search.supernet_fold import SupernetFold
-    from nnunetv2_slicemamba.selection import select
+    from nnunetv2_slicemamba.planning.selection import select
+    from nnunetv2_slicemamba.search.evaluation.one_by_one import OneByOne
+    from nnunetv2_slicemamba.search.evaluation.supernet_fold import SupernetFold
 
     for key, value in supernet.environment().items():
         monkeypatch.setenv(key, value)

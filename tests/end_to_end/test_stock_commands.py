@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from workspace import DATASET, FINAL, PLANS, Workspace
+
+from tests.end_to_end.workspace import DATASET, FINAL, PLANS, Workspace
 
 pytestmark = pytest.mark.xdist_group("trained")
 

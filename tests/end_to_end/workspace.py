@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
-from zygote import Zygote
 
 from nnunetv2_slicemamba.demo.layout import DATA
+from tests.end_to_end.zygote import Zygote
 
 BIN = Path(sys.executable).parent
 DATASET = "Dataset511_TinyNuclei"
@@ -52,7 +52,7 @@ class Workspace:
 
     def environment(self, changed: Mapping[str, str | None] | None = None) -> dict[str, str]:
         """The environment of a command; None removes a variable."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("nnUNet_", "SLICEMAMBA_"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("nnUNet_", "SLICEMAMBA_", "PYTHONPATH"))}
         folders = {name: str(self.root / name) for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")}
         # one process of each kind: on few cores their imports cost more than they save
         quick = {"nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1", "OMP_NUM_THREADS": "1"}

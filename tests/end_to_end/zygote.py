@@ -25,9 +25,7 @@ from multiprocessing.context import DefaultContext
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from fingerprints import sampling_fewer
+from tests.fingerprints import sampling_fewer
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
 ANEW = ("nnunetv2", "nnunetv2_slicemamba")

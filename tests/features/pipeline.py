@@ -13,12 +13,9 @@ import os
 import runpy
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "end_to_end"))
-
-from zygote import fork_instead_of_spawn, sample_fewer_intensities
+from tests.end_to_end.zygote import fork_instead_of_spawn, sample_fewer_intensities
 
 
 def shorten_trainings() -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 
 import torch
-from scan_cases import make_inputs, run
 
 from nnunetv2_slicemamba.ops.cuda import scan
+from tests.gpu.scan_cases import make_inputs, run
 
 CASES = (  # batch, sizes, E, N, type, rank: aligned, tails and chunks, other numbers of states, unaligned
     (2, (8, 9), 64, 16, torch.float16, 8),

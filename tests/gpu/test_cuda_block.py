@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from scan_cases import oracle, relative_error
 
 from nnunetv2_slicemamba.nets import BSS, S3Block
 from nnunetv2_slicemamba.ops.cuda import block, block_operator, why_not
+from tests.gpu.scan_cases import oracle, relative_error
 
 REASON = why_not(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")

@@ -1,9 +1,19 @@
 """The suite that every backend must pass, over the CUDA backend. Needs an NVIDIA GPU."""
 
-import conformance
 import pytest
 import torch
-from conformance import SMALL, ScanConformance, assert_close, converted, expected, make_inputs, upstream, with_gradients
+
+from tests.ops import conformance
+from tests.ops.conformance import (
+    SMALL,
+    ScanConformance,
+    assert_close,
+    converted,
+    expected,
+    make_inputs,
+    upstream,
+    with_gradients,
+)
 
 
 class TestCuda(ScanConformance):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from scan_cases import call, make_inputs, oracle, relative_error, run, upcast
 
 from nnunetv2_slicemamba.ops.cuda import cubins, scan, why_not
+from tests.gpu.scan_cases import call, make_inputs, oracle, relative_error, run, upcast
 
 REASON = why_not(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")

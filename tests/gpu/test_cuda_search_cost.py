@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
-from nnunetv2_slicemamba.search.cost_measurement import CostMeter
+from nnunetv2_slicemamba.search.evaluation.cost_measurement import CostMeter
 from nnunetv2_slicemamba.search.objectives import Cost
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

@@ -7,12 +7,12 @@ import threading
 
 import pytest
 import torch
-from scan_cases import relative_error
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
 from nnunetv2_slicemamba.nets.graphs import BlockGraphs, NetworkGraphs
 from nnunetv2_slicemamba.ops.cuda import why_not
 from nnunetv2_slicemamba.trainers import graphing
+from tests.gpu.scan_cases import relative_error
 
 REASON = why_not(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")

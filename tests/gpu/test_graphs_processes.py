@@ -10,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import graphs_step
 import pytest
 import torch
 
 from nnunetv2_slicemamba.ops.cuda import why_not
+from tests.gpu import graphs_step
 
 REASON = why_not(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")

@@ -1,9 +1,10 @@
 """The suite that every backend must pass, over those that are not written for GPUs but run there."""
 
-import conformance
 import pytest
 import torch
-from conformance import ScanConformance
+
+from tests.ops import conformance
+from tests.ops.conformance import ScanConformance
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

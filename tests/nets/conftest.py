@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from cuda_stand_in import Cuda
 from torch import nn
 
 from nnunetv2_slicemamba.nets import graphs
 from nnunetv2_slicemamba.ops import available_backends
+from tests.nets.cuda_stand_in import Cuda
 
 # anisotropic on purpose: an axis mixed up with another shows
 STRIDES = {

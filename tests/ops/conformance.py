@@ -13,7 +13,11 @@ from math import exp, log1p, prod
 
 import pytest
 import torch
-from oracle import (
+from torch import Tensor
+
+from nnunetv2_slicemamba.ops import scan_orders, slice_scan
+from nnunetv2_slicemamba.ops.backends import BACKENDS
+from tests.ops.oracle import (
     CASES,
     HALF_TYPES,
     SMALL,
@@ -29,10 +33,6 @@ from oracle import (
     upstream,
     with_gradients,
 )
-from torch import Tensor
-
-from nnunetv2_slicemamba.ops import scan_orders, slice_scan
-from nnunetv2_slicemamba.ops.backends import BACKENDS
 
 
 class ScanConformance:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).with_name("emulation")))
-import emulator
-from comparing import BFLOAT, HALF, SINGLE, TOLERANCE, check
-from whole_block import emulate, expected, fused, make_block, parameters_of
-
 from nnunetv2_slicemamba.ops.cuda import block, block_kernels, block_operator, low_rank
+from tests.ops.emulation import emulator
+from tests.ops.emulation.comparing import BFLOAT, HALF, SINGLE, TOLERANCE, check
+from tests.ops.emulation.whole_block import emulate, expected, fused, make_block, parameters_of
 
 pytestmark = pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler (g++ or clang++) is installed")
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from math import prod
-from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).with_name("emulation")))
-import emulator
-from comparing import BFLOAT, HALF, SINGLE, TOLERANCE, check, guarded
-from whole_block import emulate
-
 from nnunetv2_slicemamba.ops.cuda import block, block_kernels
+from tests.ops.emulation import emulator
+from tests.ops.emulation.comparing import BFLOAT, HALF, SINGLE, TOLERANCE, check, guarded
+from tests.ops.emulation.whole_block import emulate
 
 pytestmark = pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler (g++ or clang++) is installed")
 CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}

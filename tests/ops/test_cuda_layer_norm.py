@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).with_name("emulation")))
-import emulator
-from comparing import BFLOAT, HALF, SINGLE, check, guarded
-from whole_block import emulate
-
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
 from nnunetv2_slicemamba.ops.cuda import layer_norm
+from tests.ops.emulation import emulator
+from tests.ops.emulation.comparing import BFLOAT, HALF, SINGLE, check, guarded
+from tests.ops.emulation.whole_block import emulate
 
 pytestmark = pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler (g++ or clang++) is installed")
 # what follows from one rounding of the result and of the gradients

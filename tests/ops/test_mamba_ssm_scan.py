@@ -9,11 +9,11 @@ from types import ModuleType
 import pytest
 import torch
 import torch.nn.functional as F
-from conformance import ScanConformance
 from torch import Tensor
 
 from nnunetv2_slicemamba.ops import mamba_ssm_scan
 from nnunetv2_slicemamba.ops.backends import BACKENDS, Backend, _choose
+from tests.ops.conformance import ScanConformance
 
 
 def selective_scan_fn(

@@ -6,9 +6,10 @@ import multiprocessing.dummy
 from types import SimpleNamespace
 
 import pytest
-from fingerprints import sampling_fewer
 from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
 from nnunetv2.preprocessing.preprocessors import default_preprocessor
+
+from tests.fingerprints import sampling_fewer
 
 
 @pytest.fixture

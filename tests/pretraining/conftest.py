@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from image_folder import write_image_folder
+
+from tests.pretraining.image_folder import write_image_folder
 
 
 @pytest.fixture(scope="session")

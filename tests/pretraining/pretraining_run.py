@@ -13,9 +13,9 @@ from unittest import mock
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.pretraining.pretrain import Pretrained, PretrainRequest, pretrain
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
-from nnunetv2_slicemamba.selection import select
 
 # small images, two epochs, otherwise as published
 RECIPE = {"epochs": 2, "warmup_epochs": 1, "batch_size": 4, "image_size": 32}

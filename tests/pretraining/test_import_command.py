@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-from published_networks import as_vmunet, published
 from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli.main import app
+from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.pretraining.weights_file import planned_network
 from nnunetv2_slicemamba.search import read_slicing_file
-from nnunetv2_slicemamba.selection import Selection, select
 from nnunetv2_slicemamba.trainers import TRAINERS
+from tests.pretraining.published_networks import as_vmunet, published
 
 WHERE = ["-d", "901", "-c", "2d", "-p", "nnUNetSliceMambaSPlans"]
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from imported import DEEP, error, imported_into
-from published_networks import SETTINGS, SLICING, outputs, published, random_network
 from torch import Tensor
 
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
 from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier
+from tests.pretraining.imported import DEEP, error, imported_into
+from tests.pretraining.published_networks import SETTINGS, SLICING, outputs, published, random_network
 
 STEM = {"stem_features": [6, 10]}
 IN_PLACE = "this network has a convolutional stem in its place"

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from imported import DEEP, error, imported_into
-from plain_vmamba import encode, vmunet
-from published_networks import SETTINGS, SLICING, as_vmunet, outputs, published, random_network
 from torch import Tensor
 
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
 from nnunetv2_slicemamba.pretraining.fitting import adapt_input_channels
 from nnunetv2_slicemamba.pretraining.importing import import_weights
 from nnunetv2_slicemamba.pretraining.naming import identify
+from tests.pretraining.imported import DEEP, error, imported_into
+from tests.pretraining.plain_vmamba import encode, vmunet
+from tests.pretraining.published_networks import SETTINGS, SLICING, as_vmunet, outputs, published, random_network
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

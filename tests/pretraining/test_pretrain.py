@@ -17,16 +17,16 @@ import torch
 
 pytest.importorskip("timm", reason="pretraining needs timm: the extra 'pretrain'")
 
-import pretraining_run
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-from pretraining_run import run
-from test_import_command import make_trainer
 from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli.main import app
-from nnunetv2_slicemamba.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.pretraining.journal import Journal, read_log
 from nnunetv2_slicemamba.pretraining.training import Saving, Training
+from tests.pretraining import pretraining_run
+from tests.pretraining.pretraining_run import run
+from tests.pretraining.test_import_command import make_trainer
 
 # nothing that depends on which process has an image
 PLAIN = {"mix_probability": 0.0, "erase_probability": 0.0, "drop_path": 0.0}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from published_networks import SLICING, as_vmunet, outputs, published, random_network
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
 from nnunetv2_slicemamba.pretraining import published_state_dict
+from tests.pretraining.published_networks import SLICING, as_vmunet, outputs, published, random_network
 
 
 @pytest.mark.parametrize("prefix", ["", "smunet.", "module.", "module.smunet.", "smunet.module."])

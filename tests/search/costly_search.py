@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from killable_search import fingerprint, fitness_of
-
 from nnunetv2_slicemamba.search import Architecture, Evaluation, Fingerprint, SearchSettings
+from tests.search.killable_search import fingerprint, fitness_of
 
 CONDITIONS = {"cost_definition": "made up", "device": "a device", "pytorch": "2.0", "scan_backend": "torch"}
 

@@ -17,14 +17,14 @@ import optuna
 import optuna.storages  # noqa: F401
 import sqlalchemy  # noqa: F401
 import torch.distributed.rendezvous  # noqa: F401
-from killable_search import evaluate, fingerprint
 from rich.console import Console
 
 from nnunetv2_slicemamba.search import Architecture, Evaluation, SearchSettings, open_ledger, run_search
-from nnunetv2_slicemamba.search.journal import Journal, Recovering, search_name
-from nnunetv2_slicemamba.search.processes import Process
-from nnunetv2_slicemamba.search.shared import Shared, help_out
-from nnunetv2_slicemamba.search.workers import More, no_more
+from nnunetv2_slicemamba.search.ledger.journal import Journal, Recovering, search_name
+from nnunetv2_slicemamba.search.workers.base import More, no_more
+from nnunetv2_slicemamba.search.workers.processes import Process
+from nnunetv2_slicemamba.search.workers.shared import Shared, help_out
+from tests.search.killable_search import evaluate, fingerprint
 
 SETTINGS = SearchSettings(population=12, generations=6, parents=3, seed=7)  # not over before it is killed
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import emulator
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from nnunetv2_slicemamba.nets import BSS
 from nnunetv2_slicemamba.ops import slice_scan
 from nnunetv2_slicemamba.ops.cuda import block, block_kernels
 from nnunetv2_slicemamba.ops.cuda.block import Parameters
+from tests.ops.emulation import emulator
 
 NAMES = (
     "in_proj.weight",

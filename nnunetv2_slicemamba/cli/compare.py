@@ -1,0 +1,79 @@
+"""`slicemamba compare`: trains the searched slicing and controls, and compares their Dice."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nnunetv2_slicemamba.cli.comparison_options import Output, Supernet, Trainer, require_final_trainer
+from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Device, Fold, Plans
+from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("compare")(compare)
+
+
+def compare(
+    dataset: Dataset,
+    configuration: Configuration,
+    fold: Fold,
+    plans: Plans = PLANS,
+    trainer: Trainer = DEFAULT_TRAINER,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            "--arms",
+            help="Comma-separated: searched, consensus, 2x4 (2x4x2 in 3D), random:N for the seeds 0 to N-1, "
+            "random:seed=S, FILE or NAME=FILE. Default: searched, random:3 and every candidate in all blocks.",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option("--repeats", help="Trainings per arm; how far they differ is the noise level.")
+    ] = 1,
+    supernet_trainer: Supernet = None,
+    output: Output = None,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be run.")] = False,
+    collect_only: Annotated[bool, typer.Option("--collect", help="Only show what is there.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show all of nnU-Net's output.")] = False,
+) -> None:
+    """Trains the searched slicing and controls with the same settings, and compares their validation Dice.
+
+    Every training has a folder of its own that serves nnU-Net's commands as nnUNet_results. Finished trainings are
+    skipped and unfinished ones continued, so the same command continues a comparison that was stopped; more arms or
+    repeats can be added later. nnU-Net does not seed its augmentation: trainings of the same slicing differ too, and a
+    difference between arms means something only beyond that noise (--repeats).
+
+    The fold's validation Dice is optimistic for 'searched' and 'consensus' where the search chose on the same cases:
+    let it choose on others (`slicemamba holdout`), or judge on held-out cases.
+    """
+    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.comparison.arms import default_arms, parse_arms
+    from nnunetv2_slicemamba.comparison.compare import CompareSettings, write_result
+    from nnunetv2_slicemamba.comparison.compare import compare as run
+    from nnunetv2_slicemamba.comparison.folder import RESULTS_FILE, comparison_folder
+    from nnunetv2_slicemamba.comparison.tables import show_result
+    from nnunetv2_slicemamba.planning.selection import choose_device, select
+
+    if dry_run and collect_only:
+        raise InputError("--dry-run and --collect exclude each other; give one of them")
+    require_final_trainer(trainer)
+    selection = select(dataset, configuration, fold, plans)
+    require_folder("nnUNet_results", writable=not dry_run)
+    folder = comparison_folder(selection, trainer, output)
+    console = Console()
+    if collect_only:
+        named = [arm.name for arm in parse_arms(arms)] if arms is not None else None
+        result = write_result(folder, named)
+    else:
+        chosen = tuple(parse_arms(default_arms(selection.candidates) if arms is None else arms))
+        settings = CompareSettings(chosen, repeats, choose_device(device).type, supernet_trainer, verbose)
+        done = run(folder, settings, console, dry_run)
+        if done is None:
+            return
+        result = done
+    show_result(result, f"{selection.dataset}, {configuration}, fold {fold}, {trainer}", console)
+    console.print(f"Results: {folder.root / RESULTS_FILE}", soft_wrap=True, highlight=False)

@@ -1,0 +1,130 @@
+"""`slicemamba convert`: public datasets, and one's own folders, to nnU-Net raw data."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("convert")(convert)
+
+
+def convert(
+    key: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="NAME", help="isic2017, isic2018, kvasir, clinicdb, uwf-rhs, synapse, or folders for one's own."
+        ),
+    ] = None,
+    source: Annotated[Path | None, typer.Argument(metavar="SOURCE", help="The unpacked download.")] = None,
+    dataset_id: Annotated[int | None, typer.Option("-d", help="ID of the new dataset, 1 to 999.")] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            help="published; random:SEED, five folds; by-sequence[:SEED], clinicdb's videos kept apart; none.",
+        ),
+    ] = "published",
+    resize: Annotated[
+        tuple[int, int] | None,
+        typer.Option("--resize", metavar="H W", help="256 256 as in the paper; default: native."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name after DatasetXXX_.")] = None,
+    train: Annotated[
+        str, typer.Option("--train", help="Polyp benchmark: joint trains on both datasets as published, or own.")
+    ] = "joint",
+    organs: Annotated[int, typer.Option("--organs", help="synapse: 8 organs, or all 13.")] = 8,
+    images: Annotated[Path | None, typer.Option("--images", help="folders: the images.")] = None,
+    masks: Annotated[Path | None, typer.Option("--masks", help="folders: the masks, named as the images.")] = None,
+    labels: Annotated[
+        str, typer.Option("--labels", help="folders: names of the labels 1, 2, ..., by commas. Default: foreground.")
+    ] = "",
+    processes: Annotated[int | None, typer.Option("-np", help="How many files to work on at once.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="Show what can be converted, and the terms of use.")] = False,
+) -> None:
+    """Convert a public dataset, or your own images and masks, to nnU-Net raw data.
+
+    Everything is checked before anything is written. The same command continues an interrupted conversion.
+    """
+    console = Console()
+    if listing:
+        show_catalogue(console)
+        return
+    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.datasets.conversion import Request
+    from nnunetv2_slicemamba.datasets.convert import convert as run
+    from nnunetv2_slicemamba.datasets.problems import count
+    from nnunetv2_slicemamba.datasets.splits import parse_split
+
+    if key is None or dataset_id is None:
+        raise InputError("give the dataset's name and -d ID; 'slicemamba convert --list' shows the names")
+    if processes is not None and processes < 1:
+        raise InputError(f"-np is {processes}, it must be at least 1")
+    request = Request(
+        key=key,
+        sources=choose_sources(key, source, images, masks),
+        dataset_id=dataset_id,
+        split=parse_split(split),
+        name=name,
+        resize=resize,
+        train=train,
+        organs=organs,
+        labels=tuple(label.strip() for label in labels.split(",") if label.strip()),
+    )
+    raw = require_folder("nnUNet_raw", writable=True)
+    preprocessed, results = (
+        require_folder(variable, writable=True) if os.environ.get(variable) else None
+        for variable in ("nnUNet_preprocessed", "nnUNet_results")
+    )
+    # a volume takes a few hundred MB while it is worked on
+    limit = processes or min(os.cpu_count() or 1, 4 if key == "synapse" else 8)
+    try:
+        done = run(request, raw, preprocessed, results, limit, console)
+    except KeyboardInterrupt:
+        console.print("Interrupted; the same command continues.")
+        raise
+    for note in done.conversion.notes:
+        console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"  terms: {request.facts.licence}", highlight=False, markup=False, soft_wrap=True)
+    ready = len(done.conversion.cases) - done.written
+    console.print(
+        f"{done.folder}: {count(done.conversion.number('Tr'), 'training case')}, "
+        f"{done.conversion.number('Ts')} held out; {done.written} written now, {ready} there already.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"Next: slicemamba plan -d {dataset_id} --verify_dataset_integrity", highlight=False)
+
+
+def choose_sources(key: str, source: Path | None, images: Path | None, masks: Path | None) -> tuple[Path, ...]:
+    """SOURCE, or for `folders` the two folders; InputError for the wrong one of the two ways."""
+    from nnunetv2_slicemamba.common.folders import InputError
+
+    if key == "folders":
+        if source is not None or images is None or masks is None:
+            raise InputError("convert folders takes --images DIR and --masks DIR instead of a source")
+        return images, masks
+    if images is not None or masks is not None:
+        raise InputError(f"--images and --masks are for 'convert folders'; {key} takes one source folder")
+    if source is None:
+        raise InputError(f"give the folder with the download: slicemamba convert {key} SOURCE -d ID")
+    return (source,)
+
+
+def show_catalogue(console: Console) -> None:
+    """The datasets with their layouts, terms, splits and home pages."""
+    from nnunetv2_slicemamba.datasets.catalogue import CATALOGUE
+
+    table = Table(show_lines=True)
+    table.add_column("name", no_wrap=True)
+    table.add_column("layouts of the source, where to get it, terms of use, what --split published does")
+    for facts in CATALOGUE.values():
+        lines = [*(f"layout  {layout}" for layout in facts.layouts), f"where   {facts.home or '-'}"]
+        table.add_row(facts.key, "\n".join([*lines, f"terms   {facts.licence}", f"split   {facts.split}"]))
+    console.print(table, highlight=False, markup=False)

@@ -1,0 +1,61 @@
+"""`slicemamba holdout`: set aside training cases of a fold for its search."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nnunetv2_slicemamba.cli.options import (
+    PLANS,
+    SUPERNET_TRAINER,
+    Configuration,
+    Dataset,
+    Fold,
+    Plans,
+    SupernetTrainer,
+)
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("holdout")(holdout)
+
+
+def holdout(
+    dataset: Dataset,
+    configuration: Configuration,
+    fold: Fold,
+    plans: Plans = PLANS,
+    trainer: SupernetTrainer = SUPERNET_TRAINER,
+    fraction: Annotated[float, typer.Option("--fraction", help="Part of the fold's training cases.")] = 0.2,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.")] = 0,
+    remove: Annotated[bool, typer.Option("--remove", help="Give the cases back: choose on validation again.")] = False,
+) -> None:
+    """Sets aside training cases on which the fold's search chooses, so that its validation cases stay untouched.
+
+    The supernet does not train on them, the search measures on them, the final trainer uses them again. Call it before
+    the supernet is trained.
+    """
+    from nnunetv2_slicemamba.common.folders import require_folder
+    from nnunetv2_slicemamba.slicing.holdout_file import check_draw
+
+    check_draw(fraction, seed)
+
+    from nnunetv2_slicemamba.planning.selection import select
+    from nnunetv2_slicemamba.search.holdout import hold_out, remove_holdout
+
+    selection = select(dataset, configuration, fold, plans)
+    require_folder("nnUNet_results", writable=True)
+    console = Console()
+    if remove:
+        removed = remove_holdout(selection, trainer)
+        text = f"Removed {removed}; the search chooses on the validation cases." if removed else "There is no holdout."
+    else:
+        held_out, file, kept = hold_out(selection, trainer, fraction, seed)
+        shown = ", ".join(held_out.cases[:5]) + (", ..." if len(held_out.cases) > 5 else "")
+        text = (
+            f"Fold {selection.fold}: {len(held_out.cases)} of {len(held_out.cases) + len(kept)} training cases are "
+            f"held out ({shown}).\n{trainer} trains on the other {len(kept)}. Written to {file}"
+        )
+    console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,124 @@
+"""`slicemamba import`: published or own weights as a file for `nnUNetv2_train -pretrained_weights`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_slicemamba.cli.options import (
+    PLANS,
+    SUPERNET_TRAINER,
+    Configuration,
+    Dataset,
+    Plans,
+    SupernetTrainer,
+)
+
+if TYPE_CHECKING:
+    from nnunetv2_slicemamba.pretraining.import_file import ImportResult
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("import")(import_)
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The checkpoint.", show_default=False)],
+    target: Annotated[Path, typer.Option("--to", help="File to write, for -pretrained_weights.")],
+    dataset: Dataset,
+    configuration: Configuration,
+    plans: Plans = PLANS,
+    fold: Annotated[
+        str | None, typer.Option("-f", help="Fold whose best_slicing.json the weights get; default: see --slicing.")
+    ] = None,
+    slicing: Annotated[
+        str | None,
+        typer.Option(
+            "--slicing", help="Slicing the weights get, as in 'slicemamba slicing --set'; default: the source's."
+        ),
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--source", help="slicemamba, vmunet, vmamba or own; default: told from the weights' names."),
+    ] = None,
+    average: Annotated[bool, typer.Option("--ema", help="Take the moving average that was saved beside.")] = False,
+    supernet: Annotated[bool, typer.Option("--supernet", help="Write weights for the supernet trainer.")] = False,
+    widths: Annotated[
+        str | None, typer.Option("--widths", help="select: evenly spaced channels of a wider network.")
+    ] = None,
+    inflation: Annotated[
+        str | None, typer.Option("--inflate", help="mean or center: 2D kernels for a 3D configuration.")
+    ] = None,
+    trainer: SupernetTrainer = SUPERNET_TRAINER,
+) -> None:
+    """Imports SliceMamba, VM-UNet, VMamba or own weights for the network of the plans.
+
+    What does not fit is refused with a list of every mismatch. Nothing in the file is run.
+    """
+    from nnunetv2_slicemamba.common.folders import InputError
+    from nnunetv2_slicemamba.planning.selection import select
+    from nnunetv2_slicemamba.pretraining.import_file import ImportRequest, import_file
+    from nnunetv2_slicemamba.pretraining.importing import Adaptations
+
+    if widths not in (None, "select"):
+        raise InputError(f"--widths is {widths!r}, it can only be 'select'")
+    if fold is not None and slicing is not None:
+        raise InputError("-f takes the fold's slicing and --slicing another one; give one of the two")
+    request = ImportRequest(
+        source,
+        target,
+        kind,
+        average,
+        slicing if fold is None else "fold",
+        supernet,
+        trainer,
+        Adaptations(widths is not None, inflation),
+    )
+    show(Console(), target, import_file(select(dataset, configuration, fold or "all", plans), request))
+
+
+def show(console: Console, target: Path, result: ImportResult) -> None:
+    """Prints what was loaded, adapted, skipped and initialised."""
+    source = result.record["source"]
+    console.print(f"{source['file']}: {source['kind']} {source['contains']}, sha256 {source['sha256']}", soft_wrap=True)
+    table = Table(show_header=True, header_style="bold")
+    for heading in ("", "weights", "what"):
+        table.add_column(heading, justify="right" if heading == "weights" else "left")
+    table.add_row("loaded", str(len(result.record["loaded"])), "as they are")
+    for how, names in grouped({e.ours: ", ".join(e.changes) for e in result.imported.entries if e.changes}).items():
+        table.add_row("adapted", str(len(names)), f"{how}: {abbreviated(names)}")
+    for why, names in grouped(result.imported.skipped).items():
+        table.add_row("skipped", str(len(names)), f"{why}: {abbreviated(names)}")
+    if result.imported.initialised:
+        names = list(result.imported.initialised)
+        table.add_row("initialised", str(len(names)), f"not in the source: {abbreviated(names)}")
+    console.print(table)
+    distinct = "" if result.slicing is None else " ".join("x".join(map(str, t)) for t in sorted(set(result.slicing)))
+    lines = [
+        f"Slicing: {distinct or '-'} ({result.slicing_origin})",
+        f"Weights for {result.network}: {target}",
+        f"Report: {result.record_file}",
+        f"Next: nnUNetv2_train {result.record['dataset']} {result.record['configuration']} FOLD -tr "
+        f"{'SliceMambaTrainer' if result.slicing else 'SliceMambaSupernetTrainer'} -p {result.record['plans_name']} "
+        f"-pretrained_weights {target}",
+    ]
+    if result.slicing:
+        lines.append("SliceMambaTrainer then uses the fold's best_slicing.json; nnU-Net starts the class heads anew.")
+    console.print("\n".join(lines), soft_wrap=True, highlight=False)
+
+
+def grouped(reasons: dict[str, str]) -> dict[str, list[str]]:
+    """name -> reason turned round: reason -> names."""
+    found: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        found.setdefault(reason, []).append(name)
+    return found
+
+
+def abbreviated(names: list[str]) -> str:
+    """The first and the last of many names."""
+    return ", ".join(names) if len(names) <= 2 else f"{names[0]} ... {names[-1]}"

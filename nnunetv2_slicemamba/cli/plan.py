@@ -1,0 +1,83 @@
+"""`slicemamba plan`: fingerprint, plans and preprocessed data."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nnunetv2_slicemamba.cli.options import Dataset
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("plan")(plan)
+
+
+def plan(
+    dataset: Dataset,
+    configurations: Annotated[
+        list[str] | None, typer.Option("-c", help="Configurations to preprocess; default: all that the plans have.")
+    ] = None,
+    size: Annotated[str, typer.Option("--size", help="S, M or L (the paper's).")] = "L",
+    gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
+    plans_name: Annotated[
+        str | None, typer.Option("-overwrite_plans_name", help="Another name for the plans, as in nnU-Net.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option("-np", help="Processes for preprocessing.")] = None,
+    verify: Annotated[bool, typer.Option("--verify_dataset_integrity", help="Check the dataset first.")] = False,
+    clean: Annotated[bool, typer.Option("--clean", help="Redo fingerprint and preprocessing.")] = False,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--activation-checkpointing", help="Compute blocks twice instead of keeping them: larger patches fit."
+        ),
+    ] = False,
+    hybrid: Annotated[
+        bool,
+        typer.Option("--hybrid", help="Convolutional stages with skips at full and half resolution; not the paper's."),
+    ] = False,
+    overwrite_plans: Annotated[
+        bool, typer.Option("--overwrite-plans", help="Overwrite other plans that networks were trained with.")
+    ] = False,
+) -> None:
+    """Fingerprint, SliceMamba plans and preprocessing of a dataset in nnUNet_raw.
+
+    Data that nnU-Net or an earlier call preprocessed with the same settings are used as they are. Plans that networks
+    were trained with are only written again if they say the same.
+    """
+    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.planning.planner import PLANNERS
+    from nnunetv2_slicemamba.planning.selection import require_dataset
+
+    if size not in PLANNERS:
+        raise InputError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
+    if not gpu_memory > 0:
+        raise InputError(f"--gpu-memory is {gpu_memory}, it must be a positive number of GB; 8 is usual")
+    if plans_name is not None and ("__" in plans_name or "/" in plans_name):
+        raise InputError(f"plans cannot be named {plans_name!r}: nnU-Net splits its result folders at '__'")
+    name = require_dataset(dataset, "nnUNet_raw")
+    require_folder("nnUNet_preprocessed", writable=True)
+
+    from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
+
+    done = plan_and_preprocess(
+        int(name[7:10]),
+        name,
+        size,
+        configurations,
+        gpu_memory,
+        plans_name,
+        processes,
+        verify,
+        clean,
+        checkpointing,
+        overwrite_plans,
+        hybrid,
+    )
+    console = Console()
+    for configuration in done.reused:
+        console.print(f"{configuration}: already preprocessed with the same settings, used as it is")
+    console.print(
+        f"Plans [bold]{done.plans_name}[/] of {name} are ready: pass -p {done.plans_name} to the next commands."
+    )

@@ -1,0 +1,122 @@
+"""`slicemamba pretrain`: ImageNet pretraining of the chosen network's encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nnunetv2_slicemamba.cli.options import (
+    PLANS,
+    SUPERNET_TRAINER,
+    Configuration,
+    Dataset,
+    Device,
+    Plans,
+    SupernetTrainer,
+)
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("pretrain")(pretrain)
+
+
+def pretrain(
+    images: Annotated[
+        Path, typer.Argument(metavar="IMAGES", help="Folder with train/CLASS/... and val/CLASS/...", show_default=False)
+    ],
+    target: Annotated[Path, typer.Option("--to", help="File to write, for -pretrained_weights.")],
+    dataset: Dataset,
+    configuration: Configuration,
+    plans: Plans = PLANS,
+    slicing: Annotated[
+        str, typer.Option("--slicing", help="Slicing to train with, as in 'slicemamba slicing --set'.")
+    ] = "consensus",
+    fold: Annotated[str | None, typer.Option("-f", help="Take this fold's best_slicing.json instead.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder of checkpoints and logs; default: beside the file.")
+    ] = None,
+    epochs: Annotated[int, typer.Option("--epochs", help="Epochs.")] = 300,
+    warmup: Annotated[int, typer.Option("--warmup-epochs", help="Of these, with rising learning rate.")] = 20,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per process and batch.")] = 128,
+    accumulate: Annotated[int, typer.Option("--accumulate", help="Batches per step.")] = 1,
+    image_size: Annotated[int, typer.Option("--image-size", help="Height and width in pixels.")] = 224,
+    learning_rate: Annotated[float, typer.Option("--lr", help="Learning rate for 512 images a step.")] = 5e-4,
+    drop_path: Annotated[float, typer.Option("--drop-path", help="Stochastic depth of the last block.")] = 0.2,
+    precision: Annotated[str, typer.Option("--precision", help="fp16, bf16 or fp32; without a GPU fp32.")] = "fp16",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", help="Processes that load images, for each process.")] = 8,
+    train_shards: Annotated[
+        str | None,
+        typer.Option("--train-shards", help="Webdataset shards in IMAGES, e.g. 'train-{000..99}.tar|130000'."),
+    ] = None,
+    val_shards: Annotated[str | None, typer.Option("--val-shards", help="Those to validate on.")] = None,
+    classes: Annotated[int | None, typer.Option("--classes", help="Classes in the shards.")] = None,
+    save_minutes: Annotated[float, typer.Option("--save-minutes", help="Minutes between checkpoints.")] = 10.0,
+    look_every: Annotated[int, typer.Option("--log-every", help="Steps between lines of the log.")] = 50,
+    trainer: SupernetTrainer = SUPERNET_TRAINER,
+    discard: Annotated[bool, typer.Option("--discard", help="Delete its checkpoints and begin anew.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Pretrains the network's encoder on labelled images by VMamba's published recipe.
+
+    Runs under torchrun on any number of processes. The same command continues a training that was stopped.
+    """
+    from nnunetv2_slicemamba.common.folders import InputError
+    from nnunetv2_slicemamba.planning.selection import select
+    from nnunetv2_slicemamba.pretraining.images import Shards
+    from nnunetv2_slicemamba.pretraining.pretrain import PretrainRequest
+    from nnunetv2_slicemamba.pretraining.pretrain import pretrain as run
+    from nnunetv2_slicemamba.pretraining.recipe import Recipe
+
+    if fold is not None and slicing != "consensus":
+        raise InputError("-f takes the fold's slicing and --slicing another one; give one of the two")
+    if workers < 0 or look_every < 1 or save_minutes < 0:
+        raise InputError("--workers and --save-minutes must be at least 0, --log-every at least 1")
+    given = [value is not None for value in (train_shards, val_shards, classes)]
+    if any(given) and not all(given):
+        raise InputError("webdataset shards need all of --train-shards, --val-shards and --classes")
+    shards = Shards(train_shards, val_shards, classes) if all(given) else None  # type: ignore[arg-type]
+    request = PretrainRequest(
+        images,
+        target,
+        Recipe(
+            epochs=epochs,
+            warmup_epochs=warmup,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            image_size=image_size,
+            learning_rate=learning_rate,
+            drop_path=drop_path,
+            precision=precision,
+            seed=seed,
+        ),
+        slicing if fold is None else "fold",
+        shards,
+        output,
+        trainer,
+        device,
+        workers,
+        save_minutes * 60,
+        look_every,
+        discard,
+    )
+    console = Console()
+    done = run(select(dataset, configuration, fold or "all", plans), request, console)
+    if not done.first_process:
+        raise typer.Exit(0 if done.finished else 130)
+    if not done.finished:
+        console.print(
+            f"Stopped after step {done.step} of {done.total}; everything is saved, the same command continues."
+        )
+        raise typer.Exit(130)
+    console.print(
+        f"Best top-1 [bold]{done.best['top1']:.2f} %[/] after epoch {done.best['epoch'] + 1} "
+        f"({done.best['weights']} weights).\nWeights: {target}\n"
+        f"Next: nnUNetv2_train {dataset} {configuration} FOLD -tr SliceMambaTrainer -p {plans} "
+        f"-pretrained_weights {target}",
+        soft_wrap=True,
+        highlight=False,
+    )

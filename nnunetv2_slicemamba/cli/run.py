@@ -1,0 +1,122 @@
+"""`slicemamba run`: the whole chain for one or more folds."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_slicemamba.cli.options import Configuration, Dataset, Device
+from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("run")(run)
+
+
+def run(
+    dataset: Dataset,
+    configuration: Configuration,
+    folds: Annotated[list[str] | None, typer.Option("-f", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")] = None,
+    size: Annotated[str, typer.Option("--size", help="S, M or L: size to plan, if there are no plans yet.")] = "L",
+    plans: Annotated[str | None, typer.Option("-p", help="Plans' name; default: those of --size.")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Plan as `slicemamba plan --hybrid`, if needed.")] = False,
+    gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
+    trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
+        DEFAULT_TRAINER
+    ),
+    supernet_trainer: Annotated[
+        str | None, typer.Option("--supernet-trainer", help="Default: the one with the final trainer's length.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the searches.")] = 0,
+    population: Annotated[int, typer.Option("--population", help="Architectures per generation.")] = 50,
+    generations: Annotated[int, typer.Option("--generations", help="Generations after the random one.")] = 20,
+    holdout: Annotated[
+        float | None,
+        typer.Option("--holdout", help="Part of each fold's training cases to choose on, see `slicemamba holdout`."),
+    ] = None,
+    npz: Annotated[bool, typer.Option("--npz", help="Also write validation probabilities, as nnUNetv2_train.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Plan, preprocess, train the supernets, search, train the chosen networks: fold after fold.
+
+    What is finished is skipped, so that the same command continues a run that was stopped anywhere.
+    """
+    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.pipeline.fold_steps import ChainSettings, hold_out_all, run_fold
+    from nnunetv2_slicemamba.planning.planner import PLANNERS, planner_of
+    from nnunetv2_slicemamba.planning.selection import choose_device, select
+    from nnunetv2_slicemamba.search import SearchSettings
+    from nnunetv2_slicemamba.slicing.holdout_file import check_draw
+    from nnunetv2_slicemamba.trainers import TRAINERS
+
+    console = Console()
+    supernet = supernet_trainer or re.sub("^SliceMamba(Inherit)?Trainer", "SliceMambaSupernetTrainer", trainer)
+    for name in (trainer, supernet):
+        if name not in TRAINERS:
+            raise InputError(f"there is no trainer {name!r}; there are: {', '.join(TRAINERS)}")
+    if "Supernet" in trainer or "Supernet" not in supernet:
+        raise InputError(f"-tr {trainer} must be a final trainer and --supernet-trainer {supernet} a supernet's")
+    if size not in PLANNERS:
+        raise InputError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
+    if holdout is not None:
+        check_draw(holdout, 0)
+    SearchSettings(population=population, generations=generations, seed=seed)
+    chosen = choose_device(device).type
+    require_folder("nnUNet_results", writable=True)
+    plans_name = plans or planner_of(size, hybrid).default_plans_name
+
+    prepare(dataset, configuration, size, plans_name, gpu_memory, console, hybrid)
+    # every fold is checked before the first one trains for days
+    selections = [select(dataset, configuration, fold, plans_name) for fold in folds or ["0", "1", "2", "3", "4"]]
+    settings = ChainSettings(
+        trainer,
+        supernet,
+        chosen,
+        ("--seed", str(seed), "--population", str(population), "--generations", str(generations)),
+        npz,
+    )
+    if holdout is not None:
+        hold_out_all(selections, supernet, holdout, console)
+    table = Table("fold", "validation Dice", title=f"{trainer}, {configuration}")
+    for selection in selections:
+        table.add_row(str(selection.fold), f"{run_fold(selection, settings, console):.4f}")
+    console.print(table)
+    listed = " ".join(str(selection.fold) for selection in selections)
+    console.print(
+        f"Predict with the ensemble of the folds:\n  nnUNetv2_predict -d {selections[0].dataset} -i INPUT -o OUTPUT "
+        f"-c {configuration} -p {plans_name} -tr {trainer} -f {listed} -device {chosen}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def prepare(
+    dataset: str,
+    configuration: str,
+    size: str,
+    plans_name: str,
+    gpu_memory: float,
+    console: Console,
+    hybrid: bool = False,
+) -> None:
+    """Plans and preprocesses what is missing; plans that exist are used as they are."""
+    from nnunetv2_slicemamba.common.commands import run_command
+    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.planning.preprocessing import complete_data
+    from nnunetv2_slicemamba.planning.selection import require_dataset
+
+    preprocessed = require_folder("nnUNet_preprocessed", writable=True)
+    try:
+        name = require_dataset(dataset, "nnUNet_preprocessed")
+    except InputError:
+        name = require_dataset(dataset, "nnUNet_raw")
+    if (preprocessed / name / f"{plans_name}.json").is_file():
+        complete_data(name, plans_name, configuration)
+        return
+    flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]
+    flags += ["--hybrid"] if hybrid else []
+    run_command("slicemamba", ["plan", *flags, "-c", configuration], console)

@@ -1,0 +1,178 @@
+"""`slicemamba search`: searches the slicing of a fold."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nnunetv2_slicemamba.cli.options import (
+    PLANS,
+    SUPERNET_TRAINER,
+    Configuration,
+    Dataset,
+    Device,
+    Fold,
+    Plans,
+    SupernetTrainer,
+)
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("search")(search)
+
+
+def search(
+    dataset: Dataset,
+    configuration: Configuration,
+    fold: Fold,
+    plans: Plans = PLANS,
+    trainer: SupernetTrainer = SUPERNET_TRAINER,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the evolution.")] = 0,
+    population: Annotated[int, typer.Option("--population", help="Architectures per generation.")] = 50,
+    generations: Annotated[int, typer.Option("--generations", help="Generations after the random one.")] = 20,
+    parents: Annotated[int, typer.Option("--parents", help="Best architectures that breed.")] = 10,
+    mutants: Annotated[int | None, typer.Option("--mutants", help="Mutants per generation; default: half.")] = None,
+    crossovers: Annotated[
+        int | None, typer.Option("--crossovers", help="Crossovers per generation; default: the rest.")
+    ] = None,
+    mutation: Annotated[float, typer.Option("--mutation", help="Probability that a mutant's gene is redrawn.")] = 0.1,
+    storage: Annotated[
+        str | None, typer.Option("--storage", help="Optuna storage URL; default: SQLite in the fold's folder.")
+    ] = None,
+    study: Annotated[str | None, typer.Option("--study", help="Name of the study in the storage.")] = None,
+    discard: Annotated[bool, typer.Option("--discard", help="Delete the study's evaluations and start anew.")] = False,
+    sampler: Annotated[
+        str,
+        typer.Option("--sampler", help="evolution, or Optuna's random, tpe or nsga2; as many architectures each."),
+    ] = "evolution",
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective", help="dice, or dice-latency or dice-memory: little of a measured cost beside much Dice."
+        ),
+    ] = "dice",
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option("--max-latency-ms", help="Measure the latency of a forward pass; never choose what is slower."),
+    ] = None,
+    max_memory_mib: Annotated[
+        float | None,
+        typer.Option("--max-memory-mib", help="Measure its peak GPU memory; never choose what needs more."),
+    ] = None,
+    time_budget: Annotated[
+        float | None,
+        typer.Option("--time-budget", help="Minutes after which this call begins no further evaluation."),
+    ] = None,
+    cache_gb: Annotated[
+        float | None,
+        typer.Option(
+            "--cache-gb",
+            help="Memory for features that architectures share, in GB; 0: none. Default: a quarter of the GPU's free "
+            "memory, 2 elsewhere.",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Time a few paths, print what the search would cost, write nothing.")
+    ] = False,
+    figures_only: Annotated[
+        bool, typer.Option("--figures-only", help="Only draw the figures of what is evaluated, anew.")
+    ] = False,
+    device: Device = "auto",
+) -> None:
+    """Searches the slicing of every block on Dice with the fold's trained supernet: on the fold's validation cases, or
+    on those of `slicemamba holdout`.
+
+    Every evaluation is kept as it is made; the same command continues a search that was stopped, or that --time-budget
+    ended, which writes its best so far.
+
+    Fitness is the mean Dice over cases, then over classes. A class that is absent from truth and prediction of a case
+    is undefined there and left out of its mean; absent from all cases, it is left out of the fitness. If that holds for
+    every class, the fitness is undefined (NaN): the architecture is kept and never chosen.
+
+    With a cost the result is still the highest Dice, within the limit if there is one; what is cheaper for less Dice is
+    listed and in pareto.json. Slicings hardly differ in latency and memory.
+    """
+    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.planning.selection import choose_device, select
+    from nnunetv2_slicemamba.search import SearchSettings
+    from nnunetv2_slicemamba.search.workers.processes import Process
+
+    if sampler != "evolution" and (mutants is not None or crossovers is not None):
+        raise InputError(
+            f"--mutants and --crossovers are the evolution's, --sampler {sampler} has none; leave them out"
+        )
+    settings = SearchSettings(
+        population,
+        generations,
+        parents,
+        mutants,
+        crossovers,
+        mutation,
+        seed,
+        sampler,
+        objective,
+        max_latency_ms,
+        max_memory_mib,
+    )
+    if time_budget is not None and not time_budget > 0:
+        raise InputError(f"--time-budget is {time_budget}, it must be a positive number of minutes")
+    if cache_gb is not None and not cache_gb >= 0:
+        raise InputError(f"--cache-gb is {cache_gb}, it must be 0 or more")
+    if dry_run and figures_only:
+        raise InputError("--dry-run and --figures-only exclude each other; give one of them")
+    selection = select(dataset, configuration, fold, plans)
+    require_folder("nnUNet_results", writable=not dry_run)
+    console = Console()
+    if (dry_run or figures_only) and not Process.of().is_writer:
+        return
+    if dry_run:
+        from nnunetv2_slicemamba.search.dry_run import estimate_cost
+
+        estimate = estimate_cost(selection, trainer, settings, choose_device(device), storage, study, discard, console)
+        for line in estimate.lines():
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+        return
+    if figures_only:
+        from nnunetv2_slicemamba.search.figures.fold import redraw
+
+        page = redraw(selection, trainer, storage, study, console)
+        console.print(f"Figures: {page}", soft_wrap=True, highlight=False)
+        return
+    from nnunetv2_slicemamba.search.run import search_fold
+
+    found = search_fold(
+        selection,
+        trainer,
+        settings,
+        choose_device(device),
+        storage=storage,
+        study=study,
+        discard=discard,
+        console=console,
+        time_budget=None if time_budget is None else 60 * time_budget,
+        cache_bytes=None if cache_gb is None else round(cache_gb * 2**30),
+    )
+    if found is None:  # another process of the job writes
+        return
+    if not found.complete:
+        console.print(
+            f"The time budget of {time_budget:g} min is over: {found.evaluations} of {settings.evaluations} "
+            f"architectures are evaluated and kept in {found.location}. The same command continues.",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    if found.front is not None:
+        from nnunetv2_slicemamba.search.choosing.pareto import front_table
+
+        console.print(front_table(found.front, selection.candidates))
+    best = "Best fitness" if found.complete else "Best fitness so far"
+    console.print(
+        f"{best} [bold]{found.fitness:.4f}[/] of {found.evaluations} architectures "
+        f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
+        f"Slicing: {found.file}\nFigures: {found.figures}" + (f"\nFront: {found.pareto}" if found.pareto else ""),
+        soft_wrap=True,
+        highlight=False,
+    )

@@ -1,0 +1,49 @@
+"""`slicemamba slicing`: sets the slicing of a fold without a search."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from nnunetv2_slicemamba.cli.options import (
+    PLANS,
+    SUPERNET_TRAINER,
+    Configuration,
+    Dataset,
+    Fold,
+    Plans,
+    SupernetTrainer,
+)
+
+
+def add_commands(app: typer.Typer) -> None:
+    app.command("slicing")(slicing)
+
+
+def slicing(
+    dataset: Dataset,
+    configuration: Configuration,
+    fold: Fold,
+    value: Annotated[
+        str, typer.Option("--set", help="2x4 (2x4x2 in 3D), random:SEED, consensus, a FILE, or pareto.json:N.")
+    ],
+    plans: Plans = PLANS,
+    trainer: SupernetTrainer = SUPERNET_TRAINER,
+) -> None:
+    """Writes a fold's best_slicing.json without a search."""
+    from nnunetv2_slicemamba.common.folders import require_folder
+    from nnunetv2_slicemamba.planning.selection import select
+    from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
+
+    selection = select(dataset, configuration, fold, plans)
+    require_folder("nnUNet_results", writable=True)
+    file, choice = set_slicing(selection, trainer, value)
+    distinct = sorted(set(choice.slicing))
+    shown = " ".join("x".join(map(str, thickness)) for thickness in distinct)
+    Console().print(
+        f"Slicing of {len(choice.slicing)} blocks ({choice.how_chosen}: {shown}) written to {file}",
+        soft_wrap=True,
+        highlight=False,
+    )

@@ -1,0 +1,150 @@
+"""Registration: the two ways in which nnU-Net finds our classes, a folder in nnUNet_extTrainer and shims in its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+EXT_TRAINER_VARIABLE = "nnUNet_extTrainer"
+EXT_TRAINER_FOLDER = Path(__file__).absolute().parents[1] / "ext_trainer"  # holds the trainers' shim and nothing else
+MARKER = "# Written by 'slicemamba register'; 'slicemamba register --undo' removes it."
+
+# nnU-Net imports every module of a folder that it looks through, and one that cannot be imported ends the look-up of
+# every class, ours or not. A shim therefore imports nothing until one of our names is asked for, and knows none once
+# the package is gone.
+SHIM = '''{marker}
+"""SliceMamba's {what}, for nnU-Net's look-up by name; they live in the package nnunetv2_slicemamba."""
+
+from importlib.util import find_spec
+
+
+def __getattr__(name):
+    if name.startswith("SliceMamba") and find_spec("nnunetv2_slicemamba") is not None:
+        from {module} import {table}
+
+        for found in {table}.values():
+            if found.__name__ == name:
+                return found
+    raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
+'''
+
+
+class RegistrationError(RuntimeError):
+    """The shims cannot be written or removed."""
+
+
+@dataclass(frozen=True)
+class Shim:
+    """A module that we add to nnU-Net: `file` below the folder of nnunetv2, passing on the classes in module.table."""
+
+    what: str
+    file: str
+    module: str
+    table: str
+
+    @property
+    def text(self) -> str:
+        return SHIM.format(marker=MARKER, what=self.what, module=self.module, table=self.table)
+
+
+SHIMS = (
+    Shim(
+        "trainers",
+        "training/nnUNetTrainer/variants/slicemamba_trainers.py",
+        "nnunetv2_slicemamba.trainers",
+        "TRAINERS",
+    ),
+    Shim(
+        "planners",
+        "experiment_planning/experiment_planners/slicemamba_planners.py",
+        "nnunetv2_slicemamba.planning.planner",
+        "BY_NAME",
+    ),
+)
+
+
+def nnunet_folder() -> Path:
+    """The folder of the nnunetv2 that Python imports; RegistrationError if there is none."""
+    if find_spec("nnunetv2") is None:
+        raise RegistrationError("nnunetv2 is not installed in this Python environment: pip install 'nnunetv2>=2.8,<3'")
+    import nnunetv2
+
+    # not site-packages: nnunetv2 may be an editable install, whose folder is elsewhere
+    return Path(nnunetv2.__path__[0])
+
+
+def is_ours(file: Path) -> bool:
+    """Whether `register` wrote this file."""
+    try:
+        return file.read_text(encoding="utf-8").startswith(MARKER)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def registered_shims(nnunet: Path) -> list[Path]:
+    """The shims that are there now."""
+    return [nnunet / shim.file for shim in SHIMS if is_ours(nnunet / shim.file)]
+
+
+def register(nnunet: Path) -> list[Path]:
+    """Writes the shims into nnunetv2's folder and returns their paths; both or none.
+
+    Again where they are already there. Raises RegistrationError where a folder cannot be written to or a file of
+    that name is somebody else's.
+    """
+    targets = {nnunet / shim.file: shim.text for shim in SHIMS}
+    for target in targets:
+        if target.exists() and not is_ours(target):
+            raise RegistrationError(
+                f"{target} exists and was not written by 'slicemamba register'; move it away, or use "
+                f"nnUNet_extTrainer instead of registering: {export_line()}"
+            )
+    # not ending in .py: nnU-Net must not import a file that is being written
+    written = {target: target.with_name(f".{target.stem}.{os.getpid()}.tmp") for target in targets}
+    try:
+        for target, temporary in written.items():
+            with _explained(target.parent):
+                temporary.write_text(targets[target], encoding="utf-8")
+        for target, temporary in written.items():
+            with _explained(target.parent):
+                os.replace(temporary, target)
+    finally:
+        for temporary in written.values():
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+    return list(targets)
+
+
+def unregister(nnunet: Path) -> list[Path]:
+    """Removes the shims that `register` wrote, and nothing else; returns what it removed."""
+    ours = registered_shims(nnunet)
+    for file in ours:
+        with _explained(file.parent):
+            file.unlink(missing_ok=True)
+    return ours
+
+
+def export_line() -> str:
+    """The shell line with which nnU-Net finds the trainers without registering; keeps folders that are set already."""
+    others = f"$nnUNet_extTrainer{os.pathsep}" if os.environ.get(EXT_TRAINER_VARIABLE, "").strip() else ""
+    return f'export nnUNet_extTrainer="{others}$(slicemamba trainer-path)"'
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise RegistrationError(
+            f"{folder} does not exist, this nnunetv2 is laid out differently; let nnU-Net find the trainers through "
+            f"nnUNet_extTrainer instead: {export_line()}"
+        ) from error
+    except OSError as error:
+        raise RegistrationError(
+            f"{folder} cannot be written to ({error.strerror}); run this as the owner of the Python environment, or "
+            f"let nnU-Net find the trainers through nnUNet_extTrainer instead: {export_line()}"
+        ) from error

@@ -1,0 +1,178 @@
+"""What did a fold's search evaluate, and what did it choose?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_slicemamba.search import (
+    SLICING_FILE,
+    STUDY_FILE,
+    LedgerError,
+    Record,
+    Slicing,
+    SlicingFile,
+    SlicingFileError,
+    read_ledger,
+    read_slicing_file,
+    slicing_search_folder,
+)
+from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
+from nnunetv2_slicemamba.search.objectives import stored_cost
+from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Fitness over one generation's evaluations, and the best of all up to its end; NaN where nothing is defined."""
+
+    number: int
+    best: float
+    best_so_far: float
+    mean: float
+    low: float
+    high: float
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """A fold's slicing_search folder.
+
+    records: of every evaluation, empty if the slicing was set by hand or the study cannot be read here. content: of
+    best_slicing.json, None as long as a search runs. settings: of the search, empty if unknown. problems: what could
+    not be read, one sentence each.
+    """
+
+    records: tuple[Record, ...]
+    content: SlicingFile | None
+    settings: Mapping[str, Any]
+    problems: tuple[str, ...]
+
+    @property
+    def best(self) -> Record | None:
+        return chosen_record(self.records, stored_cost(self.settings))
+
+    @property
+    def planned_evaluations(self) -> int | None:
+        """Population times generations; None if the settings are unknown."""
+        if not {"population", "generations"} <= set(self.settings):
+            return None
+        return int(self.settings["population"]) * (int(self.settings["generations"]) + 1)
+
+    @property
+    def evaluations(self) -> int:
+        """How many there were; where they cannot be read, the result's file knows."""
+        told = self.content.choice.details.get("evaluations", 0) if self.content else 0
+        return len(self.records) or int(told)
+
+    @property
+    def best_fitness(self) -> float:
+        """Of all evaluations, or that of the result's file; NaN if there is none."""
+        if self.best:
+            return self.best.fitness
+        fitness = self.content.choice.fitness if self.content else None
+        return math.nan if fitness is None else fitness
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in evaluations."""
+        return math.fsum(record.seconds for record in self.records)
+
+    @property
+    def generations(self) -> tuple[Generation, ...]:
+        """One entry per generation, in order."""
+        found: list[Generation] = []
+        so_far = math.nan
+        for number in sorted({record.generation for record in self.records}):
+            own = [r.fitness for r in self.records if r.generation == number and not math.isnan(r.fitness)]
+            best = max(own, default=math.nan)
+            so_far = best if math.isnan(so_far) else max(so_far, *own) if own else so_far
+            n = sum(record.generation == number for record in self.records)
+            mean = math.fsum(own) / len(own) if own else math.nan
+            found.append(Generation(number, best, so_far, mean, min(own, default=math.nan), best, n))
+        return tuple(found)
+
+
+def read_search(fold_folder: Path) -> Search | None:
+    """A supernet fold's search; None if it has no slicing_search folder with something in it."""
+    folder = slicing_search_folder(fold_folder)
+    study, file = folder / STUDY_FILE, folder / SLICING_FILE
+    problems: list[str] = []
+    records: list[Record] = []
+    fingerprint: Mapping[str, Any] = {}
+    content: SlicingFile | None = None
+    if not study.is_file() and not file.is_file():
+        return None
+    if file.is_file():
+        try:
+            content = read_slicing_file(file)
+        except SlicingFileError as error:
+            problems.append(str(error))
+    details = content.choice.details if content else {}
+    ledger = study if study.is_file() else _elsewhere(details)
+    if ledger is not None:
+        try:
+            fingerprint, records = (
+                read_fold_ledger(folder) if ledger == study else read_ledger(ledger, details.get("study"))
+            )
+        except LedgerError as error:
+            problems.append(str(error))
+    elif content and content.choice.how_chosen == "search":
+        where = details.get("ledger", "another storage")
+        problems.append(f"The search's evaluations are in {where}, which is not read here: only its result is shown.")
+    settings = fingerprint.get("settings") or details.get("settings") or {}
+    return Search(tuple(records), content, settings, tuple(problems))
+
+
+def _elsewhere(details: Mapping[str, Any]) -> Path | None:
+    """The SQLite file of a search with --storage, if it is on this machine; a report asks no database server."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    told = str(details.get("ledger", ""))
+    try:
+        url = make_url(told) if "://" in told else None
+    except ArgumentError:
+        return None
+    if url is not None:
+        # opening what is not there would make it
+        told = url.database or "" if url.get_backend_name() == "sqlite" else ""
+    return Path(told) if told and Path(told).is_file() else None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the folds' slicings agree.
+
+    per_block: share of the folds that have the block's most frequent thickness, 1 if all agree. pairwise: mean over
+    pairs of folds of the share of blocks with the same thickness. by_chance: what uniformly drawn candidates would
+    have pairwise.
+    """
+
+    folds: tuple[str, ...]
+    per_block: tuple[float, ...]
+    pairwise: float
+    by_chance: float
+
+
+def agreement(slicings: Mapping[str, Slicing], n_candidates: int) -> Agreement | None:
+    """Agreement of two folds' slicings or more; None for fewer, or for different numbers of blocks."""
+    if len(slicings) < 2 or len({len(slicing) for slicing in slicings.values()}) != 1:
+        return None
+    columns = list(zip(*slicings.values(), strict=True))
+    per_block = tuple(max(column.count(one) for one in column) / len(column) for column in columns)
+    pairs = [
+        sum(a == b for a, b in zip(first, second, strict=True)) / len(columns)
+        for first, second in combinations(slicings.values(), 2)
+    ]
+    return Agreement(tuple(slicings), per_block, math.fsum(pairs) / len(pairs), 1 / n_candidates)
+
+
+def shown_thickness(thickness: Sequence[int]) -> str:
+    """(2, 4) -> "2×4"."""
+    return "\N{MULTIPLICATION SIGN}".join(map(str, thickness))

@@ -1,0 +1,243 @@
+"""What is in best_slicing.json, the result of a search?"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.whole_file import replacing
+from nnunetv2_slicemamba.slicing.candidates import Slicing
+from nnunetv2_slicemamba.slicing.choice import SlicingChoice, check_slicing
+from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
+
+SCHEMA_VERSION = 1
+
+
+class SlicingFileError(ValueError):
+    """The slicing file cannot be read, or does not fit."""
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of this package and of what decides a result beside it; "not installed" where that is so."""
+    names = {"nnunetv2_slicemamba": "nnunetv2-slicemamba", "nnunetv2": "nnunetv2", "torch": "torch"}
+    versions = {"python": platform.python_version()}
+    for name, distribution in names.items():
+        try:
+            versions[name] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return versions
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class SlicingFile:
+    """A choice and where it is from. Written with write_slicing_file, read with read_slicing_file.
+
+    candidates: thicknesses that `choice.architecture` indexes; may be empty. fitness_definition: what fitness means.
+    supernet_checkpoint_sha256, plans_sha256: 64 hexadecimal digits, or None where no supernet took part. versions:
+    of the packages. created: ISO 8601, UTC. measured_on: the cases behind the fitness of a search, None where no search
+    of this fold measured it. complete: False for the best so far of a search that goes on.
+    Raises ValueError naming the value and the rule.
+    """
+
+    choice: SlicingChoice
+    candidates: Slicing
+    fitness_definition: str | None
+    dataset: str
+    configuration: str
+    plans_name: str
+    fold: int | str
+    supernet_checkpoint_sha256: str | None
+    plans_sha256: str | None
+    versions: Mapping[str, str] = field(default_factory=installed_versions)
+    created: str = field(default_factory=now)
+    schema_version: int = SCHEMA_VERSION
+    measured_on: MeasuredOn | None = None
+    complete: bool = True
+
+    def __post_init__(self) -> None:
+        if self.candidates:
+            check_slicing(self.candidates, "candidate")
+        architecture = self.choice.architecture
+        if architecture is None:
+            return
+        for block, (index, thickness) in enumerate(zip(architecture, self.choice.slicing, strict=True)):
+            if not 0 <= index < len(self.candidates):
+                raise ValueError(f"block {block} has candidate {index}, there are {len(self.candidates)} candidates")
+            if self.candidates[index] != thickness:
+                raise ValueError(
+                    f"block {block} has candidate {index}, which is {self.candidates[index]}, but thickness {thickness}"
+                )
+
+    @property
+    def slicing(self) -> Slicing:
+        """(blocks, axes) thicknesses in tokens."""
+        return self.choice.slicing
+
+    def check_fits(self, n_blocks: int, n_dims: int) -> None:
+        """Raises SlicingFileError, naming both numbers, unless the slicing is of n_blocks blocks with n_dims axes."""
+        was_it = f"was it searched with plans '{self.plans_name}'?"
+        if len(self.slicing) != n_blocks:
+            raise SlicingFileError(
+                f"the slicing file has {len(self.slicing)} blocks, this network has {n_blocks}; {was_it}"
+            )
+        if len(self.slicing[0]) != n_dims:
+            raise SlicingFileError(
+                f"the slicing file has thicknesses of {len(self.slicing[0])} axes, this network has {n_dims}; {was_it} "
+                f"It is of configuration '{self.configuration}'"
+            )
+
+
+def write_slicing_file(content: SlicingFile, path: str | Path) -> None:
+    """Write it as plain JSON, atomically: a reader finds the old file or the whole new one."""
+    nested = plain_json(dataclasses.asdict(content))
+    flat = {"schema_version": nested.pop("schema_version"), **nested.pop("choice"), **nested}
+    # A line for each entry: a slicing on 22 times 4 lines is hard to read.
+    lines = (f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in flat.items())
+    with replacing(path) as temporary:
+        temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+
+
+def read_slicing_file(path: str | Path) -> SlicingFile:
+    """Read and validate. Raises SlicingFileError naming the file, what is wrong with it and the remedy."""
+    path = Path(path)
+    remedy = "Make it again with `slicemamba search` or `slicemamba slicing`"
+    try:
+        flat = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SlicingFileError(f"cannot read the slicing file {path}: {error.strerror}. {remedy}") from error
+    except ValueError as error:
+        raise SlicingFileError(f"the slicing file {path} is no JSON ({error}). {remedy}") from error
+    version = flat.get("schema_version") if isinstance(flat, dict) else None
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise SlicingFileError(
+            f"the slicing file {path} has schema version {version}, this package reads up to {SCHEMA_VERSION}; "
+            "update nnunetv2-slicemamba"
+        )
+    try:
+        return _from_flat(flat)
+    except (ValueError, TypeError) as error:
+        raise SlicingFileError(f"the slicing file {path} is not valid: {error}. {remedy}") from error
+
+
+def _from_flat(flat: Any) -> SlicingFile:
+    if not isinstance(flat, dict):
+        raise ValueError(f"it holds a {type(flat).__name__}, not an object")
+    missing = [key for key in _RULES if key not in flat]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    for key, (holds, rule) in _RULES.items():
+        if not holds(flat[key]):
+            raise ValueError(f"{key} is {json.dumps(flat[key])[:80]}, it must be {rule}")
+    for key, (holds, rule) in _LATER_RULES.items():
+        if key in flat and not holds(flat[key]):
+            raise ValueError(f"{key} is {json.dumps(flat[key])[:80]}, it must be {rule}")
+    known = {key: flat[key] for key in _RULES}
+    measured_on = flat.get("measured_on", {} if flat["how_chosen"] == "search" else None)
+    choice = SlicingChoice(
+        slicing=_tuples(known.pop("slicing")),
+        architecture=_architecture(known.pop("architecture")),
+        **{key: known.pop(key) for key in ("how_chosen", "fitness", "seed", "details")},
+    )
+    return SlicingFile(
+        choice=choice,
+        candidates=_tuples(known.pop("candidates")),
+        measured_on=None if measured_on is None else MeasuredOn(**measured_on),
+        complete=flat.get("complete", True),
+        **known,
+    )
+
+
+def _tuples(lists: list[list[int]]) -> Slicing:
+    return tuple(tuple(numbers) for numbers in lists)
+
+
+def _architecture(indices: list[int] | None) -> tuple[int, ...] | None:
+    return None if indices is None else tuple(indices)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or _is_whole(value)
+
+
+def _is_hash(value: Any) -> bool:
+    return _is_text(value) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_whole(item) for item in value)
+
+
+def _is_list_of_lists(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_list(item) for item in value)
+
+
+def _is_fold(value: Any) -> bool:
+    return _is_text(value) or (_is_whole(value) and value >= 0)
+
+
+def _is_measured_on(value: Any) -> bool:
+    return (
+        _is_object(value)
+        and set(value) == {"kind", "number", "sha256"}
+        and _is_text(value["kind"])
+        and _or_null(_is_whole)(value["number"])
+        and _or_null(_is_hash)(value["sha256"])
+    )
+
+
+def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+# Entry: what holds for its JSON value, in code and in words.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "schema_version": (lambda value: _is_whole(value) and value == SCHEMA_VERSION, f"{SCHEMA_VERSION}"),
+    "slicing": (_is_list_of_lists, "a list with a list of whole numbers for every block"),
+    "how_chosen": (_is_text, "a text"),
+    "architecture": (_or_null(_is_list), "a list of candidate indices, or null"),
+    "fitness": (_or_null(_is_number), "a number, or null"),
+    "seed": (_or_null(_is_whole), "a whole number, or null"),
+    "details": (_is_object, "an object"),
+    "candidates": (_is_list_of_lists, "a list with a list of whole numbers for every candidate"),
+    "fitness_definition": (_or_null(_is_text), "a text, or null"),
+    "dataset": (_is_text, "a text"),
+    "configuration": (_is_text, "a text"),
+    "plans_name": (_is_text, "a text"),
+    "fold": (_is_fold, "a fold number, or a text such as all"),
+    "supernet_checkpoint_sha256": (_or_null(_is_hash), "64 hexadecimal digits, or null"),
+    "plans_sha256": (_or_null(_is_hash), "64 hexadecimal digits, or null"),
+    "versions": (_is_object, "an object"),
+    "created": (_is_text, "a text"),
+}
+
+# Entries that older files lack: their searches measured on validation cases and were complete.
+_LATER_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "measured_on": (_or_null(_is_measured_on), "an object with kind, number and sha256, or null"),
+    "complete": (lambda value: isinstance(value, bool), "true or false"),
+}

@@ -1,0 +1,1 @@
+"""Choosing a slicing without or after a search: by hand, by consensus, or from the Pareto front."""

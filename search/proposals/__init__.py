@@ -1,0 +1,1 @@
+"""Proposals: the architectures that a search evaluates next."""

@@ -1,0 +1,154 @@
+"""Which architectures does the next generation consist of?
+
+Single-path one-shot evolution (Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling",
+ECCV 2020) as SliceMamba uses it (Fan et al., IEEE JBHI 2025): the best architectures seen so far are parents of mutants
+and crossovers. Here a generation is a pure function of (settings, generation, history), so that a search can stop
+anywhere, be shared among workers, and end the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nnunetv2_slicemamba.search.records import CROSSOVER, MUTANT, RANDOM, History, Proposal
+from nnunetv2_slicemamba.search.settings import SearchSettings
+from nnunetv2_slicemamba.slicing.candidates import Architecture
+
+# Guo et al. stop breeding after ten attempts for each child asked for.
+ATTEMPTS_PER_CHILD = 10
+
+
+def propose(
+    settings: SearchSettings, n_candidates_per_block: Sequence[int], generation: int, history: History
+) -> list[Architecture]:
+    """The architectures of one generation; see propose_with_origins."""
+    return [p.architecture for p in propose_with_origins(settings, n_candidates_per_block, generation, history)]
+
+
+def propose_with_origins(
+    settings: SearchSettings, n_candidates_per_block: Sequence[int], generation: int, history: History
+) -> list[Proposal]:
+    """The architectures of one generation, and where each of them comes from.
+
+    n_candidates_per_block: choices at each block, in network order. generation: 0 is random, every later one has
+    settings.mutants mutants, settings.crossovers crossovers and random ones for the rest. history: (architecture,
+    fitness) of all evaluations of the generations before this one, ordered by (generation, index).
+
+    Returns settings.population distinct architectures, none of them in the history: mutants first, then crossovers,
+    then random ones, which also stand in for mutants and crossovers that cannot be found. Fewer, in the end none, when
+    the architectures run out. The result depends on nothing but the arguments.
+
+    Parents are the settings.parents best of the history, the earlier of equals first. An undefined fitness (NaN) never
+    makes a parent; without any parent the generation is random.
+
+    Raises ValueError for a negative generation, a block without candidates, or a history of another network.
+    """
+    n_candidates = np.array([int(n) for n in n_candidates_per_block], dtype=np.int64)
+    if n_candidates.size == 0 or n_candidates.min() < 1:
+        raise ValueError(f"every block needs at least one candidate, got {list(n_candidates_per_block)} for the blocks")
+    if generation < 0:
+        raise ValueError(f"generation is {generation}, it must be at least 0")
+    seen = set(_checked([architecture for architecture, _ in history], n_candidates))
+    rng = np.random.default_rng([settings.seed, generation])
+    brood = _Brood(n_candidates, seen, settings.population)
+    if generation > 0:
+        parents = [np.array(parent) for parent in select_parents(history, settings.parents)]
+        mutants, crossovers = settings.children
+        if parents:
+            brood.breed(MUTANT, mutants, lambda: _mutate(parents, n_candidates, settings.mutation_probability, rng))
+        if len(parents) > 1:
+            brood.breed(CROSSOVER, crossovers, lambda: _cross(parents, rng))
+    brood.fill_with_random(rng)
+    return brood.proposals
+
+
+def select_parents(history: History, n_parents: int) -> list[Architecture]:
+    """The n_parents best architectures of the history, best first, the earlier of equals first; NaN is left out."""
+    defined = [(architecture, fitness) for architecture, fitness in history if not math.isnan(fitness)]
+    ranked = sorted(defined, key=lambda item: -item[1])  # a stable sort
+    return [architecture for architecture, _ in ranked[:n_parents]]
+
+
+@dataclass
+class _Brood:
+    """The architectures of a generation while they are gathered. Nothing in `seen` comes in; what came in is seen."""
+
+    n_candidates: np.ndarray  # (blocks,)
+    seen: set[Architecture]
+    wanted: int
+    proposals: list[Proposal] = field(default_factory=list)
+
+    def add(self, architecture: Architecture, origin: str) -> bool:
+        if architecture in self.seen:
+            return False
+        self.seen.add(architecture)
+        self.proposals.append(Proposal(architecture, origin))
+        return True
+
+    def breed(self, origin: str, n_children: int, draw: Callable[[], Architecture]) -> None:
+        """Add up to n_children new ones; converged parents may not have as many."""
+        born = 0
+        for _ in range(ATTEMPTS_PER_CHILD * n_children):
+            if born == n_children:
+                return
+            born += self.add(draw(), origin)
+
+    def fill_with_random(self, rng: np.random.Generator) -> None:
+        total = math.prod(self.n_candidates.tolist())
+        while len(self.proposals) < self.wanted and len(self.seen) < total:
+            # Rejection needs two draws at most on average while half of the architectures are new; from then on the
+            # rest is short enough to be listed.
+            if 2 * len(self.seen) >= total:
+                self._fill_from_the_rest(rng)
+                return
+            self.add(_draw(self.n_candidates, rng), RANDOM)
+
+    def _fill_from_the_rest(self, rng: np.random.Generator) -> None:
+        everything = itertools.product(*(range(n) for n in self.n_candidates.tolist()))
+        rest = [architecture for architecture in everything if architecture not in self.seen]
+        missing = min(self.wanted - len(self.proposals), len(rest))
+        for i in rng.permutation(len(rest))[:missing]:
+            self.add(rest[i], RANDOM)
+
+
+def _draw(n_candidates: np.ndarray, rng: np.random.Generator) -> Architecture:
+    return tuple(rng.integers(0, n_candidates).tolist())
+
+
+def _mutate(
+    parents: list[np.ndarray], n_candidates: np.ndarray, probability: float, rng: np.random.Generator
+) -> Architecture:
+    parent = parents[int(rng.integers(len(parents)))]
+    redrawn = rng.random(parent.size) < probability
+    return tuple(np.where(redrawn, rng.integers(0, n_candidates), parent).tolist())
+
+
+def _cross(parents: list[np.ndarray], rng: np.random.Generator) -> Architecture:
+    one, other = int(rng.integers(len(parents))), int(rng.integers(len(parents) - 1))  # faster than rng.choice
+    first, second = parents[one], parents[other + (other >= one)]
+    return tuple(np.where(rng.random(first.size) < 0.5, first, second).tolist())
+
+
+def _checked(architectures: Sequence[Sequence[int]], n_candidates: np.ndarray) -> list[Architecture]:
+    """The architectures of a history; ValueError naming one that is none of this network's."""
+    found = [tuple(map(int, architecture)) for architecture in architectures]
+    other = next((genes for genes in found if len(genes) != n_candidates.size), None)
+    if other is not None:
+        raise ValueError(
+            f"an architecture of the history has {len(other)} blocks, this network has {n_candidates.size}; "
+            "the history is of another network"
+        )
+    genes = np.array(found, dtype=np.float64).reshape(-1, n_candidates.size)
+    wrong = np.argwhere((genes < 0) | (genes >= n_candidates))
+    if len(wrong):
+        number, block = wrong[0].tolist()
+        raise ValueError(
+            f"an architecture of the history has candidate {found[number][block]} at block {block}, which has "
+            f"candidates 0 to {n_candidates[block] - 1}; the history is of another network"
+        )
+    return found

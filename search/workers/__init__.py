@@ -1,0 +1,1 @@
+"""Workers: what evaluates the architectures of a generation, in one process or several."""

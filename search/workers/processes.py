@@ -1,0 +1,67 @@
+"""Which of a job's processes is this, and where do they meet?
+
+torchrun, or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT as it does. The processes
+meet in torch.distributed's key-value store. What they exchange is a few hundred bytes per evaluation, so that no
+collective operation is needed that would hang when one of them is gone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from nnunetv2_slicemamba.common.folders import InputError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+
+@dataclass(frozen=True)
+class Process:
+    """rank: 0 is the writer. world: number of processes. local_rank, local_world: the same on this machine."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str] = os.environ) -> Process:
+        """This process as the launcher describes it; alone without one."""
+        world = int(environ.get("WORLD_SIZE", "1"))
+        if world == 1:
+            return cls()
+        local_world = int(environ.get("LOCAL_WORLD_SIZE", str(world)))
+        return cls(int(environ["RANK"]), world, int(environ.get("LOCAL_RANK", environ["RANK"])), local_world)
+
+    @property
+    def is_writer(self) -> bool:
+        return self.rank == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """This process's own GPU, or its share of the CPU's threads. InputError if the machine has too few GPUs."""
+        if self.world == 1:
+            return device
+        if device.type != "cuda":
+            torch.set_num_threads(max(1, (os.cpu_count() or 1) // self.local_world))
+            return device
+        n = torch.cuda.device_count()
+        if self.local_rank >= n:
+            raise InputError(
+                f"{self.local_world} processes on this machine need a GPU each, it has {n}: give torchrun "
+                f"--nproc-per-node {n}"
+            )
+        torch.cuda.set_device(self.local_rank)
+        return torch.device("cuda", self.local_rank)
+
+    def connect(self) -> Store:
+        """The store in which the processes meet."""
+        from torch.distributed import PrefixStore
+        from torch.distributed.rendezvous import rendezvous
+
+        store, _, _ = next(rendezvous("env://", self.rank, self.world))
+        return PrefixStore("slicing_search", store)

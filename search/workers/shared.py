@@ -1,0 +1,233 @@
+"""How do several processes share a generation?
+
+The writer, rank 0, announces the architectures in the order of their first blocks, a row for each process: what begins
+alike is evaluated by the same process in this generation and the next, which has its features. A row is cut into parts
+that become smaller. Every process, the writer's own evaluating thread among them, takes the first part left of its row,
+or when there is none the last one left of another's, and sends each result when it is there. Who evaluates what changes
+nothing: a generation is proposed when the one before is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunetv2_slicemamba.search.ledger.journal import Journal, as_json, done_of
+from nnunetv2_slicemamba.search.workers.base import Done, EvaluatesMany, Task, Workers
+from nnunetv2_slicemamba.slicing.candidates import Architecture
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+POLL_SECONDS = 0.001
+GOODBYE_SECONDS = 30.0
+WRITER = 0  # its rank
+_END: dict[str, Any] = {"end": True}
+
+Row = list[list[Task]]  # the parts of a process
+
+
+class Round:
+    """The messages about one generation. Every process makes one; only the writer announces and listens.
+
+    rows: the parts of each process.
+    """
+
+    def __init__(self, store: Store, number: int, rows: list[Row]) -> None:
+        self._store, self._number = store, number
+        self.rows = rows
+        self._from_front = 0
+
+    @classmethod
+    def announce(cls, store: Store, number: int, rows: list[Row]) -> Round:
+        content = [[[(t.generation, t.index, t.architecture) for t in part] for part in row] for row in rows]
+        store.set(f"{number}/parts", json.dumps({"rows": content}))
+        return cls(store, number, rows)
+
+    @classmethod
+    def await_next(cls, store: Store, number: int) -> Round | None:
+        """The round with this number, as soon as it is announced; None at the end of the search."""
+        key = f"{number}/parts"
+        wait_for(store, key)
+        content = json.loads(store.get(key))
+        if content == _END:
+            return None
+        rows = [[[Task(g, index, tuple(a)) for g, index, a in part] for part in row] for row in content["rows"]]
+        return cls(store, number, rows)
+
+    def take(self, rank: int) -> list[Task] | None:
+        """A part that nobody has taken, None if there is none or the round was stopped. rank: whose row comes first."""
+        if self.is_stopped():
+            return None
+        for other in range(len(self.rows)):
+            number = (rank + other) % len(self.rows)
+            row, key = self.rows[number], f"{self._number}/row/{number}"
+            # whoever may take one takes it from an end that is its own, so that no two take the same
+            if self._store.add(f"{key}/taken", 1) > len(row):
+                continue
+            if other:
+                return row[-self._store.add(f"{key}/from_end", 1)]
+            self._from_front += 1
+            return row[self._from_front - 1]
+        return None
+
+    def send(self, message: dict[str, Any]) -> None:
+        """To the writer; messages are numbered in the order in which they were sent."""
+        number = self._store.add(f"{self._number}/sent", 1) - 1
+        self._store.set(f"{self._number}/message/{number}", json.dumps(message))
+
+    def receive(self, number: int) -> dict[str, Any] | None:
+        """Message `number` from 0, None as long as it has not come."""
+        key = f"{self._number}/message/{number}"
+        if not self._store.check([key]):
+            return None
+        message = json.loads(self._store.get(key))
+        self._store.delete_key(key)
+        return message
+
+    def stop(self) -> None:
+        """Nobody begins another evaluation of this round."""
+        self._store.set(f"{self._number}/stop", "1")
+
+    def is_stopped(self) -> bool:
+        return bool(self._store.check([f"{self._number}/stop"]))
+
+
+class Shared(Workers):
+    """The writer's side; use as a context manager, which sends the helpers home.
+
+    evaluator: of this process, run in a thread. world: number of processes, this one
+    included. journal: for what this process finishes.
+    """
+
+    journaled = True
+
+    def __init__(self, store: Store, world: int, evaluator: EvaluatesMany, journal: Journal) -> None:
+        self._store, self._world, self._evaluator, self._journal = store, world, evaluator, journal
+        self._round = 0
+        self._error: BaseException | None = None
+        store.set("begin", journal.search)
+
+    def __call__(self, tasks: Sequence[Task], go_on: Callable[[], bool]) -> Iterator[Done]:
+        if not tasks:
+            return
+        self._round += 1
+        shared = Round.announce(self._store, self._round, rows_of(tasks, self._world))
+        own = threading.Thread(target=self._work, args=(shared,), daemon=True)
+        own.start()
+        received = done = gone = 0
+        stopped = False
+        try:
+            # those who have nothing left to do need not have said so before the next round
+            while done < len(tasks) and gone < self._world:
+                if not stopped and not go_on():
+                    stopped = True
+                    shared.stop()
+                message = shared.receive(received)
+                if self._error is not None:
+                    raise self._error
+                if message is None:
+                    time.sleep(POLL_SECONDS)
+                    continue
+                received += 1
+                if "gone" in message:
+                    gone += 1
+                else:
+                    done += 1
+                    yield done_of(message)
+        finally:
+            if done < len(tasks) and gone < self._world:
+                shared.stop()
+        own.join()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self, shared: Round) -> None:
+        try:
+            work(shared, WRITER, self._evaluator, self._journal)
+        except BaseException as error:  # raised again by the writer
+            self._error = error
+
+    def __enter__(self) -> Shared:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # after an error the launcher ends the helpers, unless they hear of it first
+        with contextlib.suppress(RuntimeError):
+            self._store.set(f"{self._round + 1}/parts", json.dumps(_END))
+            give_up = time.monotonic() + (GOODBYE_SECONDS if kind is None else 0)
+            # where this process holds the store, it must not leave before the others
+            while time.monotonic() < give_up and self._store.add("goodbyes", 0) < self._world - 1:
+                time.sleep(POLL_SECONDS)
+
+
+def help_out(store: Store, rank: int, make_evaluator: Callable[[], EvaluatesMany], folder: Path) -> None:
+    """The other processes' side: evaluates what the writer announces until the search ends.
+
+    rank: of this process, from 1. make_evaluator: called when the writer has found everything in order. folder: of the
+    journal.
+    """
+    from torch.distributed import DistError
+
+    wait_for(store, "begin")
+    own = Journal(folder, store.get("begin").decode())
+    evaluator = make_evaluator()
+    number, helped = 1, False
+    try:
+        while (shared := Round.await_next(store, number)) is not None:
+            helped |= work(shared, rank, evaluator, own)
+            number += 1
+        store.add("goodbyes", 1)
+    except DistError:
+        # a short search may be over, and its store gone, before this process was ready
+        if helped:
+            raise
+
+
+def work(shared: Round, rank: int, evaluator: EvaluatesMany, journal: Journal) -> bool:
+    """Takes parts and evaluates them until there are none left, each while the one before is being finished.
+
+    Returns whether there was one.
+    """
+    taken: list[Task] = []
+
+    def more() -> list[Architecture]:
+        tasks = shared.take(rank) or []
+        taken.extend(tasks)
+        return [task.architecture for task in tasks]
+
+    # without any part the evaluator need not read network and cases
+    if first := more():
+        for position, evaluation, seconds in evaluator.evaluate(first, lambda: not shared.is_stopped(), more):
+            done = Done(taken[position].index, evaluation, seconds)
+            journal.append(taken[position], done)
+            shared.send(as_json(done))
+    shared.send({"gone": True})
+    return bool(taken)
+
+
+def rows_of(tasks: Sequence[Task], world: int) -> list[Row]:
+    """A row for each process, in the order of the architectures' first blocks: large parts first, single tasks at last,
+    so that nobody waits long for another."""
+    ordered = sorted(tasks, key=lambda task: task.architecture)
+    ends = [len(ordered) * (rank + 1) // world for rank in range(world)]
+    rows = []
+    for begin, end in zip([0, *ends], ends, strict=False):
+        row: Row = []
+        while begin < end:
+            size = max(1, (end - begin) // 2)
+            row.append(ordered[begin : begin + size])
+            begin += size
+        rows.append(row)
+    return rows
+
+
+def wait_for(store: Store, key: str) -> None:
+    """Until a key is there; raises what torch.distributed raises when the store is gone."""
+    while not store.check([key]):
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,110 @@
+"""`slicemamba convert` as users call it: what it prints, and what it refuses before it starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nnunetv2_slicemamba.cli.main import main
+from nnunetv2_slicemamba.datasets.catalogue import CATALOGUE
+from tests.datasets.dataset_sources import cases_in, write_pair, write_parts
+
+
+@pytest.fixture
+def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for variable in ("nnUNet_preprocessed", "nnUNet_results"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "raw"
+
+
+def call(*arguments: object) -> None:
+    """The command; returns where it succeeds."""
+    try:
+        main([str(argument) for argument in arguments])
+    except SystemExit as ended:
+        if ended.code:
+            raise
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["convert", *(str(argument) for argument in arguments)])
+    assert ended.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_it_says_what_it_found_and_what_comes_next(
+    tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_parts(tmp_path / "isic17", {"train": "abcd", "val": "vw", "search": "ab"})
+    call("convert", "isic2017", tmp_path / "isic17", "-d", 12, "--resize", 32, 24, "-np", 2)
+    out = capsys.readouterr().out
+    assert "fold 0: the source's own division, 4 train, 2 validate" in out
+    assert "'slicemamba search -f 1' measures on these images" in out
+    assert "6 training cases, 0 held out; 6 written now, 0 there already" in out
+    assert "Next: slicemamba plan -d 12" in out
+    assert cases_in(raw / "Dataset012_ISIC2017", "Tr") == set("abcdvw")
+
+
+def test_ones_own_folders(tmp_path: Path, raw: Path) -> None:
+    write_pair(tmp_path / "i", tmp_path / "m", "a")
+    call("convert", "folders", "--images", tmp_path / "i", "--masks", tmp_path / "m", "-d", 13, "--name", "Mine")
+    assert cases_in(raw / "Dataset013_Mine", "Tr") == {"a"}
+
+
+def test_the_list_names_every_dataset_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; from nnunetv2_slicemamba.cli.main import main\n"
+        "try: main(['convert', '--list'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'nnunetv2', 'nibabel', 'scipy'} & set(sys.modules)"
+    )
+    listed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    for key in CATALOGUE:
+        assert key in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    (
+        (("isic2017", "."), "give the dataset's name and -d ID"),
+        (("isic2019", ".", "-d", "1"), "there is no dataset 'isic2019'; give one of isic2017, isic2018"),
+        (("isic2017", "nowhere", "-d", "1"), "the source nowhere is not a folder; unpack archives first"),
+        (("isic2017", "-d", "1"), "give the folder with the download"),
+        (("isic2017", ".", "-d", "1000"), "the dataset ID is 1000; give a number from 1 to 999"),
+        (("isic2017", ".", "-d", "1", "--split", "half"), "there is no split 'half'"),
+        (("isic2017", ".", "-d", "1", "--split", "by-sequence"), "--split by-sequence is for clinicdb"),
+        (("isic2017", ".", "-d", "1", "--resize", "0", "5"), "--resize is 0 5"),
+        (("isic2017", ".", "-d", "1", "--name", "a/b"), "a dataset cannot be named 'a/b'"),
+        (("isic2017", ".", "-d", "1", "--labels", "a"), "--labels is for folders"),
+        (("isic2017", ".", "-d", "1", "--images", "."), "--images and --masks are for 'convert folders'"),
+        (("folders", ".", "-d", "1"), "convert folders takes --images DIR and --masks DIR"),
+        (("synapse", ".", "-d", "1", "--organs", "9"), "--organs is 9; give 8 or 13"),
+        (("synapse", ".", "-d", "1", "--resize", "5", "5"), "--resize is for images"),
+        (("kvasir", ".", "-d", "1", "--train", "all"), "--train is 'all'; give joint or own"),
+        (("kvasir", ".", "-d", "1", "-np", "0"), "-np is 0, it must be at least 1"),
+    ),
+)
+def test_what_does_not_fit_is_refused_with_the_remedy(
+    tmp_path: Path,
+    raw: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert told in refused(capsys, *arguments)
+    assert not raw.exists() or not any(raw.iterdir())
+
+
+def test_an_unset_folder_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("nnUNet_raw", raising=False)
+    assert "nnUNet_raw is not set" in refused(capsys, "isic2017", tmp_path, "-d", 1)

@@ -1,0 +1,136 @@
+"""`slicemamba run` trains what it searched, reads its own first stage, and finishes what is asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.pipeline import fold_steps as chain
+from nnunetv2_slicemamba.planning.selection import Selection, select
+from nnunetv2_slicemamba.search import read_slicing_file, slicing_file_for_training
+from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
+from nnunetv2_slicemamba.slicing.file import write_slicing_file
+
+PLANS, SUPERNET, FINAL = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_1epoch"
+OTHER_SUPERNET = "SliceMambaSupernetTrainer_5epochs"
+SETTINGS = chain.ChainSettings(FINAL, SUPERNET, "cpu")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command that the chain ran, with the environment that it would have had."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+
+
+@pytest.fixture
+def selection(workspace: Path) -> Selection:
+    return select("901", "2d", "0", PLANS)
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    """The commands that the chain ran, which do nothing."""
+    calls: list[Call] = []
+
+    def note(
+        name: str, arguments: Sequence[str], console: Console, variables: Mapping[str, str] | None = None, **_: Any
+    ) -> None:
+        calls.append(Call([name, *arguments], {**os.environ, **(variables or {})}))
+
+    monkeypatch.setattr(chain, "run_command", note)
+    return calls
+
+
+@pytest.fixture
+def finish(selection: Selection) -> Callable[..., Path]:
+    """finish(trainer, cases=2): its fold's folder as nnU-Net leaves a validated training of so many cases."""
+
+    def make(trainer: str, cases: int = 2) -> Path:
+        folder = selection.fold_folder(trainer)
+        (folder / "validation").mkdir(parents=True)
+        (folder / "checkpoint_final.pth").touch()
+        summary = {"foreground_mean": {"Dice": 0.5}, "metric_per_case": [{}] * cases}
+        (folder / "validation" / "summary.json").write_text(json.dumps(summary))
+        return folder
+
+    return make
+
+
+def silent() -> Console:
+    return Console(file=io.StringIO())
+
+
+@pytest.mark.parametrize("variable", ["", "of the other supernet"])
+def test_the_final_training_takes_the_slicing_of_the_chains_supernet_whatever_else_there_is(
+    variable: str,
+    selection: Selection,
+    called: list[Call],
+    finish: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for supernet, slicing in ((SUPERNET, "2x4"), (OTHER_SUPERNET, "4x4")):
+        finish(supernet)
+        other, _ = set_slicing(selection, supernet, slicing)
+    monkeypatch.setenv("SLICEMAMBA_SLICING", variable and str(other))
+    with pytest.raises(FileNotFoundError, match="summary.json"):  # nothing was trained
+        chain.run_fold(selection, SETTINGS, silent())
+    (training,) = called
+    assert training.arguments[:6] == ["nnUNetv2_train", "Dataset901_Disks", "2d", "0", "-tr", FINAL]
+    results = selection.configuration_folder(FINAL).parent
+    found = slicing_file_for_training(results, PLANS, "2d", 0, training.environment)
+    assert set(read_slicing_file(found).slicing) == {(2, 4)}
+
+
+def test_a_cascades_supernet_and_search_read_the_first_stage_of_the_chains_final_trainer(
+    selection: Selection, called: list[Call]
+) -> None:
+    inheriting = replace(SETTINGS, trainer="SliceMambaInheritTrainer_1epoch")
+    chain.train(selection, SUPERNET, inheriting, silent())
+    chain.search(selection, inheriting, silent())
+    assert [call.arguments[:2] for call in called] == [["nnUNetv2_train", "Dataset901_Disks"], ["slicemamba", "search"]]
+    assert {call.environment["SLICEMAMBA_PREVIOUS_STAGE"] for call in called} == {"SliceMambaInheritTrainer_1epoch"}
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [("nothing", False), ("stopped", True), ("another supernet", True), ("by hand", False)],
+)
+def test_a_fold_is_searched_again_unless_a_finished_search_of_its_supernet_or_a_hand_chose(
+    change: str, again: bool, selection: Selection, called: list[Call], finish: Callable[..., Path]
+) -> None:
+    checkpoint = finish(SUPERNET) / "checkpoint_final.pth"
+    file, _ = set_slicing(selection, SUPERNET, "2x4")
+    content = replace(read_slicing_file(file), supernet_checkpoint_sha256=sha256_of_file(checkpoint))
+    if change != "by hand":
+        content = replace(content, choice=replace(content.choice, how_chosen="search"))
+    write_slicing_file(replace(content, complete=change != "stopped"), file)
+    if change in ("another supernet", "by hand"):
+        checkpoint.write_bytes(b"trained anew")
+    chain.search(selection, SETTINGS, silent())
+    assert [call.arguments[:2] for call in called] == [["slicemamba", "search"]] * again
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_finished_fold_is_validated_again_until_every_case_has_the_probabilities_that_are_asked_for(
+    written: int, selection: Selection, called: list[Call], finish: Callable[..., Path]
+) -> None:
+    for trainer in (FINAL, SUPERNET):
+        finish(trainer, cases=2)
+    for case in range(written):
+        (selection.fold_folder(FINAL) / "validation" / f"case_{case}.npz").touch()
+    for npz in (False, True):
+        for trainer in (SUPERNET, FINAL):
+            chain.train(selection, trainer, replace(SETTINGS, npz=npz), silent())
+    validated = [call.arguments for call in called]
+    assert [(arguments[5], arguments[-2:]) for arguments in validated] == [(FINAL, ["--npz", "--val"])] * (written < 2)

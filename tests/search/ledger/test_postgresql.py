@@ -1,0 +1,122 @@
+"""The ledger in PostgreSQL, on a real server that the test starts where one is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from nnunetv2_slicemamba.search import LedgerError, StudyRefusedError, open_ledger, read_ledger, run_search
+from tests.search.distributed_search import free_port
+from tests.search.killable_search import SETTINGS, evaluate, fingerprint
+
+PASSWORD = "a secret"
+DRIVER = next((name for name in ("psycopg", "psycopg2") if importlib.util.find_spec(name)), None)
+
+
+def program(name: str) -> str | None:
+    """Debian keeps the server's programs out of PATH."""
+    folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))
+    return shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *folders]))
+
+
+def start_server(folder: Path) -> tuple[subprocess.Popen, int]:
+    """A server with one user and its password, on a port of this machine; not started as root, which it refuses."""
+    initdb, postgres = program("initdb"), program("postgres")
+    if initdb is None or postgres is None:
+        pytest.skip("there is no PostgreSQL server here (initdb and postgres are not installed)")
+    owner: dict[str, str] = {}
+    if os.getuid() == 0:
+        names = {user.pw_name for user in pwd.getpwall()}
+        owner["user"] = "postgres" if "postgres" in names else "nobody"
+        shutil.chown(folder, owner["user"])
+    secret = folder / "password"
+    secret.write_text(PASSWORD)
+    secret.chmod(0o644)
+    new = [initdb, "-D", f"{folder}/data", "-U", "searcher", "--auth=scram-sha-256", f"--pwfile={secret}", "--no-sync"]
+    made = subprocess.run(new, capture_output=True, text=True, cwd=folder, **owner)
+    assert made.returncode == 0, made.stderr
+    port = free_port()
+    options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
+    with open(folder / "log", "w") as log:
+        server = subprocess.Popen([postgres, "-D", f"{folder}/data", *options], stderr=log, cwd=folder, **owner)
+    end = time.monotonic() + 30
+    while time.monotonic() < end and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return server, port
+        time.sleep(0.05)
+    server.kill()
+    raise AssertionError((folder / "log").read_text())
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    if DRIVER is None:
+        pytest.skip("there is no driver for PostgreSQL here (pip install psycopg[binary])")
+    # not in pytest's folders, which are its user's alone
+    with tempfile.TemporaryDirectory(prefix="slicemamba_postgresql_", ignore_cleanup_errors=True) as folder:
+        server, port = start_server(Path(folder))
+        try:
+            yield f"postgresql+{DRIVER}://searcher:{PASSWORD.replace(' ', '%20')}@127.0.0.1:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGINT)  # its fast shutdown: SIGTERM waits for every client to leave
+            server.wait(60)
+
+
+def test_a_search_in_postgresql_continues_and_ends_as_one_in_a_file(url, tmp_path):
+    with open_ledger(tmp_path / "study.db", fingerprint()) as ledger:
+        expected = run_search(evaluate, SETTINGS, ledger, progress=False)
+    assert any(math.isnan(r.fitness) for r in expected.records), "the test should include an undefined fitness"
+    calls = 0
+
+    def stop(architecture):
+        nonlocal calls
+        calls += 1
+        if calls > 9:
+            raise KeyboardInterrupt
+        return evaluate(architecture)
+
+    with open_ledger(url, fingerprint()) as ledger, pytest.raises(KeyboardInterrupt):
+        run_search(stop, SETTINGS, ledger, progress=False)
+    assert len(read_ledger(url, fingerprint().study_name)[1]) == 9
+    with open_ledger(url, fingerprint()) as ledger:
+        assert PASSWORD not in ledger.location
+        result = run_search(evaluate, SETTINGS, ledger, progress=False)
+    assert result.evaluated_now == SETTINGS.evaluations - 9
+    assert [(r.architecture, str(r.fitness), r.details) for r in result.records] == [
+        (r.architecture, str(r.fitness), r.details) for r in expected.records
+    ]
+    assert result.best.architecture == expected.best.architecture
+    # what Optuna's dashboard reads
+    study = optuna.load_study(study_name=fingerprint().study_name, storage=url)
+    assert [t.number for t in study.trials] == list(range(SETTINGS.evaluations))
+    assert study.best_value == expected.best.fitness
+
+
+def test_the_study_of_another_search_is_refused_and_can_be_discarded(url):
+    with open_ledger(url, fingerprint(), "other") as ledger:
+        run_search(evaluate, SETTINGS, ledger, progress=False)
+    with pytest.raises(StudyRefusedError, match="supernet checkpoint"):
+        open_ledger(url, fingerprint(supernet_checkpoint_sha256="c" * 64), "other")
+    with open_ledger(url, fingerprint(supernet_checkpoint_sha256="c" * 64), "other", discard=True) as ledger:
+        assert ledger.records() == []
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(url):
+    down = url.replace(url.rpartition(":")[2], f"{free_port()}/postgres")
+    with pytest.raises(LedgerError, match=r"cannot open postgresql.*its server must answer") as refusal:
+        open_ledger(down, fingerprint())
+    assert "secret" not in str(refusal.value)
