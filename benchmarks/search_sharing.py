@@ -1,4 +1,5 @@
-"""What does sharing a search cost besides its evaluations? Real processes, ledger and messages, a device that sleeps.
+"""The cost of a search, alone and shared, besides its evaluations: real processes, ledger, study and messages, a device
+that sleeps.
 
     python benchmarks/search_sharing.py [--processes 2] [--milliseconds 12.5] [--population 50] [--generations 20]
 
@@ -6,13 +7,15 @@ An evaluation takes as long as its blocks, those that are kept (search.prefix_ca
 paper's network: `--milliseconds` is the mean of a search by one process. As a GPU does, the device begins with a path's
 first kernels while Python starts the others, 0.7 ms a block, of which a part lets other threads run; each process has a
 device of its own. What is left of the time is that of proposals, messages, ledger and waiting for one another, and what
-they take from the thread that starts kernels. No GPU is needed, so this says what the code costs, not how fast a GPU
+they take from the thread that starts kernels. The study for Optuna is written beside it, as `slicemamba search` does;
+how long that goes on afterwards is told, too. No GPU is needed, so this says what the code costs, not how fast a GPU
 is: `search_gpu.py --processes 2` does that.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -28,15 +31,26 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nnunetv2_slicemamba.search import Architecture, Evaluation, Fingerprint, SearchSettings, open_ledger, run_search
+from nnunetv2_slicemamba.search import (
+    Architecture,
+    Evaluation,
+    Fingerprint,
+    Ledger,
+    SearchSettings,
+    open_ledger,
+    run_search,
+)
 from nnunetv2_slicemamba.search.evaluation.prefix_cache import shared_blocks
-from nnunetv2_slicemamba.search.ledger.journal import Journal, Journaled
-from nnunetv2_slicemamba.search.workers.base import More, Together, Workers, no_more
+from nnunetv2_slicemamba.search.ledger import study_export
+from nnunetv2_slicemamba.search.ledger.evaluation_log import log_folder
+from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
+from nnunetv2_slicemamba.search.records import Done, Task
+from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, More, Workers, no_more
 from nnunetv2_slicemamba.search.workers.processes import Process
-from nnunetv2_slicemamba.search.workers.shared import Shared, help_out
+from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
 
 CANDIDATES = ((2, 2), (2, 4), (4, 2), (4, 4))
-# Of a block, relative: it falls with the resolution, at last no further. Encoder, then decoder.
+# Time of a block, relative: it falls with the resolution, at last no further. Encoder, then decoder.
 N_ENCODER = 15
 BLOCKS = (4, 4, 2, 2, *9 * (1,), 0.75, 0.75, 1, 1, 2, 2, 4, 4, 4)
 STARTING = (0.001, 0.0007)  # seconds of Python for a path, and for each of its blocks that is computed
@@ -60,23 +74,22 @@ class Device:
         self._free = 0.0
 
     def evaluate(
-        self, architectures: Sequence[Architecture], go_on: Callable[[], bool] = lambda: True, more: More = no_more
-    ) -> Iterator[tuple[int, Evaluation, float]]:
-        """As PathEvaluation.count_paths orders, keeps and gives them."""
-        first, before = 0, None
-        while architectures:
-            order = sorted(range(len(architectures)), key=architectures.__getitem__)
-            shared = [(architectures[b], shared_blocks(architectures[a], architectures[b])) for a, b in pairwise(order)]
+        self, tasks: Sequence[Task], go_on: Callable[[], bool] = lambda: True, more: More = no_more
+    ) -> Iterator[Done]:
+        """The tasks as PathEvaluation.count_paths orders, keeps and gives them."""
+        before = None
+        while tasks:
+            ordered = sorted(tasks, key=lambda task: task.architecture)
+            shared = [(b.architecture, shared_blocks(a.architecture, b.architecture)) for a, b in pairwise(ordered)]
             expected = {architecture[:length] for architecture, length in shared}
-            for position in order:
+            for task in ordered:
                 if not go_on():
                     return
-                ends = self._send(architectures[position], expected)
+                ends = self._send(task.architecture, expected)
                 if before is not None:
                     yield self._result(*before)
-                before = first + position, architectures[position], ends
-            first += len(architectures)
-            architectures = more()
+                before = task, ends
+            tasks = more()
         if before is not None:
             yield self._result(*before)
 
@@ -100,28 +113,31 @@ class Device:
         self.busy += seconds
         return self._free
 
-    def _result(self, position: int, architecture: Architecture, ends: float) -> tuple[int, Evaluation, float]:
+    def _result(self, task: Task, ends: float) -> Done:
         time.sleep(max(0.0, ends - time.perf_counter()))
-        fitness = fitness_of(architecture)
-        return position, Evaluation(fitness, {"dice_per_class": [fitness]}), 0.0
+        fitness = fitness_of(task.architecture)
+        return Done(task, Evaluation(fitness, {"dice_per_class": [fitness]}), 0.0)
 
 
-def search(workers: Workers, settings: SearchSettings, folder: Path) -> tuple[float, float]:
-    """Seconds of a whole search with its ledger, and its best fitness."""
+def search(
+    workers_of: Callable[[Ledger], contextlib.AbstractContextManager[Workers]], settings: SearchSettings, folder: Path
+) -> dict[str, float]:
+    """Seconds of a whole search, of its study after it, and its best fitness."""
     n = len(BLOCKS)
     content = Fingerprint("Benchmark", "none", "paper", "2d", 0, "0" * 64, "0" * 64, n, CANDIDATES, settings)
     with open_ledger(folder / "study.db", content) as ledger:
-        began = time.perf_counter()
-        result = run_search(workers, settings, ledger, progress=False)
-        return time.perf_counter() - began, result.best.fitness
+        with StudyExport(ledger), workers_of(ledger) as workers:
+            began = time.perf_counter()
+            result = run_search(workers, settings, ledger, progress=False)
+            ended = time.perf_counter()
+        return {"seconds": ended - began, "study": time.perf_counter() - ended, "best": result.best.fitness}
 
 
 def alone(unit: float, settings: SearchSettings) -> dict[str, float]:
     device = Device(unit)
     with tempfile.TemporaryDirectory() as folder:
-        workers = Journaled(Together(device), Journal(Path(folder), "benchmark"))
-        seconds, best = search(workers, settings, Path(folder))
-    return {"seconds": seconds, "busy": device.busy, "best": best}
+        found = search(lambda ledger: contextlib.nullcontext(BatchedWorkers(device)), settings, Path(folder))
+    return {**found, "busy": device.busy}
 
 
 def together(processes: int, unit: float, settings: SearchSettings) -> dict[str, float]:
@@ -143,10 +159,11 @@ def one_of_several(process: Process, unit: float, settings: SearchSettings, fold
     while store.add("ready", 0) < process.world:
         time.sleep(0.01)
     if process.is_writer:
-        with Shared(store, process.world, device, Journal(folder, "benchmark")) as workers:
-            told["seconds"], told["best"] = search(workers, settings, folder)
+        told = search(lambda ledger: SharedWorkers(store, process.world, device, ledger.log), settings, folder)
     else:
-        help_out(store, process.rank, lambda: device, folder)
+        logs = log_folder(folder / "study.db")
+        assert logs is not None
+        help_out(store, process.rank, lambda: device, logs)
     (folder / f"{process.rank}.json").write_text(json.dumps({**told, "busy": device.busy}))
 
 
@@ -160,8 +177,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help=argparse.SUPPRESS)
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    study_export.WAIT_SECONDS = 600.0
     settings = SearchSettings(given.population, given.generations)
-    process = Process.of()
+    process = Process.from_environment()
     if process.world > 1:
         one_of_several(process, given.unit, settings, given.folder)
         return
@@ -169,13 +187,13 @@ def main() -> None:
     unit = given.milliseconds / 1000 * settings.evaluations / alone(1e-9, settings)["busy"] * 1e-9
     one, several = alone(unit, settings), together(given.processes, unit, settings)
     title = f"{settings.evaluations} evaluations of {given.milliseconds:g} ms on a device that sleeps"
-    table = Table(
-        "processes", "s", "of these a device works", "the rest, ms a generation", "times as fast", title=title
-    )
+    columns = ("processes", "s", "of these a device works", "the rest, ms a generation", "times as fast")
+    table = Table(*columns, "s until the study is whole", title=title)
     for number, found in ((1, one), (given.processes, several)):
         rest = 1000 * (found["seconds"] - found["busy"]) / (settings.generations + 1)
         faster = f"{one['seconds'] / found['seconds']:.2f}"
-        table.add_row(str(number), f"{found['seconds']:.2f}", f"{found['busy']:.2f}", f"{rest:.0f}", faster)
+        row = (f"{found['seconds']:.2f}", f"{found['busy']:.2f}", f"{rest:.0f}", faster, f"{found['study']:.1f}")
+        table.add_row(str(number), *row)
     Console(width=110).print(table)
     if one["best"] != several["best"]:
         raise SystemExit("the searches ended differently")

@@ -1,4 +1,4 @@
-"""Search a fold: from a selection to best_slicing.json."""
+"""The search of a fold: from a selection to best_slicing.json."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
 from nnunetv2_slicemamba.search.figures.fold import write_fold_figures
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
-from nnunetv2_slicemamba.search.ledger.journal import Journal, Journaled, Recovering, search_name
+from nnunetv2_slicemamba.search.ledger.evaluation_log import log_folder
 from nnunetv2_slicemamba.search.ledger.ledger import Ledger, open_ledger
-from nnunetv2_slicemamba.search.ledger.storage import LedgerError
-from nnunetv2_slicemamba.search.loop import run_search
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError, location_of
+from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
+from nnunetv2_slicemamba.search.loop import SearchResult, run_search
 from nnunetv2_slicemamba.search.settings import SearchSettings
-from nnunetv2_slicemamba.search.workers.base import Together, Workers
+from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, Workers
 from nnunetv2_slicemamba.search.workers.processes import Process
-from nnunetv2_slicemamba.search.workers.shared import Shared, help_out
+from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
 from nnunetv2_slicemamba.slicing.find import SLICING_FILE, STUDY_FILE, slicing_search_folder
@@ -79,7 +80,7 @@ class PreparedSearch:
     folder: Path
 
     def storage(self, given: str | None) -> str | Path:
-        """Where the evaluations are kept: as given, else in a file of the fold."""
+        """Where the study belongs, the evaluations' copy for Optuna: as given, else in a file of the fold."""
         return given or self.folder / STUDY_FILE
 
 
@@ -136,32 +137,49 @@ def search_fold(
 ) -> FoldSearch | None:
     """Searches the slicing of a fold with its trained supernet, or continues that search.
 
-    storage: Optuna storage URL, default a SQLite file in the fold's slicing_search folder. study: its name there.
-    discard: delete what the study holds. time_budget: seconds after which no further evaluation begins.
-    cache_bytes: for features that architectures share, see PathEvaluation.
+    The evaluations are kept in the fold's slicing_search folder. storage: Optuna storage URL for their copy, a study;
+    default a SQLite file in that folder. study: its name. discard: delete evaluations and study. time_budget: seconds
+    after which no further evaluation begins. cache_bytes: for features that architectures share, see PathEvaluation.
     Writes best_slicing.json and the figures into slicing_search. Where a launcher started several processes (torchrun),
     they share the evaluations; the first of them writes, the others return None.
     Raises as prepare_search; StudyRefusedError if the study belongs to another search; LedgerError if it cannot be
     read or written, or the result cannot, saying what is kept.
     """
-    process = Process.of()
+    process = Process.from_environment()
     device = process.device(device)
     if not process.is_writer:
-        folder = slicing_search_folder(selection.fold_folder(trainer))
+        logs = log_folder(slicing_search_folder(selection.fold_folder(trainer)) / STUDY_FILE)
+        assert logs is not None
         store = process.connect()
 
         def evaluator() -> SupernetFold:
             require_same(json.loads(store.get(_CONDITIONS)), measured_with(settings.cost, device))
             return SupernetFold(selection, trainer, device, cache_bytes, settings.cost)
 
-        help_out(store, process.rank, evaluator, folder)
+        help_out(store, process.rank, evaluator, logs)
         return None
     prepared = prepare_search(selection, trainer, settings, device, cache_bytes)
+    where = prepared.storage(storage)
     with (
-        open_ledger(prepared.storage(storage), prepared.fingerprint, study, discard) as ledger,
-        workers_of(prepared, ledger, process, discard) as workers,
+        open_ledger(where, prepared.fingerprint, study, discard, prepared.folder) as ledger,
+        StudyExport(ledger, console),
     ):
-        result = run_search(workers, settings, ledger, console=console, time_budget=time_budget)
+        with workers_of(prepared, ledger, process) as workers:
+            result = run_search(workers, settings, ledger, console=console, time_budget=time_budget)
+        return write_result(selection, trainer, prepared, result, ledger, device, console)
+
+
+def write_result(
+    selection: Selection,
+    trainer: str,
+    prepared: PreparedSearch,
+    result: SearchResult,
+    ledger: Ledger,
+    device: torch.device,
+    console: Console | None,
+) -> FoldSearch:
+    """Writes what a search found: best_slicing.json, the Pareto front if there is one, and the figures."""
+    settings = prepared.fingerprint.settings
     best, cost = result.best, settings.cost
     conditions = measured_with(cost, device)
     front = None if cost is None else Front.of(result.records, best, cost, conditions)
@@ -177,7 +195,7 @@ def search_fold(
             "origin": best.origin,
             "settings": settings.as_dict(),
             **({} if front is None else {"objective": settings.objective, "cost": front.cost_entry()}),
-            "ledger": ledger.location,
+            "ledger": location_of(ledger.storage),
             "study": ledger.study_name,
         },
     )
@@ -218,19 +236,15 @@ def search_fold(
 
 
 @contextlib.contextmanager
-def workers_of(prepared: PreparedSearch, ledger: Ledger, process: Process, discard: bool) -> Iterator[Workers]:
+def workers_of(prepared: PreparedSearch, ledger: Ledger, process: Process) -> Iterator[Workers]:
     """This process alone, or with those that were launched beside it."""
-    journal = Journal(prepared.folder, search_name(prepared.fingerprint, ledger.study_name, ledger.location))
-    if discard:
-        journal.clear()
     if process.world == 1:
-        yield Recovering(Journaled(Together(prepared.fold), journal), journal)
+        yield BatchedWorkers(prepared.fold)
     else:
         store = process.connect()
         store.set(_CONDITIONS, json.dumps(measured_with(prepared.fingerprint.settings.cost, prepared.fold.device)))
-        with Shared(store, process.world, prepared.fold, journal) as shared:
-            yield Recovering(shared, journal)
-    journal.clear()
+        with SharedWorkers(store, process.world, prepared.fold, ledger.log) as shared:
+            yield shared
 
 
 def write_choice(

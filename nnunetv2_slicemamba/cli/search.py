@@ -125,7 +125,7 @@ def search(
     selection = select(dataset, configuration, fold, plans)
     require_folder("nnUNet_results", writable=not dry_run)
     console = Console()
-    if (dry_run or figures_only) and not Process.of().is_writer:
+    if (dry_run or figures_only) and not Process.from_environment().is_writer:
         return
     if dry_run:
         from nnunetv2_slicemamba.search.dry_run import estimate_cost

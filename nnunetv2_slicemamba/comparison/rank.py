@@ -24,6 +24,7 @@ from nnunetv2_slicemamba.comparison.tables import dice
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import MIRRORING, TILE_STEP_SIZE, SupernetFold
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
+from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
 from nnunetv2_slicemamba.search.run import check_same_plans
 from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
 from nnunetv2_slicemamba.slicing.find import STUDY_FILE, slicing_search_folder
@@ -173,7 +174,7 @@ def fitness_of(
 
 def _from_ledger(search: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
     """What the fold's search evaluated, if it was with this supernet and on these cases."""
-    if not (search / STUDY_FILE).is_file():
+    if not has_ledger(search / STUDY_FILE):
         return {}
     fingerprint, records = read_fold_ledger(search)
     evaluation = dict(fingerprint.get("evaluation", {}))

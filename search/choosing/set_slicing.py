@@ -10,6 +10,7 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import require_supernet_trainer
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
+from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
 from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.proposals.ranking import feasible_history
 from nnunetv2_slicemamba.search.records import History
@@ -45,7 +46,7 @@ def fold_histories(selection: Selection, trainer: str) -> Mapping[int | str, His
     found: dict[int | str, History] = {}
     for folder in sorted(selection.configuration_folder(trainer).glob("fold_*")):
         search = slicing_search_folder(folder)
-        if (search / STUDY_FILE).is_file():
+        if has_ledger(search / STUDY_FILE):
             name = folder.name.removeprefix("fold_")
             stored, records = read_fold_ledger(search)
             cost = stored_cost(stored.get("settings", {}))

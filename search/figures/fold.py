@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice, stages_of_network
 from nnunetv2_slicemamba.search.figures.page import write_figures
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
-from nnunetv2_slicemamba.search.ledger.ledger import read_ledger
+from nnunetv2_slicemamba.search.ledger.ledger import has_ledger, read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
 from nnunetv2_slicemamba.search.objectives import Cost, stored_cost
 from nnunetv2_slicemamba.search.records import Record, history_of
@@ -63,8 +63,9 @@ def redraw(
     selection: Selection, trainer: str, storage: str | None, study: str | None, console: Console | None = None
 ) -> Path:
     """The figures of the evaluations that a search has made so far; LedgerError if there is none."""
-    found = storage or slicing_search_folder(selection.fold_folder(trainer)) / STUDY_FILE
-    stored, records = read_ledger(found, study)
+    folder = slicing_search_folder(selection.fold_folder(trainer))
+    found = storage or folder / STUDY_FILE
+    stored, records = read_ledger(found, study, folder=folder)
     if not records:
         raise LedgerError(f"the search in {found} has no evaluation yet; run `slicemamba search` for this fold first")
     return write_fold_figures(selection, trainer, records, console, stored_cost(stored.get("settings", {})))
@@ -80,7 +81,7 @@ def _other_folds(selection: Selection, trainer: str) -> dict[str, FoldChoice]:
             content.check_fits(selection.n_blocks, selection.n_dims)
             if content.choice.how_chosen != "search":
                 continue
-            records = read_fold_ledger(search)[1] if (search / STUDY_FILE).is_file() else []
+            records = read_fold_ledger(search)[1] if has_ledger(search / STUDY_FILE) else []
         except (SlicingFileError, LedgerError):
             continue
         found[folder.name.removeprefix("fold_")] = FoldChoice(content.slicing, history_of(records))

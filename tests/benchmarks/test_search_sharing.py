@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import search_sharing
 from search_sharing import BLOCKS, N_ENCODER, Device, fitness_of
 
+from nnunetv2_slicemamba.search.records import tasks_of
+
 N = len(BLOCKS)
 
 
@@ -22,26 +24,25 @@ def path(*first: int) -> tuple[int, ...]:
 
 def test_blocks_that_are_kept_cost_nothing() -> None:
     device = Device(1e-6)
-    list(device.evaluate([path()]))
+    list(device.evaluate(tasks_of([path()])))
     assert device.busy == pytest.approx(1e-6 * (1 + sum(BLOCKS)))
-    list(device.evaluate([path(0, 0, 0, 1)]))
+    list(device.evaluate(tasks_of([path(0, 0, 0, 1)])))
     assert device.busy == pytest.approx(1e-6 * (2 + sum(BLOCKS) + sum(BLOCKS[3:])))
     # of the decoder's only where another path of the same call is expected to begin so
     last = (*(N - 1) * (0,), 1)
-    list(device.evaluate([last]))
+    list(device.evaluate(tasks_of([last])))
     assert device.busy == pytest.approx(1e-6 * (3 + sum(BLOCKS) + sum(BLOCKS[3:]) + sum(BLOCKS[N_ENCODER:])))
     before = device.busy
-    list(device.evaluate([path(2), (2, *last[1:])]))
+    list(device.evaluate(tasks_of([path(2), (2, *last[1:])])))
     assert device.busy - before == pytest.approx(1e-6 * (2 + sum(BLOCKS) + BLOCKS[-1]))
 
 
-def test_results_come_at_their_positions_those_asked_for_late_too() -> None:
-    left = [[path(1, 1), path(1, 0)]]
-    given = list(Device(1e-6).evaluate([path(3), path(2)], more=lambda: left.pop() if left else []))
-    assert [position for position, _, _ in given] == [1, 0, 3, 2]
-    assert [evaluation.fitness for _, evaluation, _ in given] == [
-        fitness_of(architecture) for architecture in (path(2), path(3), path(1, 0), path(1, 1))
-    ]
+def test_results_come_with_their_tasks_those_asked_for_late_too() -> None:
+    tasks = tasks_of([path(3), path(2), path(1, 1), path(1, 0)])
+    left = [tasks[2:]]
+    given = list(Device(1e-6).evaluate(tasks[:2], more=lambda: left.pop() if left else []))
+    assert [done.task for done in given] == [tasks[i] for i in (1, 0, 3, 2)]
+    assert [done.evaluation.fitness for done in given] == [fitness_of(done.task.architecture) for done in given]
 
 
 def test_two_processes_end_as_one_and_the_table_tells_what_the_rest_took() -> None:
