@@ -50,7 +50,7 @@ from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathEvaluation
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import TILE_STEP_SIZE, ValidationCase, quiet
 from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
-from nnunetv2_slicemamba.search.ledger.evaluation_log import log_folder
+from nnunetv2_slicemamba.search.ledger.evaluation_log import LOG_FOLDER
 from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 from nnunetv2_slicemamba.search.records import Done, Evaluation, tasks_of
 from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, Workers, no_more
@@ -160,7 +160,7 @@ def share(evaluator: Evaluator, process: Process, settings: SearchSettings, n_bl
     while store.add("warm", 0) < process.world:
         time.sleep(0.01)
     if not process.is_writer:
-        help_out(store, process.rank, lambda: evaluator, log_folder(folder / "study.db"))
+        help_out(store, process.rank, lambda: evaluator, folder / LOG_FOLDER)
         return
     records, seconds = whole_search(
         lambda ledger: SharedWorkers(store, process.world, evaluator, ledger.log), settings, n_blocks, folder

@@ -42,7 +42,7 @@ from nnunetv2_slicemamba.search import (
 )
 from nnunetv2_slicemamba.search.evaluation.prefix_cache import shared_blocks
 from nnunetv2_slicemamba.search.ledger import study_export
-from nnunetv2_slicemamba.search.ledger.evaluation_log import log_folder
+from nnunetv2_slicemamba.search.ledger.evaluation_log import LOG_FOLDER
 from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 from nnunetv2_slicemamba.search.records import Done, Task
 from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, More, Workers, no_more
@@ -161,9 +161,7 @@ def one_of_several(process: Process, unit: float, settings: SearchSettings, fold
     if process.is_writer:
         told = search(lambda ledger: SharedWorkers(store, process.world, device, ledger.log), settings, folder)
     else:
-        logs = log_folder(folder / "study.db")
-        assert logs is not None
-        help_out(store, process.rank, lambda: device, logs)
+        help_out(store, process.rank, lambda: device, folder / LOG_FOLDER)
     (folder / f"{process.rank}.json").write_text(json.dumps({**told, "busy": device.busy}))
 
 

@@ -27,7 +27,7 @@ from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
 from nnunetv2_slicemamba.search.figures.fold import write_fold_figures
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
-from nnunetv2_slicemamba.search.ledger.evaluation_log import log_folder
+from nnunetv2_slicemamba.search.ledger.evaluation_log import LOG_FOLDER
 from nnunetv2_slicemamba.search.ledger.ledger import Ledger, open_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, location_of
 from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
@@ -148,8 +148,7 @@ def search_fold(
     process = Process.from_environment()
     device = process.device(device)
     if not process.is_writer:
-        logs = log_folder(slicing_search_folder(selection.fold_folder(trainer)) / STUDY_FILE)
-        assert logs is not None
+        logs = slicing_search_folder(selection.fold_folder(trainer)) / LOG_FOLDER
         store = process.connect()
 
         def evaluator() -> SupernetFold:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice, stages_of_network
 from nnunetv2_slicemamba.search.figures.page import write_figures
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
-from nnunetv2_slicemamba.search.ledger.ledger import has_ledger, read_ledger
+from nnunetv2_slicemamba.search.ledger.ledger import export_study, has_ledger, read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
 from nnunetv2_slicemamba.search.objectives import Cost, stored_cost
 from nnunetv2_slicemamba.search.records import Record, history_of
@@ -62,13 +62,18 @@ def write_fold_figures(
 def redraw(
     selection: Selection, trainer: str, storage: str | None, study: str | None, console: Console | None = None
 ) -> Path:
-    """The figures of the evaluations that a search has made so far; LedgerError if there is none."""
+    """The figures of the evaluations that a search has made so far, and their study for Optuna, completed.
+
+    Raises LedgerError if there is no evaluation, or the study cannot be written.
+    """
     folder = slicing_search_folder(selection.fold_folder(trainer))
     found = storage or folder / STUDY_FILE
     stored, records = read_ledger(found, study, folder=folder)
     if not records:
         raise LedgerError(f"the search in {found} has no evaluation yet; run `slicemamba search` for this fold first")
-    return write_fold_figures(selection, trainer, records, console, stored_cost(stored.get("settings", {})))
+    page = write_fold_figures(selection, trainer, records, console, stored_cost(stored.get("settings", {})))
+    export_study(found, study, folder)
+    return page
 
 
 def _other_folds(selection: Selection, trainer: str) -> dict[str, FoldChoice]:

@@ -20,10 +20,12 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.whole_file import replacing
-from nnunetv2_slicemamba.search.ledger.storage import LedgerError, advice, sqlite_file
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError, sqlite_file
 from nnunetv2_slicemamba.search.records import Record
 
 FORMAT = 1
+# in a fold's slicing_search folder, beside study.db
+LOG_FOLDER = "study.evaluations"
 
 
 class EvaluationLog:
@@ -49,7 +51,7 @@ class EvaluationLog:
             with replacing(self.file) as temporary:
                 temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
         except OSError as error:
-            raise LedgerError(f"no search can be kept in {self.folder} ({error}). {advice(error)}") from error
+            raise LedgerError(f"no search can be kept in {self.folder} ({error}). {file_advice(error)}") from error
 
     def header(self) -> dict[str, Any]:
         """What `begin` was given. Raises LedgerError if the file cannot be read."""
@@ -67,7 +69,11 @@ class EvaluationLog:
 
     def open(self) -> None:
         """Opens this process's file; whoever else appends to it from now on is noticed."""
-        self._descriptor = os.open(self._own, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o644)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._own, os.O_CREAT | os.O_APPEND | os.O_RDWR, 0o644)
+        except OSError as error:
+            raise LedgerError(f"no evaluation can be kept in {self._own} ({error}). {file_advice(error)}") from error
         self._size = os.fstat(self._descriptor).st_size
         if self._size:
             os.lseek(self._descriptor, -1, os.SEEK_END)
@@ -75,11 +81,10 @@ class EvaluationLog:
 
     def append(self, record: Record) -> None:
         """Keeps an evaluation; LedgerError if it cannot be written, or another process writes to the same file."""
-        try:
-            if self._descriptor is None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self.open()
+        if self._descriptor is None:
+            self.open()
             assert self._descriptor is not None
+        try:
             self._refuse_second_writer(self._descriptor)
             # what a kill or a full disk cut off before must not spoil this line
             line = ("\n" * self._is_torn + json.dumps(as_json(record)) + "\n").encode()
@@ -91,7 +96,7 @@ class EvaluationLog:
         except OSError as error:
             raise LedgerError(
                 f"the evaluation of {record.architecture} could not be written to {self._own} ({error}). What was "
-                f"evaluated before is kept there. {advice(error)}"
+                f"evaluated before is kept there. {file_advice(error)}"
             ) from error
 
     def _refuse_second_writer(self, descriptor: int) -> None:
@@ -160,10 +165,10 @@ def records_in(log: EvaluationLog) -> tuple[dict[tuple[int, int], Record], tuple
 
 
 def log_folder(storage: str | Path, folder: Path | None = None) -> Path | None:
-    """Where the logs of searches lie: in `folder`, else beside the SQLite file `storage`; None beside a server."""
-    file = sqlite_file(storage)
+    """Folder of the logs: LOG_FOLDER in `folder`, else one beside the SQLite file `storage`; None beside a server."""
     if folder is not None:
-        return folder / "study.evaluations"
+        return folder / LOG_FOLDER
+    file = sqlite_file(storage)
     return None if file is None else file.with_name(f"{file.stem}.evaluations")
 
 
@@ -178,6 +183,13 @@ def logs_in(folder: Path | None) -> dict[str, EvaluationLog]:
         return {}
     logs = [EvaluationLog(folder, file.stem) for file in sorted(folder.glob("*.jsonl")) if "." not in file.stem]
     return dict(sorted((log.header()["study"], log) for log in logs))
+
+
+def file_advice(error: OSError) -> str:
+    """What to do about an error of the evaluations' files."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "Make room on the disk, and the same command continues"
+    return "Make the folder writable, and the same command continues"
 
 
 def as_json(record: Record) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
 from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, log_folder, log_name, logs_in, records_in
 from nnunetv2_slicemamba.search.ledger.old_journal import OldJournal
-from nnunetv2_slicemamba.search.ledger.storage import LOCK_SECONDS, LedgerError, NoSearchError, is_missing, location_of
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError, is_missing, location_of
 from nnunetv2_slicemamba.search.ledger.study import (
     StudyRefusedError,
     copy_log,
@@ -147,29 +147,68 @@ def read_ledger(
     study_name: None takes the only one, or `preferred` if it is one of several. Raises NoSearchError if there is none
     (of that name), LedgerError if it cannot be read or the choice among several is missing.
     """
-    logs = logs_in(log_folder(storage, folder))
-    wanted = study_name or (preferred if preferred in logs else None)
-    if wanted is None and preferred is None and len(logs) == 1:
-        (wanted,) = logs
-    where = location_of(storage)
-    if wanted is None:
-        names = list(dict.fromkeys([*logs, *study_names(storage)]))
-        if not names:
-            raise NoSearchError(f"there is no search in {where}. Run `slicemamba search` for this fold first")
-        if len(names) > 1 and preferred not in names:
-            raise LedgerError(
-                f"{where} has {len(names)} studies ({', '.join(names)}); name one (`slicemamba search ... --study "
-                "NAME` makes it the fold's result)"
-            )
-        wanted = preferred if preferred in names else names[0]
-    if wanted in logs:
-        fingerprint, records = logs[wanted].header()["fingerprint"], records_in(logs[wanted])[0]
+    log = find_log(storage, study_name, preferred, folder)
+    if log is not None:
+        fingerprint, records = log.header()["fingerprint"], records_in(log)[0]
     else:
-        stored = read_study(storage, wanted)
+        stored = read_study(storage, study_name or _only_study(storage, preferred))
         if stored is None:
-            raise NoSearchError(f"{where} has no study '{wanted}'")
+            raise NoSearchError(f"{location_of(storage)} has no study '{study_name}'")
         fingerprint, records = dict(stored.fingerprint or {}), stored.records
     return fingerprint, [records[place] for place in sorted(records)]
+
+
+def find_log(
+    storage: str | Path, study_name: str | None = None, preferred: str | None = None, folder: Path | None = None
+) -> EvaluationLog | None:
+    """The evaluations that read_ledger reads, None where an older version kept them in the study alone.
+
+    Arguments as read_ledger's. Raises LedgerError if the choice among several is missing.
+    """
+    logs = log_folder(storage, folder)
+    if logs is None:
+        return None
+    name = study_name or preferred
+    if name and (log := EvaluationLog(logs, log_name(name))).file.is_file():
+        return log
+    found = {} if study_name else logs_in(logs)
+    if not found:
+        return None
+    names = list(found)
+    # the file may have others, which an older version made
+    if preferred or len(names) > 1:
+        names = list(dict.fromkeys([*names, *study_names(storage)]))
+    if preferred in names:
+        return None
+    if len(names) > 1:
+        raise _several(storage, names)
+    return found[names[0]]
+
+
+def export_study(storage: str | Path, study_name: str | None = None, folder: Path | None = None) -> int:
+    """`Ledger.export` of a search by its name, as read_ledger finds it; 0 if its study is all that there is."""
+    log = find_log(storage, study_name, folder=folder)
+    return 0 if log is None else copy_log(log, storage)
+
+
+def _only_study(storage: str | Path, preferred: str | None) -> str:
+    names = study_names(storage)
+    if not names:
+        raise NoSearchError(
+            f"there is no search in {location_of(storage)}. Run `slicemamba search` for this fold first"
+        )
+    if preferred in names:
+        return str(preferred)
+    if len(names) > 1:
+        raise _several(storage, names)
+    return names[0]
+
+
+def _several(storage: str | Path, names: list[str]) -> LedgerError:
+    return LedgerError(
+        f"{location_of(storage)} has {len(names)} studies ({', '.join(names)}); name one (`slicemamba search ... "
+        "--study NAME` makes it the fold's result)"
+    )
 
 
 def has_ledger(storage: str | Path, folder: Path | None = None) -> bool:
@@ -180,7 +219,7 @@ def has_ledger(storage: str | Path, folder: Path | None = None) -> bool:
 
 def _discard(log: EvaluationLog, storage: str | Path, name: str, fingerprint: Fingerprint) -> None:
     # a process that still copies would make the study again
-    with only_copier(log, LOCK_SECONDS):
+    with only_copier(log):
         delete_study(storage, name)
         log.delete()
         OldJournal(log.folder.parent, fingerprint, name, location_of(storage), ()).delete()

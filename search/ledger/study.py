@@ -13,14 +13,16 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, LogReader
-from nnunetv2_slicemamba.search.ledger.storage import LOCK_SECONDS, LedgerError, is_missing, location_of, opened
+from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, LogReader, file_advice
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError, is_missing, location_of, opened
 from nnunetv2_slicemamba.search.ledger.trials import directions_of, records_of, trial_of
 from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.records import Record
 
 # the study's attribute that says of which search it is
 _FINGERPRINT = "slicing_search"
+# how long the process beside a search that just ended may be at it
+COPY_SECONDS = 60.0
 
 
 class StudyRefusedError(ValueError):
@@ -83,26 +85,29 @@ def delete_study(storage: str | Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def only_copier(log: EvaluationLog, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+def only_copier(log: EvaluationLog, timeout: float = COPY_SECONDS) -> Iterator[None]:
     """While the block runs, no other process copies the log into its study; a killed one holds up nobody.
 
     timeout: seconds to wait for one that does, after which LedgerError is raised; -1 for ever.
     """
-    log.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(log.folder / f"{log.search}.lock", timeout):
-            yield
+        log.folder.mkdir(parents=True, exist_ok=True)
+        held = FileLock(log.folder / f"{log.search}.lock").acquire(timeout)
     except Timeout as error:
         raise LedgerError(
             f"another process copies the search in {log.folder} into its study. End that one, or wait for it"
         ) from error
+    except OSError as error:
+        raise LedgerError(f"the search in {log.folder} cannot be locked ({error}). {file_advice(error)}") from error
+    with held:
+        yield
 
 
 def copy_log(
     log: EvaluationLog,
     storage: str | Path,
     is_over: Callable[[], bool] = lambda: True,
-    timeout: float = LOCK_SECONDS,
+    timeout: float = COPY_SECONDS,
 ) -> int:
     """Adds to a search's study all evaluations of its log that the study lacks; makes study and storage if missing.
 

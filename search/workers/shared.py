@@ -168,7 +168,7 @@ def help_out(store: Store, rank: int, make_evaluator: Callable[[], BatchEvaluato
     """The other processes' side: evaluates what the writer announces until the search ends.
 
     rank: of this process, from 1. make_evaluator: called when the writer has found everything in order. logs: the
-    folder of the search's log, see `log_folder`.
+    folder of the search's log.
     """
     from torch.distributed import DistError
 

@@ -20,7 +20,7 @@ import torch.distributed.rendezvous  # noqa: F401
 from rich.console import Console
 
 from nnunetv2_slicemamba.search import SearchSettings, open_ledger, run_search
-from nnunetv2_slicemamba.search.ledger.evaluation_log import log_folder
+from nnunetv2_slicemamba.search.ledger.evaluation_log import LOG_FOLDER
 from nnunetv2_slicemamba.search.records import Done, Task
 from nnunetv2_slicemamba.search.workers.base import More, no_more
 from nnunetv2_slicemamba.search.workers.processes import Process
@@ -58,7 +58,7 @@ def process_of_a_search(folder: Path, rank: int, world: int, port: int, seconds:
     evaluator = Cheap(folder / "log", seconds)
     if not process.is_writer:
         with contextlib.suppress(RuntimeError):  # the writer was killed
-            help_out(process.connect(), rank, lambda: evaluator, log_folder(folder / "study.db"))
+            help_out(process.connect(), rank, lambda: evaluator, folder / LOG_FOLDER)
         return
     with (
         open_ledger(folder / "study.db", fingerprint(SETTINGS)) as ledger,

@@ -245,7 +245,7 @@ def test_a_ledger_of_thousands_of_evaluations_opens_in_time_that_grows_as_they_d
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LedgerError, match=r"no search can be kept in .*study.evaluations .* Is the folder writable"):
+    with pytest.raises(LedgerError, match=r"no search can be kept in .*study.evaluations .* Make the folder writable"):
         open_ledger(tmp_path / "file" / "slicing_search" / "study.db", fingerprint())
 
 

@@ -191,8 +191,8 @@ def test_torchrun_with_two_processes_chooses_what_one_process_chooses(workspace:
     assert shared.stdout.count("Best fitness") == 1, "one process speaks"
     assert "of 18 architectures (18 evaluated now)" in shared.stdout
     folder = selection.fold_folder(SUPERNET) / "slicing_search"
-    trials = optuna.load_study(study_name=None, storage=f"sqlite:///{folder / 'study.db'}").trials
-    assert len(trials) == 18, "it is seen in Optuna's dashboard"
+    storage = f"sqlite:///{folder / 'study.db'}"
+    wait_until(lambda: len(optuna.load_study(study_name=None, storage=storage).trials) == 18, seconds=120)
     by_two, records = read_slicing_file(folder / "best_slicing.json"), read_ledger(folder / "study.db")[1]
 
     from nnunetv2_slicemamba.cli import main
