@@ -94,7 +94,7 @@ class Device:
             yield self._result(*before)
 
     def _send(self, architecture: Architecture, expected: set[Architecture]) -> float:
-        """When it will be done."""
+        """Time at which the path will be done."""
         n = len(architecture)
         known = next((length for length in range(n, 0, -1) if architecture[:length] in self._kept), 0)
         began = time.perf_counter()

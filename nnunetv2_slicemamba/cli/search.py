@@ -40,9 +40,7 @@ def search(
     mutation: Annotated[float, typer.Option("--mutation", help="Probability that a mutant's gene is redrawn.")] = 0.1,
     storage: Annotated[
         str | None,
-        typer.Option(
-            "--storage", help="Optuna storage URL of the study; default: SQLite in the fold's folder."
-        ),
+        typer.Option("--storage", help="Optuna storage URL of the study; default: SQLite in the fold's folder."),
     ] = None,
     study: Annotated[str | None, typer.Option("--study", help="Name of the search, and of its study.")] = None,
     discard: Annotated[bool, typer.Option("--discard", help="Delete the search's evaluations and start anew.")] = False,
