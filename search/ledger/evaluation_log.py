@@ -177,10 +177,8 @@ def log_name(study: str) -> str:
     return hashlib.sha256(study.encode()).hexdigest()[:16]
 
 
-def logs_in(folder: Path | None) -> dict[str, EvaluationLog]:
+def logs_in(folder: Path) -> dict[str, EvaluationLog]:
     """Every search that has a log in a folder of logs, by the name of its study."""
-    if folder is None:
-        return {}
     logs = [EvaluationLog(folder, file.stem) for file in sorted(folder.glob("*.jsonl")) if "." not in file.stem]
     return dict(sorted((log.header()["study"], log) for log in logs))
 

@@ -170,15 +170,16 @@ def _find(
     storage: str | Path, study_name: str | None, preferred: str | None, folder: Path | None
 ) -> tuple[EvaluationLog | None, StoredStudy]:
     """The log of the search that read_ledger reads, or what an older version kept of it."""
-    logs, nothing = logs_in(log_folder(storage, folder)), StoredStudy(None, {}, True)
+    own, nothing = log_folder(storage, folder), StoredStudy(None, {}, True)
     where = location_of(storage)
     for name in filter(None, (study_name, preferred)):
-        if name in logs:
-            return logs[name], nothing
+        if own is not None and (log := EvaluationLog(own, log_name(name))).file.is_file():
+            return log, nothing
         if (stored := read_study(storage, name)) is not None:
             return None, stored
     if study_name:
         raise NoSearchError(f"{where} has no study '{study_name}'")
+    logs = {} if own is None else logs_in(own)
     names = list(logs) or study_names(storage)
     if not names:
         raise NoSearchError(f"there is no search in {where}. Run `slicemamba search` for this fold first")
