@@ -10,7 +10,8 @@ import numpy as np
 
 from nnunetv2_slicemamba.evaluation.cases import CaseJob, evaluate_case
 from nnunetv2_slicemamba.evaluation.checks import CheckJob, check_pair, refuse_problems
-from nnunetv2_slicemamba.evaluation.journal import Journal
+from nnunetv2_slicemamba.evaluation.finished_cases import Journal
+from nnunetv2_slicemamba.evaluation.job_pool import Workers, choose_processes
 from nnunetv2_slicemamba.evaluation.labels import (
     Labelling,
     find_dataset_json,
@@ -23,7 +24,6 @@ from nnunetv2_slicemamba.evaluation.pairs import Pairs, check_folders, find_pair
 from nnunetv2_slicemamba.evaluation.reading import Reader, find_reader, read_segmentation
 from nnunetv2_slicemamba.evaluation.results import CaseResult, Evaluation, EvaluationSettings, pixels
 from nnunetv2_slicemamba.evaluation.summaries import metrics_of, paper_result, per_case_result
-from nnunetv2_slicemamba.evaluation.workers import Workers, choose_processes
 from nnunetv2_slicemamba.folders import InputError
 
 Progress = Callable[[str, int, int], None]  # what is done, how many of how many
