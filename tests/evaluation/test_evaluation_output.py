@@ -1,4 +1,4 @@
-"""What `slicemamba evaluate` prints and writes."""
+"""Output of `slicemamba evaluate`: on the terminal, as JSON and as LaTeX."""
 
 from __future__ import annotations
 
