@@ -21,6 +21,7 @@ from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, recall_sc
 
 from nnunetv2_slicemamba.evaluation import Evaluation, EvaluationSettings, evaluate_folders
 from nnunetv2_slicemamba.evaluation import evaluate as evaluate_module
+from nnunetv2_slicemamba.evaluation.metrics import MASK_METRICS
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 NO_SURFACE = EvaluationSettings(surface=False, resamples=200)
@@ -222,9 +223,13 @@ def test_finished_cases_of_an_earlier_version_are_taken_as_they_are(
         files = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in pair]
         versions = [version("monai"), version("nnunetv2"), "NaturalImage2DIO"]
         described = json.dumps([files, [classes, None, 1.5 if surface else None, "undefined"], versions])
-        scores = {"liver": {"counts": counts, "hd95": 4.25, "nsd": None}, "spleen": {"counts": counts, "hd95": 1.0}}
-        if case == "case_0":
-            scores["spleen"]["nsd"] = 0.5
+        of_masks = {metric.key: None for metric in MASK_METRICS}
+        scores = {
+            "liver": {"counts": counts, **of_masks, "hd95": 4.25},
+            "spleen": {"counts": counts, **of_masks, "hd95": 1.0, "nsd": 0.5},
+        }
+        if case == "case_1":
+            del scores["spleen"]["nsd"]
         key = hashlib.sha256(described.encode()).hexdigest()
         with open(journal, "a") as file:
             file.write("\n" + json.dumps({"key": key, "shape": [24, 32], "spacing": [1.0, 1.0], "scores": scores}))
