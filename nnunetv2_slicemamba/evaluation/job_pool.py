@@ -1,4 +1,4 @@
-"""How do many cases use many cores? Jobs in this process or in several, results as they come."""
+"""Pool of processes: jobs run in this process or in several, and their results come as they are done."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def choose_processes(given: int | None, pixels: int, jobs: int) -> int:
     return max(1, min(given, jobs))
 
 
-class Workers:
+class JobPool:
     """Processes that stay for several rounds of jobs; a context manager. With one, jobs run in this process."""
 
     def __init__(self, processes: int) -> None:
         self._processes = processes
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> JobPool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -42,7 +42,7 @@ class Workers:
             self._pool.shutdown(wait=error is None, cancel_futures=True)
 
     def results_of(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
-        """function(job) of every job, in the order in which they are done. Each process holds one job at a time.
+        """Results of function(job), in the order in which they are done. Each process holds one job at a time.
 
         What a job raises is raised here; RuntimeError if a process was killed.
         """
