@@ -119,7 +119,7 @@ def choose_sources(key: str, source: Path | None, images: Path | None, masks: Pa
 
 def show_catalogue(console: Console) -> None:
     """The datasets with their layouts, terms, splits and home pages."""
-    from nnunetv2_slicemamba.datasets.catalogue import CATALOGUE
+    from nnunetv2_slicemamba.datasets.converter import CATALOGUE
 
     table = Table(show_lines=True)
     table.add_column("name", no_wrap=True)

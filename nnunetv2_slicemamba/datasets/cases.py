@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from nnunetv2_slicemamba.datasets.masks import read_labels
-from nnunetv2_slicemamba.datasets.upright import as_its_mask
+from nnunetv2_slicemamba.datasets.orientation import as_its_mask
 from nnunetv2_slicemamba.datasets.volumes import map_labels, read_h5, read_npz, write_labels_like, write_volume
 
 # nnU-Net decodes an image many times and writes it once: little compression is enough

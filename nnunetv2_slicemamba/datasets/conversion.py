@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunetv2_slicemamba import __version__
 from nnunetv2_slicemamba.datasets.cases import Case, Rules
-from nnunetv2_slicemamba.datasets.catalogue import CATALOGUE, DatasetFacts
+from nnunetv2_slicemamba.datasets.converter import CATALOGUE, DatasetFacts
 from nnunetv2_slicemamba.datasets.splits import PUBLISHED, Fold, SplitChoice
 
 

@@ -14,12 +14,12 @@ from rich.console import Console
 from nnunetv2_slicemamba import __version__
 from nnunetv2_slicemamba.datasets.cases import atomically, write_case
 from nnunetv2_slicemamba.datasets.conversion import Conversion, Request, check_request
+from nnunetv2_slicemamba.datasets.image_converter import prepare_images
 from nnunetv2_slicemamba.datasets.pairing import ENDINGS
 from nnunetv2_slicemamba.datasets.parallel import for_each
-from nnunetv2_slicemamba.datasets.prepare_images import prepare_images
-from nnunetv2_slicemamba.datasets.prepare_volumes import prepare_volumes
 from nnunetv2_slicemamba.datasets.problems import count
 from nnunetv2_slicemamba.datasets.splits import Fold
+from nnunetv2_slicemamba.datasets.volume_converter import prepare_volumes
 
 MANIFEST = "slicemamba_convert.json"
 SCHEMA = 1

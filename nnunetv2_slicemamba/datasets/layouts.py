@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from nnunetv2_slicemamba.datasets.catalogue import CATALOGUE
+from nnunetv2_slicemamba.datasets.converter import CATALOGUE
 from nnunetv2_slicemamba.datasets.pairing import SEARCH, TEST, TRAIN, VAL, Found, Pair, image_files, pair_folders
 from nnunetv2_slicemamba.datasets.problems import Problem
 

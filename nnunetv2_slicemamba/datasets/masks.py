@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import minimum_filter
 
-from nnunetv2_slicemamba.datasets.upright import orientation, pages
+from nnunetv2_slicemamba.datasets.orientation import orientation, pages
 
 # JPEG changes the channels of a grey image by a few values at most
 CHANNEL_DIFFERENCE = 16

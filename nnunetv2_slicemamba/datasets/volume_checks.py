@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunetv2_slicemamba.datasets.converters.synapse import Volume
 from nnunetv2_slicemamba.datasets.problems import Problem
 from nnunetv2_slicemamba.datasets.published import BTCV_LABELS, ORGAN_LABELS
-from nnunetv2_slicemamba.datasets.synapse import Volume
 from nnunetv2_slicemamba.datasets.volumes import read_h5, read_nifti, read_npz
 
 # what numpy, h5py, nibabel, gzip and zip raise for files that are damaged, cut off or of another kind

@@ -9,7 +9,7 @@ import pytest
 from dataset_sources import run, write_isic2017, write_pair, write_parts
 from PIL import Image
 
-from nnunetv2_slicemamba.datasets.upright import ORIENTATION
+from nnunetv2_slicemamba.datasets.orientation import ORIENTATION
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from dataset_sources import cases_in, write_pair, write_parts
 
 from nnunetv2_slicemamba.cli.main import main
-from nnunetv2_slicemamba.datasets.catalogue import CATALOGUE
+from nnunetv2_slicemamba.datasets.converter import CATALOGUE
 
 
 @pytest.fixture

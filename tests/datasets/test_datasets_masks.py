@@ -11,7 +11,7 @@ from dataset_sources import disk
 from PIL import Image
 
 from nnunetv2_slicemamba.datasets.masks import MaskError, read_labels, to_labels
-from nnunetv2_slicemamba.datasets.upright import ORIENTATION
+from nnunetv2_slicemamba.datasets.orientation import ORIENTATION
 
 TRUTH = disk("mask", (96, 128))[1]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nnunetv2_slicemamba.datasets.catalogue import CATALOGUE
+from nnunetv2_slicemamba.datasets.converter import CATALOGUE
 from nnunetv2_slicemamba.datasets.published import (
     BTCV_LABELS,
     CLINICDB_SEQUENCES,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from nnunetv2_slicemamba.datasets.cases import Case, Rules, safe_name
-from nnunetv2_slicemamba.datasets.checks import Examined, examine, same_names
 from nnunetv2_slicemamba.datasets.conversion import Conversion, Request, describe_dataset
+from nnunetv2_slicemamba.datasets.image_checks import Examined, examine, same_names
 from nnunetv2_slicemamba.datasets.layouts import find_pairs, pairs_of
 from nnunetv2_slicemamba.datasets.pairing import SEARCH, TEST, TRAIN, VAL, Found, Pair
 from nnunetv2_slicemamba.datasets.parallel import for_each

@@ -6,11 +6,11 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.datasets.cases import Case, Rules
 from nnunetv2_slicemamba.datasets.conversion import Conversion, Request, describe_dataset
+from nnunetv2_slicemamba.datasets.converters.synapse import FoundVolumes, find_volumes
 from nnunetv2_slicemamba.datasets.parallel import for_each
 from nnunetv2_slicemamba.datasets.problems import count, describe
 from nnunetv2_slicemamba.datasets.published import BTCV_LABELS, ORGAN_LABELS, TO_EIGHT_ORGANS
 from nnunetv2_slicemamba.datasets.splits import Split, parts_split, random_folds
-from nnunetv2_slicemamba.datasets.synapse import FoundVolumes, find_volumes
 from nnunetv2_slicemamba.datasets.volume_checks import doubtful_order, examine_volume, numbering
 
 NO_SPACING = (

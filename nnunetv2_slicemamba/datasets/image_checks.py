@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from nnunetv2_slicemamba.datasets.masks import MaskError, read_labels
+from nnunetv2_slicemamba.datasets.orientation import as_its_mask, is_decided, orientation, pages
 from nnunetv2_slicemamba.datasets.pairing import Pair
 from nnunetv2_slicemamba.datasets.problems import Problem
-from nnunetv2_slicemamba.datasets.upright import as_its_mask, is_decided, orientation, pages
 
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
