@@ -1,92 +1,113 @@
-"""From a source of Synapse's scans to everything that will be written: checks, label numbers, split."""
+"""The base of converters of volumes: scans found and read, their labels numbered, and divided as asked for."""
 
 from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 from rich.console import Console
 
 from nnunetv2_slicemamba.datasets.cases import Case, Rules
-from nnunetv2_slicemamba.datasets.conversion import Conversion, Request, describe_dataset
-from nnunetv2_slicemamba.datasets.converters.synapse import FoundVolumes, find_volumes
-from nnunetv2_slicemamba.datasets.parallel import for_each
-from nnunetv2_slicemamba.datasets.problems import count, describe
-from nnunetv2_slicemamba.datasets.published import BTCV_LABELS, ORGAN_LABELS, TO_EIGHT_ORGANS
-from nnunetv2_slicemamba.datasets.splits import Split, parts_split, random_folds
-from nnunetv2_slicemamba.datasets.volume_checks import doubtful_order, examine_volume, numbering
-
-NO_SPACING = (
-    "the preprocessed files have neither spacing nor orientation: 1 x 1 x 1 is written, so distances measured on "
-    "them are in voxels, and the plans treat slices as if they lay one pixel apart"
-)
-RENUMBERED = "the labels are BTCV's 13, renumbered to eight organs in TransUNet's order"
+from nnunetv2_slicemamba.datasets.conversion import Conversion
+from nnunetv2_slicemamba.datasets.converter import Converter
+from nnunetv2_slicemamba.datasets.problems import count, count_notes, describe
+from nnunetv2_slicemamba.datasets.request import Request
+from nnunetv2_slicemamba.datasets.scans import ExaminedScan, FoundScans
+from nnunetv2_slicemamba.datasets.splits import Split, drawn_split, parts_split
 
 
-def prepare_volumes(request: Request, processes: int, console: Console | None) -> Conversion:
-    """Finds and reads all scans. ValueError lists every problem at once."""
-    found = find_volumes(request.sources[0])
-    examined = for_each(examine_volume, found.volumes, processes, "Checking scans and labels", console)
-    problems = [*found.problems, *(problem for one in examined for problem in one.problems)]
-    if problems:
-        raise ValueError(describe(problems, str(request.sources[0])))
-    notes = list(found.notes)
-    numbers = "btcv" if found.layout == "nifti" else numbering(examined)
-    if request.organs == 13 and numbers == "organs":
-        raise ValueError(
-            f"{request.sources[0]} holds the labels of eight organs only; --organs 13 needs all 13 of BTCV"
+@dataclass(frozen=True)
+class Numbering:
+    """The labels that are written. labels: name -> number, background 0. mapping: number in the source -> number that
+    is written, None to keep them; what it does not name becomes background.
+    """
+
+    labels: Mapping[str, int]
+    mapping: tuple[tuple[int, int], ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeConverter(Converter):
+    """A dataset of scans. highest_label: highest number that the labels of a source may hold."""
+
+    highest_label: int
+
+    file_ending: ClassVar[str] = ".nii.gz"
+    # a scan takes a few hundred MB while it is worked on
+    files_at_once: ClassVar[int] = 4
+
+    @abstractmethod
+    def find(self, source: Path) -> FoundScans:
+        """All scans of the source, not yet opened. ValueError where no layout fits."""
+
+    @abstractmethod
+    def number_labels(self, request: Request, layout: str, examined: Sequence[ExaminedScan]) -> Numbering:
+        """The labels to write. ValueError where the source lacks some that were asked for."""
+
+    @abstractmethod
+    def channel_names(self, layout: str) -> dict[str, str]:
+        """dataset.json's channel_names, by which nnU-Net chooses the normalisation."""
+
+    def prepare(self, request: Request, processes: int, console: Console | None) -> Conversion:
+        # numpy is slow to import, and lists of the converters do without
+        from nnunetv2_slicemamba.datasets.volume_checks import examine_scans
+
+        found = self.find(request.sources[0])
+        examined = examine_scans(found.scans, self.highest_label, processes, console)
+        problems = [*found.problems, *(problem for one in examined for problem in one.problems)]
+        if problems:
+            raise ValueError(describe(problems, str(request.sources[0])))
+        numbering = self.number_labels(request, found.layout, examined)
+        split = choose_split(request, found)
+        notes = (
+            *found.notes,
+            *numbering.notes,
+            *origin_notes(examined),
+            *count_notes(part_sizes(found), self.complete_counts(request, found.layout), "scans"),
+            *split.notes,
         )
-    mapping = tuple(TO_EIGHT_ORGANS.items()) if request.organs == 8 and numbers == "btcv" else None
-    if mapping is not None:
-        notes.append(RENUMBERED)
-    if found.layout == "preprocessed":
-        notes.append(NO_SPACING)
-        if numbers == "organs" and (doubt := doubtful_order(examined)) is not None:
-            notes.append(doubt)
-    moved = sum(one.moved for one in examined)
-    if moved:
-        notes.append(f"{count(moved, 'label file')} with another origin than the image: the image's is written")
-    split = choose_volume_split(request, found)
-    notes += [*count_notes(request, found), *split.notes]
-    cases = tuple(
-        Case(
-            volume.name,
-            "Ts" if volume.name in split.test else "Tr",
-            volume.kind,
-            tuple(str(path.resolve()) for path in volume.images),
-            None if volume.mask is None else str(volume.mask.resolve()),
+        cases = tuple(
+            Case(
+                scan.name,
+                "Ts" if scan.name in split.test else "Tr",
+                scan.kind,
+                tuple(str(path.resolve()) for path in scan.images),
+                None if scan.mask is None else str(scan.mask.resolve()),
+            )
+            for scan in found.scans
         )
-        for volume in found.volumes
-    )
-    # nnU-Net's normalisation for "CT" expects Hounsfield units
-    channels = {"0": "CT" if found.layout == "nifti" else "clipped_CT"}
-    labels = ORGAN_LABELS if request.organs == 8 else BTCV_LABELS
-    return Conversion(
-        cases,
-        Rules(None, len(labels), mapping=mapping),
-        split.folds,
-        describe_dataset(request, found.layout, channels, labels, cases, notes),
-        tuple(notes),
-    )
+        channels = self.channel_names(found.layout)
+        return Conversion(
+            cases,
+            Rules(None, len(numbering.labels), mapping=numbering.mapping),
+            split.folds,
+            self.dataset_json(request, found.layout, channels, numbering.labels, cases, notes),
+            notes,
+        )
 
 
-def choose_volume_split(request: Request, found: FoundVolumes) -> Split:
-    """The split that was asked for; a test set in a folder of its own is held out whatever was asked for."""
-    separate = found.layout == "preprocessed"
-    test = [v.name for v in found.volumes if v.number in found.test and (separate or request.split.kind == "published")]
-    train = [volume.name for volume in found.volumes if volume.name not in test]
+def choose_split(request: Request, found: FoundScans) -> Split:
+    """The split that was asked for; a test set that the source keeps apart is held out whatever was asked for."""
+    held_out = found.test if found.own_test or request.split.kind == "published" else set()
+    test = [scan.name for scan in found.scans if scan.name in held_out]
+    train = [scan.name for scan in found.scans if scan.name not in held_out]
     if request.split.kind == "published":
-        search = [volume.name for volume in found.volumes if volume.number in found.search]
-        return parts_split({"train": train, "test": test}, search)
-    if request.split.kind == "random":
-        note = f"five random folds of {len(train)} cases, seed {request.split.seed}"
-        return Split(frozenset(test), random_folds(train, request.split.seed), (note,))
-    return Split(frozenset(test), None, (f"no split: nnU-Net draws five folds of {len(train)} cases",))
+        return parts_split({"train": train, "test": test}, [s.name for s in found.scans if s.name in found.search])
+    return drawn_split(request.split, train, frozenset(test))
 
 
-def count_notes(request: Request, found: FoundVolumes) -> list[str]:
-    expected = request.facts.counts[found.layout]
-    test = sum(volume.number in found.test for volume in found.volumes)
-    there = {"train": len(found.volumes) - test, "test": test}
-    return [
-        f"{part}: {there[part]} scans, the complete source has {number}"
-        for part, number in expected.items()
-        if there[part] != number
-    ]
+def part_sizes(found: FoundScans) -> dict[str, int]:
+    """Number of scans that the publications train on, and test on."""
+    test = sum(scan.name in found.test for scan in found.scans)
+    return {"train": len(found.scans) - test, "test": test}
+
+
+def origin_notes(examined: Sequence[ExaminedScan]) -> list[str]:
+    """A note of labels that lie elsewhere than their image."""
+    moved = sum(one.moved for one in examined)
+    note = f"{count(moved, 'label file')} with another origin than the image: the image's is written"
+    return [note] if moved else []

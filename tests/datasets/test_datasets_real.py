@@ -35,7 +35,7 @@ from real_layouts import (
 )
 
 from nnunetv2_slicemamba.cli.main import main
-from nnunetv2_slicemamba.datasets.published import BTCV_LABELS, ORGAN_LABELS
+from nnunetv2_slicemamba.datasets.converters.synapse import BTCV_LABELS, ORGAN_LABELS
 
 NII = ".nii.gz"
 TEST_SCANS = {f"case{number:04d}" for number in SYNAPSE_TEST_ORDER}
