@@ -42,7 +42,7 @@ class VolumeConverter(Converter):
 
     @abstractmethod
     def find(self, source: Path) -> FoundScans:
-        """All scans of the source, not yet opened. ValueError where no layout fits."""
+        """All scans of the source, not yet opened; `prepare` refuses a source without any."""
 
     @abstractmethod
     def number_labels(self, request: Request, layout: str, examined: Sequence[ExaminedScan]) -> Numbering:
@@ -57,6 +57,9 @@ class VolumeConverter(Converter):
         from nnunetv2_slicemamba.datasets.volume_checks import examine_scans
 
         found = self.find(request.sources[0])
+        if not found.scans and not found.problems:
+            expected = "; or ".join(layout.words for layout in self.layouts)
+            raise ValueError(f"{request.sources[0]} holds no scan with labels of {self.key}; expected {expected}")
         examined = examine_scans(found.scans, self.highest_label, processes, console)
         problems = [*found.problems, *(problem for one in examined for problem in one.problems)]
         if problems:

@@ -192,6 +192,15 @@ def test_both_orders_of_axes_of_h5_files_are_read(tmp_path: Path) -> None:
         assert np.array_equal(read_label, label), name
 
 
+def test_scans_without_labels_alone_are_refused(tmp_path: Path, raw: Path) -> None:
+    write_nifti(tmp_path / "src", (61, 62))
+    for label in (tmp_path / "src").rglob("label*.nii.gz"):
+        label.unlink()
+    with pytest.raises(ValueError, match="holds no scan with labels of synapse; expected img0001.nii.gz and label0001"):
+        run("synapse", tmp_path / "src", raw)
+    assert not any(raw.iterdir())
+
+
 def test_scans_without_labels_and_mixed_layouts(tmp_path: Path, raw: Path) -> None:
     write_nifti(tmp_path / "src", (5, 6))
     testing = tmp_path / "src" / "RawData" / "Testing" / "img"
