@@ -1,18 +1,20 @@
-"""Whether every image and mask of a 2D source can be read, fits its partner, and holds what it should."""
+"""Checks of images and masks: each can be read, fits its partner, and holds what it should."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+from rich.console import Console
 
+from nnunetv2_slicemamba.datasets.examined import ExaminedPair
 from nnunetv2_slicemamba.datasets.masks import MaskError, read_labels
+from nnunetv2_slicemamba.datasets.orientation import as_its_mask, is_decided, orientation, pages
 from nnunetv2_slicemamba.datasets.pairing import Pair
+from nnunetv2_slicemamba.datasets.parallel import for_each
 from nnunetv2_slicemamba.datasets.problems import Problem
-from nnunetv2_slicemamba.datasets.upright import as_its_mask, is_decided, orientation, pages
 
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
@@ -20,18 +22,12 @@ COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "LAB")
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, UnidentifiedImageError)
 
 
-@dataclass(frozen=True)
-class Examined:
-    """What a look at one pair gave. digest: of the image's pixels as RGB. empty: the mask has no foreground."""
-
-    pair: Pair
-    problems: tuple[Problem, ...]
-    digest: str = ""
-    grey: bool = False
-    empty: bool = False
+def examine_pairs(pairs: Sequence[Pair], n_labels: int, processes: int, console: Console | None) -> list[ExaminedPair]:
+    """All pairs, decoded with a progress bar. n_labels: as in `to_labels`."""
+    return for_each(lambda pair: examine(pair, n_labels), pairs, processes, "Checking images and masks", console)
 
 
-def examine(pair: Pair, n_labels: int) -> Examined:
+def examine(pair: Pair, n_labels: int) -> ExaminedPair:
     """Decodes image and mask completely. n_labels: as in `to_labels`."""
     problems: list[Problem] = []
     size, mask_size, digest, grey, empty = None, None, "", False, False
@@ -75,24 +71,12 @@ def examine(pair: Pair, n_labels: int) -> Examined:
                 f"{pair.image} {size[0]}x{size[1]}, {pair.mask} {mask_size[0]}x{mask_size[1]}",
             )
         )
-    return Examined(pair, tuple(problems), digest, grey, empty)
+    return ExaminedPair(pair, tuple(problems), digest, grey, empty)
 
 
 def unreadable(path: Path, error: BaseException) -> Problem:
+    """The problem of a file that Pillow could not decode."""
     size = path.stat().st_size if path.exists() else 0
     # Pillow repeats the path
     reason = str(error).replace(f" '{path}'", "").replace(f" {str(path)!r}", "") or type(error).__name__
     return Problem("unreadable or cut off", f"{path} ({size} bytes): {reason}")
-
-
-def same_names(pairs: Sequence[Pair]) -> list[Problem]:
-    """Images of one name in several parts, apart from `search`, which usually repeats others."""
-    seen: dict[str, Pair] = {}
-    problems = []
-    for pair in pairs:
-        if pair.part == "search":
-            continue
-        if pair.stem in seen:
-            problems.append(Problem("same name in two parts", f"{seen[pair.stem].image} and {pair.image}"))
-        seen.setdefault(pair.stem, pair)
-    return problems

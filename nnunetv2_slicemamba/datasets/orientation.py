@@ -1,4 +1,4 @@
-"""How does an image lie in its file, and is it alone there?"""
+"""The orientation and the pages of an image file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def orientation(image: Image.Image) -> int:
 
 
 def pages(image: Image.Image) -> int:
-    """How many images a file holds; further ones in a camera's JPEG are previews."""
+    """Number of images in a file; further ones in a camera's JPEG are previews and not counted."""
     return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
 
 
@@ -25,7 +25,7 @@ def shown_size(image: Image.Image) -> tuple[int, int]:
 
 
 def is_decided(image: Image.Image, mask_size: tuple[int, int] | None) -> bool:
-    """Whether the size of its mask (width, height) tells if the mask belongs to the stored or to the shown pixels."""
+    """True if the size of the mask (width, height) tells whether it belongs to the stored or to the shown pixels."""
     return orientation(image) == 1 or (shown_size(image) != image.size and mask_size is not None)
 
 
