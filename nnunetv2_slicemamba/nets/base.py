@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nnunetv2_slicemamba.nets.bss import initialize
 from nnunetv2_slicemamba.nets.decoder import Decoder
 from nnunetv2_slicemamba.nets.encoder import BlockFactory, Encoder
-from nnunetv2_slicemamba.nets.hybrid import PAPER, Extras, output_scales
+from nnunetv2_slicemamba.nets.resolutions import PAPER, Extras, output_scales
 
 Slicing = Sequence[Sequence[int]]
 

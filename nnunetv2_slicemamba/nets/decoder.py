@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets.bss import CONVOLUTIONS, move_channels_first
 from nnunetv2_slicemamba.nets.encoder import BlockFactory
-from nnunetv2_slicemamba.nets.hybrid import PAPER, Extras
 from nnunetv2_slicemamba.nets.resampling import FinalMapping, PatchExpanding
+from nnunetv2_slicemamba.nets.resolutions import PAPER, Extras
 from nnunetv2_slicemamba.nets.stem import StemDecoder
 
 

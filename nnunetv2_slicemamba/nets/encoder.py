@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from nnunetv2_slicemamba.nets.hybrid import PAPER, Extras
 from nnunetv2_slicemamba.nets.resampling import PatchEmbedding, PatchMerging
+from nnunetv2_slicemamba.nets.resolutions import PAPER, Extras
 from nnunetv2_slicemamba.nets.stem import Stem
 
 BlockFactory = Callable[[int, float], nn.Module]  # (dim, drop_path) -> block on (B, *spatial, dim)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_slicemamba.nets.bss import BSS, check_thickness
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs
+from nnunetv2_slicemamba.nets.cuda_graphs import BlockGraphs
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
 
 
@@ -37,7 +37,7 @@ class S3Block(nn.Module):
         self.norm = TokenNorm(dim, for_block=True)
         self.bss = BSS(dim, n_dims, thickness, d_state, expand)
         self.drop_path = DropPath(drop_path)
-        self.graphs: BlockGraphs | None = None  # see trainers.graphing
+        self.graphs: BlockGraphs | None = None  # see training_graphs
 
     def set_thickness(self, thickness: tuple[int, ...]) -> None:
         """Changes the slicing; raises ValueError if it does not fit the block's axes."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase, default_candidates
 from nnunetv2_slicemamba.nets.bss import check_thickness
-from nnunetv2_slicemamba.nets.hybrid import Extras
+from nnunetv2_slicemamba.nets.resolutions import Extras
 from nnunetv2_slicemamba.nets.s3block import CandidateBlock
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase, Slicing
 from nnunetv2_slicemamba.nets.bss import check_thickness
-from nnunetv2_slicemamba.nets.graphs import NetworkGraphs
-from nnunetv2_slicemamba.nets.hybrid import Extras
+from nnunetv2_slicemamba.nets.cuda_graphs import NetworkGraphs
+from nnunetv2_slicemamba.nets.resolutions import Extras
 from nnunetv2_slicemamba.nets.s3block import S3Block
 
 

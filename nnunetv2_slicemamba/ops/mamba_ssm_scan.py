@@ -1,4 +1,4 @@
-"""How does the scan use mamba_ssm's compiled CUDA kernel? The directions become groups of channels of one scan."""
+"""The mamba_ssm backend: its compiled CUDA kernel, the directions as groups of channels of one scan."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _import_problem() -> str | None:
     return None
 
 
-def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why mamba_ssm's kernel cannot run on `device` with tokens of type `dtype`; None if it can."""
+def unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Reason why mamba_ssm's kernel cannot run on `device` with tokens of type `dtype`, None if it can."""
     if device.type != "cuda":
         return f"mamba_ssm's kernel needs a CUDA device, not {device.type}"
     if dtype == torch.float64:
@@ -47,12 +47,12 @@ class _ExpandDt(torch.autograd.Function):
 
     @staticmethod
     @without_autocast
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         dt, dt_weight = ctx.saved_tensors
         for_dt, for_weight = ctx.needs_input_grad
         return (
-            torch.einsum("blke,ker->blkr", grad, dt_weight) if for_dt else None,
-            torch.einsum("blke,blkr->ker", grad, dt) if for_weight else None,
+            torch.einsum("blke,ker->blkr", grad_output, dt_weight) if for_dt else None,
+            torch.einsum("blke,blkr->ker", grad_output, dt) if for_weight else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""How do numba kernels get vector instructions? A numba type for WIDTH float32 numbers that are computed together.
+"""Vector instructions in numba kernels: a numba type for WIDTH float32 numbers that are computed together.
 
 numba leaves vectorisation to LLVM's loop optimiser, which gives up on the scan's loops or guards them with checks, and
 it has no vector exponential without Intel's library. With a vector type the kernels say what they want, and LLVM maps
@@ -59,12 +59,12 @@ def _mul(builder: Any, left: Any, right: Any) -> Any:
 
 
 def _select(builder: Any, left: Any, predicate: str, right: Any, yes: Any, no: Any) -> Any:
-    """yes where left (predicate) right, else no; a NaN on either side means no."""
+    """`yes` where left (predicate) right, else `no`; a NaN on either side means `no`."""
     return builder.select(builder.fcmp_ordered(predicate, left, right), yes, no)
 
 
 def _polynomial(builder: Any, x: Any, coefficients: tuple[float, ...]) -> Any:
-    """Highest power first."""
+    """A polynomial in x; the coefficient of the highest power comes first."""
     value = _constant(coefficients[0])
     for coefficient in coefficients[1:]:
         value = _add(builder, _mul(builder, value, x), _constant(coefficient))
@@ -134,7 +134,7 @@ def _lane(index: int) -> Any:
 
 @intrinsic
 def pointer(typingctx: Any, array: Any) -> Any:
-    """Where a contiguous float32 array begins.
+    """Address at which a contiguous float32 array begins.
 
     A kernel hands this on instead of the array: numba counts references at every call with an array, and threads that
     count references to the same array wait for each other. The array must outlive it: only for the kernel's arguments.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from nnunetv2_slicemamba.nets.base import default_candidates
-from nnunetv2_slicemamba.nets.hybrid import stem_strides
+from nnunetv2_slicemamba.nets.resolutions import stem_strides
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 
 

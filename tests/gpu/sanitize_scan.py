@@ -13,7 +13,7 @@ import sys
 import torch
 from scan_cases import make_inputs, run
 
-from nnunetv2_slicemamba.ops.cuda import scan
+from nnunetv2_slicemamba.ops.cuda_scan import scan
 
 CASES = (  # batch, sizes, E, N, type, rank: aligned, tails and chunks, other numbers of states, unaligned
     (2, (8, 9), 64, 16, torch.float16, 8),

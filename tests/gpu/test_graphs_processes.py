@@ -14,9 +14,9 @@ import graphs_step
 import pytest
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import why_not
+from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 
-REASON = why_not(torch.device("cuda"), torch.float16)
+REASON = unavailable_reason(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
 
 

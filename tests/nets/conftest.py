@@ -10,7 +10,7 @@ import torch
 from cuda_stand_in import Cuda
 from torch import nn
 
-from nnunetv2_slicemamba.nets import graphs
+from nnunetv2_slicemamba.nets import cuda_graphs
 from nnunetv2_slicemamba.ops import available_backends
 
 # anisotropic on purpose: an axis mixed up with another shows
@@ -56,7 +56,7 @@ def fixed_seed() -> None:
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cuda]:
     """In place of torch.cuda."""
     yield Cuda(monkeypatch)
-    graphs._stream.cache_clear()
+    cuda_graphs._stream.cache_clear()
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_slicemamba.nets import graphs
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs, NetworkGraphs, TrainingGraph
+from nnunetv2_slicemamba.nets import cuda_graphs
+from nnunetv2_slicemamba.nets.cuda_graphs import BlockGraphs, NetworkGraphs, TrainingGraph
 
 
 class Computing(TrainingGraph):
@@ -30,7 +30,7 @@ class Computing(TrainingGraph):
             for gradient in given:
                 gradient.fill_(torch.nan)
             with torch.enable_grad():
-                made = graphs.as_list(torch.func.functional_call(module, twins, (self.x,)))
+                made = cuda_graphs.as_list(torch.func.functional_call(module, twins, (self.x,)))
             self.memory.left = made, sources  # over what the pass before left there
             for own, new in zip(self.outputs, made, strict=True):
                 own.copy_(new.detach())
@@ -46,7 +46,7 @@ class Computing(TrainingGraph):
 @pytest.fixture
 def replays(cuda, monkeypatch):
     """How often graphs that compute were replayed forward."""
-    monkeypatch.setattr(graphs, "TrainingGraph", Computing)
+    monkeypatch.setattr(cuda_graphs, "TrainingGraph", Computing)
     monkeypatch.setattr(Computing, "replays", 0)
     return lambda: Computing.replays
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_slicemamba.nets import SliceMambaUNet, graphs
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs, NetworkGraphs, TrainingGraph
+from nnunetv2_slicemamba.nets import SliceMambaUNet, cuda_graphs
+from nnunetv2_slicemamba.nets.cuda_graphs import BlockGraphs, NetworkGraphs, TrainingGraph
 
 
 def run(network, made, x, state=()):
@@ -68,7 +68,7 @@ def test_inference_without_graphs(why, cuda, network, monkeypatch):
     elif why == "switched off":
         made.inference = False
     elif why == "setting":
-        monkeypatch.setenv(graphs.ENVIRONMENT_VARIABLE, "0")
+        monkeypatch.setenv(cuda_graphs.ENVIRONMENT_VARIABLE, "0")
     elif why == "hook":
         network[1].register_forward_hook(lambda *_: None)
     for _ in range(5):
@@ -234,7 +234,7 @@ def test_the_first_error_of_a_recording_is_the_one_that_is_told(cuda, monkeypatc
         raise RuntimeError("second")
 
     monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_end", fail)
-    with pytest.raises(RuntimeError, match="first"), graphs.recording(1):
+    with pytest.raises(RuntimeError, match="first"), cuda_graphs.recording(1):
         raise RuntimeError("first")
 
 

@@ -1,4 +1,4 @@
-"""What must every backend of the scan satisfy? A suite to subclass.
+"""The suite that every backend of the scan must pass, to subclass.
 
     class TestMine(ScanConformance):
         backend, device = "mine", "cuda"
@@ -57,7 +57,7 @@ class ScanConformance:
                 assert relative_error(one, other.detach().cpu().double()) < 1e-5
 
     def needs(self, dtype: torch.dtype) -> None:
-        reason = BACKENDS[self.backend].why_not(torch.device(self.device), dtype)
+        reason = BACKENDS[self.backend].unavailable_reason(torch.device(self.device), dtype)
         if reason is not None:
             pytest.skip(reason)
 

@@ -1,4 +1,4 @@
-"""What is the right answer? Cases, inputs and the reference's output and gradients in float64 on the CPU."""
+"""The right answers: cases, inputs and the reference's output and gradients in float64 on the CPU."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).with_name("emulation")))
 import emulator
 from comparing import BFLOAT, HALF, SINGLE, check, guarded
-from whole_block import emulate
+from emulated_bss import emulate
 
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
 from nnunetv2_slicemamba.ops.cuda import layer_norm

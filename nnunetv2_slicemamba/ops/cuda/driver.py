@@ -1,4 +1,4 @@
-"""How are kernels compiled and launched without a CUDA toolkit? NVRTC and the driver through ctypes.
+"""Compilation and launch of kernels without a CUDA toolkit: NVRTC and the driver through ctypes.
 
 Both libraries are there wherever PyTorch runs on an NVIDIA GPU: the driver with the GPU, NVRTC as a dependency of
 PyTorch's own wheels. Only Linux is looked after.
@@ -40,7 +40,7 @@ def load_driver() -> ctypes.CDLL:
 
 
 def check(code: int, doing: str) -> None:
-    """RuntimeError with the driver's own words if `code` is not success."""
+    """Raises RuntimeError with the driver's own words if `code` is not success."""
     if code:
         text = ctypes.c_char_p()
         load_driver().cuGetErrorString(code, ctypes.byref(text))
@@ -131,7 +131,7 @@ def pack_arguments(struct_bytes: bytes) -> ctypes.Array:
 
 
 def _nvrtc_candidates() -> Iterator[str]:
-    """Where NVRTC may be: PyTorch's dependencies, PyTorch's own folder, the system."""
+    """Places where NVRTC may be: PyTorch's dependencies, PyTorch's own folder, the system."""
     for package, pattern in (("nvidia", "*/lib/libnvrtc.so.*"), ("torch", "lib/libnvrtc[.-]*so*")):
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or []) if spec else []:

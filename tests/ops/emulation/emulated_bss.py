@@ -12,8 +12,9 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.nets import BSS
 from nnunetv2_slicemamba.ops import slice_scan
-from nnunetv2_slicemamba.ops.cuda import block, block_kernels
-from nnunetv2_slicemamba.ops.cuda.block import Parameters
+from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
+from nnunetv2_slicemamba.ops.cuda import bss as block
+from nnunetv2_slicemamba.ops.cuda import bss_kernels
 
 NAMES = (
     "in_proj.weight",
@@ -68,8 +69,8 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> None:
     """From here on the fused block runs on the CPU."""
     scan = SimpleNamespace(forward=_forward, backward_into=_backward_into, empty_states=_empty_states)
     monkeypatch.setattr(block, "scan_kernels", scan)
-    monkeypatch.setattr(block_kernels, "launch", emulator.launch)
-    monkeypatch.setattr(block_kernels, "multiprocessors", lambda device: emulator.PROCESSORS)
+    monkeypatch.setattr(bss_kernels, "launch", emulator.launch)
+    monkeypatch.setattr(bss_kernels, "multiprocessors", lambda device: emulator.PROCESSORS)
 
 
 def make_block(dim: int, thickness: tuple[int, ...], d_state: int, expand: int, seed: int = 0) -> BSS:
@@ -82,9 +83,9 @@ def make_block(dim: int, thickness: tuple[int, ...], d_state: int, expand: int, 
     return bss
 
 
-def parameters_of(bss: BSS) -> Parameters:
+def parameters_of(bss: BSS) -> BssParameters:
     named = dict(bss.named_parameters())
-    return Parameters(*(named[name] for name in NAMES))
+    return BssParameters(*(named[name] for name in NAMES))
 
 
 def expected(bss: BSS, x: Tensor, dout: Tensor) -> dict[str, Tensor]:
@@ -103,7 +104,7 @@ def _gradients(bss: BSS, x: Tensor) -> dict[str, Tensor]:
 
 
 def fused(apply: Any, bss: BSS, x: Tensor, dout: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Output and every gradient of `apply`, as block_operator.apply, for compute type `dtype`."""
+    """Output and every gradient of `apply`, as bss_operator.apply, for compute type `dtype`."""
     bss.zero_grad(set_to_none=True)
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
     out = apply(x, parameters_of(bss), bss.thickness, dtype)
