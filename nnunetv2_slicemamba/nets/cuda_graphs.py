@@ -1,4 +1,4 @@
-"""CUDA graphs of networks and blocks: a recorded pass costs the host one call instead of hundreds.
+"""CUDA graphs of training passes: a recorded pass costs the host one call instead of hundreds.
 
 A block's forward and backward pass are two dozen kernels of a few microseconds to a millisecond, and Python needs
 longer to start them than small ones take. A graph starts them all at once; it reads and writes fixed memory, so it
@@ -8,7 +8,6 @@ changes.
 
 from __future__ import annotations
 
-import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -25,11 +24,10 @@ from torch.func import functional_call
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_GRAPHS"
 WARM_UPS = 3  # passes before recording: libraries choose their algorithms, caches fill
 Outputs = Tensor | list[Tensor]
-log = logging.getLogger(__name__)
 
 
-class Mode:
-    """How autocast stands, to be compared and to be repeated. (On a GPU.)"""
+class AutocastState:
+    """Autocast's present state on a GPU, to be compared and to be entered again."""
 
     def __init__(self) -> None:
         self.enabled = torch.is_autocast_enabled("cuda")
@@ -38,14 +36,15 @@ class Mode:
     def key(self) -> tuple[Any, ...]:
         return self.enabled, self.dtype
 
-    def again(self) -> torch.autocast:
+    def context(self) -> torch.autocast:
+        """Context in which autocast is in this state."""
         # cached casts would be read by the graph after the cache is emptied
         return torch.autocast("cuda", self.dtype, self.enabled, cache_enabled=False)
 
 
 @contextmanager
 def recording(pool: Any) -> Iterator[torch.cuda.CUDAGraph]:
-    """Records what is queued on the current stream, not the default one, into the graph that it yields."""
+    """Records all work queued on the current stream, not the default one, into the graph that it yields."""
     graph = torch.cuda.CUDAGraph()
     # other threads, such as the one that pins batches, go on allocating meanwhile
     graph.capture_begin(pool, capture_error_mode="thread_local")
@@ -66,7 +65,7 @@ def _stream(device: int) -> torch.cuda.Stream:
 
 @contextmanager
 def side_stream() -> Iterator[None]:
-    """Work on another stream, after all that was queued and before all that follows."""
+    """Context of another stream: work in it comes after all that was queued and before all that follows."""
     stream, present = _stream(torch.cuda.current_device()), torch.cuda.current_stream()
     stream.wait_stream(present)
     with torch.cuda.stream(stream):
@@ -89,71 +88,73 @@ class _Called(nn.Module):
         return self.call(x)
 
 
-def _hooks(module: nn.Module) -> list[Any]:
-    """Where all modules in it keep their hooks, which a graph would not call."""
+def hooks_of(module: nn.Module) -> list[Any]:
+    """Hooks of all modules in `module`, which a graph would not call; the dictionaries that hold them."""
     kinds = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
     return [getattr(one, kind) for one in module.modules() for kind in kinds]
 
 
-class Pass:
-    """A replayed forward pass, which lives for as long as its gradients can be asked for."""
+class Handle:
+    """Handle of a replayed forward pass, which lives for as long as its gradients can be asked for."""
 
     def __init__(self) -> None:
-        self.over = False
+        self.finished = False
 
 
-class Memory:
-    """Where graphs keep what their forward passes leave for the backward passes, one pass at a time.
+class GraphMemory:
+    """Memory in which graphs keep what forward passes leave for backward passes, of one pass at a time.
 
     pool: of PyTorch's allocator, for the recordings.
     """
 
     def __init__(self) -> None:
         self.pool: Any = torch.cuda.graph_pool_handle()
-        self.latest: Callable[[], Pass | None] = lambda: None
-        self.lent: list[tuple[nn.Parameter, Tensor]] = []
+        self.latest: Callable[[], Handle | None] = lambda: None
+        self.borrowed_grads: list[tuple[nn.Parameter, Tensor]] = []
 
-    def is_taken(self) -> bool:
-        """Whether a pass that is not over needs what lies here."""
+    def is_in_use(self) -> bool:
+        """True if a pass that is not finished needs what lies here."""
         latest = self.latest()
-        return not (latest is None or latest.over)
+        return not (latest is None or latest.finished)
 
-    def take(self) -> Pass:
-        """A pass that may write here now."""
-        self.spare_gradients()
-        taken = Pass()
-        self.latest = weakref.ref(taken)
-        return taken
+    def new_handle(self) -> Handle:
+        """Handle of a pass that may write here from now on."""
+        self.detach_grads()
+        handle = Handle()
+        self.latest = weakref.ref(handle)
+        return handle
 
-    def spare_gradients(self) -> None:
-        """Moves the latest gradients out of the way: autograd takes a graph's own tensor for an empty .grad, and what
-        other recordings write on their way may lie in the same place."""
-        for p, lent in self.lent:
-            if p.grad is not None and p.grad.data_ptr() == lent.data_ptr():
+    def detach_grads(self) -> None:
+        """Copies the latest gradients where a parameter's .grad still is the graph's own tensor.
+
+        Autograd takes that tensor for an empty .grad, and what other recordings write may lie in the same place.
+        """
+        for p, borrowed in self.borrowed_grads:
+            if p.grad is not None and p.grad.data_ptr() == borrowed.data_ptr():
                 p.grad = p.grad.clone()
-        self.lent = []
+        self.borrowed_grads = []
 
 
 class TrainingGraph:
     """A module's pass over x (any shape), with gradients, as two graphs.
 
     call: the module's forward pass, which returns a tensor or a list of them and nothing else, under the present
-    autocast. x: has the shape, type and requires_grad of all that follow. memory: shared with graphs that `takes` is
-    to keep out of each other's way. RuntimeError if it cannot be recorded.
+    autocast. x: has the shape, type and requires_grad of all that follow. memory: shared with graphs that `can_replay`
+    is to keep out of each other's way. RuntimeError if it cannot be recorded.
     """
 
     def __init__(
-        self, module: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, memory: Memory | None = None
+        self, module: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, memory: GraphMemory | None = None
     ) -> None:
-        self.mode, self.memory = Mode(), memory or Memory()
+        self.autocast, self.memory = AutocastState(), memory or GraphMemory()
         # by places: a module may stand in several (nnU-Net's convolutions do), and functional_call would put a twin
         # back into it, not the parameter, if it were named twice
         places: dict[str, nn.Parameter] = {}
-        self.held: list[tuple[dict[str, Any], str, nn.Parameter, int, bool]] = []
+        self.recorded_parameters: list[tuple[dict[str, Any], str, nn.Parameter, int, bool]] = []
         for prefix, child in module.named_modules():
             for name, p in child._parameters.items():
                 if p is not None:
-                    self.held.append((child._parameters, name, p, p.data_ptr(), p.requires_grad))
+                    self.recorded_parameters.append((child._parameters, name, p, p.data_ptr(), p.requires_grad))
                     if p.requires_grad:
                         places[".".join(filter(None, ("module", prefix, name)))] = p
         self.parameters = list({id(p): p for p in places.values()}.values())
@@ -167,12 +168,12 @@ class TrainingGraph:
         pool = self.memory.pool
 
         def forward() -> tuple[Outputs, list[Tensor]]:
-            with self.mode.again():
+            with self.autocast.context():
                 outputs = functional_call(called, twins, (self.x,), tie_weights=False)
             return outputs, as_list(outputs)
 
-        def backward(made: list[Tensor], slopes: list[Tensor]) -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(made, sources, slopes, allow_unused=True)
+        def backward(made: list[Tensor], grad_outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
+            return torch.autograd.grad(made, sources, grad_outputs, allow_unused=True)
 
         with side_stream():
             for _ in range(WARM_UPS):
@@ -182,28 +183,32 @@ class TrainingGraph:
             torch.cuda.empty_cache()  # a recording cannot use what the passes before it left in the cache
             with recording(pool) as self.forward_graph:
                 outputs, made = forward()
-            self.slopes = [torch.zeros_like(o) for o in made]
+            self.grad_outputs = [torch.zeros_like(o) for o in made]
             with recording(pool) as self.backward_graph:
-                gradients = backward(made, self.slopes)
+                gradients = backward(made, self.grad_outputs)
         self.outputs = [o.detach() for o in made]
         self.is_list = not isinstance(outputs, Tensor)
-        self.hooks = _hooks(module)
+        self.hooks = hooks_of(module)
         none = () if x.requires_grad else (None,)
         self.gradients = [None if g is None else g.detach() for g in (*none, *gradients)]
-        of_parameters = self.gradients[1:]
-        self.lent = [(p, g) for p, g in zip(self.parameters, of_parameters, strict=True) if g is not None]
+        grad_parameters = self.gradients[1:]
+        self.borrowed_grads = [(p, g) for p, g in zip(self.parameters, grad_parameters, strict=True) if g is not None]
 
-    def takes(self, x: Tensor) -> bool:
-        """Whether a replay gives what the module's pass over x would: x, autocast and parameters are like those
-        recorded, no hook waits for a module's pass, and no earlier pass for its gradients."""
-        if any(self.hooks) or self.memory.is_taken():
+    def can_replay(self, x: Tensor) -> bool:
+        """True if a replay gives the result of the module's pass over x.
+
+        x, autocast and parameters are then like those recorded, no hook waits for a module's pass, and no earlier pass
+        for its gradients.
+        """
+        if any(self.hooks) or self.memory.is_in_use():
             return False
         own = self.x
         same = x.shape == own.shape and x.dtype == own.dtype and x.requires_grad == own.requires_grad
-        return same and Mode().key() == self.mode.key() and all(starmap(_is_unchanged, self.held))
+        same = same and AutocastState().key() == self.autocast.key()
+        return same and all(starmap(_is_unchanged, self.recorded_parameters))
 
     def __call__(self, x: Tensor) -> Outputs:
-        """The recorded pass on x. The results' memory is used again by the next pass."""
+        """Replays the pass on x. The results' memory is used again by the next pass."""
         results: tuple[Tensor, ...] = _Replay.apply(self, x, *self.parameters)
         return list(results) if self.is_list else results[0]
 
@@ -216,7 +221,7 @@ def _is_unchanged(owner: dict[str, Any], name: str, p: nn.Parameter, address: in
 class _Replay(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, graph: TrainingGraph, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.graph, ctx.of, ctx.leaf = graph, graph.memory.take(), x.is_leaf
+        ctx.graph, ctx.handle, ctx.leaf = graph, graph.memory.new_handle(), x.is_leaf
         ctx.set_materialize_grads(False)
         graph.x.detach().copy_(x)
         graph.forward_graph.replay()
@@ -224,161 +229,28 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         graph: TrainingGraph = ctx.graph
-        of: Pass = ctx.of
+        handle: Handle = ctx.handle
         # the backward graph writes over what the forward graph left
-        if of.over or graph.memory.latest() is not of:
+        if handle.finished or graph.memory.latest() is not handle:
             raise RuntimeError(
                 "the gradients of a pass that is replayed as a CUDA graph can be asked for once, and these were: "
                 f"call backward once, with the sum of all losses, or set {ENVIRONMENT_VARIABLE}=0"
             )
-        for own, given in zip(graph.slopes, slopes, strict=True):
+        for own, given in zip(graph.grad_outputs, grad_outputs, strict=True):
             if given is None:
                 own.zero_()
             else:
                 own.copy_(given)
-        of_x, *of_parameters = graph.gradients
+        grad_x, *grad_parameters = graph.gradients
         graph.backward_graph.replay()
-        of.over, graph.memory.lent = True, graph.lent
-        if of_x is not None:
-            of_x = of_x.clone() if ctx.leaf else of_x.detach()
-        return None, of_x, *(None if g is None else g.detach() for g in of_parameters)
+        handle.finished, graph.memory.borrowed_grads = True, graph.borrowed_grads
+        if grad_x is not None:
+            grad_x = grad_x.clone() if ctx.leaf else grad_x.detach()
+        return None, grad_x, *(None if g is None else g.detach() for g in grad_parameters)
 
 
 def switched_off() -> bool:
-    """Whether SLICEMAMBA_GRAPHS is 0."""
+    """True if SLICEMAMBA_GRAPHS is 0."""
     return os.environ.get(ENVIRONMENT_VARIABLE) == "0"
-
-
-class NetworkGraphs:
-    """The graphs of one network: of inference, made by themselves, and of training, made by `record_training`.
-
-    Inference: a call with gradients disabled, in eval mode, on a GPU, is recorded when its shape comes for the third
-    time; the `KEPT` latest are kept, enough for the folds of an ensemble, which come in turns, each with its slicing.
-    A graph is used only while autocast, `state` and the addresses of the network's tensors are what they were.
-    Results are copies, so that all graphs can use the same memory. A copy of a network starts without graphs.
-    """
-
-    KEPT = 8
-    EAGER_CALLS = 2
-    COUNTED = 64  # shapes and states whose calls are counted
-
-    def __init__(self) -> None:
-        self.inference = True  # training switches it off to leave the memory to the training step
-        self.training: TrainingGraph | None = None
-        self.training_state: Any = None
-        self.seen: dict[Any, int] = {}
-        self.made: dict[Any, tuple[torch.cuda.CUDAGraph, Tensor, Outputs]] = {}
-        self.pool: Any = None
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), ()
-
-    def drop(self) -> None:
-        """Forgets every graph, and the memory that it holds."""
-        self.training = self.training_state = None
-        self.seen, self.made, self.pool = {}, {}, None
-
-    def record_training(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> None:
-        """From now on training passes on tensors like x replay. RuntimeError if they cannot be recorded."""
-        self.training = None
-        self.training, self.training_state = TrainingGraph(network, call, x), state
-
-    def run(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> Outputs:
-        """`call(x)` by a graph where there is one; call: `network`'s forward pass. state: what else decides it."""
-        if torch.cuda.is_current_stream_capturing():
-            return call(x)
-        if torch.is_grad_enabled():
-            graph = self.training
-            usable = graph is not None and network.training and self.training_state == state and graph.takes(x)
-            return graph(x) if graph is not None and usable else call(x)
-        if network.training or not self.inference or switched_off() or any(_hooks(network)):
-            return call(x)
-        key = self.key(network, x, state)
-        if key not in self.made:
-            calls = self.seen.get(key, 0)
-            if calls < self.EAGER_CALLS:
-                if len(self.seen) >= self.COUNTED:
-                    self.seen.clear()
-                self.seen[key] = calls + 1
-                return call(x)
-            self.pool = self.pool or torch.cuda.graph_pool_handle()
-            while len(self.made) >= self.KEPT:
-                self.made.pop(next(iter(self.made)))
-            try:
-                self.made[key] = self.record(call, x, self.pool)
-            except RuntimeError as error:
-                log.warning("inference goes on without CUDA graphs: %s", error)
-                self.inference = False
-                return call(x)
-        recorded, static, outputs = self.made[key]
-        static.copy_(x)
-        recorded.replay()
-        return outputs.clone() if isinstance(outputs, Tensor) else [o.clone() for o in outputs]
-
-    @staticmethod
-    def key(network: nn.Module, x: Tensor, state: Any) -> tuple[Any, ...]:
-        tensors = (*network.parameters(), *network.buffers())
-        addresses = hash(tuple(t.data_ptr() for t in tensors))
-        return x.shape, x.dtype, x.device, torch.is_inference_mode_enabled(), *Mode().key(), addresses, state
-
-    @staticmethod
-    def record(
-        call: Callable[[Tensor], Outputs], x: Tensor, pool: Any = None
-    ) -> tuple[torch.cuda.CUDAGraph, Tensor, Outputs]:
-        """(graph, its x, its result); it belongs to the shape, autocast and grad mode of the moment."""
-        static, mode = x.clone(), Mode()
-        with side_stream(), mode.again():
-            call(static)  # the calls before may have used autocast's cache of weights
-            with recording(pool or torch.cuda.graph_pool_handle()) as graph:
-                outputs = call(static)
-        return graph, static, outputs
-
-
-class BlockGraphs:
-    """Training graphs of the blocks that take turns at one position, made when a block is first used.
-
-    Only blocks of at most LARGEST inner elements: larger ones keep a GPU busy for longer than starting their kernels
-    takes. A graph's memory is its own, so none is made where less than HEADROOM of the GPU's memory is free after
-    EAGER_CALLS passes without.
-    """
-
-    LARGEST = 13_000_000  # batch times tokens times E: about 2 ms forward and backward on an H100
-    HEADROOM = 0.25
-    EAGER_CALLS = 2
-
-    def __init__(self) -> None:
-        self.made: dict[Any, TrainingGraph] = {}
-        self.memory: Memory | None = None
-        self.calls = 0
-        self.off = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), ()
-
-    def run(self, block: nn.Module, call: Callable[[Tensor], Tensor], x: Tensor, expand: int, state: Any) -> Tensor:
-        """`call(x)`, the forward pass of `block` in training, by a graph where there is one or one can be made."""
-        if self.off or x.numel() * expand > self.LARGEST or torch.cuda.is_current_stream_capturing():
-            return call(x)
-        key = id(block), state
-        graph = self.made.get(key)
-        if graph is None:
-            self.calls += 1
-            if self.calls <= self.EAGER_CALLS:
-                return call(x)
-            free, total = torch.cuda.mem_get_info(x.device)
-            if free < self.HEADROOM * total:
-                self.off = True  # for good: what is taken by now stays taken, and asking takes time
-                return call(x)
-            self.memory = self.memory or Memory()
-            try:
-                graph = self.made[key] = TrainingGraph(block, call, x, self.memory)
-            except RuntimeError as error:
-                log.warning("training goes on without CUDA graphs of this block: %s", error)
-                self.off = True
-        if graph is None or not graph.takes(x):
-            return call(x)
-        result = graph(x)
-        assert isinstance(result, Tensor)
-        return result

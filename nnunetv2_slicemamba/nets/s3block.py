@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_slicemamba.nets.bss import BSS, check_thickness
-from nnunetv2_slicemamba.nets.cuda_graphs import BlockGraphs
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.nets.settings import NetworkSettings
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
-from nnunetv2_slicemamba.nets.cuda_graphs import BlockGraphs, switched_off
+from nnunetv2_slicemamba.nets.cuda_graphs import switched_off
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 from nnunetv2_slicemamba.ops.backends import block_backend

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase, Slicing
 from nnunetv2_slicemamba.nets.bss import check_thickness
-from nnunetv2_slicemamba.nets.cuda_graphs import NetworkGraphs
+from nnunetv2_slicemamba.nets.network_graphs import NetworkGraphs
 from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.nets.settings import NetworkSettings
 
@@ -62,7 +62,7 @@ class SliceMambaUNet(SliceMambaBase):
         return self.graphs.run(self, plain, x, self._graph_state())
 
     def record_training(self, x: Tensor) -> None:
-        """Records the training pass of a batch like x as a CUDA graph, under the present autocast, see cuda_graphs."""
+        """Records the training pass of a batch like x as a CUDA graph, under the present autocast."""
         self.graphs.record_training(self, super().forward, x, self._graph_state())
 
     def _graph_state(self) -> tuple[Any, ...]:

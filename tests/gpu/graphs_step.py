@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet, training_graphs
-from nnunetv2_slicemamba.nets.cuda_graphs import BlockGraphs, TrainingGraph
+from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.trainers.supernet import path_generator, with_unused_parameters
 
 BATCH, ITERATIONS, PATHS = 4, 12, 2

@@ -10,7 +10,7 @@ import torch
 from scan_cases import relative_error
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet, training_graphs
-from nnunetv2_slicemamba.nets.cuda_graphs import BlockGraphs, NetworkGraphs
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs, NetworkGraphs
 from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 
 REASON = unavailable_reason(torch.device("cuda"), torch.float16)

@@ -48,5 +48,5 @@ class Cuda:
         }
         for name, value in fake.items():
             monkeypatch.setattr(torch.cuda, name, value)
-        monkeypatch.setattr(cuda_graphs.Mode, "again", lambda mode: nullcontext())
+        monkeypatch.setattr(cuda_graphs.AutocastState, "context", lambda state: nullcontext())
         cuda_graphs._stream.cache_clear()

@@ -1,5 +1,7 @@
-"""Whose gradients are those of passes that are replayed? With stand-ins for CUDA graphs that compute; real ones are in
-tests/gpu."""
+"""Gradients of replayed passes are those of the same passes without graphs.
+
+With stand-ins for CUDA graphs that compute; real ones are in tests/gpu.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_slicemamba.nets import cuda_graphs
-from nnunetv2_slicemamba.nets.cuda_graphs import BlockGraphs, NetworkGraphs, TrainingGraph
+from nnunetv2_slicemamba.nets import cuda_graphs, network_graphs
+from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs, NetworkGraphs
 
 
 class Computing(TrainingGraph):
@@ -36,7 +39,7 @@ class Computing(TrainingGraph):
                 own.copy_(new.detach())
 
         def backward():
-            found = torch.autograd.grad(*self.memory.left, self.slopes)
+            found = torch.autograd.grad(*self.memory.left, self.grad_outputs)
             for own, new in zip(self.gradients[-len(sources) :], found, strict=True):
                 own.copy_(new)
 
@@ -46,7 +49,7 @@ class Computing(TrainingGraph):
 @pytest.fixture
 def replays(cuda, monkeypatch):
     """How often graphs that compute were replayed forward."""
-    monkeypatch.setattr(cuda_graphs, "TrainingGraph", Computing)
+    monkeypatch.setattr(network_graphs, "TrainingGraph", Computing)
     monkeypatch.setattr(Computing, "replays", 0)
     return lambda: Computing.replays
 

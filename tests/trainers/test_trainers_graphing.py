@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet, training_graphs
-from nnunetv2_slicemamba.nets.cuda_graphs import BlockGraphs
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, nnUNetTrainer
 
 SETTINGS = {
