@@ -24,7 +24,7 @@ def default_candidates(n_dims: int) -> tuple[tuple[int, ...], ...]:
 
 
 class SliceMambaBase(AbstractDynamicNetworkArchitectures):
-    """Encoder and decoder around a block of the subclass's kind."""
+    """Encoder and decoder around a block of the subclass's kind; block(dim, drop_path) makes one."""
 
     key_to_encoder = "encoder"
     key_to_stem = "encoder.patch_embedding"
@@ -47,7 +47,7 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
 
     @staticmethod
     def initialize(module: nn.Module) -> None:
-        """nnU-Net applies this to every module after building; BSS's scan parameters stay as drawn."""
+        """Initialisation hook that nnU-Net applies to every module after building; BSS's scan parameters stay."""
         initialize(module)
 
     def named_block_positions(self) -> Iterator[tuple[str, nn.Module]]:

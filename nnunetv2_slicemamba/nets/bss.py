@@ -39,12 +39,12 @@ def check_thickness(thickness: tuple[int, ...], n_dims: int) -> tuple[int, ...]:
 
 
 def move_channels_first(x: Tensor) -> Tensor:
-    """(B, *spatial, C) -> (B, C, *spatial) as a view, i.e. in PyTorch's channels-last memory format."""
+    """View (B, C, *spatial) of (B, *spatial, C), i.e. in PyTorch's channels-last memory format."""
     return x.movedim(-1, 1)
 
 
 def move_channels_last(x: Tensor) -> Tensor:
-    """(B, C, *spatial) -> (B, *spatial, C) as a view."""
+    """View (B, *spatial, C) of (B, C, *spatial)."""
     return x.movedim(1, -1)
 
 
@@ -110,8 +110,12 @@ class BSS(nn.Module):
 
     def fused(self, x: Tensor) -> Tensor | None:
         """The whole block by kernels of the backend that scans; None where it has none for this one."""
+        return fused_bss(x, self.block_parameters, self.thickness)
+
+    def block_parameters(self) -> BssParameters:
+        """All parameters, as kernels for whole blocks take them."""
         assert self.conv.bias is not None
-        parameters = BssParameters(
+        return BssParameters(
             self.in_proj.weight,
             self.conv.weight,
             self.conv.bias,
@@ -124,10 +128,9 @@ class BSS(nn.Module):
             self.out_norm.bias,
             self.out_proj.weight,
         )
-        return fused_bss(x, parameters, self.thickness)
 
     def scan(self, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        """(B, L, E) tokens in raster order -> (B, L, E), the sum of the scans along all directions."""
+        """Sum of the scans along all directions: (B, L, E) tokens in raster order -> (B, L, E)."""
         directions, inner, n = self.directions, self.inner, self.d_state
         # dt, B and C are linear per token, so one product serves all directions before any reordering
         projected = F.linear(tokens, self.x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))

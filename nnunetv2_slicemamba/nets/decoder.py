@@ -40,7 +40,7 @@ class DecoderStage(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features of the encoder -> logits, or a list of them under deep supervision.
+    """Decoder: features of the encoder -> logits, or a list of them under deep supervision.
 
     Stage 0 works on the bottleneck; before stage j the input of encoder stage S-j is added (S stages), or joined by a
     Linear, then stage j expands it to the next higher resolution. The output after the last stage is mapped to full
@@ -81,9 +81,9 @@ class Decoder(nn.Module):
             layer.requires_grad_(settings.deep_supervision)
 
     def forward(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor | list[Tensor]:
-        """x: (B, *spatial, C) bottleneck; skips: as the encoder gives them.
+        """Logits (B, classes, *full resolution), or the list of all resolutions', highest first.
 
-        Returns (B, classes, *full resolution), or the list of all resolutions, highest first.
+        x: (B, *spatial, C) bottleneck. skips: as the encoder gives them.
         """
         outputs = []
         for j, stage in enumerate(self.stages):

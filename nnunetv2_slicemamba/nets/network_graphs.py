@@ -53,7 +53,7 @@ class NetworkGraphs:
         self.seen, self.made, self.pool = {}, {}, None
 
     def record_training(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> None:
-        """From now on training passes on tensors like x replay. RuntimeError if they cannot be recorded."""
+        """Records the training pass on tensors like x, which replay from now on. RuntimeError if it cannot."""
         self.training = None
         self.training, self.training_state = TrainingGraph(network, call, x), state
 

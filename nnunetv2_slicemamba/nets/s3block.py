@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.nets.token_norm import TokenNorm
 
 
 class S3Block(nn.Module):
-    """x + DropPath(BSS(LayerNorm(x))); after Fan et al. 2025. No MLP.
+    """S3 block: x + DropPath(BSS(LayerNorm(x))); after Fan et al. 2025. No MLP.
 
     Arguments as in BSS; drop_path: probability that a sample skips the block in training. checkpointed: keep only the
     input for the backward pass and compute the block again there, which costs a forward pass and saves its memory.
@@ -41,7 +41,9 @@ class S3Block(nn.Module):
         self.graphs: BlockGraphs | None = None  # see training_graphs
 
     @classmethod
-    def of_network(cls, settings: NetworkSettings, dim: int, thickness: tuple[int, ...], drop_path: float) -> S3Block:
+    def from_settings(
+        cls, settings: NetworkSettings, dim: int, thickness: tuple[int, ...], drop_path: float
+    ) -> S3Block:
         """A block of a network with these settings."""
         shape = (dim, settings.n_dims, thickness, settings.d_state, settings.expand)
         return cls(*shape, drop_path, settings.activation_checkpointing)

@@ -160,7 +160,7 @@ def _check_positive(name: str, values: Sequence[Any], remedy: str = "correct the
 
 
 def _frozen(value: Any) -> Any:
-    """`value` with its sequences as tuples and its whole numbers as ints."""
+    """The value with its sequences as tuples and its whole numbers as ints."""
     if isinstance(value, Sequence) and not isinstance(value, str):
         return tuple(map(_frozen, value))
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value

@@ -49,7 +49,7 @@ class SliceMambaSupernet(SliceMambaBase):
 
         def block(dim: int, drop_path: float) -> CandidateBlock:
             built = slicings[:1] if share_weights else slicings
-            own = [S3Block.of_network(settings, dim, thickness, drop_path) for thickness in built]
+            own = [S3Block.from_settings(settings, dim, thickness, drop_path) for thickness in built]
             return CandidateBlock(own, slicings)
 
         super().__init__(settings, block)

@@ -12,7 +12,7 @@ EPSILON = 1e-5
 
 
 class TokenNorm(nn.LayerNorm):
-    """nn.LayerNorm over `channels`, eps 1e-5, with the same parameters and results.
+    """LayerNorm over `channels`, eps 1e-5, with the parameters and results of nn.LayerNorm.
 
     rounded: under autocast the result has autocast's type instead of float32, for norms that only a matrix product
     or a convolution reads, which would round it to that type anyway. for_block: the same for one that a BSS reads, in

@@ -44,7 +44,7 @@ class SliceMambaUNet(SliceMambaBase):
         blocks = (n_blocks_per_stage, n_blocks_per_stage_decoder, d_state, expand, drop_path_rate)
         settings = NetworkSettings.from_arguments(*shape, *blocks, deep_supervision, **options)
         thickness = (2,) * settings.n_dims
-        super().__init__(settings, lambda dim, drop_path: S3Block.of_network(settings, dim, thickness, drop_path))
+        super().__init__(settings, lambda dim, drop_path: S3Block.from_settings(settings, dim, thickness, drop_path))
         self.graphs = NetworkGraphs()
         self.slicing: Tensor
         self.register_buffer("slicing", torch.full((self.n_blocks, self.n_dims), 2, dtype=torch.uint8))

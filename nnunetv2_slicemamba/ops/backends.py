@@ -108,11 +108,6 @@ def block_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> s
     return None if BACKENDS[name].bss is None else name
 
 
-def default_device() -> torch.device:
-    """CUDA if there is a device, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def explain_backends(
     device: torch.device | str | None = None, dtype: torch.dtype = torch.float32
 ) -> dict[str, str | None]:
@@ -120,7 +115,7 @@ def explain_backends(
 
     device: default CUDA if there is a device, else the CPU.
     """
-    device = default_device() if device is None else torch.device(device)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return {name: backend.unavailable_reason(device, dtype) for name, backend in BACKENDS.items()}
 
 

@@ -35,7 +35,7 @@ def unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | None:
 
 @lru_cache(maxsize=64)
 def _missing(device: int) -> str | None:
-    """What CUDA device `device` or this machine lacks."""
+    """Reason why CUDA device `device` cannot run the kernels; None if it can."""
     from nnunetv2_slicemamba.ops.cuda import driver
 
     major, minor = torch.cuda.get_device_capability(device)
@@ -65,7 +65,7 @@ def scan(
     delta_bias: Tensor | None = None,
     dt_weight: Tensor | None = None,
 ) -> Tensor:
-    """`slice_scan` on a GPU for checked arguments; differentiable, (batch, L, E) in x's type.
+    """The scan `slice_scan` on a GPU for checked arguments; differentiable, (batch, L, E) in x's type.
 
     x (batch, L, E) tokens in raster order, dt (batch, L, K, E), or (batch, L, K, R) with dt_weight (K, E, R), before
     bias and softplus, B and C (batch, L, K, N), A (K, E, N), D and delta_bias (K, E), N at most 32. The recurrence is

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,20 +13,21 @@ from nnunetv2_slicemamba.ops.dtypes import autocast_dtype, block_dtype
 from nnunetv2_slicemamba.ops.loop_scan import is_exporting
 
 
-def fused_bss(x: Tensor, parameters: BssParameters, thickness: tuple[int, ...]) -> Tensor | None:
+def fused_bss(x: Tensor, parameters: Callable[[], BssParameters], thickness: tuple[int, ...]) -> Tensor | None:
     """BSS of x (batch, *sizes, C), differentiable once; None where it has to be composed of PyTorch's operators.
 
     Computed in x's type, under autocast in `block_dtype` of autocast's. Modules converted to half precision are
-    composed: they compute as PyTorch decides.
+    composed: they compute as PyTorch decides. parameters: called only where a backend has kernels for whole blocks.
     """
     half = autocast_dtype(x.device)
     dtype = x.dtype if half is None else block_dtype(half)
     name = None if is_exporting() else block_backend(x.device, dtype)
     whole = None if name is None else BACKENDS[name].bss
     accepted = (dtype, torch.float32) if half is None else (dtype, torch.float32, torch.float16)
-    if whole is None or x.dtype not in accepted or any(p.dtype != torch.float32 for p in parameters):
+    if whole is None or x.dtype not in accepted:
         return None
-    return whole(x, parameters, thickness, dtype)
+    own = parameters()
+    return whole(x, own, thickness, dtype) if all(p.dtype == torch.float32 for p in own) else None
 
 
 def fused_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> Tensor | None:

@@ -46,7 +46,7 @@ def loop_scan(
     delta_bias: Tensor,
     dt_weight: Tensor | None,
 ) -> Tensor:
-    """`slice_scan` for checked arguments as one loop; returns (batch, L, E) in the type of the recurrence."""
+    """The scan `slice_scan` for checked arguments as one loop; returns (batch, L, E) in the type of the recurrence."""
     dtype = recurrence_dtype(x.dtype)
     x, dt, B, C, A, D = (tensor.to(dtype) for tensor in (x, dt, B, C, A, D))
     delta = F.softplus(expand_dt(dt, None if dt_weight is None else dt_weight.to(dtype)) + delta_bias.to(dtype))

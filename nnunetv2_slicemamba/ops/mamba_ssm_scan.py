@@ -38,7 +38,7 @@ def unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 class _ExpandDt(torch.autograd.Function):
-    """`expand_dt` whose gradients are float32 even if `.backward()` is called under autocast."""
+    """The function `expand_dt`, whose gradients are float32 even if `.backward()` is called under autocast."""
 
     @staticmethod
     def forward(ctx: Any, dt: Tensor, dt_weight: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def scan(
     delta_bias: Tensor,
     dt_weight: Tensor | None,
 ) -> Tensor:
-    """`slice_scan` for checked arguments; returns (batch, L, E) float32. Makes K reordered copies of x and dt."""
+    """The scan `slice_scan` for checked arguments, (batch, L, E) float32. Makes K reordered copies of x and dt."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     x, dt, B, C, A, D, delta_bias = (t.float() for t in (x, dt, B, C, A, D, delta_bias))
@@ -82,7 +82,7 @@ def scan(
     directions = torch.arange(K, device=x.device).unsqueeze(1)
 
     def in_order(tensor: Tensor) -> Tensor:
-        """(batch, L, K, *) in raster order -> (batch, K, *, L) in scan order."""
+        """Copy in scan order: (batch, L, K, *) in raster order -> (batch, K, *, L)."""
         return tensor[:, orders, directions].transpose(2, 3).contiguous()
 
     u = x[:, orders].transpose(2, 3)  # (batch, K, E, L)

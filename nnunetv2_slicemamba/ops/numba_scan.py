@@ -85,12 +85,12 @@ def _sum_up(tensors: list[Tensor]) -> Tensor:
 
 
 def _by_direction(tensor: Tensor) -> Tensor:
-    """(K, batch * L, *) view of (batch, L, K, *)."""
+    """View (K, batch * L, *) of (batch, L, K, *)."""
     return tensor.flatten(0, 1).transpose(0, 1)
 
 
 def _full_rank(dt: Tensor, weight: Tensor | None) -> Tensor:
-    """(batch, L, K, E); like `expand_dt`, without a second copy in another order."""
+    """Step sizes (batch, L, K, E) as `expand_dt` gives them, without a second copy in another order."""
     if weight is None:
         return dt
     full = dt.new_empty(*dt.shape[:3], weight.shape[1])
@@ -214,7 +214,7 @@ def scan(
     delta_bias: Tensor,
     dt_weight: Tensor | None,
 ) -> Tensor:
-    """`slice_scan` for checked arguments on the CPU; returns (batch, L, E) float32."""
+    """The scan `slice_scan` for checked arguments on the CPU; returns (batch, L, E) float32."""
     tensors = (x, dt, B, C, A, D, delta_bias, dt_weight)
     inputs = [None if t is None else t.to(torch.float32).contiguous() for t in tensors]
     return _OPERATOR.apply(*inputs, sizes, thickness)

@@ -27,7 +27,7 @@ _INTEGERS_IR = ir.VectorType(ir.IntType(32), WIDTH)
 
 
 class VectorType(types.Type):
-    """numba's name for the vector."""
+    """Type of the vector in numba."""
 
     def __init__(self) -> None:
         super().__init__(name=f"float32x{WIDTH}")
@@ -59,7 +59,7 @@ def _mul(builder: Any, left: Any, right: Any) -> Any:
 
 
 def _select(builder: Any, left: Any, predicate: str, right: Any, yes: Any, no: Any) -> Any:
-    """`yes` where left (predicate) right, else `no`; a NaN on either side means `no`."""
+    """Selection: `yes` where left (predicate) right, else `no`; a NaN on either side means `no`."""
     return builder.select(builder.fcmp_ordered(predicate, left, right), yes, no)
 
 
@@ -72,7 +72,7 @@ def _polynomial(builder: Any, x: Any, coefficients: tuple[float, ...]) -> Any:
 
 
 def _exp2_ir(builder: Any, y: Any) -> Any:
-    """2^y to about 1e-7 of itself; 0 below -127, infinity from 127.5, NaN for NaN."""
+    """Power 2^y to about 1e-7 of itself; 0 below -127, infinity from 127.5, NaN for NaN."""
     lowest, highest = _constant(-127.0), _constant(128.0)
     y = _select(builder, y, "<", lowest, lowest, y)
     y = _select(builder, y, ">", highest, highest, y)
@@ -95,7 +95,7 @@ def _exp2_ir(builder: Any, y: Any) -> Any:
 
 
 def _softplus_ir(builder: Any, z: Any) -> tuple[Any, Any]:
-    """softplus(z) and its derivative, the logistic function; neither overflows."""
+    """Values of softplus(z) and its derivative, the logistic function; neither overflows."""
     zero, one, two = _constant(0.0), _constant(1.0), _constant(2.0)
     magnitude = _select(builder, z, "<", zero, builder.fneg(z), z)
     w = _exp2_ir(builder, _mul(builder, magnitude, _constant(-1.4426950408889634)))  # exp(-|z|)
@@ -170,7 +170,7 @@ def store(typingctx: Any, target: Any, start: Any, value: Any) -> Any:
 
 @intrinsic
 def load_some(typingctx: Any, source: Any, start: Any, count: Any) -> Any:
-    """`load` of the first 1 to WIDTH numbers, then zeros."""
+    """The vector of the first 1 to WIDTH numbers at start, then zeros; see `load`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, start, count = args
@@ -188,7 +188,7 @@ def load_some(typingctx: Any, source: Any, start: Any, count: Any) -> Any:
 
 @intrinsic
 def store_some(typingctx: Any, target: Any, start: Any, count: Any, value: Any) -> Any:
-    """`store` of the first 1 to WIDTH numbers."""
+    """Writes the first 1 to WIDTH numbers of a vector; see `store`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         target, start, count, value = args
@@ -236,7 +236,7 @@ def total(typingctx: Any, values: Any) -> Any:
 
 @intrinsic
 def exp2(typingctx: Any, y: Any) -> Any:
-    """2 to the power of every number, to about 1e-7; 0 below -127, infinity from 127.5, NaN for NaN."""
+    """Vector of 2 to the power of every number, to about 1e-7; 0 below -127, infinity from 127.5, NaN for NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _exp2_ir(builder, args[0])
@@ -246,7 +246,7 @@ def exp2(typingctx: Any, y: Any) -> Any:
 
 @intrinsic
 def softplus(typingctx: Any, z: Any) -> Any:
-    """softplus of every number and its derivative, two vectors."""
+    """Vectors of softplus of every number and of its derivative."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.make_tuple(builder, signature.return_type, _softplus_ir(builder, args[0]))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def _axis_values(values: Sequence[int], what: str, remedy: str) -> tuple[int, ...]:
-    """`values` as a tuple of ints >= 1; ValueError otherwise."""
+    """The values as a tuple of ints >= 1; ValueError otherwise."""
     try:
         whole = tuple(int(v) for v in values)
     except (TypeError, ValueError):
@@ -78,7 +78,7 @@ def scan_orders(sizes: Sequence[int], thickness: Sequence[int]) -> Tensor:
 
 @lru_cache(maxsize=128)
 def cached_orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> Tensor:
-    """`scan_orders` on `device`, computed once; shared between callers, so never write to them."""
+    """Scan orders (2n, L) on `device`, computed once; shared between callers, so never write to them."""
     # nnU-Net predicts under inference_mode; an order first made there could not be used in training afterwards.
     with torch.inference_mode(False):
         rows = []

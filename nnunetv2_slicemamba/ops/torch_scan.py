@@ -120,7 +120,7 @@ class _Chunk:
         return tensor.index_select(0, self.direction_rows).view(*self.rows.shape, -1)
 
     def array(self, scan: _Scan, number: int) -> Tensor:
-        """(T, K, images, N, E), uninitialised, shared with the other chunks."""
+        """Array (T, K, images, N, E), uninitialised, shared with the other chunks."""
         return scan.arrays[number][: self.rows.shape[0], :, : self.rows.shape[2]]
 
     def states(self, scan: _Scan, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -274,7 +274,7 @@ def scan(
     delta_bias: Tensor,
     dt_weight: Tensor | None,
 ) -> Tensor:
-    """`slice_scan` for checked arguments; returns (batch, L, E) in the type of the recurrence."""
+    """The scan `slice_scan` for checked arguments; returns (batch, L, E) in the type of the recurrence."""
     dtype = recurrence_dtype(x.dtype)
     inputs = [None if t is None else t.to(dtype) for t in (x, dt, B, C, A, D, delta_bias, dt_weight)]
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)

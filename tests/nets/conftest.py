@@ -22,7 +22,7 @@ STRIDES = {
 
 @pytest.fixture
 def settings() -> Callable[..., dict[str, Any]]:
-    """settings(n_dims, **changes): constructor arguments of a network with 3 stages and 8 blocks."""
+    """Function settings(n_dims, **changes): constructor arguments of a network with 3 stages and 8 blocks."""
 
     def make(n_dims: int = 2, **changes: Any) -> dict[str, Any]:
         return {

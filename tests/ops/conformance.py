@@ -49,7 +49,7 @@ class ScanConformance:
         return with_gradients(converted(make_inputs(case), dtype, self.device), upstream(case), case, self.backend)
 
     def assert_same(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
-        """Of two passes over the same inputs: the same bits, if the backend repeats them."""
+        """Asserts that two passes over the same inputs give the same bits, if the backend repeats them."""
         for one, other in zip(a, b, strict=True):
             if self.repeats_bits:
                 assert torch.equal(one, other)

@@ -12,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).with_name("emulation")))
 import emulator
 from comparing import BFLOAT, HALF, SINGLE, TOLERANCE, check
-from emulated_bss import emulate, expected, fused, make_block, parameters_of
+from emulated_bss import emulate, expected, fused, make_block
 
 from nnunetv2_slicemamba.ops import cuda_scan
 from nnunetv2_slicemamba.ops.backends import BACKENDS
@@ -137,9 +137,9 @@ def test_fake_results_have_the_shapes_and_types_of_the_real_ones(dtype):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     bss, x, dout, _ = inputs_of("2d")
-    tensors = [t.detach() for t in (x, *parameters_of(bss))]
+    tensors = [t.detach() for t in (x, *bss.block_parameters())]
     real = torch.ops.slicemamba.bss(*tensors, bss.thickness, dtype, True)
-    read = [w if dtype == SINGLE else c for w, c in zip(parameters_of(bss).products, real[-4:], strict=True)]
+    read = [w if dtype == SINGLE else c for w, c in zip(bss.block_parameters().products, real[-4:], strict=True)]
     saved = [real[1].new_empty(0), *real[2:7], *(t.detach() for t in read)]
     source = x if dtype == SINGLE else real[1]
     arguments = [dout.to(dtype), source, SINGLE, *tensors[1:], *saved, bss.thickness]
@@ -157,7 +157,7 @@ def test_inference_and_frozen_parameters():
     bss, x, dout, dtype = inputs_of("float16")
     wanted = fused(bss_operator.apply, bss, x, dout, dtype)
     with torch.inference_mode():
-        assert torch.equal(bss_operator.apply(x, parameters_of(bss), bss.thickness, dtype), wanted["out"])
+        assert torch.equal(bss_operator.apply(x, bss.block_parameters(), bss.thickness, dtype), wanted["out"])
     bss.requires_grad_(False)
     bss.A_logs.requires_grad_()
     got = fused(bss_operator.apply, bss, x, dout, dtype)

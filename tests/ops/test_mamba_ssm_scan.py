@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.ops.backends import BACKENDS, Backend, _choose
 def selective_scan_fn(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, delta_bias: Tensor, delta_softplus: bool
 ) -> Tensor:
-    """mamba_ssm's scan. u, delta: (batch, channels, L). A: (channels, N). B, C: (batch, groups, N, L)."""
+    """Scan in plain PyTorch. u, delta: (batch, channels, L). A: (channels, N). B, C: (batch, groups, N, L)."""
     assert delta_softplus
     assert all(tensor.dtype == torch.float32 for tensor in (u, delta, A, B, C, D, delta_bias))
     delta = F.softplus(delta + delta_bias[:, None])

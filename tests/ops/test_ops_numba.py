@@ -28,7 +28,7 @@ def _apply(numbers, powers, softpluses, derivatives):
 
 
 def applied(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """exp2, softplus and softplus's derivative of every number."""
+    """Values of exp2, softplus and softplus's derivative of every number."""
     padded = np.concatenate([numbers, np.zeros(-len(numbers) % WIDTH)]).astype(np.float32)
     results = tuple(np.empty_like(padded) for _ in range(3))
     _apply(padded, *results)

@@ -21,7 +21,7 @@ DEFAULT_SHARED_BYTES = 48 * 1024  # a kernel gets more only after asking for it
 
 @lru_cache(maxsize=1)
 def load_driver() -> ctypes.CDLL:
-    """libcuda with the argument types of the calls used here; OSError where there is none."""
+    """The library libcuda with the argument types of the calls used here; OSError where there is none."""
     if sys.platform != "linux":
         raise OSError(f"the CUDA driver is looked for on Linux only, this is {sys.platform}")
     driver = ctypes.CDLL("libcuda.so.1")
@@ -74,7 +74,7 @@ def use_primary_context(device: int) -> None:
 
 
 def ensure_context(device: int) -> None:
-    """`use_primary_context` if the calling thread has no context at all."""
+    """Calls `use_primary_context` if the calling thread has no context at all."""
     context = ctypes.c_void_p()
     check(load_driver().cuCtxGetCurrent(ctypes.byref(context)), "asking for the current CUDA context")
     if not context.value:
@@ -159,7 +159,7 @@ def load_nvrtc() -> ctypes.CDLL:
 
 @lru_cache(maxsize=1)
 def nvrtc_version() -> tuple[int, int]:
-    """(major, minor) of the run-time compiler; OSError where there is none."""
+    """Version (major, minor) of the run-time compiler; OSError where there is none."""
     major, minor = ctypes.c_int(), ctypes.c_int()
     load_nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     return major.value, minor.value

@@ -83,5 +83,5 @@ def _pieces(tokens: int) -> int:
 
 
 def _saturate(product: Tensor) -> Tensor:
-    """`product` with what float16 cannot hold at +-65504 as in the kernels, in place; NaN stays."""
+    """Clamps what float16 cannot hold to +-65504, in place, as the kernels do; NaN stays. Returns `product`."""
     return product.clamp_(-FLOAT16_MAX, FLOAT16_MAX) if product.dtype == torch.float16 else product

@@ -32,7 +32,7 @@ current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", current_stream)
 
 @lru_cache(maxsize=512)
 def positions(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> Tensor:
-    """`scan_orders` as (2n, L) int32 on `device`, shared between callers.
+    """Scan orders (2n, L) as int32 on `device`, shared between callers.
 
     Raises RuntimeError if it is first needed while a CUDA graph is captured.
     """
@@ -47,7 +47,7 @@ def positions(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.
 
 
 def dense_rows(tensor: Tensor) -> Tensor:
-    """`tensor` itself if its last axis is dense, else a contiguous copy."""
+    """The tensor itself if its last axis is dense, else a contiguous copy."""
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 

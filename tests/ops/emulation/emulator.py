@@ -42,7 +42,7 @@ def _sources() -> tempfile.TemporaryDirectory:
 
 @lru_cache(maxsize=64)
 def library(part: str, variant: BssVariant) -> ctypes.CDLL:
-    """`part` for `variant`: run_NAME(arguments, blocks, threads) per kernel, and arguments_size()."""
+    """Compiled `part` for `variant`: run_NAME(arguments, blocks, threads) per kernel, and arguments_size()."""
     folder = Path(_sources().name)
     arguments = ARGUMENTS[part]
     lines = ['#include "shim.h"', f'#include "{cubins.BSS_SOURCES[part]}"', 'extern "C" {']
