@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import cubins, driver
+from nnunetv2_slicemamba.ops.cuda import bss_kernels, cubins, driver
 from nnunetv2_slicemamba.ops.cuda.cubins import BssVariant
 
 
@@ -31,7 +31,9 @@ VARIANTS = {
 def test_source_compiles_for(part, architecture):
     if architecture not in driver.nvrtc_architectures():
         pytest.skip(f"NVRTC {driver.nvrtc_version()} does not know compute capability {architecture / 10}")
-    assert cubins.build_cubin(part, VARIANTS[architecture], architecture).startswith(b"\x7fELF")
+    code = cubins.build_cubin(part, VARIANTS[architecture], architecture)
+    assert code.startswith(b"\x7fELF")
+    assert all(name.encode() in code for name in bss_kernels.KERNELS[part])
 
 
 def test_the_cache_tells_parts_variants_and_sources_apart(monkeypatch):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import ClassVar
 
 import pytest
 import torch
 
 from nnunetv2_slicemamba.ops import cuda_scan
-from nnunetv2_slicemamba.ops.cuda import cubins, driver, scan_plan
+from nnunetv2_slicemamba.ops.cuda import cubins, driver, loading, scan_plan
 from nnunetv2_slicemamba.ops.cuda.cubins import ScanVariant
 from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 
@@ -41,7 +42,9 @@ def test_source_compiles_for(architecture):
     if architecture not in driver.nvrtc_architectures():
         pytest.skip(f"NVRTC {driver.nvrtc_version()} does not know compute capability {architecture / 10}")
     for part in cubins.SCAN_SOURCES:
-        assert cubins.build_cubin(part, HALF, architecture).startswith(b"\x7fELF")
+        code = cubins.build_cubin(part, HALF, architecture)
+        assert code.startswith(b"\x7fELF")
+        assert all(name.encode() in code for name in scan_plan.KERNELS[part])
 
 
 @needs_compiler
@@ -149,6 +152,33 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert cubins.cache_folder() == tmp_path / "slicemamba"
     monkeypatch.setenv(cubins.CACHE_VARIABLE, str(tmp_path / "mine"))
     assert cubins.cache_folder() == tmp_path / "mine"
+
+
+class Refusing:
+    """A driver's module that refuses the code it is given first, as it does a damaged file's."""
+
+    refused: ClassVar[list[bytes]] = []
+
+    def __init__(self, cubin: bytes, device: int) -> None:
+        if not self.refused:
+            self.refused.append(cubin)
+            raise RuntimeError("not an image")
+
+
+def test_kernels_are_loaded_once_and_a_refused_file_is_compiled_again(tmp_path, monkeypatch, compilations):
+    monkeypatch.setenv(cubins.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(loading, "device_numbers", lambda device: (90, 132, 228 * 1024))
+    monkeypatch.setattr(Refusing, "refused", [])
+    monkeypatch.setattr(driver, "Module", Refusing)
+    monkeypatch.setattr(driver, "Kernel", lambda module, name, threads, shared: (name, threads, shared))
+    kernels = loading.load_kernels("forward", 0, HALF, scan_plan.KERNELS["forward"])
+    assert [part for part, *_ in compilations] == ["forward"] * 2
+    assert list(kernels) == ["forward_scan", "forward_chunk", "forward_carry", "forward_combine"]
+    assert kernels["forward_scan"] == ("forward_scan", cubins.THREADS, HALF.shared_bytes()["forward"])
+    assert kernels["forward_combine"] == ("forward_combine", scan_plan.FINISH_THREADS, 0)
+    assert loading.load_kernels("forward", 0, HALF, scan_plan.KERNELS["forward"]) is kernels
+    assert loading.load_kernels("forward", 1, HALF, scan_plan.KERNELS["forward"]) is not kernels
 
 
 @pytest.mark.parametrize(("blocks", "stages"), [(1, 1), (24, 512), (36, 1024), (144, 512), (384, 128), (300, 5)])
