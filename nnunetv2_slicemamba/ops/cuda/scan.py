@@ -1,4 +1,4 @@
-"""What happens in one forward or backward pass? Allocates, fills in the kernels' arguments and launches them."""
+"""Forward and backward pass of one scan: allocation, the kernels' arguments, and their launches."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.ops.cuda import low_rank
-from nnunetv2_slicemamba.ops.cuda import plan as planning
+from nnunetv2_slicemamba.ops.cuda import low_rank, scan_plan
 from nnunetv2_slicemamba.ops.cuda.driver import ensure_context, pack_arguments
-from nnunetv2_slicemamba.ops.cuda.plan import Plan
-from nnunetv2_slicemamba.ops.operator import Gradients
+from nnunetv2_slicemamba.ops.cuda.loading import load_kernels
+from nnunetv2_slicemamba.ops.cuda.scan_plan import ScanPlan
+from nnunetv2_slicemamba.ops.inputs import Gradients
+from nnunetv2_slicemamba.ops.operator import ScanOperator
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 # ScanArgs in common.cuh: 24 pointers, 3 long strides, 6 strides, 11 counts, a stride
@@ -21,7 +22,7 @@ _ARGUMENTS = struct.Struct("24P3q6i11ii")
 
 
 def current_stream(device: int) -> int:
-    """The handle of the current stream of CUDA device `device`."""
+    """Handle of the current stream of CUDA device `device`."""
     return torch.cuda.current_stream(device).cuda_stream
 
 
@@ -31,7 +32,7 @@ current_stream = getattr(torch._C, "_cuda_getCurrentRawStream", current_stream)
 
 @lru_cache(maxsize=512)
 def positions(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> Tensor:
-    """`scan_orders` as (2n, L) int32 on `device`, shared between callers.
+    """Scan orders (2n, L) as int32 on `device`, shared between callers.
 
     Raises RuntimeError if it is first needed while a CUDA graph is captured.
     """
@@ -46,13 +47,13 @@ def positions(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.
 
 
 def dense_rows(tensor: Tensor) -> Tensor:
-    """`tensor` itself if its last axis is dense, else a contiguous copy."""
+    """The tensor itself if its last axis is dense, else a contiguous copy."""
     return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
 
 
-def _plan(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, rows: int, states: int) -> Plan:
-    """rows: the addresses of x, dt, D and, if there is one, dy, or-ed; states: those of B and C."""
-    return planning.make_plan(
+def _plan(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, rows: int, states: int) -> ScanPlan:
+    """Layout of a scan. rows: the addresses of x, dt, D and, if there is one, dy, or-ed; states: those of B and C."""
+    return scan_plan.make_plan(
         x.device.index,
         x.dtype,
         x.shape,
@@ -65,31 +66,34 @@ def _plan(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, rows: int, sta
 
 
 def empty_states(x: Tensor, A: Tensor, save: bool) -> Tensor:
-    """The uninitialised array that carries states from the forward to the backward pass; empty unless `save`.
+    """Uninitialised array that carries states from the forward to the backward pass; empty unless `save`.
 
     Works on fake tensors too.
     """
     batch, length, channels = x.shape
     K, _, N = A.shape
-    elements = planning.saved_states(batch, length, channels, K, N, x.device.index or 0) if save else 0
-    return x.new_empty(elements, dtype=planning.SAVED_DTYPE[x.dtype])
+    elements = scan_plan.saved_states(batch, length, channels, K, N, x.device.index or 0) if save else 0
+    return x.new_empty(elements, dtype=scan_plan.SAVED_DTYPE[x.dtype])
 
 
 def _pointer(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _launch(plan: Plan, part: str, launches: tuple[tuple[str, int], ...], arguments: ctypes.Array) -> None:
+def _launch(plan: ScanPlan, part: str, launches: tuple[tuple[str, int], ...], arguments: ctypes.Array) -> None:
     """Launches kernels of `part`, given as (name, blocks), on the current stream of the plan's device."""
     if torch.cuda.current_device() != plan.device:
         with torch.cuda.device(plan.device):
             return _launch(plan, part, launches, arguments)
-    kernels, stream = planning.kernels(part, plan), current_stream(plan.device)
+    kernels = load_kernels(part, plan.device, plan.variant, scan_plan.KERNELS[part])
+    stream = current_stream(plan.device)
     for name, blocks in launches:
         kernels[name].launch(blocks, arguments, stream)
 
 
-def _pack(plan: Plan, pointers: tuple[int, ...], dt: Tensor, B: Tensor, C: Tensor, state_row: int = 0) -> ctypes.Array:
+def _pack(
+    plan: ScanPlan, pointers: tuple[int, ...], dt: Tensor, B: Tensor, C: Tensor, state_row: int = 0
+) -> ctypes.Array:
     dt_stride, B_stride, C_stride = dt.stride(), B.stride(), C.stride()
     return pack_arguments(
         _ARGUMENTS.pack(
@@ -115,7 +119,7 @@ def forward(
     thickness: tuple[int, ...],
     save: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(out (batch, L, E), saved states or, unless `save`, an empty tensor) of one scan; shapes as in `slice_scan`.
+    """Result (batch, L, E) of one scan and the saved states, an empty tensor unless `save`; shapes as in `slice_scan`.
 
     x, dt, B, C share one type out of float32, float16, bfloat16; A, D and delta_bias are float32.
     """
@@ -140,7 +144,7 @@ def forward(
 
 
 def backward(
-    dy: Tensor,
+    grad_output: Tensor,
     x: Tensor,
     dt: Tensor,
     B: Tensor,
@@ -155,7 +159,7 @@ def backward(
 ) -> Gradients:
     """Gradients of (x, dt, B, C, A, D, delta_bias, dt_weight), the last two empty where there is none.
 
-    dy: (batch, L, E), gradient of the output. states: what `forward` saved. The rest as given to `forward`.
+    grad_output: (batch, L, E). states: what `forward` saved. The rest as given to `forward`.
     """
     x, low = x.contiguous(), dt
     ensure_context(x.device.index)  # autograd's thread may have none yet, and cuBLAS warns about that
@@ -163,7 +167,7 @@ def backward(
     # An expanded dt is read for the last time where its gradient is written, so both share the memory.
     ddt = dt if dt_weight is not None else x.new_empty(dt.shape)
     dB, dC = x.new_empty(B.shape), x.new_empty(C.shape)
-    dx, dA, dD, dbias = backward_into(ddt, dB, dC, dy, x, dt, B, C, A, D, delta_bias, states, sizes, thickness)
+    dx, dA, dD, dbias = backward_into(ddt, dB, dC, grad_output, x, dt, B, C, A, D, delta_bias, states, sizes, thickness)
     if dt_weight is None:
         return dx, ddt, dB, dC, dA, dD, dbias, D.new_empty(0)
     d_low, d_weight = low_rank.reduce_dt(ddt, low, dt_weight)
@@ -216,3 +220,6 @@ def backward_into(
     arguments = _pack(plan, inputs + outputs + gradients + small, dt, B, C, dB.stride(2))
     _launch(plan, "backward", plan.backward_launches, arguments)
     return dx, dA, dD, dbias
+
+
+OPERATOR = ScanOperator("cuda", "cuda", forward, backward, empty_states)

@@ -1,21 +1,19 @@
-"""How does PyTorch see a whole fused block? One operator with its own backward, for eager mode and torch.compile."""
+"""A whole fused block as an operator of PyTorch with its own backward, for eager mode and torch.compile."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nnunetv2_slicemamba.ops.backends import chosen_backend
-from nnunetv2_slicemamba.ops.cuda import block
-from nnunetv2_slicemamba.ops.cuda.block import Parameters, Saved
+from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
+from nnunetv2_slicemamba.ops.cuda import bss
+from nnunetv2_slicemamba.ops.cuda.bss import Saved
 
-ENVIRONMENT_VARIABLE = "SLICEMAMBA_FUSED"
-COUNT = len(Parameters._fields)
-_PARAMETERS = ", ".join(f"Tensor {name}" for name in Parameters._fields)
+COUNT = len(BssParameters._fields)
+_PARAMETERS = ", ".join(f"Tensor {name}" for name in BssParameters._fields)
 _SAVED = ", ".join(f"Tensor saved_{name}" for name in Saved._fields)
 
 torch.library.define(
@@ -30,25 +28,15 @@ torch.library.define(
 )
 
 
-@torch.compiler.assume_constant_result
-def is_chosen(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the CUDA backend scans tokens of `dtype` on `device` and SLICEMAMBA_FUSED=0 does not switch this off."""
-    return (
-        os.environ.get(ENVIRONMENT_VARIABLE) != "0"
-        and device.type == "cuda"
-        and chosen_backend(device, dtype) == "cuda"
-    )
-
-
 def _forward(x: Tensor, *rest: Any) -> tuple[Tensor, Saved]:
     *parameters, thickness, dtype, save = rest
-    return block.forward(x, Parameters(*parameters), tuple(thickness), dtype, save)
+    return bss.forward(x, BssParameters(*parameters), tuple(thickness), dtype, save)
 
 
 def _backward(dout: Tensor, x: Tensor, x_dtype: torch.dtype, *rest: Any) -> tuple[Tensor, ...]:
     *tensors, thickness = rest
-    parameters, saved = Parameters(*tensors[:COUNT]), Saved(*tensors[COUNT:])
-    dx, gradients = block.backward(dout, x, x_dtype, parameters, saved, tuple(thickness))
+    parameters, saved = BssParameters(*tensors[:COUNT]), Saved(*tensors[COUNT:])
+    dx, gradients = bss.backward(dout, x, x_dtype, parameters, saved, tuple(thickness))
     return dx, *gradients
 
 
@@ -66,7 +54,7 @@ def _operator_backward(*arguments: Any) -> tuple[Tensor, ...]:
 @torch.library.register_fake("slicemamba::bss")
 def _fake_forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     *tensors, _, dtype, save = rest
-    p = Parameters(*tensors)
+    p = BssParameters(*tensors)
     out = x.new_empty(x.shape, dtype=dtype)
     if not save:
         return out, *(x.new_empty(0) for _ in Saved._fields)
@@ -77,9 +65,9 @@ def _fake_forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         return x.new_empty(shape, dtype=dtype)
 
     A = x.new_empty((K, channels, p.A_logs.shape[1]), dtype=torch.float32)
-    states = block.scan_kernels.empty_states(make(x.shape[0], tokens // x.shape[0], channels), A, True)
+    states = bss.scan_kernels.empty_states(make(x.shape[0], tokens // x.shape[0], channels), A, True)
     copies = [x.new_empty(0) if dtype == torch.float32 else make(*w.shape) for w in p.products]
-    copy = make(*x.shape) if block.needs_copy(x, dtype) else x.new_empty(0)
+    copy = make(*x.shape) if bss.needs_copy(x, dtype) else x.new_empty(0)
     return out, copy, make(tokens, 2 * channels), make(tokens, K * rows), make(tokens, channels), states, A, *copies
 
 
@@ -90,13 +78,13 @@ def _fake_backward(dout: Tensor, x: Tensor, x_dtype: torch.dtype, *rest: Any) ->
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, *parameters, thickness, dtype, _ = inputs
-    _keep(ctx, x, Parameters(*parameters), Saved(*output[1:]), thickness, dtype)
+    _keep(ctx, x, BssParameters(*parameters), Saved(*output[1:]), thickness, dtype)
 
 
-def _keep(ctx: Any, x: Tensor, p: Parameters, saved: Saved, thickness: Any, dtype: torch.dtype) -> None:
+def _keep(ctx: Any, x: Tensor, p: BssParameters, saved: Saved, thickness: Any, dtype: torch.dtype) -> None:
     """Saves x, the parameters and `saved` as the backward pass takes them."""
     ctx.thickness, ctx.x_dtype = thickness, x.dtype
-    x = saved.copy if block.needs_copy(x, dtype) else x
+    x = saved.copy if bss.needs_copy(x, dtype) else x
     read = p.products if dtype == torch.float32 else tuple(saved[6:])
     ctx.save_for_backward(x, *p, saved.copy.new_empty(0), *saved[1:6], *read)
 
@@ -115,14 +103,14 @@ def _operator_gradients(ctx: Any, dout: Tensor, *_: Tensor) -> tuple[Any, ...]:
 torch.library.register_autograd("slicemamba::bss", _operator_gradients, setup_context=_setup_context)
 
 
-class BlockFunction(torch.autograd.Function):
-    """The same without PyTorch's dispatcher, which costs more host time than launching the kernels."""
+class BssFunction(torch.autograd.Function):
+    """The operator without PyTorch's dispatcher, which costs more host time than launching the kernels."""
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
         out, saved = _forward(*arguments, True)
         x, *parameters, thickness, dtype = arguments
-        _keep(ctx, x, Parameters(*parameters), saved, thickness, dtype)
+        _keep(ctx, x, BssParameters(*parameters), saved, thickness, dtype)
         return out
 
     @staticmethod
@@ -131,10 +119,10 @@ class BlockFunction(torch.autograd.Function):
         return *_gradients(ctx, _backward, dout), None, None
 
 
-def apply(x: Tensor, parameters: Parameters, thickness: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def apply(x: Tensor, parameters: BssParameters, thickness: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """BSS of x (batch, *sizes, C) for float32 parameters, differentiable once; the same shape in `dtype`.
 
-    dtype: the compute type. Call it only where `is_chosen(x.device, dtype)` and `block.fits(x, E)`.
+    dtype: the compute type. Call it only where `bss.fits(x, E)`.
     """
     tensors = (x, *parameters)
     save = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
@@ -142,5 +130,5 @@ def apply(x: Tensor, parameters: Parameters, thickness: tuple[int, ...], dtype: 
     if torch.compiler.is_compiling() or not all(type(t) in (Tensor, torch.nn.Parameter) for t in tensors):
         return torch.ops.slicemamba.bss(*tensors, thickness, dtype, save)[0]
     if save:
-        return BlockFunction.apply(*tensors, thickness, dtype)
+        return BssFunction.apply(*tensors, thickness, dtype)
     return _forward(*tensors, thickness, dtype, False)[0]

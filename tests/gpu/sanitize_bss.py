@@ -1,7 +1,7 @@
 """Small S3 blocks, forward and backward, to run under a checker:
 
-compute-sanitizer --tool memcheck python tests/gpu/sanitize_block.py
-compute-sanitizer --tool racecheck python tests/gpu/sanitize_block.py
+compute-sanitizer --tool memcheck python tests/gpu/sanitize_bss.py
+compute-sanitizer --tool racecheck python tests/gpu/sanitize_bss.py
 """
 
 from __future__ import annotations

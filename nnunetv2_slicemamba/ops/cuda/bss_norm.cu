@@ -9,7 +9,7 @@
 #include "activation.cuh"
 #include "rows.cuh"
 
-// In the order in which block_kernels.py packs them. Strides are in elements; what has none is (tokens, E).
+// In the order in which bss_kernels.py packs them. Strides are in elements; what has none is (tokens, E).
 struct NormArgs {
     const void *y, *gate, *gradient;  // gradient: of the gated result
     const float *gamma, *beta;
@@ -121,7 +121,7 @@ template <int PIECES> __device__ __forceinline__ void backward(const NormArgs& p
                 const float gated = silu(z[n]), dnormed = g[n] * gated;
                 dgamma[i][n] = fmaf(dnormed, xhat, dgamma[i][n]), dbeta[i][n] += dnormed;
                 sums.x = fmaf(dnormed, gamma[n], sums.x), sums.y = fmaf(dnormed * gamma[n], xhat, sums.y);
-                f[n] = normed * gated, z[n] = g[n] * normed * silu_slope(z[n]);
+                f[n] = normed * gated, z[n] = g[n] * normed * silu_derivative(z[n]);
             }
             if (!live) continue;
             store_piece(static_cast<Element*>(p.out) + token * p.E + share.at(i), f, share.valid(i));

@@ -1,5 +1,5 @@
 // Everything small before and after a block's other kernels, in one launch each: the parameters in the compute type and
-// the rates A before, the gradients of float32 parameters from partial sums and half products after.
+// A before, the gradients of float32 parameters from partial sums and half products after.
 #include "elements.cuh"
 
 constexpr int THREADS = 256;
@@ -7,14 +7,14 @@ constexpr int SEGMENTS = 10;
 constexpr int SLICES = THREADS / 32;
 constexpr int DENSE = THREADS * PIECE;  // numbers of a segment that one block takes where nothing is summed
 
-// What a segment's numbers are made of: CAST and RATES write from float32, the others to float32.
+// Makes of a segment's numbers: CAST and NEGATIVE_EXP write from float32, the others to float32.
 enum Kind {
-    CAST,      // Element(from)
-    RATES,     // -exp(from)
-    WIDEN,     // float(from), from Elements
-    PRODUCTS,  // from * factor
-    SUM,       // over the pieces, from float32
-    SUM_HALF,  // over the pieces, from Elements, which saturate at float16's largest number; infinity is one of them
+    CAST,          // Element(from)
+    NEGATIVE_EXP,  // -exp(from)
+    WIDEN,         // float(from), from Elements
+    PRODUCTS,      // from * factor
+    SUM,           // over the pieces, from float32
+    SUM_HALF,      // over the pieces, from Elements, which saturate at float16's largest number; infinity is one of them
 };
 
 // Number i of piece n comes from n * piece_step + k * outer_step + e * middle_step + r with (k, e, r) = i's place in
@@ -50,7 +50,7 @@ __device__ __forceinline__ Element to_element(float v) {
 __device__ __forceinline__ void copy_one(const Segment& s, long long i) {
     const float* const from = static_cast<const float*>(s.from);
     if (s.kind == CAST) static_cast<Element*>(s.to)[i] = to_element(from[i]);
-    else if (s.kind == RATES) static_cast<float*>(s.to)[i] = -expf(from[i]);
+    else if (s.kind == NEGATIVE_EXP) static_cast<float*>(s.to)[i] = -expf(from[i]);
     else if (s.kind == WIDEN) static_cast<float*>(s.to)[i] = to_float(static_cast<const Element*>(s.from)[i]);
     else static_cast<float*>(s.to)[i] = from[i] * static_cast<const float*>(s.factor)[i];
 }

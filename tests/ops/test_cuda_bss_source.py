@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import cubins, driver
-from nnunetv2_slicemamba.ops.cuda.cubins import BlockVariant
+from nnunetv2_slicemamba.ops.cuda import bss_kernels, cubins, driver
+from nnunetv2_slicemamba.ops.cuda.cubins import BssVariant
 
 
 def compiler_problem() -> str | None:
@@ -20,18 +20,20 @@ def compiler_problem() -> str | None:
 pytestmark = pytest.mark.skipif(compiler_problem() is not None, reason=f"no NVRTC: {compiler_problem()}")
 # every type, alignment and number of axes at least once
 VARIANTS = {
-    80: BlockVariant(torch.bfloat16, wide_rows=False, n_dims=3),
-    90: BlockVariant(torch.float16, wide_rows=True, n_dims=2),
-    100: BlockVariant(torch.float32, wide_rows=True, n_dims=2),
+    80: BssVariant(torch.bfloat16, wide_rows=False, n_dims=3),
+    90: BssVariant(torch.float16, wide_rows=True, n_dims=2),
+    100: BssVariant(torch.float32, wide_rows=True, n_dims=2),
 }
 
 
 @pytest.mark.parametrize("architecture", VARIANTS)
-@pytest.mark.parametrize("part", cubins.BLOCK_SOURCES)
+@pytest.mark.parametrize("part", cubins.BSS_SOURCES)
 def test_source_compiles_for(part, architecture):
     if architecture not in driver.nvrtc_architectures():
         pytest.skip(f"NVRTC {driver.nvrtc_version()} does not know compute capability {architecture / 10}")
-    assert cubins.build_cubin(part, VARIANTS[architecture], architecture).startswith(b"\x7fELF")
+    code = cubins.build_cubin(part, VARIANTS[architecture], architecture)
+    assert code.startswith(b"\x7fELF")
+    assert all(name.encode() in code for name in bss_kernels.KERNELS[part])
 
 
 def test_the_cache_tells_parts_variants_and_sources_apart(monkeypatch):

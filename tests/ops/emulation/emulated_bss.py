@@ -11,23 +11,9 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.nets import BSS
 from nnunetv2_slicemamba.ops import slice_scan
-from nnunetv2_slicemamba.ops.cuda import block, block_kernels
-from nnunetv2_slicemamba.ops.cuda.block import Parameters
+from nnunetv2_slicemamba.ops.cuda import bss as block
+from nnunetv2_slicemamba.ops.cuda import bss_kernels
 from tests.ops.emulation import emulator
-
-NAMES = (
-    "in_proj.weight",
-    "conv.weight",
-    "conv.bias",
-    "x_proj_weight",
-    "dt_projs_weight",
-    "dt_projs_bias",
-    "A_logs",
-    "Ds",
-    "out_norm.weight",
-    "out_norm.bias",
-    "out_proj.weight",
-)
 
 
 def _scan(inputs: list[Tensor], sizes: tuple[int, ...], thickness: tuple[int, ...]) -> Tensor:
@@ -65,11 +51,11 @@ def _empty_states(x: Tensor, A: Tensor, save: bool) -> Tensor:
 
 
 def emulate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From here on the fused block runs on the CPU."""
+    """Lets the fused block run on the CPU from here on."""
     scan = SimpleNamespace(forward=_forward, backward_into=_backward_into, empty_states=_empty_states)
     monkeypatch.setattr(block, "scan_kernels", scan)
-    monkeypatch.setattr(block_kernels, "launch", emulator.launch)
-    monkeypatch.setattr(block_kernels, "multiprocessors", lambda device: emulator.PROCESSORS)
+    monkeypatch.setattr(bss_kernels, "launch", emulator.launch)
+    monkeypatch.setattr(bss_kernels, "multiprocessors", lambda device: emulator.PROCESSORS)
 
 
 def make_block(dim: int, thickness: tuple[int, ...], d_state: int, expand: int, seed: int = 0) -> BSS:
@@ -80,11 +66,6 @@ def make_block(dim: int, thickness: tuple[int, ...], d_state: int, expand: int, 
         for parameter in bss.parameters():
             parameter += 0.2 * torch.randn_like(parameter)
     return bss
-
-
-def parameters_of(bss: BSS) -> Parameters:
-    named = dict(bss.named_parameters())
-    return Parameters(*(named[name] for name in NAMES))
 
 
 def expected(bss: BSS, x: Tensor, dout: Tensor) -> dict[str, Tensor]:
@@ -103,9 +84,9 @@ def _gradients(bss: BSS, x: Tensor) -> dict[str, Tensor]:
 
 
 def fused(apply: Any, bss: BSS, x: Tensor, dout: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Output and every gradient of `apply`, as block_operator.apply, for compute type `dtype`."""
+    """Output and every gradient of `apply`, as bss_operator.apply, for compute type `dtype`."""
     bss.zero_grad(set_to_none=True)
     x = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
-    out = apply(x, parameters_of(bss), bss.thickness, dtype)
+    out = apply(x, bss.block_parameters(), bss.thickness, dtype)
     out.backward(dout.to(dtype))
     return {"out": out.detach(), **_gradients(bss, x)}

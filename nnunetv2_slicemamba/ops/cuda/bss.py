@@ -1,9 +1,9 @@
-"""What happens in a whole BSS block on a GPU? Its forward and backward pass as few launches.
+"""Forward and backward pass of a whole BSS block on a GPU, as few launches.
 
     x -> in_proj -> (x, gate); x -> convolution, SiLU -> tokens -> x_proj -> (dt, B, C)
     scan(tokens, dt, B, C) -> y -> LayerNorm -> times SiLU(gate) -> out_proj
 
-Matrix products are cuBLAS's, the scan is run.py's, the rest block_kernels.py's. Launches: 9 forward and 17 backward
+Matrix products are cuBLAS's, the scan is scan.py's, the rest bss_kernels.py's. Launches: 9 forward and 17 backward
 in half precision; 2 more in each where the scan is cut into chunks, 1 more backward from 8,192 tokens on.
 """
 
@@ -15,36 +15,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.ops.cuda import block_kernels as kernels
-from nnunetv2_slicemamba.ops.cuda import low_rank, run
-from nnunetv2_slicemamba.ops.cuda.block_kernels import Segment
+from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
+from nnunetv2_slicemamba.ops.cuda import bss_kernels as kernels
+from nnunetv2_slicemamba.ops.cuda import driver, low_rank, scan
+from nnunetv2_slicemamba.ops.cuda.bss_kernels import Segment
 
-scan_kernels: Any = run  # `forward` and `backward_into`
-
-
-class Parameters(NamedTuple):
-    """A BSS's parameters, float32, with its shapes."""
-
-    in_proj: Tensor  # (2E, C)
-    conv_weight: Tensor  # (E, 1, 3, ..)
-    conv_bias: Tensor  # (E,)
-    x_proj: Tensor  # (K, R + 2N, E)
-    dt_weight: Tensor  # (K, E, R)
-    dt_bias: Tensor  # (K, E)
-    A_logs: Tensor  # (K E, N)
-    D: Tensor  # (K E,)
-    gamma: Tensor  # (E,)
-    beta: Tensor  # (E,)
-    out_proj: Tensor  # (C, E)
-
-    @property
-    def products(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The weights of the matrix products, which need them in the compute type."""
-        return self.in_proj, self.x_proj, self.dt_weight, self.out_proj
+scan_kernels: Any = scan  # `forward` and `backward_into`
 
 
 class Saved(NamedTuple):
-    """What the forward pass keeps for the backward pass beside x and the parameters; T = batch L.
+    """Tensors that the forward pass keeps for the backward pass beside x and the parameters; T = batch L.
 
     The convolution's result is not kept: computing it again reads and writes it once, a hundredth of the block's
     time, and saves (T, E) per block; the same holds for the gated result. Empty: copy and weights if x and the
@@ -64,14 +44,14 @@ class Saved(NamedTuple):
 
 
 def needs_copy(x: Tensor, dtype: torch.dtype) -> bool:
-    """Whether the products cannot read x (batch, *sizes, C) as it is."""
+    """True if the products cannot read x (batch, *sizes, C) as it is."""
     return x.dtype != dtype or not x.is_contiguous()
 
 
 def forward(
-    x: Tensor, parameters: Parameters, thickness: tuple[int, ...], dtype: torch.dtype, save: bool
+    x: Tensor, parameters: BssParameters, thickness: tuple[int, ...], dtype: torch.dtype, save: bool
 ) -> tuple[Tensor, Saved]:
-    """(BSS of x (batch, *sizes, C), of type `dtype`; what the backward pass needs, if `save`).
+    """BSS of x (batch, *sizes, C), of type `dtype`, and what the backward pass needs, empty unless `save`.
 
     dtype: the compute type, float32, float16 or bfloat16, of the products and of what is kept between kernels; all
     sums within kernels are float32. float16 values beyond 65504 become +-65504 except in cuBLAS's products, NaN stays.
@@ -102,12 +82,12 @@ def forward(
 
 
 def _prepare(
-    x: Tensor, p: Parameters, dtype: torch.dtype
+    x: Tensor, p: BssParameters, dtype: torch.dtype
 ) -> tuple[Tensor | None, tuple[Tensor, Tensor, Tensor, Tensor] | None, Tensor]:
-    """x and the products' weights in `dtype`, None for what already is, and A (K, E, N)."""
+    """Copies of x and of the products' weights in `dtype`, None for what has it already, and A (K, E, N)."""
     K, channels, _ = p.dt_weight.shape
     A = torch.empty(K, channels, p.A_logs.shape[1], dtype=torch.float32, device=x.device)
-    segments, copy, weights = [Segment(kernels.RATES, p.A_logs.contiguous(), A)], None, None
+    segments, copy, weights = [Segment(kernels.NEGATIVE_EXP, p.A_logs.contiguous(), A)], None, None
     if dtype != torch.float32:
         made = [torch.empty(w.shape, dtype=dtype, device=x.device) for w in p.products]
         segments += [Segment(kernels.CAST, w.contiguous(), m) for w, m in zip(p.products, made, strict=True)]
@@ -130,8 +110,8 @@ def _split(projected: Tensor, batch: int, K: int, N: int) -> tuple[Tensor, Tenso
 
 
 def backward(
-    dout: Tensor, x: Tensor, x_dtype: torch.dtype, parameters: Parameters, saved: Saved, thickness: tuple[int, ...]
-) -> tuple[Tensor, Parameters]:
+    dout: Tensor, x: Tensor, x_dtype: torch.dtype, parameters: BssParameters, saved: Saved, thickness: tuple[int, ...]
+) -> tuple[Tensor, BssParameters]:
     """Gradients of x, of type `x_dtype`, and of the parameters, float32 and never clipped.
 
     dout: gradient of `forward`'s result. x: (batch, *sizes, C) as the products read it. saved: `forward`'s, filled up
@@ -142,8 +122,8 @@ def backward(
     sizes = tuple(axes)
     tokens, channels = saved.y.shape
     if x.device.type == "cuda":
-        run.ensure_context(x.device.index)  # autograd's thread may have none yet, and cuBLAS warns about that
-    gradients = Parameters(*(torch.empty(t.shape, dtype=torch.float32, device=t.device) for t in p))
+        driver.ensure_context(x.device.index)  # autograd's thread may have none yet, and cuBLAS warns about that
+    gradients = BssParameters(*(torch.empty(t.shape, dtype=torch.float32, device=t.device) for t in p))
     # products into what float32 gradients are made of; in float32 they are the gradients
     product_in, product_x, _, product_out = (
         gradients.products if dtype == torch.float32 else [torch.empty_like(w) for w in saved[6:]]
@@ -164,14 +144,14 @@ def backward(
     del dy
     torch.mm(dprojected.t(), scanned, out=product_x.view(-1, channels))
     torch.addmm(dtokens, dprojected, saved.x_proj.view(-1, channels), out=dtokens)
-    slope = dgated  # no longer needed
-    conv_parts = kernels.conv_slope(slope, dtokens, xz, p.conv_weight, p.conv_bias, batch, sizes)
-    kernels.conv_input(dxz, slope, p.conv_weight, batch, sizes)
+    dconv = dgated  # no longer needed
+    conv_parts = kernels.conv_grad_output(dconv, dtokens, xz, p.conv_weight, p.conv_bias, batch, sizes)
+    kernels.conv_grad_input(dxz, dconv, p.conv_weight, batch, sizes)
 
     torch.mm(dxz.t(), x.view(tokens, width), out=product_in)
     dx = torch.mm(dxz, saved.in_proj, out=xz.new_empty(tokens, width)).view(x.shape)
     segments = _sums(gradients, conv_parts, norm_parts, weight_parts, all_pairs)
-    segments.append(Segment(kernels.PRODUCTS, dA, gradients.A_logs, saved.A))  # A = -exp(A_logs) is its own slope
+    segments.append(Segment(kernels.PRODUCTS, dA, gradients.A_logs, saved.A))  # A = -exp(A_logs) is its own derivative
     if dtype != torch.float32:
         segments += [
             Segment(kernels.WIDEN, product_in, gradients.in_proj),
@@ -189,7 +169,7 @@ def _scan_backward(
     dprojected: Tensor,
     dy: Tensor,
     scanned: Tensor,
-    p: Parameters,
+    p: BssParameters,
     saved: Saved,
     batch: int,
     sizes: tuple[int, ...],
@@ -215,8 +195,8 @@ def _scan_backward(
     return dtokens.view(-1, channels), dA, dD, dbias, *low_rank.weight_products(full, dt)
 
 
-def _sums(g: Parameters, conv: Tensor, norm: Tensor, weight: Tensor, all_pairs: bool) -> list[Segment]:
-    """What is still to be added up: gradients from the kernels' partial sums and dt_weight's products."""
+def _sums(g: BssParameters, conv: Tensor, norm: Tensor, weight: Tensor, all_pairs: bool) -> list[Segment]:
+    """Segments that add up gradients, from the kernels' partial sums and dt_weight's products."""
     K, channels, rank = g.dt_weight.shape
     taps, conv_step = g.conv_weight.numel(), conv.shape[1]
     steps = (channels * K * rank + rank, K * rank) if all_pairs else (channels * rank, rank)
@@ -241,7 +221,7 @@ def _sums(g: Parameters, conv: Tensor, norm: Tensor, weight: Tensor, all_pairs: 
 
 
 def fits(x: Tensor, channels: int) -> bool:
-    """Whether the kernels' counters and registers hold x (batch, *sizes, C) and E channels; x must not be empty."""
+    """True if the kernels' counters and registers hold x (batch, *sizes, C) and E channels; x must not be empty."""
     batch, *axes, width = x.shape
     largest = max(x.numel(), batch * prod(axes[:-1]) * -(-axes[-1] // kernels.STRIP), 4 * channels * width)
     return x.numel() > 0 and channels <= kernels.MAX_CHANNELS and largest < 2**31

@@ -1,4 +1,4 @@
-"""When do training steps replay CUDA graphs? By the CUDA backend, without torch.compile; under DDP, too."""
+"""CUDA graphs of training steps: the networks that can replay them, and the start and end of it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs, switched_off
+from nnunetv2_slicemamba.nets.cuda_graphs import switched_off
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
-from nnunetv2_slicemamba.ops.cuda import block_operator
+from nnunetv2_slicemamba.ops.backends import block_backend
+from nnunetv2_slicemamba.ops.dtypes import block_dtype
 
 
-def why_not(network: SliceMambaBase, device: torch.device) -> str | None:
-    """Why training steps of `network` cannot replay CUDA graphs on `device`; None if they can."""
+def unavailable_reason(network: SliceMambaBase, device: torch.device) -> str | None:
+    """Reason why training steps of `network` cannot replay CUDA graphs on `device`, None if they can."""
     if device.type != "cuda":
         return f"{device.type} has no CUDA graphs"
     if switched_off():
         return "SLICEMAMBA_GRAPHS is 0"
-    if not block_operator.is_chosen(device, torch.float16):
+    if block_backend(device, block_dtype(torch.get_autocast_dtype(device.type))) is None:
         return "the blocks do not run by the CUDA backend's kernels"
     if any(block.checkpointed for block in network.modules() if isinstance(block, S3Block)):
         return "the plans ask for activation checkpointing"

@@ -6,15 +6,18 @@ import pytest
 import torch
 
 from nnunetv2_slicemamba.nets import BSS, S3Block
-from nnunetv2_slicemamba.ops.cuda import block, block_operator, why_not
+from nnunetv2_slicemamba.ops.backends import FUSED_VARIABLE
+from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
+from nnunetv2_slicemamba.ops.cuda import bss
+from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 from tests.gpu.scan_cases import oracle, relative_error
 
-REASON = why_not(torch.device("cuda"), torch.float16)
+REASON = unavailable_reason(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
 HALF, BFLOAT, SINGLE = torch.float16, torch.bfloat16, torch.float32
 # relative to the norm of what is expected and to its largest value; several roundings follow each other
 TOLERANCE = {SINGLE: 2e-4, HALF: 6e-2, BFLOAT: 6e-2}
-COMPUTED = {SINGLE: SINGLE, HALF: BFLOAT, BFLOAT: BFLOAT}  # by autocast's type, see token_norm.block_type
+COMPUTED = {SINGLE: SINGLE, HALF: BFLOAT, BFLOAT: BFLOAT}  # by autocast's type, see ops.dtypes.block_dtype
 
 # batch, sizes, thickness, C, N, expand
 SHAPES = {
@@ -33,7 +36,7 @@ SHAPES = {
 
 @pytest.fixture(autouse=True)
 def _fused(monkeypatch):
-    monkeypatch.setenv(block_operator.ENVIRONMENT_VARIABLE, "1")
+    monkeypatch.setenv(FUSED_VARIABLE, "1")
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
 
 
@@ -78,13 +81,13 @@ def _scan(module, tokens, sizes):
 def calls(monkeypatch):
     """Counts fused forward passes, so that no test passes because the composite path ran."""
     done = []
-    original = block.forward
+    original = bss.forward
 
     def forward(*arguments):
         done.append(arguments[3])
         return original(*arguments)
 
-    monkeypatch.setattr(block, "forward", forward)
+    monkeypatch.setattr(bss, "forward", forward)
     return done
 
 
@@ -107,7 +110,7 @@ def test_output_and_every_gradient_agree_with_float64(name, dtype, calls):
 def test_it_is_no_less_accurate_than_the_composite_block(dtype, monkeypatch):
     module, x, dout = make("many tokens")
     wanted, fused = expected(module, x, dout), run(module, x, dout, dtype)
-    monkeypatch.setenv(block_operator.ENVIRONMENT_VARIABLE, "0")
+    monkeypatch.setenv(FUSED_VARIABLE, "0")
     composite = run(module, x, dout, dtype)
     for name, value in fused.items():
         error, other = relative_error(value, wanted[name]), relative_error(composite[name], wanted[name])
@@ -117,7 +120,7 @@ def test_it_is_no_less_accurate_than_the_composite_block(dtype, monkeypatch):
 
 @pytest.mark.parametrize("fused", ["1", "0"], ids=["fused", "composite"])
 def test_scans_beyond_float16_are_computed_under_its_autocast(fused, monkeypatch):
-    monkeypatch.setenv(block_operator.ENVIRONMENT_VARIABLE, fused)
+    monkeypatch.setenv(FUSED_VARIABLE, fused)
     module, x, dout = make("2d")
     with torch.no_grad():
         module.in_proj.weight *= 10
@@ -125,10 +128,10 @@ def test_scans_beyond_float16_are_computed_under_its_autocast(fused, monkeypatch
     seen = []
     module.out_norm.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].abs().max()))
     wanted = expected(module, x, dout)
-    monkeypatch.setenv(block_operator.ENVIRONMENT_VARIABLE, "0")
+    monkeypatch.setenv(FUSED_VARIABLE, "0")
     run(module, x, dout)
     assert seen[0] > 1e5
-    monkeypatch.setenv(block_operator.ENVIRONMENT_VARIABLE, fused)
+    monkeypatch.setenv(FUSED_VARIABLE, fused)
     results = run(module, x, dout, HALF)
     errors = {key: relative_error(value, wanted[key]) for key, value in results.items()}
     assert max(errors.values()) < 0.1, errors
@@ -207,7 +210,7 @@ def test_registered_operators_pass_opcheck(dtype):
     torch.library.opcheck(torch.ops.slicemamba.bss.default, arguments)
     tensors = [t.detach() for t in arguments[:-3]]
     out, *saved = torch.ops.slicemamba.bss(*tensors, [2, 4], dtype, True)
-    block_parameters = block.Parameters(*tensors[1:])
+    block_parameters = BssParameters(*tensors[1:])
     source = tensors[0] if dtype == SINGLE else saved[0]
     if dtype == SINGLE:
         saved[-4:] = block_parameters.products
@@ -253,7 +256,7 @@ def test_a_side_stream_and_another_thread_are_used(calls):
 
 
 def test_the_setting_switches_it_off(monkeypatch, calls):
-    monkeypatch.setenv(block_operator.ENVIRONMENT_VARIABLE, "0")
+    monkeypatch.setenv(FUSED_VARIABLE, "0")
     run(*make("2d"), HALF)
     assert calls == []
 

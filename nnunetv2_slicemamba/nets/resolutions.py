@@ -1,45 +1,13 @@
-"""What may a network have that the paper's has not: a convolutional stem, other skips? Settings and their rules."""
+"""Resolutions inside a network: the steps of a convolutional stem, and the scales of the outputs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-
-SKIPS = ("add", "concatenate")
-
-
-@dataclass(frozen=True)
-class Extras:
-    """Options of SliceMambaUNet, see there; the defaults are the paper's network."""
-
-    stem_features: tuple[int, ...] = ()
-    n_conv_per_stem_stage: int = 2
-    skip: str = "add"
-    embedding_skip: bool = False
-
-    def check(self, strides: Sequence[Sequence[int]]) -> None:
-        """Raises ValueError naming the first option that is out of range or does not fit strides or another option."""
-        if any(width < 1 for width in self.stem_features):
-            raise ValueError(f"stem_features {list(self.stem_features)} must all be at least 1")
-        if self.n_conv_per_stem_stage < 1:
-            raise ValueError(f"n_conv_per_stem_stage is {self.n_conv_per_stem_stage}, it must be at least 1")
-        if self.skip not in SKIPS:
-            raise ValueError(f"skip is {self.skip!r}; give one of {', '.join(SKIPS)}")
-        if self.embedding_skip and self.stem_features:
-            raise ValueError(
-                f"embedding_skip is for networks with a patch embedding, stem_features {list(self.stem_features)} "
-                "replace it and have skips of their own: give one of the two"
-            )
-        if self.stem_features:
-            stem_strides(strides[0], len(self.stem_features))
-
-
-PAPER = Extras()
 
 
 def stem_strides(total: Sequence[int], n: int) -> list[tuple[int, ...]]:
-    """The n steps from full resolution to the first S3 stage, which multiply to `total` on every axis.
+    """The n strides from full resolution to the first S3 stage, which multiply to `total` on every axis.
 
     Every axis's prime factors are spread over the steps, small steps first: 4 in two steps is 2, 2, and 2 is 1, 2, as
     nnU-Net reduces a coarse axis later. Raises ValueError if a step would keep the resolution of all axes.
@@ -68,7 +36,7 @@ def output_scales(strides: Sequence[Sequence[int]], n_stem: int = 0) -> list[lis
 
 
 def _split(size: int, n: int) -> list[int]:
-    """n factors of `size`, as alike as its prime factors allow, ascending."""
+    """Factors of `size`, n of them, as alike as its prime factors allow, ascending."""
     steps = [1] * n
     for factor in reversed(_prime_factors(size)):
         steps[steps.index(min(steps))] *= factor
@@ -76,7 +44,7 @@ def _split(size: int, n: int) -> list[int]:
 
 
 def _prime_factors(size: int) -> list[int]:
-    """Ascending; none for 1."""
+    """Prime factors of `size`, ascending; none for 1."""
     factors, divisor = [], 2
     while size > 1:
         while size % divisor == 0:

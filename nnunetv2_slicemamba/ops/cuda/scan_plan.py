@@ -1,15 +1,15 @@
-"""How is one scan laid out on the GPU? Kernel variant, chunks and grid sizes, worked out once per shape."""
+"""Layout of one scan on the GPU: kernel variant, chunks and grid sizes, worked out once per shape."""
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import cubins, driver
-from nnunetv2_slicemamba.ops.cuda.cubins import BLOCK_CHANNELS, PIECE, THREADS, Variant
+from nnunetv2_slicemamba.ops.cuda import cubins
+from nnunetv2_slicemamba.ops.cuda.cubins import BLOCK_CHANNELS, PIECE, THREADS, ScanVariant
+from nnunetv2_slicemamba.ops.cuda.loading import device_numbers
 
 FINISH_THREADS = 256  # of a block that sums partial results
 COMBINE_ROWS = 4  # rows that one of its threads sums over the directions
@@ -20,7 +20,7 @@ CHUNKED_BLOCKS = 18.0
 FEWEST_CHUNKS = 3
 SAVED_DTYPE = {torch.float32: torch.float32, torch.float16: torch.bfloat16, torch.bfloat16: torch.bfloat16}
 
-_KERNELS = {  # name -> (threads, which shared memory it needs)
+KERNELS = {  # name -> (threads, what its shared memory is for)
     "forward": {
         "forward_scan": (THREADS, "forward"),
         "forward_chunk": (THREADS, "forward"),
@@ -34,16 +34,14 @@ _KERNELS = {  # name -> (threads, which shared memory it needs)
         "backward_finish": (FINISH_THREADS, None),
     },
 }
-_lock = threading.Lock()
-_loaded: dict[tuple[str, int, Variant], dict[str, driver.Kernel]] = {}
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScanPlan:
     """Sizes of one scan: counts of things, see ScanArgs in common.cuh."""
 
     device: int
-    variant: Variant
+    variant: ScanVariant
     batch: int
     L: int
     E: int
@@ -134,7 +132,7 @@ class Plan:
 
 
 def _offsets(*sizes: int) -> tuple[int, ...]:
-    """Where pieces of these sizes start when each starts at a multiple of 256 bytes, and where the last one ends."""
+    """Starts of pieces of these sizes, each at a multiple of 256 bytes, and the end of the last one."""
     ends = [0]
     for size in sizes:
         ends.append(ends[-1] + -(-size // 256) * 256)
@@ -156,33 +154,25 @@ def chunk_stages(blocks: int, stages: int, multiprocessors: int) -> int:
     return stages if chunks < FEWEST_CHUNKS else -(-stages // chunks)
 
 
-@lru_cache(maxsize=64)
-def device_numbers(device: int) -> tuple[int, int, int]:
-    """(compute capability as 90 for 9.0, multiprocessors, bytes of shared memory of one) of a CUDA device."""
-    properties = torch.cuda.get_device_properties(device)
-    capability = 10 * properties.major + properties.minor
-    return capability, properties.multi_processor_count, driver.shared_bytes_per_multiprocessor(device)
-
-
 @lru_cache(maxsize=1024)
 def make_plan(
     device: int,
     dtype: torch.dtype,
     shape: tuple[int, ...],
-    rates: tuple[int, ...],
+    A_shape: tuple[int, ...],
     dt_stride: tuple[int, ...],
     state_strides: tuple[int, ...],
     wide_rows: bool,
     wide_states: bool,
-) -> Plan:
-    """The layout for x of shape (batch, L, E) and A of shape `rates` (K, E, N).
+) -> ScanPlan:
+    """Layout for x of shape (batch, L, E) and A of shape `A_shape` (K, E, N).
 
     dt_stride, state_strides: strides of dt and of B and C, but for their last axis, in elements. wide_rows: whether x,
     dt, dy and D start at multiples of 16 bytes; wide_states: whether B and C start at multiples of two elements.
     Raises ValueError if N is beyond what the kernels hold in registers.
     """
     batch, L, E = shape
-    K, _, N = rates
+    K, _, N = A_shape
     if not 1 <= N <= cubins.MAX_STATES:
         raise ValueError(
             f"N is {N}, the CUDA backend takes 1 to {cubins.MAX_STATES} states per channel; "
@@ -195,34 +185,6 @@ def make_plan(
     stage = cubins.stage_tokens(states, shared_bytes)
     channel_blocks, stages = -(-E // BLOCK_CHANNELS), -(-L // stage)
     per_chunk = chunk_stages(batch * K * channel_blocks, stages, multiprocessors)
-    variant = Variant(dtype, states, stage, wide_rows, wide_states)
+    variant = ScanVariant(dtype, states, stage, wide_rows, wide_states)
     chunks = -(-stages // per_chunk)
-    return Plan(device, variant, batch, L, E, K, N, channel_blocks, stages, chunks, per_chunk)
-
-
-def kernels(part: str, plan: Plan) -> dict[str, driver.Kernel]:
-    """The kernels of `part` ("forward" or "backward") by name, loaded into the plan's device, which must be current.
-
-    The first call for a variant compiles it or reads it from the disk cache. RuntimeError if the compiler or the
-    driver refuses.
-    """
-    key = (part, plan.device, plan.variant)
-    found = _loaded.get(key)
-    if found is None:
-        with _lock:
-            found = _loaded.get(key) or _load(part, plan)
-            _loaded[key] = found
-    return found
-
-
-def _load(part: str, plan: Plan) -> dict[str, driver.Kernel]:
-    capability = device_numbers(plan.device)[0]
-    try:
-        module = driver.Module(cubins.cached_cubin(part, plan.variant, capability), plan.device)
-    except RuntimeError:  # a damaged file in the cache
-        module = driver.Module(cubins.cached_cubin(part, plan.variant, capability, rebuild=True), plan.device)
-    shared = plan.variant.shared_bytes()
-    return {
-        name: driver.Kernel(module, name, threads, shared[which] if which else 0)
-        for name, (threads, which) in _KERNELS[part].items()
-    }
+    return ScanPlan(device, variant, batch, L, E, K, N, channel_blocks, stages, chunks, per_chunk)

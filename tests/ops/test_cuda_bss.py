@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import block, block_kernels, block_operator, low_rank
+from nnunetv2_slicemamba.ops import cuda_scan
+from nnunetv2_slicemamba.ops.backends import BACKENDS
+from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
+from nnunetv2_slicemamba.ops.cuda import bss as block
+from nnunetv2_slicemamba.ops.cuda import bss_kernels, bss_operator, low_rank
 from tests.ops.emulation import emulator
 from tests.ops.emulation.comparing import BFLOAT, HALF, SINGLE, TOLERANCE, check
-from tests.ops.emulation.whole_block import emulate, expected, fused, make_block, parameters_of
+from tests.ops.emulation.emulated_bss import emulate, expected, fused, make_block
 
 pytestmark = pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler (g++ or clang++) is installed")
 
@@ -40,7 +46,7 @@ def inputs_of(name):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_output_and_every_gradient_equal_the_composite_block_in_float64(name):
     bss, x, dout, dtype = inputs_of(name)
-    got = fused(block_operator.apply, bss, x, dout, dtype)
+    got = fused(bss_operator.apply, bss, x, dout, dtype)
     assert got["out"].dtype == dtype
     assert all(value.dtype == torch.float32 for key, value in got.items() if key != "out")
     check(got, expected(bss, x, dout), TOLERANCE[dtype])
@@ -51,15 +57,15 @@ def test_long_sums_are_cut_into_pieces(monkeypatch):
     monkeypatch.setattr(low_rank, "PIECE_TOKENS", 10)
     for name in ("2d", "float16"):
         bss, x, dout, dtype = inputs_of(name)
-        check(fused(block_operator.apply, bss, x, dout, dtype), expected(bss, x, dout), TOLERANCE[dtype])
+        check(fused(bss_operator.apply, bss, x, dout, dtype), expected(bss, x, dout), TOLERANCE[dtype])
 
 
 def test_half_and_non_contiguous_inputs():
     bss, x, dout, _ = inputs_of("float16")
     wanted = expected(bss, x, dout)
-    plain = fused(block_operator.apply, bss, x, dout, HALF)
-    strided = fused(block_operator.apply, bss, x.transpose(1, 2).contiguous().transpose(1, 2), dout, HALF)
-    half = fused(block_operator.apply, bss, x.half(), dout, HALF)
+    plain = fused(bss_operator.apply, bss, x, dout, HALF)
+    strided = fused(bss_operator.apply, bss, x.transpose(1, 2).contiguous().transpose(1, 2), dout, HALF)
+    half = fused(bss_operator.apply, bss, x.half(), dout, HALF)
     assert half["x"].dtype == HALF
     assert all(torch.equal(strided[name], value) for name, value in plain.items())
     assert all(torch.equal(half[name].float(), value.float()) for name, value in plain.items() if name != "x")
@@ -69,21 +75,46 @@ def test_half_and_non_contiguous_inputs():
 def test_a_block_that_computes_in_bfloat16_takes_float16():
     bss, x, dout, _ = inputs_of("bfloat16 in 3d")
     x = x.half().float()
-    got = fused(block_operator.apply, bss, x.half(), dout, BFLOAT)
+    got = fused(bss_operator.apply, bss, x.half(), dout, BFLOAT)
     assert (got["x"].dtype, got["out"].dtype) == (HALF, BFLOAT)
     check(got, expected(bss, x, dout), TOLERANCE[BFLOAT])
 
 
+@pytest.fixture
+def whole_blocks(monkeypatch):
+    """A backend of the CPU has kernels for whole blocks: the emulated ones."""
+    monkeypatch.setitem(BACKENDS, "numba", dataclasses.replace(BACKENDS["numba"], bss=cuda_scan.bss))
+    monkeypatch.setenv("SLICEMAMBA_BACKEND", "numba")
+    monkeypatch.delenv("SLICEMAMBA_FUSED", raising=False)
+
+
 @pytest.mark.parametrize("given", [SINGLE, HALF, BFLOAT], ids=str)
-def test_under_float16_autocast_the_module_computes_in_bfloat16(given, monkeypatch):
+def test_under_float16_autocast_the_module_computes_in_bfloat16(given, whole_blocks):
     bss, x, *_ = inputs_of("float16")
-    monkeypatch.setattr(block_operator, "is_chosen", lambda device, dtype: True)
     without = bss.fused(x.to(given))
-    # of the GPU's autocast only: contexts of the CPU's put back what they are told
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device == "cuda")
-    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: HALF if device == "cuda" else BFLOAT)
-    assert (without.dtype, bss.fused(x.to(given)).dtype) == (given, BFLOAT)
-    assert bss.fused(x.double()) is None
+    with torch.autocast("cpu", HALF):
+        assert (without.dtype, bss.fused(x.to(given)).dtype) == (given, BFLOAT)
+        assert bss.fused(x.double()) is None
+
+
+def test_the_module_runs_by_the_chosen_backends_whole_blocks_on_any_device(whole_blocks, monkeypatch):
+    bss, x, dout, dtype = inputs_of("2d")
+    wanted = fused(bss_operator.apply, bss, x, dout, dtype)
+    assert torch.equal(bss(x), wanted["out"])
+    compiled = torch.compile(bss, fullgraph=True, backend="aot_eager")
+    got = fused(lambda x, *_: compiled(x), bss, x, dout, dtype)
+    assert all(torch.equal(got[name], value) for name, value in wanted.items())
+    monkeypatch.setenv("SLICEMAMBA_FUSED", "0")
+    assert bss.fused(x) is None
+    assert torch.equal(bss(x), bss.composed(x))
+    assert not torch.equal(bss(x), wanted["out"])
+
+
+def test_an_exported_block_is_composed_whatever_the_backend_has(whole_blocks):
+    bss, x, *_ = inputs_of("2d")
+    program = torch.export.export(bss, (x,))
+    assert not any("slicemamba" in str(node.target) for node in program.graph.nodes)
+    torch.testing.assert_close(program.module()(x), bss.composed(x))
 
 
 def test_the_registered_operator_gives_the_same_bits():
@@ -92,7 +123,7 @@ def test_the_registered_operator_gives_the_same_bits():
     def operator(x, parameters, thickness, dtype):
         return torch.ops.slicemamba.bss(x, *parameters, thickness, dtype, True)[0]
 
-    wanted = fused(block_operator.apply, bss, x, dout, dtype)
+    wanted = fused(bss_operator.apply, bss, x, dout, dtype)
     got = fused(operator, bss, x, dout, dtype)
     assert all(torch.equal(got[name], value) for name, value in wanted.items())
 
@@ -102,9 +133,9 @@ def test_fake_results_have_the_shapes_and_types_of_the_real_ones(dtype):
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     bss, x, dout, _ = inputs_of("2d")
-    tensors = [t.detach() for t in (x, *parameters_of(bss))]
+    tensors = [t.detach() for t in (x, *bss.block_parameters())]
     real = torch.ops.slicemamba.bss(*tensors, bss.thickness, dtype, True)
-    read = [w if dtype == SINGLE else c for w, c in zip(parameters_of(bss).products, real[-4:], strict=True)]
+    read = [w if dtype == SINGLE else c for w, c in zip(bss.block_parameters().products, real[-4:], strict=True)]
     saved = [real[1].new_empty(0), *real[2:7], *(t.detach() for t in read)]
     source = x if dtype == SINGLE else real[1]
     arguments = [dout.to(dtype), source, SINGLE, *tensors[1:], *saved, bss.thickness]
@@ -120,12 +151,12 @@ def test_fake_results_have_the_shapes_and_types_of_the_real_ones(dtype):
 
 def test_inference_and_frozen_parameters():
     bss, x, dout, dtype = inputs_of("float16")
-    wanted = fused(block_operator.apply, bss, x, dout, dtype)
+    wanted = fused(bss_operator.apply, bss, x, dout, dtype)
     with torch.inference_mode():
-        assert torch.equal(block_operator.apply(x, parameters_of(bss), bss.thickness, dtype), wanted["out"])
+        assert torch.equal(bss_operator.apply(x, bss.block_parameters(), bss.thickness, dtype), wanted["out"])
     bss.requires_grad_(False)
     bss.A_logs.requires_grad_()
-    got = fused(block_operator.apply, bss, x, dout, dtype)
+    got = fused(bss_operator.apply, bss, x, dout, dtype)
     assert got.keys() == {"out", "x", "A_logs"}
     assert torch.equal(got["A_logs"], wanted["A_logs"])
 
@@ -133,7 +164,7 @@ def test_inference_and_frozen_parameters():
 def test_an_infinite_gradient_reaches_every_float32_parameter_it_concerns():
     bss, x, dout, dtype = inputs_of("float16")
     dout[0, 2, 3, 4] = float("inf")
-    got = fused(block_operator.apply, bss, x, dout, dtype)
+    got = fused(bss_operator.apply, bss, x, dout, dtype)
     for name in ("out_norm.weight", "out_norm.bias", "out_proj.weight", "conv.weight", "in_proj.weight"):
         assert not got[name].isfinite().all(), name
 
@@ -145,28 +176,15 @@ def test_launches_are_as_few_as_documented(monkeypatch):
         names.append(name)
         emulator.launch(device, part, variant, name, blocks, arguments)
 
-    monkeypatch.setattr(block_kernels, "launch", launch)
-    fused(block_operator.apply, *inputs_of("float16")[:3], HALF)
-    backward = ["norm_backward_2", "conv_forward", "conv_slope", "conv_input", "copy_segments"]
+    monkeypatch.setattr(bss_kernels, "launch", launch)
+    fused(bss_operator.apply, *inputs_of("float16")[:3], HALF)
+    backward = ["norm_backward_2", "conv_forward", "conv_grad_output", "conv_grad_input", "copy_segments"]
     assert names == ["copy_segments", "conv_forward", "norm_forward_2", *backward]
-
-
-def test_the_environment_decides(monkeypatch):
-    cuda = torch.device("cuda")
-    monkeypatch.setattr(block_operator, "chosen_backend", lambda device, dtype: "cuda")
-    monkeypatch.delenv("SLICEMAMBA_FUSED", raising=False)
-    assert block_operator.is_chosen(cuda, HALF)
-    monkeypatch.setenv("SLICEMAMBA_FUSED", "0")
-    assert not block_operator.is_chosen(cuda, HALF)
-    monkeypatch.setenv("SLICEMAMBA_FUSED", "1")
-    assert not block_operator.is_chosen(torch.device("cpu"), HALF)
-    monkeypatch.setattr(block_operator, "chosen_backend", lambda device, dtype: "torch")
-    assert not block_operator.is_chosen(cuda, HALF)
 
 
 def test_too_large_blocks_stay_composite():
     assert block.fits(torch.empty(2, 8, 8, 48), 96)
-    assert not block.fits(torch.empty(2, 8, 8, 48), block_kernels.MAX_CHANNELS + 1)
+    assert not block.fits(torch.empty(2, 8, 8, 48), bss_kernels.MAX_CHANNELS + 1)
     assert not block.fits(torch.empty(0, 8, 8, 48), 96)
 
 
@@ -174,7 +192,7 @@ def test_torch_compile_keeps_the_block_in_one_graph():
     bss, x, dout, dtype = inputs_of("float16")
 
     def double(x, *parameters):
-        out = block_operator.apply(x, block.Parameters(*parameters), bss.thickness, dtype)
+        out = bss_operator.apply(x, BssParameters(*parameters), bss.thickness, dtype)
         return out * 2
 
     def compiled(x, parameters, thickness, dtype):

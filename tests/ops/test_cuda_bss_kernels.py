@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nnunetv2_slicemamba.ops.cuda import block, block_kernels
+from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
+from nnunetv2_slicemamba.ops.cuda import bss, bss_kernels
 from tests.ops.emulation import emulator
 from tests.ops.emulation.comparing import BFLOAT, HALF, SINGLE, TOLERANCE, check, guarded
-from tests.ops.emulation.whole_block import emulate
+from tests.ops.emulation.emulated_bss import emulate
 
 pytestmark = pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler (g++ or clang++) is installed")
 CONVOLUTIONS = {2: F.conv2d, 3: F.conv3d}
@@ -54,10 +55,10 @@ def test_convolution_and_its_gradients(name):
         wanted = conv_reference(*wanted_inputs, batch, sizes)
         dx, dweight, dbias = torch.autograd.grad(wanted, wanted_inputs, dout.double())
 
-        out = block_kernels.conv_forward(xz, weight, bias, batch, sizes)
-        slope = torch.full_like(dout, float("nan"))
-        parts = block_kernels.conv_slope(slope, dout, xz, weight, bias, batch, sizes).sum(0)
-        block_kernels.conv_input(dxz, slope, weight, batch, sizes)
+        out = bss_kernels.conv_forward(xz, weight, bias, batch, sizes)
+        dconv = torch.full_like(dout, float("nan"))
+        parts = bss_kernels.conv_grad_output(dconv, dout, xz, weight, bias, batch, sizes).sum(0)
+        bss_kernels.conv_grad_input(dxz, dconv, weight, batch, sizes)
         got = {"out": out, "x": dxz[:, :E], "weight": parts[: weight.numel()].view_as(weight), "bias": parts[-E:]}
         check(got, {"out": wanted, "x": dx, "weight": dweight, "bias": dbias}, TOLERANCE[dtype] / 10)
         assert untouched()
@@ -92,8 +93,8 @@ def test_norm_and_gate_and_their_gradients(name):
             wanted = wanted + 0 * inputs[0]
         dy, dgate, dgamma, dbeta = torch.autograd.grad(wanted, inputs, dout.double())
 
-        out = block_kernels.norm_forward(y, xz[:, E:], gamma, beta)
-        again, got_dy, parts = block_kernels.norm_backward(dxz[:, E:], dout, y, xz[:, E:], gamma, beta)
+        out = bss_kernels.norm_forward(y, xz[:, E:], gamma, beta)
+        again, got_dy, parts = bss_kernels.norm_backward(dxz[:, E:], dout, y, xz[:, E:], gamma, beta)
         assert torch.equal(again, out)
         sums = parts.sum(0)
         if E == 1:
@@ -108,28 +109,28 @@ def test_norm_and_gate_and_their_gradients(name):
 
 def test_sums_and_copies_of_one_launch():
     K, E, R, pieces = 4, 5, 3, 19
-    source, rates = torch.randn(4099), torch.randn(7, 3)
+    source, logs = torch.randn(4099), torch.randn(7, 3)
     products = torch.randn(pieces, K * E, K * R).half()
     products[2, 0, 0], products[5, 1, 0] = float("inf"), float("nan")
     parts, factor = torch.randn(11, 40), torch.randn(7, 3)
     wide = torch.randn(2048 * 3 + 5).half()
     wide[3] = float("inf")
-    targets = [torch.empty(4099, dtype=HALF), *(torch.empty_like(rates) for _ in range(2)), torch.empty(30)]
+    targets = [torch.empty(4099, dtype=HALF), *(torch.empty_like(logs) for _ in range(2)), torch.empty(30)]
     weight, widened = torch.empty(K, E, R), torch.empty(wide.shape)
-    block_kernels.copy_segments(
+    bss_kernels.copy_segments(
         [
-            block_kernels.Segment(block_kernels.CAST, source, targets[0]),
-            block_kernels.Segment(block_kernels.RATES, rates, targets[1]),
-            block_kernels.Segment(block_kernels.PRODUCTS, rates, targets[2], factor),
-            block_kernels.Segment(block_kernels.SUM, parts, targets[3], pieces=11, piece_step=40, offset=10),
-            block._sums(_gradients_like(weight), parts, parts[:, None], products, True)[-1],
-            block_kernels.Segment(block_kernels.WIDEN, wide, widened),
+            bss_kernels.Segment(bss_kernels.CAST, source, targets[0]),
+            bss_kernels.Segment(bss_kernels.NEGATIVE_EXP, logs, targets[1]),
+            bss_kernels.Segment(bss_kernels.PRODUCTS, logs, targets[2], factor),
+            bss_kernels.Segment(bss_kernels.SUM, parts, targets[3], pieces=11, piece_step=40, offset=10),
+            bss._sums(_gradients_like(weight), parts, parts[:, None], products, True)[-1],
+            bss_kernels.Segment(bss_kernels.WIDEN, wide, widened),
         ],
         HALF,
     )
     assert torch.equal(targets[0], source.half())
-    assert torch.allclose(targets[1], -rates.exp(), rtol=1e-6)
-    assert torch.equal(targets[2], rates * factor)
+    assert torch.allclose(targets[1], -logs.exp(), rtol=1e-6)
+    assert torch.equal(targets[2], logs * factor)
     assert torch.allclose(targets[3], parts[:, 10:].sum(0), rtol=1e-5, atol=1e-5)
     own = (
         products.float().clamp(-65504, 65504).view(pieces, K, E, K, R).diagonal(dim1=1, dim2=3).sum(0).permute(2, 0, 1)
@@ -142,7 +143,7 @@ def test_sums_and_copies_of_one_launch():
 
 def _gradients_like(weight):
     other = torch.empty(1)
-    return block.Parameters(*(weight if name == "dt_weight" else other for name in block.Parameters._fields))
+    return BssParameters(*(weight if name == "dt_weight" else other for name in BssParameters._fields))
 
 
 @pytest.mark.parametrize("dtype", [HALF, BFLOAT], ids=str)
@@ -150,7 +151,7 @@ def test_the_emulators_roundings_are_pytorchs(dtype):
     values = torch.cat([torch.randn(3000) * 10.0**e for e in range(-9, 6)])
     values = torch.cat([values, torch.tensor([float("nan"), float("inf"), -float("inf"), 65519.0, 65520.0, -0.0])])
     got = torch.empty(values.shape, dtype=dtype)
-    block_kernels.copy_segments([block_kernels.Segment(block_kernels.CAST, values, got)], dtype)
+    bss_kernels.copy_segments([bss_kernels.Segment(bss_kernels.CAST, values, got)], dtype)
     wanted = (values.clamp(-65504, 65504) if dtype == HALF else values).to(dtype)
     assert torch.equal(got.isnan(), wanted.isnan())
     assert torch.equal(got.nan_to_num(), wanted.nan_to_num())
@@ -160,9 +161,9 @@ def test_results_beyond_float16_saturate():
     dtype = HALF
     xz = 6e4 * torch.ones(8, 16, dtype=dtype)
     weight, bias = torch.ones(8, 1, 3, 3), torch.zeros(8)
-    out = block_kernels.conv_forward(xz, weight, bias, 2, (2, 2))
+    out = bss_kernels.conv_forward(xz, weight, bias, 2, (2, 2))
     assert (out == 65504).all()
-    gated = block_kernels.norm_forward(torch.eye(8).to(dtype), xz[:, 8:], 1e3 * torch.ones(8), torch.zeros(8))
+    gated = bss_kernels.norm_forward(torch.eye(8).to(dtype), xz[:, 8:], 1e3 * torch.ones(8), torch.zeros(8))
     assert gated.abs().max() == 65504
     xz[0, 0] = float("nan")
-    assert block_kernels.conv_forward(xz, weight, bias, 2, (2, 2))[0, 0].isnan()
+    assert bss_kernels.conv_forward(xz, weight, bias, 2, (2, 2))[0, 0].isnan()

@@ -1,4 +1,4 @@
-"""Are a scan backend and a whole block right on this machine? Small ones against float64, for `slicemamba doctor`."""
+"""Self-check of a scan backend and of a whole block on this machine: small ones against float64."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def _keep_larger(errors: dict[str, float], found: dict[str, Tensor], expected: d
 
 
 def block_errors(device: torch.device) -> dict[str, float]:
-    """The same for the output and every gradient of an S3 block, 2D and 3D, as networks on `device` run it."""
+    """Relative error of the output and of every gradient of an S3 block as networks on `device` run it, by name.
+
+    The larger of a 2D and a 3D one in float32, against PyTorch's operators in float64 on the CPU.
+    """
     errors: dict[str, float] = {}
     for sizes, thickness in (((5, 7), (2, 4)), ((3, 4, 5), (2, 4, 2))):
         with torch.random.fork_rng(devices=[]):
