@@ -1,8 +1,9 @@
-"""What our two trainers share: AdamW with warm-up, safe checkpoints, deep supervision scales, the finite check."""
+"""Base of our trainers: AdamW with warm-up, safe checkpoints, deep supervision scales, the finite check."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
@@ -31,6 +32,12 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
     """
 
     role: ClassVar[str]  # see trainers.roles
+    # learning rate and decay of the publication
+    learning_rate: ClassVar[float] = 1e-3
+    decay: ClassVar[float] = 1e-2
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    warmup_iterations: ClassVar[int] = 1250  # a twentieth of the training where that is less
+    rate_factors: ClassVar[Mapping[str, float]] = {}  # see parameter_groups
     epochs: ClassVar[int] = 1000
     iterations_per_epoch: ClassVar[int] = 250
     validation_iterations: ClassVar[int] = 50
@@ -45,9 +52,8 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        # learning rate and decay of the publication
-        self.initial_lr = 1e-3
-        self.weight_decay = 1e-2
+        self.initial_lr = self.learning_rate
+        self.weight_decay = self.decay
         self.num_epochs = self.epochs
         self.num_iterations_per_epoch = self.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.validation_iterations
@@ -88,12 +94,13 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         optimizer = torch.optim.AdamW(
-            parameter_groups(self.network, self.weight_decay),
+            parameter_groups(self.network, self.weight_decay, self.rate_factors),
             lr=self.initial_lr,
+            betas=self.betas,
             fused=self.device.type == "cuda",
         )
         total = self.num_epochs * self.num_iterations_per_epoch
-        schedule = WarmupPoly(self.initial_lr, warmup=max(1, min(1250, total // 20)), total=total)
+        schedule = WarmupPoly(self.initial_lr, warmup=max(1, min(self.warmup_iterations, total // 20)), total=total)
         return optimizer, IterationScheduler(optimizer, schedule, self.num_iterations_per_epoch)
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
