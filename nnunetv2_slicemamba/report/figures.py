@@ -1,18 +1,24 @@
-"""Curves and distributions: training, search and Dice as small charts that a phone can show, too."""
+"""Training, search, slicing and Dice as figures small enough for a phone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
 
+from nnunetv2_slicemamba.search import Slicing
+from nnunetv2_slicemamba.search.figures.agreement import draw_thicknesses
+from nnunetv2_slicemamba.search.figures.network import draw_slicing
+from nnunetv2_slicemamba.search.figures.stages import Stage
+from nnunetv2_slicemamba.search.figures.style import INK, MUTED, PAPER, Colours
+
 from .models import Model
 from .results import CaseDice
 from .searches import Search
-from .svg import INK, MUTED, PAPER, SERIES, matplotlib_style, themed
+from .svg import SERIES, matplotlib_style, themed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +28,8 @@ Panel = tuple[str, Markup]
 # Lines that go on top of each other differ in more than their colour.
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 WIDTH, HEIGHT = 3.6, 2.5
+# blocks beside each other that a phone can show: of one side of the network, and of all folds
+PER_SIDE, PER_LINE = 3, 11
 
 
 def training_panels(model: Model, name: str) -> list[Markup]:
@@ -158,6 +166,34 @@ def search_panel(search: Search, fold: str, name: str) -> Markup | None:
         f"{generations[0].mean:.4f}, of the last {generations[-1].mean:.4f}."
     )
     return chart(name, label, f"Fold {fold}", "mean foreground Dice", draw, len(generations), "generation")
+
+
+def slicing_panel(slicing: Slicing, stages: Sequence[Stage], colours: Colours, name: str, label: str) -> Markup:
+    """A slicing on the network, as the search's own page draws it."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(matplotlib_style()):
+        figure = Figure()
+        figure.set_size_inches(draw_slicing(figure.add_axes((0, 0, 1, 1)), slicing, stages, colours, PER_SIDE))
+        return themed(figure, name, label)
+
+
+def agreement_panel(
+    slicings: Mapping[str, Slicing], stages: Sequence[Stage], colours: Colours, chance: float, name: str, label: str
+) -> Markup:
+    """Every fold's thicknesses, as the search's own page draws them, on as many lines as a phone needs.
+
+    slicings: two or more, by fold. chance: share of agreeing pairs of folds if thicknesses were drawn uniformly.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(matplotlib_style()):
+        figure = Figure(layout="constrained")
+        height = draw_thicknesses(figure, slicings, stages, colours, chance, PER_LINE)
+        figure.set_size_inches(WIDTH, height)
+        return themed(figure, name, label)
 
 
 def dice_panel(groups: Sequence[tuple[str, Sequence[tuple[str, Sequence[CaseDice]]]]], name: str) -> Markup | None:

@@ -1,4 +1,4 @@
-"""How does a page become one file? Templates, escaping, and a name that changes only when all is written."""
+"""The page as one HTML file: templates, escaping, and a name that changes only when all is written."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from nnunetv2_slicemamba import __version__
 from nnunetv2_slicemamba.common.folders import InputError, is_writable
 from nnunetv2_slicemamba.common.whole_file import replacing
+from nnunetv2_slicemamba.search.figures.style import CANDIDATE_COLOURS
 
 from .dataset import outer_regions
 from .formats import FILTERS
@@ -117,6 +118,7 @@ def render(page: Page, made: datetime.date) -> str:
         "score_folds": folds,
         "score_columns": rows[0].columns if rows else (),
         "paper_names": NAMES,
+        "candidate_colours": CANDIDATE_COLOURS,
     }
     return environment.get_template("report.html.j2").render(context)
 

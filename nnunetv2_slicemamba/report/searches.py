@@ -1,11 +1,10 @@
-"""What did a fold's search evaluate, and what did it choose?"""
+"""Searches of the folds: their evaluations and what they chose."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from nnunetv2_slicemamba.search import (
     STUDY_FILE,
     LedgerError,
     Record,
-    Slicing,
     SlicingFile,
     SlicingFileError,
     read_ledger,
@@ -143,36 +141,3 @@ def _elsewhere(details: Mapping[str, Any]) -> Path | None:
         # opening what is not there would make it
         told = url.database or "" if url.get_backend_name() == "sqlite" else ""
     return Path(told) if told and Path(told).is_file() else None
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far the folds' slicings agree.
-
-    per_block: share of the folds that have the block's most frequent thickness, 1 if all agree. pairwise: mean over
-    pairs of folds of the share of blocks with the same thickness. by_chance: what uniformly drawn candidates would
-    have pairwise.
-    """
-
-    folds: tuple[str, ...]
-    per_block: tuple[float, ...]
-    pairwise: float
-    by_chance: float
-
-
-def agreement(slicings: Mapping[str, Slicing], n_candidates: int) -> Agreement | None:
-    """Agreement of two folds' slicings or more; None for fewer, or for different numbers of blocks."""
-    if len(slicings) < 2 or len({len(slicing) for slicing in slicings.values()}) != 1:
-        return None
-    columns = list(zip(*slicings.values(), strict=True))
-    per_block = tuple(max(column.count(one) for one in column) / len(column) for column in columns)
-    pairs = [
-        sum(a == b for a, b in zip(first, second, strict=True)) / len(columns)
-        for first, second in combinations(slicings.values(), 2)
-    ]
-    return Agreement(tuple(slicings), per_block, math.fsum(pairs) / len(pairs), 1 / n_candidates)
-
-
-def shown_thickness(thickness: Sequence[int]) -> str:
-    """(2, 4) -> "2×4"."""
-    return "\N{MULTIPLICATION SIGN}".join(map(str, thickness))

@@ -1,4 +1,4 @@
-"""From a fold's folders to its figures."""
+"""The figures of one fold's search, from its folders."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice, stages_of_network
+from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice
 from nnunetv2_slicemamba.search.figures.page import write_figures
+from nnunetv2_slicemamba.search.figures.stages import stages_of
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.ledger.ledger import read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
@@ -45,7 +46,7 @@ def write_fold_figures(
         fold=fold,
         records=records,
         candidates=selection.candidates,
-        stages=stages_of_network(selection),
+        stages=stages_of(selection.arch_kwargs),
         cost=cost,
     )
     own = FoldChoice(data.slicing, history_of(records))
