@@ -1,4 +1,4 @@
-"""Do two searches mean the same thing by an architecture and its fitness?"""
+"""Fingerprint of a search: everything that its evaluations depend on, and what tells two searches apart."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.objectives import DICE
 from nnunetv2_slicemamba.search.settings import SearchSettings
@@ -63,7 +64,7 @@ class Fingerprint:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as the study keeps them."""
         content = {**vars(self), "settings": self.settings.as_dict(), "schema_version": SCHEMA_VERSION}
-        return json.loads(json.dumps(content))
+        return plain_json(content)
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """What differs from a stored as_dict(), one readable phrase each, naming both values; empty if nothing does."""
