@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.checkpoint_names import FINAL, UNFINISHED
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
-from nnunetv2_slicemamba.pipeline.fold_steps import FINAL, UNFINISHED
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 NEW, CONTINUE, VALIDATE, FINISHED = "to train", "to continue", "to validate", "finished"
