@@ -8,10 +8,10 @@ from pathlib import Path
 
 from nnunetv2_slicemamba.common.names import names_supernet_trainer
 
-from .curves import CheckpointError, Training, newest_checkpoint, read_training
 from .dataset import DatasetFacts, DatasetFolders, read_json
 from .results import CaseDice, DiceScores, Spread, SummaryError, read_summary, spread
 from .searches import Search, read_search
+from .trainings import CheckpointError, Training, newest_checkpoint, read_training
 
 SUMMARY = Path("validation") / "summary.json"
 
