@@ -32,7 +32,7 @@ _UNSET = {"settings.objective": DICE}
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that the evaluations of a search depend on.
+    """The settings and files that the evaluations of a search depend on.
 
     trainer: class name of the supernet's trainer. candidates: the thicknesses to choose from at every block, the same
     for all. evaluation: what else changes the fitness, e.g. {"tile_step_size": 0.5}; plain JSON values.
@@ -67,7 +67,7 @@ class Fingerprint:
         return plain_json(content)
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
-        """What differs from a stored as_dict(), one readable phrase each, naming both values; empty if nothing does."""
+        """Differences from a stored as_dict(), a readable phrase each, naming both values."""
         theirs, ours = dict(_leaves(stored)), dict(_leaves(self.as_dict()))
         return [
             f"{_title(key)} {_shown(theirs.get(key, unset))}, this search has {_shown(ours.get(key, unset))}"

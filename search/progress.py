@@ -59,7 +59,7 @@ class SearchProgress:
         self._bar.update(self._task, description=f"generation {generation}/{self._settings.generations}")
 
     def add(self, record: Record, stored: bool) -> None:
-        """One more record of this generation. stored: it is of an earlier run."""
+        """Counts a record of this generation. stored: it is of an earlier run."""
         self._in_generation.append(record)
         so_far = [record] if self._best is None else [self._best, record]
         self._best = chosen_record(so_far, self._settings.cost)

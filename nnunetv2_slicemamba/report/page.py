@@ -22,7 +22,7 @@ from .models import Fold, Model
 
 @dataclass(frozen=True)
 class Tile:
-    """A number worth seeing first: what it is, the number, and what it rests on."""
+    """A number worth seeing first: its name, the number, and what it rests on."""
 
     label: str
     value: str
@@ -77,7 +77,7 @@ class SearchView:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the template needs."""
+    """Content of the page, as the template needs it."""
 
     data: Gathered
     tiles: list[Tile]
@@ -126,7 +126,7 @@ def build_page(data: Gathered, progress: Callable[[str, int, int], None] = lambd
 
 
 def tiles(data: Gathered) -> list[Tile]:
-    """What to see first: results where there are any, what there is to work with where not."""
+    """The numbers to see first: results where there are any, the data to work with where not."""
     dataset, found = data.dataset, []
     validated = [model for model in data.models if model.validated and not model.is_supernet]
     ours = [model for model in validated if model.is_final] or validated
@@ -212,7 +212,7 @@ def search_view(data: Gathered, supernet: Model, name: str) -> SearchView | None
 
 
 def _warning(data: Gathered, supernet: Model, fold: Fold) -> str:
-    """Says so where a final network was trained with another slicing than the fold's file holds now."""
+    """A sentence if a final network was trained with another slicing than the fold's file holds now, else empty."""
     assert fold.search
     assert fold.search.content
     for model in data.models:

@@ -16,7 +16,7 @@ SLICEMAMBA_NETWORK = "SliceMambaUNet"
 
 @dataclass(frozen=True)
 class ConfigurationFacts:
-    """One configuration of one plans file.
+    """A configuration of a plans file.
 
     network: class name. patch: voxels per axis. spacing: mm per axis. batch: patches. stages: of a SliceMamba network,
     highest resolution first; empty for other networks. preprocessed: whether its data are there. stem: channels of a
@@ -38,6 +38,7 @@ class ConfigurationFacts:
 
     @property
     def is_slicemamba(self) -> bool:
+        """True for plans of a SliceMamba network."""
         return self.network == SLICEMAMBA_NETWORK
 
     @property

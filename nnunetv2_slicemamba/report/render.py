@@ -41,7 +41,7 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Column:
-    """One model's Dice of one class, or of all (their mean): a value per fold and their spread."""
+    """A model's Dice of one class, or of all (their mean): a value per fold and their spread."""
 
     name: str
     values: tuple[float, ...]
@@ -73,7 +73,10 @@ def write_report(settings: ReportSettings, console: Console | None = None) -> Pa
 
 
 def output_file(settings: ReportSettings) -> Path:
-    """Where the report goes: `settings.output`, else beside the results, else into the working folder."""
+    """The report's file: `settings.output`, else beside the results, else in the working folder.
+
+    Raises InputError for a place that cannot be written.
+    """
     folders, *_ = check(settings)
     output = settings.output or (folders.results or Path.cwd()) / FILE_NAME
     if output.is_dir():

@@ -22,19 +22,19 @@ from nnunetv2_slicemamba.search import (
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
+from nnunetv2_slicemamba.search.records import mean_fitness
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Fitness over one generation's evaluations, and the best of all up to its end; NaN where nothing is defined."""
+    """Fitness over a generation's evaluations, and the best of all up to its end; NaN where nothing is defined."""
 
     number: int
-    best: float
-    best_so_far: float
-    mean: float
-    low: float
-    high: float
     evaluations: int
+    low: float
+    mean: float
+    high: float
+    best_so_far: float
 
 
 @dataclass(frozen=True)
@@ -53,24 +53,25 @@ class Search:
 
     @property
     def best(self) -> Record | None:
+        """The record that the search would choose now, None without any."""
         return chosen_record(self.records, stored_cost(self.settings))
 
     @property
     def planned_evaluations(self) -> int | None:
-        """Population times generations; None if the settings are unknown."""
+        """Number of evaluations that the settings ask for; None if the settings are unknown."""
         if not {"population", "generations"} <= set(self.settings):
             return None
         return int(self.settings["population"]) * (int(self.settings["generations"]) + 1)
 
     @property
     def evaluations(self) -> int:
-        """How many there were; where they cannot be read, the result's file knows."""
+        """Number of evaluations; where they cannot be read, as the result's file says."""
         told = self.content.choice.details.get("evaluations", 0) if self.content else 0
         return len(self.records) or int(told)
 
     @property
     def best_fitness(self) -> float:
-        """Of all evaluations, or that of the result's file; NaN if there is none."""
+        """Fitness of the best evaluation, or the one in the result's file; NaN if there is none."""
         if self.best:
             return self.best.fitness
         fitness = self.content.choice.fitness if self.content else None
@@ -83,16 +84,15 @@ class Search:
 
     @property
     def generations(self) -> tuple[Generation, ...]:
-        """One entry per generation, in order."""
+        """Fitness per generation, in order."""
         found: list[Generation] = []
         so_far = math.nan
         for number in sorted({record.generation for record in self.records}):
-            own = [r.fitness for r in self.records if r.generation == number and not math.isnan(r.fitness)]
-            best = max(own, default=math.nan)
-            so_far = best if math.isnan(so_far) else max(so_far, *own) if own else so_far
-            n = sum(record.generation == number for record in self.records)
-            mean = math.fsum(own) / len(own) if own else math.nan
-            found.append(Generation(number, best, so_far, mean, min(own, default=math.nan), best, n))
+            own = [record for record in self.records if record.generation == number]
+            defined = [record.fitness for record in own if not math.isnan(record.fitness)]
+            so_far = max((f for f in (so_far, *defined) if not math.isnan(f)), default=math.nan)
+            low, high = min(defined, default=math.nan), max(defined, default=math.nan)
+            found.append(Generation(number, len(own), low, mean_fitness(own), high, so_far))
         return tuple(found)
 
 

@@ -68,7 +68,7 @@ def _label(root: ET.Element, name: str, label: str) -> None:
 
 
 def _n(value: float) -> str:
-    """At most two decimals, and none that say nothing."""
+    """A number with at most two decimals, without trailing zeros."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 

@@ -68,7 +68,7 @@ def redraw(folder: SupernetFolder, storage: str | None, study: str | None, conso
 
 
 def _other_folds(folder: SupernetFolder) -> dict[str, FoldChoice]:
-    """What the other folds' searches found; a slicing that was set by hand is none of theirs."""
+    """Slicings and evaluations of the other folds' searches; a slicing that was set by hand is none of theirs."""
     found = {}
     for fold, own in folder.folds.items():
         try:

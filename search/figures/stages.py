@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stage:
-    """One resolution of the U-shape: numbers of its blocks, width in channels, and image voxels per token and axis.
+    """A resolution of the U-shape: numbers of its blocks, and its width in channels.
 
-    reduction: cumulated stride per axis.
+    reduction: cumulated stride, image voxels per token, per axis.
     """
 
     encoder_blocks: int
