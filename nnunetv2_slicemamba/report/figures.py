@@ -163,8 +163,7 @@ def agreement_panel(
 
     with rc_context(matplotlib_style()):
         figure = Figure(layout="constrained")
-        height = draw_thicknesses(figure, slicings, stages, colours, chance, PER_LINE)
-        figure.set_size_inches(WIDTH, height)
+        draw_thicknesses(figure, slicings, stages, colours, chance, WIDTH, PER_LINE)
         return themed(figure, name, label)
 
 

@@ -75,7 +75,7 @@ def draw_agreement(figure: Figure, data: FigureData) -> None:
     slicings = chosen_slicings(data)
     pairs = _pairs(data)
     colours = colours_of(data.candidates, slicings.values())
-    height = draw_thicknesses(figure, slicings, data.stages, colours, 1 / len(data.candidates))
+    height = draw_thicknesses(figure, slicings, data.stages, colours, 1 / len(data.candidates), WIDTH)
     figure.set_size_inches(WIDTH, height + 0.45 + 0.15 * (1 + -(-len(pairs) // PAIRS_PER_LINE)))
     axes, below = figure.axes
     below.set_xlabel(BLOCK_LABEL)
@@ -98,37 +98,48 @@ def draw_thicknesses(
     stages: Sequence[Stage],
     colours: Colours,
     chance: float,
+    width: float,
     per_line: int | None = None,
 ) -> float:
     """Draws every fold's thicknesses as patches, and below each block the share of pairs of folds that agree on it.
 
-    slicings: by the fold's name. chance: the share that uniformly drawn thicknesses would have. per_line: blocks on
-    one line, None for all. Returns the height in inches that the lines need, without a title.
+    slicings: by the fold's name. chance: the share that uniformly drawn thicknesses would have. width: of the figure,
+    inches. per_line: blocks on one line, None for all. Sizes the figure; returns the height in inches that the lines
+    need, without a title.
     """
     shares = thickness_agreement(list(slicings.values()))
     n_blocks = len(shares)
     per_line = per_line or n_blocks
     n_lines = -(-n_blocks // per_line)
     rows = len(slicings) * FOLD_ROW
+    # a patch stays nearly square where there are few blocks, and a 3D one has room for its tab
+    room = 0.78 if len(next(iter(slicings.values()))[0]) == 2 else 0.7
+    patch = min(room, FOLD_ROW / (0.8 * width / per_line))
     grid = figure.subplots(2 * n_lines, 1, height_ratios=(rows, BARS) * n_lines, squeeze=False)[:, 0]
     for line in range(n_lines):
         above, below = grid[2 * line : 2 * line + 2]
         start = line * per_line
         blocks = range(start, min(start + per_line, n_blocks))
-        _draw_patches(above, slicings, stages, colours, blocks)
+        _draw_patches(above, slicings, stages, colours, blocks, patch)
         _draw_shares(below, shares, stages, chance, blocks)
         for axes in (above, below):  # blocks of a shorter last line are as wide as the others
             axes.set_xlim(start - 0.5, start + per_line - 0.5)
-    return n_lines * (rows + BARS + LABELS)
+    height = n_lines * (rows + BARS + LABELS)
+    figure.set_size_inches(width, height)
+    return height
 
 
 def _draw_patches(
-    axes: Axes, slicings: Mapping[str, Slicing], stages: Sequence[Stage], colours: Colours, blocks: range
+    axes: Axes,
+    slicings: Mapping[str, Slicing],
+    stages: Sequence[Stage],
+    colours: Colours,
+    blocks: range,
+    size: float,
 ) -> None:
+    """Draws a row of patches per fold. size: width of a patch, as a share of the distance between blocks."""
     block_axis(axes, stages, blocks)
-    # a patch stays nearly square where there are few blocks, and a 3D one has room for its tab
-    narrow = 0.78 if len(next(iter(slicings.values()))[0]) == 2 else 0.7
-    size, tall = narrow * min(1, len(blocks) / 14 if blocks.start == 0 and len(blocks) < 10 else 1), 0.78
+    tall = 0.78
     for row, slicing in enumerate(slicings.values()):
         for block in blocks:
             thickness = slicing[block]

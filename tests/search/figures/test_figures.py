@@ -192,7 +192,7 @@ def test_agreement_counts_pairs_of_folds(data):
 def test_blocks_on_several_lines_are_those_of_one_line(data):
     slicings, colours = chosen_slicings(data), colours_of(CANDIDATES)
     one, several = (
-        drawn(lambda f, n=n: draw_thicknesses(f, slicings, data.stages, colours, 0.25, n)).axes for n in (None, 4)
+        drawn(lambda f, n=n: draw_thicknesses(f, slicings, data.stages, colours, 0.25, 7.2, n)).axes for n in (None, 4)
     )
     assert (len(one), len(several)) == (2, 6)
     names = [[t.get_text() for t in axes.get_xticklabels()] for axes in several[1::2]]
