@@ -14,10 +14,10 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
-from nnunetv2_slicemamba.nets.hybrid import output_scales
+from nnunetv2_slicemamba.nets.resolutions import output_scales
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
-from nnunetv2_slicemamba.trainers import graphing
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
 from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
@@ -122,23 +122,23 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         super().on_train_start()
 
     def on_train_end(self) -> None:
-        graphing.drop(self.bare_network, inference=True)
+        training_graphs.drop(self.bare_network, inference=True)
         super().on_train_end()
 
     def record_graphs(self, data: torch.Tensor) -> None:
         """Before the first training step: from then on steps replay CUDA graphs, where they can."""
         self.tried_to_record = True
         compiled = isinstance(self.network.module if self.is_ddp else self.network, OptimizedModule)
-        reason = "torch.compile" if compiled else graphing.why_not(self.bare_network, self.device)
+        reason = "torch.compile" if compiled else training_graphs.unavailable_reason(self.bare_network, self.device)
         if reason is not None:
             if self.device.type == "cuda":
                 self.print_to_log_file(f"training steps replay no CUDA graphs: {reason}")
             return
         try:
             with torch.autocast("cuda"):
-                graphing.record(self.bare_network, data.to(self.device))
+                training_graphs.record(self.bare_network, data.to(self.device))
         except RuntimeError as error:
-            graphing.drop(self.bare_network, inference=False)
+            training_graphs.drop(self.bare_network, inference=False)
             self.print_to_log_file(f"training goes on without CUDA graphs, which could not be recorded: {error}")
         else:
             self.replays = True
@@ -173,7 +173,7 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
                 raise
         # not in the handler: the error holds the tensors of the step that failed
         self.replays = False
-        graphing.drop(self.bare_network, inference=False)
+        training_graphs.drop(self.bare_network, inference=False)
         torch.cuda.empty_cache()
         self.print_to_log_file("training goes on without CUDA graphs, which left too little memory")
         return super().train_step(batch)

@@ -1,4 +1,4 @@
-"""Which parameters decay: matrices and convolution kernels do, scan parameters, biases and norms do not."""
+"""Parameter groups of the optimiser: matrices and kernels decay; scan parameters, biases and norms do not."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, 
 
     A_logs and Ds are excluded as in Mamba (Gu & Dao 2023); everything one-dimensional is a bias or a norm.
     """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+    decay: list[nn.Parameter] = []
+    no_decay: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            spared = parameter.ndim <= 1 or name.endswith(WITHOUT_DECAY)
-            (kept if spared else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+            excluded = parameter.ndim <= 1 or name.endswith(WITHOUT_DECAY)
+            (no_decay if excluded else decay).append(parameter)
+    return [{"params": decay, "weight_decay": weight_decay}, {"params": no_decay, "weight_decay": 0.0}]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_slicemamba.nets.hybrid import stem_strides
+from nnunetv2_slicemamba.nets.resolutions import stem_strides
 
 NETWORK_CLASS = "nnunetv2_slicemamba.nets.unet.SliceMambaUNet"
 

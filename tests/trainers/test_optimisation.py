@@ -77,10 +77,10 @@ def test_every_trainable_parameter_is_in_exactly_one_group(kind: type[nn.Module]
 def test_scan_parameters_biases_and_norms_do_not_decay_and_matrices_do() -> None:
     network = SliceMambaUNet(**SETTINGS)
     decayed = {id(parameter) for parameter in parameter_groups(network, 0.05)[0]["params"]}
-    spared_endings = (".bias", "norm.weight", "A_logs", "Ds", "dt_projs_bias")
+    no_decay_endings = (".bias", "norm.weight", "A_logs", "Ds", "dt_projs_bias")
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            assert (id(parameter) in decayed) == (not name.endswith(spared_endings)), name
+            assert (id(parameter) in decayed) == (not name.endswith(no_decay_endings)), name
     names = {name.rpartition(".bss.")[-1] for name, p in network.named_parameters() if id(p) in decayed}
     assert {"x_proj_weight", "dt_projs_weight", "in_proj.weight", "conv.weight", "out_proj.weight"} <= names
 

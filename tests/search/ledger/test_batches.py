@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 
 from nnunetv2_slicemamba.search import LedgerError, Record, open_ledger, read_ledger, run_search
-from nnunetv2_slicemamba.search.ledger import batches, storage
 from nnunetv2_slicemamba.search.ledger.batches import Batches
 from nnunetv2_slicemamba.search.ledger.journal import Journal, Journaled, Recovering
+from nnunetv2_slicemamba.search.ledger.ledger import batches, storage
 from nnunetv2_slicemamba.search.workers.base import InTurn
 from tests.search.killable_search import SETTINGS, evaluate, fingerprint
 

@@ -11,8 +11,8 @@ from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 
 from nnunetv2_slicemamba.search import Record, open_ledger, read_ledger
-from nnunetv2_slicemamba.search.ledger import bulk_trials
 from nnunetv2_slicemamba.search.ledger.bulk_trials import add_trials, count_trials, looks_known
+from nnunetv2_slicemamba.search.ledger.ledger import bulk_trials
 from nnunetv2_slicemamba.search.ledger.trials import trial_of
 from tests.search.killable_search import fingerprint
 

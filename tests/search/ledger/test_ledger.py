@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.search import (
     open_ledger,
     read_ledger,
 )
-from nnunetv2_slicemamba.search.ledger import storage
+from nnunetv2_slicemamba.search.ledger.ledger import storage
 from tests.search.killable_search import SETTINGS, fingerprint
 
 
