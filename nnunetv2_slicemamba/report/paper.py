@@ -15,7 +15,7 @@ from nnunetv2_slicemamba.evaluation.results import EvaluationSettings
 
 from .dataset import DatasetFacts
 from .models import SUMMARY, Model
-from .results import COUNTS, CaseDice, DiceScores, key_of
+from .results import COUNTS, CaseDice, DiceSummary, key_of
 
 NAMES = tuple(metric.pooled_head for metric in POOLED_METRICS)
 
@@ -40,7 +40,7 @@ class TestSet:
     name: str
     predictions: Path
     truth: Path
-    scores: DiceScores
+    scores: DiceSummary
     paper: PaperRow
     low: float
     high: float
@@ -105,6 +105,6 @@ def evaluate_test_set(
     mean = found.per_case.mean["dice"]
     values = tuple(tuple(found.paper.scores[name][metric.key] for metric in POOLED_METRICS) for name in names)
     row = PaperRow(predictions.name, "test cases", len(cases), values)
-    scores = DiceScores(tuple(sorted(cases, key=lambda case: case.case)), per_class, mean.mean)
+    scores = DiceSummary(tuple(sorted(cases, key=lambda case: case.case)), per_class, mean.mean)
     notes, paper_notes = found.notes_for(("per-case",), ("dice",)), found.protocol_notes["paper"]
     return TestSet(predictions.name, predictions, truth, scores, row, mean.low, mean.high, notes, paper_notes)

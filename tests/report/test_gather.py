@@ -14,7 +14,6 @@ from nnunetv2_slicemamba.report import ReportSettings
 from nnunetv2_slicemamba.report.gather import check, gather
 from nnunetv2_slicemamba.report.paper import NAMES
 from nnunetv2_slicemamba.report.results import CaseDice, spread, typical_cases
-from nnunetv2_slicemamba.report.searches import agreement
 from tests.report.report_tree import FINAL, PLANS, STOCK, SUPERNET, Tree
 
 
@@ -168,15 +167,6 @@ def test_spread_leaves_out_the_undefined():
     found = spread([0.5, math.nan, 0.7])
     assert (found.mean, found.deviation, found.n) == (pytest.approx(0.6), pytest.approx(math.sqrt(0.02)), 2)
     assert math.isnan(spread([0.5]).deviation)
-
-
-def test_agreement_counts_blocks_and_pairs_of_folds():
-    a, b, c = ((2, 2), (2, 2)), ((2, 2), (4, 4)), ((2, 2), (2, 4))
-    found = agreement({"0": a, "1": b, "2": c}, 4)
-    assert found.per_block == (1.0, pytest.approx(1 / 3))
-    assert found.pairwise == 0.5
-    assert found.by_chance == 0.25
-    assert agreement({"0": a}, 4) is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""How did a training go, according to its checkpoint?
+"""Logs of trainings, as nnU-Net's checkpoints keep them.
 
-nnU-Net's checkpoints hold pickled Python objects (its plans, NumPy's numbers), which only torch.load with
+They hold pickled Python objects (its plans, NumPy's numbers), which only torch.load with
 weights_only=False reads, and a pickle can run code. Only checkpoints of the user's own result tree are read here; a
 report must not be made of a tree from somebody whom one does not trust.
 """
@@ -17,8 +17,8 @@ from nnunetv2_slicemamba.common import checkpoint_names
 
 
 @dataclass(frozen=True)
-class Training:
-    """What a checkpoint says of its training; one number per finished epoch in every sequence.
+class TrainingLog:
+    """A training's log, read from its checkpoint; every sequence has one number per finished epoch.
 
     losses and pseudo Dice as nnU-Net logs them (the loss holds minus the soft Dice, so it may be negative), NaN where
     undefined. seconds: duration of an epoch. planned_epochs: None if unknown. parameters: numbers in the network's
@@ -31,7 +31,6 @@ class Training:
     train_loss: tuple[float, ...]
     validation_loss: tuple[float, ...]
     pseudo_dice: tuple[float, ...]
-    learning_rate: tuple[float, ...]
     seconds: tuple[float, ...]
     started: float | None
     planned_epochs: int | None
@@ -59,7 +58,7 @@ def newest_checkpoint(fold_folder: Path) -> Path | None:
     return next((fold_folder / name for name in checkpoint_names.ALL if (fold_folder / name).is_file()), None)
 
 
-def read_training(file: Path, debug: Mapping[str, Any] | None = None) -> Training:
+def read_training(file: Path, debug: Mapping[str, Any] | None = None) -> TrainingLog:
     """Reads a checkpoint's log and counts its parameters, without loading its weights into memory.
 
     debug: the content of nnU-Net's debug.json, which knows the planned epochs and the device.
@@ -69,7 +68,7 @@ def read_training(file: Path, debug: Mapping[str, Any] | None = None) -> Trainin
     try:
         content = _load(file)
         log, weights = content["logging"], content["network_weights"]
-        n = min(len(log[key]) for key in ("train_losses", "val_losses", "mean_fg_dice", "lrs", "epoch_end_timestamps"))
+        n = min(len(log[key]) for key in ("train_losses", "val_losses", "mean_fg_dice", "epoch_end_timestamps"))
     except Exception as error:  # whatever a damaged zip, a damaged pickle or a missing class raises
         raise CheckpointError(
             f"{file} cannot be read as a checkpoint ({type(error).__name__}: {error}). {remedy}"
@@ -78,13 +77,12 @@ def read_training(file: Path, debug: Mapping[str, Any] | None = None) -> Trainin
     slicing = weights.get("slicing")
     known = debug or {}
     planned = str(known.get("num_epochs", ""))
-    return Training(
+    return TrainingLog(
         checkpoint=file.name,
         finished=file.name == checkpoint_names.ALL[0],
         train_loss=_numbers(log["train_losses"], n),
         validation_loss=_numbers(log["val_losses"], n),
         pseudo_dice=_numbers(log["mean_fg_dice"], n),
-        learning_rate=_numbers(log["lrs"], n),
         seconds=tuple(float(end) - float(start) for start, end in zip(starts[:n], ends[:n], strict=True)),
         started=float(starts[0]) if n else None,
         planned_epochs=int(planned) if planned.isdigit() else None,
