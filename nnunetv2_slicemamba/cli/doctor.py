@@ -1,4 +1,4 @@
-"""`slicemamba doctor`: what is installed, which scan runs here and whether it is right, and what nnU-Net finds."""
+"""`slicemamba doctor`: a report on the installation, the scans that run here, and what nnU-Net finds."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def installed(distribution: str) -> str | None:
 
 
 def devices() -> Iterator[Finding]:
-    """What torch can compute on."""
+    """Findings on the devices that torch can compute on."""
     import torch
 
     yield Finding("ok", "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
@@ -207,7 +207,7 @@ def check_of(backend: str, device: torch.device) -> Finding:
 
 
 def block_check(device: torch.device) -> Finding:
-    """The same for a whole block by the kernels that the networks use on a GPU."""
+    """The self-check of whole blocks by the kernels that networks use on a GPU, as a finding."""
     from nnunetv2_slicemamba.nets.self_check import BLOCK_TOLERANCE, block_errors
 
     avoid = "SLICEMAMBA_FUSED=0 avoids these kernels; please report this output"
