@@ -199,7 +199,7 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         return NonFiniteLossError(message)
 
     def describe_path(self) -> str:
-        """What the network computes with now, for messages."""
+        """The network and its settings of this moment, for messages."""
         return f"network {type(self.bare_network).__name__}"
 
     def save_checkpoint(self, filename: str) -> None:

@@ -40,7 +40,7 @@ def path_generator(seed: int, iteration: int) -> torch.Generator:
 
 
 def with_unused_parameters(wrapped: DistributedDataParallel) -> DistributedDataParallel:
-    """The same network in a DDP that does not wait for the gradients of the candidates off the path.
+    """The wrapped network in a DDP that does not wait for the gradients of the candidates off the path.
 
     nnU-Net makes its DDP without options, and that one stops in the second iteration.
     """
