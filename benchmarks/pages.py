@@ -119,43 +119,47 @@ def by_fold(trainings: Trainings) -> str:
                         _millions(own[0]["parameters"]),
                     )
                 )
-            parts += [
-                f"**{data}, fold {fold}**, {budget}",
-                markdown(head, sorted(rows, key=lambda row: -float(row[3]))),
-            ]
+            rows.sort(key=lambda row: -float(row[3]))
+            parts += [f"**{data}, fold {fold}**, {budget}", markdown(head, rows)]
     return "\n\n".join(parts)
 
 
 def over_folds(trainings: Trainings) -> str:
-    """The candidates that were trained on several folds beside the reference; every fold counts alike."""
-    head = ("data", "candidate", "folds", "trainings", "Dice", "to nnU-Net", "95 % over the cases", "fold by fold")
+    """The candidates that were trained on several folds beside the reference; every fold counts alike.
+
+    The last column leaves out fold 0, on which candidates are chosen.
+    """
+    head = ("data", "candidate", "folds", "trainings", "to nnU-Net", "95 % over the cases", "fold by fold")
     rows = []
     for (data, _), runs in trainings.groups().items():
         candidates = finished(runs)
         for name, folds in candidates.items():
-            shared = sorted(folds.keys() & candidates[REFERENCE].keys())
-            if name == REFERENCE or len(shared) < 2:
+            pairs = {f: (folds[f], of) for f, of in sorted(candidates[REFERENCE].items()) if f in folds}
+            if name == REFERENCE or len(pairs) < 2:
                 continue
-            pairs = [(folds[fold], candidates[REFERENCE][fold]) for fold in shared]
-            apart = [mean_dice(one) - mean_dice(other) for one, other in pairs]
+            apart = {fold: mean_dice(one) - mean_dice(other) for fold, (one, other) in pairs.items()}
+            other_folds = [fold for fold in pairs if fold]
+            without = f"{fmean(apart[fold] for fold in other_folds):+.4f}"
+            if len(other_folds) > 1:
+                without += f" ({trainings.interval([pairs[fold] for fold in other_folds])})"
             rows.append(
                 (
-                    *(data, name, ", ".join(map(str, shared)), str(sum(len(one) for one, _ in pairs))),
-                    *(f"{fmean(mean_dice(one) for one, _ in pairs):.4f}", f"{fmean(apart):+.4f}"),
-                    *(trainings.interval(pairs), ", ".join(f"{value:+.4f}" for value in apart)),
+                    *(data, name, ", ".join(map(str, pairs)), str(sum(len(one) for one, _ in pairs.values()))),
+                    *(f"{fmean(apart.values()):+.4f}", trainings.interval(pairs.values())),
+                    *(", ".join(f"{value:+.4f}" for value in apart.values()), without),
                 )
             )
-    return markdown(head, rows)
+    return markdown((*head, "without fold 0"), rows)
 
 
 def unfinished(trainings: Trainings) -> str:
-    """The runs without a result."""
-    rows = [
-        (row["data"], row["fold"], row["candidate"], row["state"], f"{row['epochs_done'] or '?'} of {row['epochs']}")
-        for row in trainings.runs
-        if row["state"] != "finished"
-    ]
-    return markdown(("data", "fold", "candidate", "state", "epochs"), rows)
+    """The runs without a result, by candidate."""
+    told: dict[tuple[str, str, str], list[str]] = {}
+    for row in trainings.runs:
+        if row["state"] != "finished":
+            done = f"{row['state']}, {row['epochs_done'] or '?'} of {row['epochs']} epochs"
+            told.setdefault((row["data"], row["fold"], row["candidate"]), []).append(done)
+    return markdown(("data", "fold", "candidate", "trainings"), [(*key, "; ".join(v)) for key, v in told.items()])
 
 
 def searched(trainings: Trainings) -> str:
@@ -257,15 +261,7 @@ def markdown(head: Cells, rows: Sequence[Cells]) -> str:
 def tables() -> dict[str, Callable[[], str]]:
     """The makers of all tables, by the name in the pages' markers."""
     trainings = Trainings()
-    steps = (
-        "step",
-        "step as a graph",
-        "peak",
-        "published step",
-        "published peak",
-        "host, step as a graph",
-        "compilation",
-    )
+    steps = ("step", "step as a graph", "peak", "published step", "published peak", "host, step as a graph")
     scan = ("forward", "forward + backward", "published forward", "published forward + backward")
     inference = ("inference", "inference as a graph", "published inference")
     return {
@@ -281,9 +277,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "inference": lambda: timings("network_gpu", inference),
         "volumes": lambda: timings("volumes_gpu", steps),
         "cpu": lambda: timings("scan_cpu", ("forward + backward", "memory")),
-        "search": lambda: timings(
-            "search_gpu", ("architectures", "1,050 architectures", "share of the blocks computed")
-        ),
+        "search": lambda: timings("search_gpu", ("architectures", "1,050 architectures")),
         "pretraining": lambda: timings("pretrain_gpu", ("images", "step", "peak", "parameters")),
         "memory": lambda: timings("memory_gpu", ("estimate", "reserved")),
         "memory error": lambda: timings("memory_gpu", ("mean", "largest", "mean, training left out of the fit")),

@@ -49,7 +49,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "runs": ("id",),
     "cases": ("run",),
     "epochs": ("run",),
-    "timings": ("benchmark", "work", "size", "device", "figure", "date", "commit"),
+    "timings": ("benchmark", "work", "size", "device", "figure", "date", "commit", "repeat"),
     "searches": ("data", "fold", "supernet", "path", "date", "commit"),
 }
 
@@ -92,11 +92,20 @@ def write(table: str, new: Iterable[Mapping[str, Any]], folder: Path = RESULTS) 
 def write_timings(
     folder: Path, benchmark: str, device: str, figures: Sequence[tuple[str, str, str, float | None, str]]
 ) -> None:
-    """Adds a benchmark's figures to timings.csv in `folder`. figures: (work, size, figure, value, unit) each."""
-    of = {"benchmark": benchmark, "device": device, "repeat": 1, "date": time.strftime("%Y-%m-%d"), "commit": commit()}
-    names = ("work", "size", "figure", "value", "unit")
-    known = [figure for figure in figures if figure[3] is not None]
-    write("timings", [{**of, **dict(zip(names, figure, strict=True))} for figure in known], folder)
+    """Adds a benchmark's figures to timings.csv in `folder`. figures: (work, size, figure, value, unit) each.
+
+    What was measured before on the same day and commit stays, with a lower number in `repeat`.
+    """
+    names, day, rows = ("work", "size", "figure", "value", "unit"), time.strftime("%Y-%m-%d"), []
+    known = [row for row in read("timings", folder) if row["benchmark"] == benchmark]
+    for figure in figures:
+        row = {"benchmark": benchmark, "device": device, "date": day, "commit": commit()}
+        row |= dict(zip(names, map(_text, figure), strict=True))
+        same = [key for key in KEYS["timings"] if key != "repeat"]
+        row["repeat"] = str(1 + sum(all(old[key] == row[key] for key in same) for old in known))
+        if row["value"]:
+            rows.append(row)
+    write("timings", rows, folder)
 
 
 def number(value: str) -> float | None:
