@@ -275,7 +275,8 @@ def main() -> None:
         results.write_timings(arguments.csv, "search_gpu", device_name(device), [*alone, (*whole, seconds, "s")])
         if shared is not None:
             devices = f"{arguments.processes} x {device_name(device)}"
-            results.write_timings(arguments.csv, "search_gpu", devices, [(*whole, shared["seconds"], "s")])
+            rate = (*whole[:2], "architectures", shared["architectures"] / shared["seconds"], "1/s")
+            results.write_timings(arguments.csv, "search_gpu", devices, [rate, (*whole, shared["seconds"], "s")])
     if not identical:
         raise SystemExit("the cache changed a Dice")
 
