@@ -64,7 +64,12 @@ class Morphology:
     ) -> list[tuple[int, int, Operation, float]]:
         """Sample, channel, operation and radius, in the order of application."""
         return [
-            (int(sample), channel, self.operations[rng.integers(len(self.operations))], float(self.radius.draw(rng, ())))
+            (
+                int(sample),
+                channel,
+                self.operations[rng.integers(len(self.operations))],
+                float(self.radius.draw(rng, ())),
+            )
             for sample in np.flatnonzero(chosen)
             for channel in draw_channels(rng, self.channels, self.p_channel)
         ]

@@ -31,7 +31,9 @@ def rotation_3d(angles: Floats) -> Floats:
     return result
 
 
-def sampling_grid(matrices: Floats, centres: Floats, patch: Sequence[int], source: Sequence[int], like: Tensor) -> Tensor:
+def sampling_grid(
+    matrices: Floats, centres: Floats, patch: Sequence[int], source: Sequence[int], like: Tensor
+) -> Tensor:
     """Places (n, *patch, axes) in grid_sample's coordinates, without aligned corners.
 
     matrices: (n, axes, axes), from the patch's centred voxels to the source's. centres: (n, axes), where the patch's

@@ -19,24 +19,23 @@ def resample_labels(seg: Tensor, grid: Tensor, labels: Sequence[int], outside: i
     labels: all that seg holds. outside: the label of what lies outside the source; its score counts there. Between
     labels with equal scores the nearest voxel's is taken if it is one of them, else the lowest.
     """
-    axes, shape = grid.shape[-1], (*seg.shape[:2], *grid.shape[1:-1])
-    spatial = (1,) * axes
+    spatial = (1,) * grid.shape[-1]
     nearest = grid_sample((seg - outside).float(), grid, "nearest", "zeros", False).add_(outside).to(seg.dtype)
-    best = own = None
+    best = torch.full_like(nearest, -torch.inf, dtype=torch.float16)
+    of_nearest, winner = best, nearest
     at_once = max(1, ELEMENTS_AT_ONCE // seg.numel())
     names = sorted({*labels, outside})
     for start in range(0, len(names), at_once):
         part = torch.tensor(names[start : start + at_once], dtype=seg.dtype).to(seg.device, non_blocking=True)
-        full = (part == outside).view(-1, *spatial) * float(FULL_SCORE)
-        # zeros outside are a full score of the label `outside`
-        source = (seg[:, :, None] == part.view(-1, *spatial)) * float(FULL_SCORE) - full
+        each = part.view(-1, *spatial)
+        # zeros beyond the source are then a full score of the label `outside`
+        below = (each == outside) * float(FULL_SCORE)
+        source = (seg[:, :, None] == each) * float(FULL_SCORE) - below
         sampled = grid_sample(source.flatten(1, 2), grid, "bilinear", "zeros", False)
-        scores = (sampled.unflatten(1, (shape[1], len(part))) + full).half()
+        scores = (sampled.unflatten(1, (-1, len(part))) + below).half()
         high, which = scores.max(2)
-        of_nearest = scores.where(nearest[:, :, None] == part.view(-1, *spatial), -torch.inf).amax(2)
-        if best is None:
-            best, own, result = high, of_nearest, part[which]
-        else:
-            result = part[which].where(high > best, result)
-            best, own = torch.maximum(best, high), torch.maximum(own, of_nearest)
-    return nearest.where(own == best, result)
+        winner = part[which].where(high > best, winner)
+        best = torch.maximum(best, high)
+        own = scores.where(nearest[:, :, None] == each, -torch.inf).amax(2)
+        of_nearest = torch.maximum(of_nearest, own)
+    return nearest.where(of_nearest == best, winner)

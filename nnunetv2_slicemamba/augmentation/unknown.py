@@ -2,4 +2,4 @@
 
 
 class UnknownTransformError(ValueError):
-    """A transform, or a value of one of its parameters, that the batched pipeline does not know; the message names it."""
+    """A transform, or a parameter's value, that the batched pipeline does not know; the message names it."""

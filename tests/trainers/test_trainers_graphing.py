@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
 from nnunetv2_slicemamba.nets.graphs import BlockGraphs
 from nnunetv2_slicemamba.ops.cuda import block_operator
 from nnunetv2_slicemamba.trainers import graphing
-from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, nnUNetTrainer
+from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 
 SETTINGS = {
     "input_channels": 1,
