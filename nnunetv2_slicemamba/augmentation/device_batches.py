@@ -21,6 +21,7 @@ from nnunetv2_slicemamba.augmentation.seeds import generators_seeded
 from nnunetv2_slicemamba.augmentation.workers import BatchWorkers
 
 SeedOf = Callable[[int], np.random.SeedSequence]
+Made = tuple[Batch, list[str], "torch.cuda.Event | None"]  # with its cases, and what its use has to wait for
 READY = 1  # batches that wait for the training, besides the one that the thread holds
 WAIT_SECONDS = 0.5  # between looks whether the other side still lives
 
@@ -59,30 +60,23 @@ class DeviceBatches:
         self.workers = BatchWorkers(
             ReadBatch(loader, self.slots, labels, seed_of), first, processes, places=len(self.slots)
         )
-        self.ready: Queue[Any] = Queue(READY)
+        self.ready: Queue[Made | BaseException] = Queue(READY)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, name="augmentation", daemon=True)
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def start(self) -> DeviceBatches:
-        atexit.register(self.close)
-        self.thread.start()
+        # without processes the training's own draws the patches, from generators that are not a thread's to seed
+        if self.workers.processes:
+            atexit.register(self.close)
+            self.thread.start()
         return self
 
     def __iter__(self) -> DeviceBatches:
         return self
 
     def __next__(self) -> dict[str, Any]:
-        while True:
-            try:
-                made = self.ready.get(timeout=WAIT_SECONDS)
-                break
-            except Empty:
-                if not self.thread.is_alive():
-                    raise RuntimeError("the augmentation's thread has ended") from None
-        if isinstance(made, BaseException):
-            raise made
-        batch, cases, done = made
+        batch, cases, done = self._ready() if self.workers.processes else self._make()
         if done is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(done)
@@ -90,6 +84,18 @@ class DeviceBatches:
                 # they were allocated on another stream, which must not use their memory again too early
                 tensor.record_stream(current)
         return {"data": batch.data, "target": batch.seg, "keys": cases}
+
+    def _ready(self) -> Made:
+        while True:
+            try:
+                made = self.ready.get(timeout=WAIT_SECONDS)
+            except Empty:
+                if not self.thread.is_alive():
+                    raise RuntimeError("the augmentation's thread has ended") from None
+            else:
+                if isinstance(made, BaseException):
+                    raise made
+                return made
 
     def close(self) -> None:
         """Ends the thread and the processes."""
@@ -107,7 +113,7 @@ class DeviceBatches:
         except BaseException as error:
             self._hand_over(error)
 
-    def _hand_over(self, made: Any) -> None:
+    def _hand_over(self, made: Made | BaseException) -> None:
         while not self.ended.is_set():
             try:
                 self.ready.put(made, timeout=WAIT_SECONDS)
@@ -115,7 +121,7 @@ class DeviceBatches:
             except Full:
                 continue
 
-    def _make(self) -> tuple[Batch, list[str], torch.cuda.Event | None]:
+    def _make(self) -> Made:
         number, place, cases = next(self.workers)
         slot = self.slots[place]
         # the first child is the policy's: patches are drawn from the seed itself
