@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,10 @@ class Step:
     twin: Twin
     probability: float = 1.0
 
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+        """What is random of one application to a batch whose data has this shape."""
+        return self.twin.draw(shape, rng, rng.random(shape[0]) < self.probability)
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -29,6 +34,5 @@ class Policy:
         """The batch after all operations; the given tensors may be changed."""
         rng = np.random.default_rng(seed)
         for step in self.steps:
-            chosen = rng.random(len(batch.data)) < step.probability
-            batch = step.twin.apply(batch, step.twin.draw(batch.shape, rng, chosen))
+            batch = step.twin.apply(batch, step.draw(batch.shape, rng))
         return batch
