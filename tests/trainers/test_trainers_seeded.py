@@ -1,0 +1,196 @@
+"""With SLICEMAMBA_SEED two trainings are one: weights, optimiser and losses, bit for bit, and so is a continued one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nnunetv2_slicemamba.augmentation.seeds import (
+    Use,
+    generators_seeded,
+    seed_from_environment,
+    seed_generators,
+    sequence,
+)
+from nnunetv2_slicemamba.trainers import TRAINERS
+from nnunetv2_slicemamba.trainers.supernet import SliceMambaSupernetTrainer
+
+NAMES = ("nnUNetTrainerGPUAugment_5epochs", "SliceMambaSupernetTrainer_5epochs")
+EPOCHS, ITERATIONS, STOPPED_AFTER = 3, 3, 2
+
+
+class StoppedError(Exception):
+    """The machine was switched off."""
+
+
+@pytest.fixture
+def run(make_any: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """run(name, seed=5, processes=0, stopped=False, continued=False): the trainer after a short training.
+
+    stopped: after two of three epochs. continued: from the checkpoint that the training before it left.
+    """
+
+    def train(
+        name: str, seed: int | None = 5, processes: int = 0, stopped: bool = False, continued: bool = False
+    ) -> Any:
+        monkeypatch.setenv("SLICEMAMBA_SEED", "" if seed is None else str(seed))
+        trainer = make_any(TRAINERS[name])
+        monkeypatch.setenv("nnUNet_n_proc_DA", str(processes))
+        trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = (
+            EPOCHS,
+            ITERATIONS,
+            1,
+        )
+        trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
+        trainer.save_every = 1
+        if continued:
+            trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
+            assert trainer.current_epoch == STOPPED_AFTER
+        if stopped:
+            monkeypatch.setattr(trainer, "on_epoch_start", lambda: stop_late(trainer))
+            with pytest.raises(StoppedError):
+                trainer.run_training()
+            for batches in (trainer.dataloader_train, trainer.dataloader_val):
+                batches.close()
+        else:
+            trainer.run_training()
+        return trainer
+
+    return train
+
+
+def stop_late(trainer: Any) -> None:
+    if trainer.current_epoch == STOPPED_AFTER:
+        raise StoppedError
+    type(trainer).on_epoch_start(trainer)
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Two checkpoints, but for the times that their logs hold."""
+    for key in ("network_weights", "optimizer_state", "_best_ema"):
+        assert_equal(one[key], other[key])
+    for key in ("train_losses", "val_losses", "mean_fg_dice", "dice_per_class_or_region"):
+        assert one["logging"][key] == other["logging"][key]
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_equal(a, b)
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    else:
+        assert one == other
+
+
+def final(trainer: Any) -> dict[str, Any]:
+    """The final checkpoint."""
+    return torch.load(Path(trainer.output_folder) / "checkpoint_final.pth", weights_only=False)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_trainings_with_one_seed_are_the_same_with_any_number_of_processes(
+    name: str, run: Callable[..., Any]
+) -> None:
+    one = final(run(name))
+    assert_same(one, final(run(name, processes=3)))
+    other = final(run(name, seed=6))
+    assert other["logging"]["train_losses"] != one["logging"]["train_losses"]
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_augmentation_on_the_device_is_seeded_too(run: Callable[..., Any]) -> None:
+    one = final(run(NAMES[0]))
+    assert_same(one, final(run(NAMES[0], processes=3)))
+    assert final(run(NAMES[0], seed=6))["logging"]["train_losses"] != one["logging"]["train_losses"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_continued_training_is_the_one_that_was_never_stopped(name: str, run: Callable[..., Any]) -> None:
+    whole = final(run(name))
+    run(name, stopped=True, processes=1)
+    assert_same(whole, final(run(name, continued=True)))
+
+
+def test_a_continued_training_augmented_on_the_device(run: Callable[..., Any], on_cpu: None) -> None:
+    whole = final(run(NAMES[0]))
+    run(NAMES[0], stopped=True, processes=1)
+    assert_same(whole, final(run(NAMES[0], continued=True)))
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_without_a_seed_no_two_trainings_are_the_same(run: Callable[..., Any]) -> None:
+    losses = [final(run(NAMES[0], seed=None))["logging"]["train_losses"] for _ in range(2)]
+    assert losses[0] != losses[1]
+
+
+def test_paths_are_drawn_from_the_seed(make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def paths() -> list[Any]:
+        trainer = make_trainer("SliceMambaSupernetTrainer")
+        return [trainer.draw_path(iteration) for iteration in range(4)]
+
+    unset = paths()
+    monkeypatch.setenv("SLICEMAMBA_SEED", str(SliceMambaSupernetTrainer.path_seed))
+    assert paths() == unset
+    monkeypatch.setenv("SLICEMAMBA_SEED", "1")
+    assert paths() != unset
+
+
+def test_pytorchs_settings_are_put_back(run: Callable[..., Any]) -> None:
+    def settings() -> tuple[bool, ...]:
+        cudnn = torch.backends.cudnn
+        return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+
+    before = settings()
+    trainer = run(NAMES[0])
+    assert settings() == before
+    assert "drawn from SLICEMAMBA_SEED=5" in Path(trainer.log_file).read_text()
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "seven", "²"])
+def test_a_seed_is_a_natural_number(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLICEMAMBA_SEED", value)
+    with pytest.raises(ValueError, match="set it to a number from 0 on, or unset it"):
+        seed_from_environment()
+
+
+def drawn() -> tuple[float, ...]:
+    return float(np.random.rand()), float(torch.rand(())), float(torch.rand(()))  # noqa: NPY002 - the global generator
+
+
+def test_seeds_depend_on_all_that_they_are_for() -> None:
+    seen = set()
+    for place in [
+        (0, Use.STEPS, 0, 0),
+        (1, Use.STEPS, 0, 0),
+        (0, Use.WEIGHTS, 0, 0),
+        (0, Use.STEPS, 1, 0),
+        (0, Use.STEPS, 0, 1),
+    ]:
+        seed_generators(sequence(*place))
+        first = drawn()
+        with generators_seeded(sequence(*place)):
+            assert drawn() == first
+        seen.add(first)
+    assert len(seen) == 5
+
+
+def test_generators_go_on_where_they_stood() -> None:
+    seed_generators(sequence(0, Use.STEPS))
+    expected = [drawn(), drawn()]
+    seed_generators(sequence(0, Use.STEPS))
+    got = [drawn()]
+    with generators_seeded(sequence(1, Use.STEPS)):
+        drawn()
+    assert [*got, drawn()] == expected
