@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from functools import cached_property
 
 import torch.distributed
+from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from nnunetv2_slicemamba.augmentation.seeds import (
     ENVIRONMENT_VARIABLE,
@@ -16,6 +20,25 @@ from nnunetv2_slicemamba.augmentation.seeds import (
     seed_generators,
     sequence,
 )
+
+
+class RepeatableCrossEntropy(RobustCrossEntropyLoss):
+    """nnU-Net's cross entropy, whose mean PyTorch would add up in another order every time on a GPU."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        labels = target[:, 0].long() if target.ndim == input.ndim else target.long()
+        losses = cross_entropy(input, labels, ignore_index=self.ignore_index, reduction="none")
+        return losses.sum() / (labels != self.ignore_index).sum()
+
+
+def made_repeatable(loss: nn.Module) -> nn.Module:
+    """The loss with RepeatableCrossEntropy in the place of nnU-Net's."""
+    for module in loss.modules():
+        for name, part in module.named_children():
+            plain = type(part) is RobustCrossEntropyLoss and part.weight is None and part.label_smoothing == 0
+            if plain and part.reduction == "mean":
+                setattr(module, name, RepeatableCrossEntropy(ignore_index=part.ignore_index))
+    return loss
 
 
 class SeededTraining(nnUNetTrainer):
@@ -35,7 +58,13 @@ class SeededTraining(nnUNetTrainer):
     def initialize(self) -> None:
         if self.seed is not None:
             seed_generators(sequence(self.seed, Use.WEIGHTS))
+            # what cuBLAS needs to give the same result every time; read when it is first used
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         super().initialize()
+
+    def _build_loss(self) -> nn.Module:
+        loss = super()._build_loss()
+        return loss if self.seed is None else made_repeatable(loss)
 
     def run_training(self) -> None:
         with nullcontext() if self.seed is None else deterministic():

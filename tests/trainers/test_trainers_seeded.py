@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 
 from nnunetv2_slicemamba.augmentation.seeds import (
     Use,
@@ -18,6 +20,7 @@ from nnunetv2_slicemamba.augmentation.seeds import (
     sequence,
 )
 from nnunetv2_slicemamba.trainers import TRAINERS
+from nnunetv2_slicemamba.trainers.seeded import RepeatableCrossEntropy, made_repeatable
 from nnunetv2_slicemamba.trainers.supernet import SliceMambaSupernetTrainer
 
 NAMES = ("nnUNetTrainerGPUAugment_5epochs", "SliceMambaSupernetTrainer_5epochs")
@@ -133,6 +136,22 @@ def test_a_continued_training_augmented_on_the_device(run: Callable[..., Any], o
 def test_without_a_seed_no_two_trainings_are_the_same(run: Callable[..., Any]) -> None:
     losses = [final(run(NAMES[0], seed=None))["logging"]["train_losses"] for _ in range(2)]
     assert losses[0] != losses[1]
+
+
+@pytest.mark.parametrize("ignored", [None, 2])
+def test_the_repeatable_loss_is_nnunets(ignored: int | None) -> None:
+    loss = DC_and_CE_loss({}, {}, ignore_label=ignored)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 8, 9, generator=generator, requires_grad=True)
+    target = torch.randint(3, (2, 1, 8, 9), generator=generator).to(torch.int16)
+    expected = loss.ce(logits, target[:, 0]), loss.ce(logits, target)
+    repeatable = made_repeatable(DeepSupervisionWrapper(loss, (1.0,))).loss.ce
+    assert isinstance(repeatable, RepeatableCrossEntropy)
+    for given, value in zip((target[:, 0], target), expected, strict=True):
+        got = repeatable(logits, given)
+        assert float(got) == pytest.approx(float(value), rel=1e-5)
+        gradients = [torch.autograd.grad(one, logits, retain_graph=True)[0] for one in (got, value)]
+        assert torch.allclose(*gradients, atol=1e-7)
 
 
 def test_paths_are_drawn_from_the_seed(make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
