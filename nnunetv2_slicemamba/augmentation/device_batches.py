@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from queue import Empty, Full, Queue
 from typing import Any
 
@@ -154,9 +154,12 @@ def pinned(slots: Sequence[Slot]) -> Iterator[None]:
     """Keeps the slots in physical memory for a while, from which copies to a GPU are fast and need no waiting."""
     cuda, registered = torch.cuda.cudart(), []
     for tensor in (t for slot in slots for t in (slot.data, slot.seg)):
-        # where this fails, copies are slower and nothing else
         if int(cuda.cudaHostRegister(tensor.data_ptr(), tensor.numel() * tensor.element_size(), 0)) == 0:
             registered.append(tensor)
+        else:
+            # copies are slower then, and nothing else; CUDA keeps the error for its next call, which is this one
+            with suppress(RuntimeError):
+                torch.zeros(1, device="cuda")
     try:
         yield
     finally:

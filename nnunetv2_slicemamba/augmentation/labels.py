@@ -74,5 +74,5 @@ class OneHot(Unchanging):
         data = torch.cat([batch.data, hot], 1)
         if not self.removed:
             return Batch(data, batch.seg)
-        kept = [i for i in range(batch.seg.shape[1]) if i != self.channel]
-        return Batch(data, batch.seg[:, kept].contiguous())
+        others = [channel for i, channel in enumerate(batch.seg.split(1, 1)) if i != self.channel]
+        return Batch(data, torch.cat(others, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[Any]
+MOST_BYTES = 2**31  # of a loader's slots; nnU-Net's queues hold about as much
+FEWEST = 2  # slots: one is read into, one is copied from
 OUTSIDE_IMAGE, OUTSIDE_SEG = 0, -1  # of what a patch shows beyond its case, as in nnU-Net's loader
 
 
@@ -34,17 +37,19 @@ def is_plain(loader: Any) -> bool:
 
 
 def make_slots(loader: nnUNetDataLoader, count: int) -> list[Slot]:
-    """Shared memory for `count` of the loader's batches."""
+    """Shared memory for `count` of the loader's batches, fewer if they would take more than MOST_BYTES."""
     data, seg, previous, _ = loader._data.load_case(loader.indices[0])
     patch = loader.patch_size[1:] if loader.patch_size_was_2d else loader.patch_size
     size = tuple(map(int, patch))
     stages = seg.shape[0] + (previous is not None)
+    voxels = loader.batch_size * math.prod(size)
+    affordable = MOST_BYTES // (voxels * (4 * data.shape[0] + 2 * stages))
     return [
         Slot(
             torch.empty((loader.batch_size, data.shape[0], *size), dtype=torch.float32).share_memory_(),
             torch.empty((loader.batch_size, stages, *size), dtype=torch.int16).share_memory_(),
         )
-        for _ in range(count)
+        for _ in range(max(FEWEST, min(count, affordable)))
     ]
 
 

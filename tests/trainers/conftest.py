@@ -12,26 +12,8 @@ import torch
 
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
 from nnunetv2_slicemamba.trainers import TRAINERS, gpu_augment
-from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 
 DISKS = "Dataset901_Disks"
-STOCK = {
-    "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-    "arch_kwargs": {
-        "n_stages": 3,
-        "features_per_stage": [4, 8, 8],
-        "conv_op": "torch.nn.modules.conv.Conv2d",
-        "kernel_sizes": [[3, 3]] * 3,
-        "strides": [[1, 1], [2, 2], [2, 2]],
-        "n_conv_per_stage": [1, 1, 1],
-        "n_conv_per_stage_decoder": [1, 1],
-        "conv_bias": True,
-        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm2d",
-        "norm_op_kwargs": {"affine": True},
-        "nonlin": "torch.nn.LeakyReLU",
-    },
-    "_kw_requires_import": ["conv_op", "norm_op", "nonlin"],
-}
 
 
 @pytest.fixture
@@ -79,23 +61,6 @@ def batch_for() -> Callable[[Any], dict[str, Any]]:
             for scale in scales or [[1.0] * len(size)]
         ]
         return {"data": torch.randn(2, 1, *size, generator=generator), "target": targets if scales else targets[0]}
-
-    return make
-
-
-@pytest.fixture
-def make_any(make_trainer: Callable[..., Any], plans: dict[str, Any], workspace: Path) -> Callable[..., Any]:
-    """make_any(class): an initialised trainer; nnU-Net's network in three stages for what is none of ours."""
-    description = json.loads((workspace / "nnUNet_preprocessed" / DISKS / "dataset.json").read_text())
-
-    def make(trainer: type) -> Any:
-        if issubclass(trainer, SliceMambaBaseTrainer):
-            return make_trainer(trainer.__name__)
-        given = json.loads(json.dumps(plans)) | {"continue_training": False}
-        given["configurations"]["2d"]["architecture"] = STOCK
-        made = trainer(given, "2d", 0, description, torch.device("cpu"))
-        made.initialize()
-        return made
 
     return make
 

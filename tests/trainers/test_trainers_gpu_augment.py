@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import nnUNetTrainerNoMirroring
+from short_trainings import make
 
 from nnunetv2_slicemamba.augmentation.device_batches import DeviceBatches
 from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
@@ -39,17 +41,19 @@ def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def loaders(make_any: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+def loaders(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
     """loaders(class): the trainer with its two loaders, which are closed afterwards."""
     opened: list[Any] = []
+    if "nnUNet_n_proc_DA" not in os.environ:
+        monkeypatch.setenv("nnUNet_n_proc_DA", "0")
 
-    def make(trainer: type) -> Any:
-        made = make_any(trainer)
+    def make_loaders(trainer: type) -> Any:
+        made = make(trainer)
         made.dataloader_train, made.dataloader_val = made.get_dataloaders()
         opened.extend([made.dataloader_train, made.dataloader_val])
         return made
 
-    yield make
+    yield make_loaders
     for one in opened:
         close = getattr(one, "close", None) or getattr(one, "_finish", lambda: None)
         close()
@@ -61,9 +65,8 @@ def log_of(trainer: Any) -> str:
 
 @pytest.mark.usefixtures("on_cpu", "processes")
 @pytest.mark.parametrize("name", ["nnUNetTrainerGPUAugment_1epoch", "SliceMambaSupernetTrainer_1epoch"])
-def test_a_training_runs_on_batches_augmented_on_the_device(name: str, make_any: Callable[..., Any]) -> None:
-    trainer = make_any(TRAINERS[name])
-    trainer.num_iterations_per_epoch = 3
+def test_a_training_runs_on_batches_augmented_on_the_device(name: str, workspace: Path) -> None:
+    trainer = make(TRAINERS[name])
     trainer.run_training()
     assert isinstance(trainer.dataloader_train, DeviceBatches)
     assert not trainer.dataloader_train.workers.processes

@@ -11,6 +11,7 @@ import pytest
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from short_trainings import assert_same, make, train
 
 from nnunetv2_slicemamba.augmentation.seeds import (
     Use,
@@ -24,117 +25,53 @@ from nnunetv2_slicemamba.trainers.seeded import RepeatableCrossEntropy, made_rep
 from nnunetv2_slicemamba.trainers.supernet import SliceMambaSupernetTrainer
 
 NAMES = ("nnUNetTrainerGPUAugment_5epochs", "SliceMambaSupernetTrainer_5epochs")
-EPOCHS, ITERATIONS, STOPPED_AFTER = 3, 3, 2
-
-
-class StoppedError(Exception):
-    """The machine was switched off."""
 
 
 @pytest.fixture
-def run(make_any: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """run(name, seed=5, processes=0, stopped=False, continued=False): the trainer after a short training.
+def run(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """run(name, seed=5, processes=0, stopped=False, continued=False): the checkpoint of a short training."""
 
-    stopped: after two of three epochs. continued: from the checkpoint that the training before it left.
-    """
-
-    def train(
-        name: str, seed: int | None = 5, processes: int = 0, stopped: bool = False, continued: bool = False
-    ) -> Any:
+    def run_one(name: str, seed: int | None = 5, processes: int = 0, **kind: bool) -> dict[str, Any]:
         monkeypatch.setenv("SLICEMAMBA_SEED", "" if seed is None else str(seed))
-        trainer = make_any(TRAINERS[name])
         monkeypatch.setenv("nnUNet_n_proc_DA", str(processes))
-        trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = (
-            EPOCHS,
-            ITERATIONS,
-            1,
-        )
-        trainer.optimizer, trainer.lr_scheduler = trainer.configure_optimizers()
-        trainer.save_every = 1
-        if continued:
-            trainer.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_latest.pth"))
-            assert trainer.current_epoch == STOPPED_AFTER
-        if stopped:
-            monkeypatch.setattr(trainer, "on_epoch_start", lambda: stop_late(trainer))
-            with pytest.raises(StoppedError):
-                trainer.run_training()
-            for batches in (trainer.dataloader_train, trainer.dataloader_val):
-                batches.close()
-        else:
-            trainer.run_training()
-        return trainer
+        return train(make(TRAINERS[name]), **kind)
 
-    return train
-
-
-def stop_late(trainer: Any) -> None:
-    if trainer.current_epoch == STOPPED_AFTER:
-        raise StoppedError
-    type(trainer).on_epoch_start(trainer)
-
-
-def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Two checkpoints, but for the times that their logs hold."""
-    for key in ("network_weights", "optimizer_state", "_best_ema"):
-        assert_equal(one[key], other[key])
-    for key in ("train_losses", "val_losses", "mean_fg_dice", "dice_per_class_or_region"):
-        assert one["logging"][key] == other["logging"][key]
-
-
-def assert_equal(one: Any, other: Any) -> None:
-    assert type(one) is type(other)
-    if isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            assert_equal(a, b)
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    else:
-        assert one == other
-
-
-def final(trainer: Any) -> dict[str, Any]:
-    """The final checkpoint."""
-    return torch.load(Path(trainer.output_folder) / "checkpoint_final.pth", weights_only=False)
+    return run_one
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_trainings_with_one_seed_are_the_same_with_any_number_of_processes(
     name: str, run: Callable[..., Any]
 ) -> None:
-    one = final(run(name))
-    assert_same(one, final(run(name, processes=3)))
-    other = final(run(name, seed=6))
+    one = run(name)
+    assert_same(one, run(name, processes=3))
+    other = run(name, seed=6)
     assert other["logging"]["train_losses"] != one["logging"]["train_losses"]
 
 
 @pytest.mark.usefixtures("on_cpu")
 def test_augmentation_on_the_device_is_seeded_too(run: Callable[..., Any]) -> None:
-    one = final(run(NAMES[0]))
-    assert_same(one, final(run(NAMES[0], processes=3)))
-    assert final(run(NAMES[0], seed=6))["logging"]["train_losses"] != one["logging"]["train_losses"]
+    one = run(NAMES[0])
+    assert_same(one, run(NAMES[0], processes=3))
+    assert run(NAMES[0], seed=6)["logging"]["train_losses"] != one["logging"]["train_losses"]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_continued_training_is_the_one_that_was_never_stopped(name: str, run: Callable[..., Any]) -> None:
-    whole = final(run(name))
+    whole = run(name)
     run(name, stopped=True, processes=1)
-    assert_same(whole, final(run(name, continued=True)))
+    assert_same(whole, run(name, continued=True))
 
 
 def test_a_continued_training_augmented_on_the_device(run: Callable[..., Any], on_cpu: None) -> None:
-    whole = final(run(NAMES[0]))
+    whole = run(NAMES[0])
     run(NAMES[0], stopped=True, processes=1)
-    assert_same(whole, final(run(NAMES[0], continued=True)))
+    assert_same(whole, run(NAMES[0], continued=True))
 
 
 @pytest.mark.usefixtures("on_cpu")
 def test_without_a_seed_no_two_trainings_are_the_same(run: Callable[..., Any]) -> None:
-    losses = [final(run(NAMES[0], seed=None))["logging"]["train_losses"] for _ in range(2)]
+    losses = [run(NAMES[0], seed=None)["logging"]["train_losses"] for _ in range(2)]
     assert losses[0] != losses[1]
 
 
@@ -166,13 +103,16 @@ def test_paths_are_drawn_from_the_seed(make_trainer: Callable[..., Any], monkeyp
     assert paths() != unset
 
 
-def test_pytorchs_settings_are_put_back(run: Callable[..., Any]) -> None:
+def test_pytorchs_settings_are_put_back(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def settings() -> tuple[bool, ...]:
         cudnn = torch.backends.cudnn
         return torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
 
     before = settings()
-    trainer = run(NAMES[0])
+    monkeypatch.setenv("SLICEMAMBA_SEED", "5")
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    trainer = make(TRAINERS[NAMES[0]])
+    train(trainer)
     assert settings() == before
     assert "drawn from SLICEMAMBA_SEED=5" in Path(trainer.log_file).read_text()
 
