@@ -49,7 +49,7 @@ def make_slots(loader: nnUNetDataLoader, count: int) -> list[Slot]:
             torch.empty((loader.batch_size, data.shape[0], *size), dtype=torch.float32).share_memory_(),
             torch.empty((loader.batch_size, stages, *size), dtype=torch.int16).share_memory_(),
         )
-        for _ in range(max(FEWEST, min(count, affordable)))
+        for _ in range(min(count, max(FEWEST, affordable)))
     ]
 
 
