@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
-import os
 import signal
 import traceback
 from collections.abc import Callable
@@ -34,7 +33,7 @@ class BatchWorkers:
             self.tasks: Any = multiprocessing.Queue()
             self.results: Any = multiprocessing.Queue()
             for _ in range(processes):
-                arguments = (make, self.tasks, self.results, os.getpid())
+                arguments = (make, self.tasks, self.results)
                 self.processes.append(multiprocessing.Process(target=work, args=arguments, daemon=True))
             for process in self.processes:
                 process.start()
@@ -93,14 +92,16 @@ class BatchWorkers:
                 return number, place, content
 
 
-def work(make: Callable[[int, int], Any], tasks: Any, results: Any, parent: int) -> None:
+def work(make: Callable[[int, int], Any], tasks: Any, results: Any) -> None:
     """Makes batches until the parent ends it, or ends without it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
     # Ctrl-C is the parent's to answer; its handler of SIGTERM, if it has one, is not ours
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     with threadpool_limits(1):
-        while os.getppid() == parent:
+        while parent.is_alive():
             try:
                 number, place = tasks.get(timeout=CHECK_SECONDS)
             except Empty:
