@@ -217,7 +217,8 @@ def measure(name: str, network: Network, side: str, cores: int, asked: argparse.
             "nnUNet_n_proc_DA": os.environ.get("nnUNet_n_proc_DA", str(max(1, min(12, cores - 2)))),
             STARTED: str(time.time()),
         }
-        bound = ["taskset", "-c", f"0-{cores - 1}", *command]
+        allowed = sorted(os.sched_getaffinity(0))[:cores]
+        bound = ["taskset", "-c", ",".join(map(str, allowed)), *command]
         done = subprocess.run(bound, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     lines = done.stdout.strip().splitlines()
     if done.returncode or not lines:
