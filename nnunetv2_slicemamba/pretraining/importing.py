@@ -30,7 +30,7 @@ from nnunetv2_slicemamba.pretraining.naming import (
     Checkpoint,
     reorder_directions,
 )
-from nnunetv2_slicemamba.pretraining.versions import FITTING, reasons
+from nnunetv2_slicemamba.pretraining.vmamba_versions import FITTING, reasons
 
 BLOCK = re.compile(r"(encoder|decoder)\.stages\.(\d+)\.blocks\.(\d+)\.(.*)")
 

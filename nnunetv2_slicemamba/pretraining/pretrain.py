@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier, check_image_size
 from nnunetv2_slicemamba.pretraining.images import Images, Loading, Shards, find_images, reseed
 from nnunetv2_slicemamba.pretraining.importing import import_weights
-from nnunetv2_slicemamba.pretraining.journal import LOG_FILE, LOGS, Journal
+from nnunetv2_slicemamba.pretraining.training_log import LOG_FILE, LOGS, Journal
 from nnunetv2_slicemamba.pretraining.naming import identify
 from nnunetv2_slicemamba.pretraining.processes import Processes, noticing_signals, processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe

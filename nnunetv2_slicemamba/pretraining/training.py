@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunetv2_slicemamba.pretraining.images import Loading, reseed
-from nnunetv2_slicemamba.pretraining.journal import Journal
+from nnunetv2_slicemamba.pretraining.training_log import Journal
 from nnunetv2_slicemamba.pretraining.processes import Processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
 from nnunetv2_slicemamba.pretraining.training_state import TrainingState
