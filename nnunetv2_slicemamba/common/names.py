@@ -1,4 +1,4 @@
-"""Names that commands default to; imports nothing, so that the command line starts quickly."""
+"""Default names of plans and trainers; nothing is imported, so that the command line starts quickly."""
 
 DEFAULT_PLANS = "nnUNetSliceMambaPlans"
 DEFAULT_SUPERNET_TRAINER = "SliceMambaSupernetTrainer"

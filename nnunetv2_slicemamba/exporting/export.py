@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.exporting.fold_network import FoldNetwork
 from nnunetv2_slicemamba.exporting.formats import Format, quietly
-from nnunetv2_slicemamba.slicing.file import installed_versions, now
 
 # of the largest logit: float32 sums in another order, over a network of tens of blocks
 TOLERANCE = 1e-3

@@ -11,6 +11,7 @@ import torch
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.safe_reading import read_checkpoint
 from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
@@ -19,7 +20,6 @@ from nnunetv2_slicemamba.pretraining.importing import Adaptations, Imported, imp
 from nnunetv2_slicemamba.pretraining.naming import CROSS_SCANNED, KINDS, Checkpoint, identify
 from nnunetv2_slicemamba.pretraining.weights_file import choose, planned_network, require_target, write_weights
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
-from nnunetv2_slicemamba.slicing.file import installed_versions, now
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,19 @@ from rich.console import Console
 from torch import nn
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier, check_image_size
 from nnunetv2_slicemamba.pretraining.images import Images, Loading, Shards, find_images, reseed
 from nnunetv2_slicemamba.pretraining.importing import import_weights
-from nnunetv2_slicemamba.pretraining.training_log import LOG_FILE, LOGS, Journal
 from nnunetv2_slicemamba.pretraining.naming import identify
 from nnunetv2_slicemamba.pretraining.processes import Processes, noticing_signals, processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
 from nnunetv2_slicemamba.pretraining.training import Saving, Stopped, Training
+from nnunetv2_slicemamba.pretraining.training_log import LOG_FILE, LOGS, Journal
 from nnunetv2_slicemamba.pretraining.training_state import BEST, LATEST
 from nnunetv2_slicemamba.pretraining.weights_file import choose, planned_network, require_target, write_weights
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
-from nnunetv2_slicemamba.slicing.file import installed_versions, now
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunetv2_slicemamba.pretraining.images import Loading, reseed
-from nnunetv2_slicemamba.pretraining.training_log import Journal
 from nnunetv2_slicemamba.pretraining.processes import Processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
+from nnunetv2_slicemamba.pretraining.training_log import Journal
 from nnunetv2_slicemamba.pretraining.training_state import TrainingState
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.common.provenance import installed_versions
 from nnunetv2_slicemamba.search import SearchSettings
-from nnunetv2_slicemamba.slicing.file import installed_versions
 
 from .dataset import DatasetFolders
 from .models import Model

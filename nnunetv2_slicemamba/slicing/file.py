@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice, check_slicing
@@ -23,23 +21,6 @@ SCHEMA_VERSION = 1
 
 class SlicingFileError(ValueError):
     """The slicing file cannot be read, or does not fit."""
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of this package and of what decides a result beside it; "not installed" where that is so."""
-    names = {"nnunetv2_slicemamba": "nnunetv2-slicemamba", "nnunetv2": "nnunetv2", "torch": "torch"}
-    versions = {"python": platform.python_version()}
-    for name, distribution in names.items():
-        try:
-            versions[name] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
-
-
-def now() -> str:
-    """The time, ISO 8601 in UTC, to the second."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli.main import app
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.pretraining.training_log import Journal, read_log
 from nnunetv2_slicemamba.pretraining.training import Saving, Training
+from nnunetv2_slicemamba.pretraining.training_log import Journal, read_log
 from tests.pretraining import pretraining_run
 from tests.pretraining.pretraining_run import run
 from tests.pretraining.test_import_command import make_trainer
