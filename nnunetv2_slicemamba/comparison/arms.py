@@ -10,6 +10,7 @@ from pathlib import Path
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.planning.selection import Selection
+from nnunetv2_slicemamba.slicing.candidates import thickness_text
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SeveralSlicingsError, SlicingNotFoundError, find_slicing_file
 
@@ -35,7 +36,7 @@ class Arm:
 
 def default_arms(candidates: Sequence[Sequence[int]]) -> str:
     """The search, three random slicings, and every candidate in all blocks."""
-    return ",".join([SEARCHED, f"{RANDOM}:3", *(shown_thickness(thickness) for thickness in candidates)])
+    return ",".join([SEARCHED, f"{RANDOM}:3", *(thickness_text(thickness) for thickness in candidates)])
 
 
 def parse_arms(text: str) -> list[Arm]:
@@ -162,15 +163,11 @@ def supernet_of(selection: Selection) -> str:
     return searched_file(selection).parents[2].name.partition("__")[0]
 
 
-def shown_thickness(thickness: Sequence[int]) -> str:
-    return "x".join(map(str, thickness))
-
-
-def shown_slicing(slicing: Sequence[Sequence[int]]) -> str:
+def slicing_text(slicing: Sequence[Sequence[int]]) -> str:
     """A slicing in a few words: the commonest thicknesses first, with their numbers of blocks."""
     counts: dict[str, int] = {}
     for thickness in slicing:
-        name = shown_thickness(thickness)
+        name = thickness_text(thickness)
         counts[name] = counts.get(name, 0) + 1
     if len(counts) == 1:
         return f"{next(iter(counts))} in all {len(slicing)}"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.comparison.arms import RANDOM, SEARCHED, Arm, shown_slicing
+from nnunetv2_slicemamba.comparison.arms import RANDOM, SEARCHED, Arm, slicing_text
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.comparison.statistics import (
     Difference,
@@ -95,7 +95,7 @@ def _entry(result: ArmResult) -> dict[str, Any]:
         "kind": result.arm.kind,
         "is_control": result.arm.is_control,
         "slicing": result.slicing,
-        "slicing_in_words": shown_slicing(result.slicing),
+        "slicing_in_words": slicing_text(result.slicing),
         "dice_per_training": result.dice,
         "dice_mean": result.mean,
         "dice_sd": result.spread,

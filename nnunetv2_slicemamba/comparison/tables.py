@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from nnunetv2_slicemamba.comparison.arms import CONSENSUS, SEARCHED, shown_slicing
+from nnunetv2_slicemamba.comparison.arms import CONSENSUS, SEARCHED, slicing_text
 from nnunetv2_slicemamba.comparison.results import ComparisonResult
 from nnunetv2_slicemamba.comparison.statistics import Difference
 from nnunetv2_slicemamba.comparison.trainings import FINISHED, Training
@@ -47,7 +47,7 @@ def show_result(result: ComparisonResult, title: str, console: Console) -> None:
     for row in result.arms:
         table.add_row(
             row.arm.name,
-            shown_slicing(row.slicing),
+            slicing_text(row.slicing),
             str(len(row.dice)),
             dice(row.mean),
             dice(row.spread),

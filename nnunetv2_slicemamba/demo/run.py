@@ -15,6 +15,7 @@ from nnunetv2_slicemamba.demo.patch import patch_size, set_patch_size
 from nnunetv2_slicemamba.demo.picture import draw_cases
 from nnunetv2_slicemamba.pipeline.fold_steps import ChainSettings, summary_dice, train
 from nnunetv2_slicemamba.planning.selection import Selection, select
+from nnunetv2_slicemamba.slicing.candidates import thickness_text
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SLICING_FILE, slicing_search_folder
 
@@ -149,7 +150,7 @@ def show(dice: dict[str, float], selections: list[Selection], supernet: str, con
     slicings = [read_slicing_file(slicing_file(selection, supernet)).choice for selection in selections]
     table = Table("model", "Dice on the held-out cases", "slicing of the blocks", title="SliceMamba demo")
     for fold, choice in enumerate(slicings):
-        shown = " ".join("x".join(map(str, thickness)) for thickness in choice.slicing)
+        shown = " ".join(map(thickness_text, choice.slicing))
         table.add_row(f"fold {fold}", f"{dice[f'fold_{fold}']:.4f}", f"{choice.how_chosen}: {shown}")
     table.add_row("ensemble of both", f"[bold]{dice['ensemble']:.4f}[/]", "each fold with its own")
     console.print(table)

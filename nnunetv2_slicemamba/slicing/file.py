@@ -12,8 +12,8 @@ from typing import Any
 from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.whole_file import replacing
-from nnunetv2_slicemamba.slicing.candidates import Slicing
-from nnunetv2_slicemamba.slicing.choice import SlicingChoice, check_slicing
+from nnunetv2_slicemamba.slicing.candidates import Slicing, check_slicing
+from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 
 SCHEMA_VERSION = 1
