@@ -46,7 +46,7 @@ def run(
     What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
-    from nnunetv2_slicemamba.pipeline.fold_steps import ChainSettings, hold_out_all, run_fold
+    from nnunetv2_slicemamba.pipeline.fold_steps import PipelineSettings, hold_out_all, run_fold
     from nnunetv2_slicemamba.planning.planner import PLANNERS, planner_of
     from nnunetv2_slicemamba.planning.selection import choose_device, select
     from nnunetv2_slicemamba.search import SearchSettings
@@ -72,7 +72,7 @@ def run(
     prepare(dataset, configuration, size, plans_name, gpu_memory, console, hybrid)
     # every fold is checked before the first one trains for days
     selections = [select(dataset, configuration, fold, plans_name) for fold in folds or ["0", "1", "2", "3", "4"]]
-    settings = ChainSettings(
+    settings = PipelineSettings(
         trainer,
         supernet,
         chosen,

@@ -1,4 +1,4 @@
-"""Which slicings are compared? What `--arms searched,random:3,2x4,FILE` means."""
+"""Arms of a comparison: the slicings that `--arms searched,random:3,2x4,FILE` names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.candidates import thickness_text
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
-from nnunetv2_slicemamba.slicing.find import SeveralSlicingsError, SlicingNotFoundError, find_slicing_file
+from nnunetv2_slicemamba.slicing.find import (
+    SLICING_FILE,
+    SLICING_VARIABLE,
+    SeveralSlicingsError,
+    SlicingNotFoundError,
+    find_slicing_file,
+    slicing_search_folder,
+)
 
 SEARCHED, CONSENSUS, RANDOM, FIXED, FILE = "searched", "consensus", "random", "fixed", "file"
 # arms that no search chose
@@ -31,11 +38,12 @@ class Arm:
 
     @property
     def is_control(self) -> bool:
+        """Whether no search chose this slicing."""
         return self.kind in CONTROLS
 
 
 def default_arms(candidates: Sequence[Sequence[int]]) -> str:
-    """The search, three random slicings, and every candidate in all blocks."""
+    """Arms of a comparison that names none: the search, three random slicings, every candidate in all blocks."""
     return ",".join([SEARCHED, f"{RANDOM}:3", *(thickness_text(thickness) for thickness in candidates)])
 
 
@@ -136,18 +144,16 @@ def _searched(selection: Selection, supernet_trainer: str | None) -> SlicingFile
 
 
 def searched_file(selection: Selection, supernet_trainer: str | None = None) -> Path:
-    """best_slicing.json of the fold's search. supernet_trainer: None stands for whichever has one.
+    """Path of the best_slicing.json of the fold's search. supernet_trainer: None stands for whichever has one.
 
     Raises InputError if there is none, or several and no name.
     """
-    from nnunetv2_slicemamba.slicing.find import SLICING_FILE, slicing_search_folder
-
     try:
         if supernet_trainer is None:
             folder = selection.fold_folder("").parent.parent
             return find_slicing_file(folder, selection.plans_name, selection.configuration, selection.fold)
     except (SlicingNotFoundError, SeveralSlicingsError) as error:
-        listed = str(error).partition("\nSLICEMAMBA_SLICING")[0]
+        listed = str(error).partition(f"\n{SLICING_VARIABLE}")[0]
         raise InputError(f"{listed}\n--supernet-trainer NAME says whose search is meant") from error
     file = slicing_search_folder(selection.fold_folder(supernet_trainer)) / SLICING_FILE
     if not file.is_file():

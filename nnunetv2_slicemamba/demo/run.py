@@ -13,7 +13,7 @@ from nnunetv2_slicemamba.common.commands import run_command
 from nnunetv2_slicemamba.demo.layout import DATASETS, DemoDataset, lay_out
 from nnunetv2_slicemamba.demo.patch import patch_size, set_patch_size
 from nnunetv2_slicemamba.demo.picture import draw_cases
-from nnunetv2_slicemamba.pipeline.fold_steps import ChainSettings, summary_dice, train
+from nnunetv2_slicemamba.pipeline.fold_steps import PipelineSettings, summary_dice, train
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.slicing.candidates import thickness_text
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
@@ -52,7 +52,7 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     trainer, supernet = trainers_of(dataset)
     plan_demo(dataset, console)
 
-    settings = ChainSettings(trainer, supernet, device, quiet=True)
+    settings = PipelineSettings(trainer, supernet, device, quiet=True)
     selections = [select(name, configuration, str(fold), PLANS) for fold in range(2)]
     for selection in selections:
         fold = str(selection.fold)
@@ -60,8 +60,8 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
         search = ["-d", name, "-c", configuration, "-f", fold, "-p", PLANS, "-tr", supernet, "-device", device]
         run_command("slicemamba", ["search", *search, "--seed", fold, *SEARCH], console)
     make_slicings_differ(selections, supernet, console)
-    chain = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", trainer, "-device", device]
-    run_command("slicemamba", ["run", *chain], console, quiet=True)
+    flags = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", trainer, "-device", device]
+    run_command("slicemamba", ["run", *flags], console, quiet=True)
 
     predictions = {}
     for title, folds in (("fold_0", ["0"]), ("fold_1", ["1"]), ("ensemble", ["0", "1"])):

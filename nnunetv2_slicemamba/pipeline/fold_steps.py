@@ -1,4 +1,4 @@
-"""The whole chain for a configuration's folds: what is finished, what is next, and running it."""
+"""Steps of a fold's pipeline, from the supernet to the validated network; finished steps are skipped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.checkpoint_names import FINAL, UNFINISHED
@@ -18,13 +17,17 @@ from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SLICING_FILE, SLICING_VARIABLE, slicing_search_folder
+from nnunetv2_slicemamba.slicing.trained import trained_slicing
 
 
 @dataclass(frozen=True)
-class ChainSettings:
-    """trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
+class PipelineSettings:
+    """Settings of a run over the folds.
+
+    trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
     npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
-    quiet: show only the latest line of a training's output."""
+    quiet: show only the latest line of a training's output.
+    """
 
     trainer: str
     supernet_trainer: str
@@ -34,10 +37,10 @@ class ChainSettings:
     quiet: bool = False
 
 
-def run_fold(selection: Selection, settings: ChainSettings, console: Console) -> float:
+def run_fold(selection: Selection, settings: PipelineSettings, console: Console) -> float:
     """Supernet, search, final training and validation of one fold, skipping what is finished.
 
-    Returns the fold's mean validation Dice. Raises CommandError if a stage fails, InputError if a finished final
+    Returns the fold's mean validation Dice. Raises CommandError if a step fails, InputError if a finished final
     training used another slicing than the fold's file holds now.
     """
     console.rule(f"fold {selection.fold}")
@@ -61,7 +64,7 @@ def hold_out_all(selections: Sequence[Selection], supernet_trainer: str, fractio
         )
 
 
-def train(selection: Selection, trainer: str, settings: ChainSettings, console: Console) -> None:
+def train(selection: Selection, trainer: str, settings: PipelineSettings, console: Console) -> None:
     """Trains and validates a fold with nnU-Net's command: from the start, from a checkpoint, or not at all."""
     folder = selection.fold_folder(trainer)
     trained = (folder / FINAL).is_file()
@@ -77,19 +80,19 @@ def train(selection: Selection, trainer: str, settings: ChainSettings, console: 
     elif any((folder / name).is_file() for name in UNFINISHED):
         flags.append("--c")
     work = [selection.dataset, selection.configuration, str(selection.fold)]
-    variables = chain_variables(selection, settings)
+    variables = pipeline_variables(selection, settings)
     run_command("nnUNetv2_train", [*work, *flags], console, variables, quiet=settings.quiet)
 
 
-def chain_variables(selection: Selection, settings: ChainSettings) -> dict[str, str]:
-    """Environment variables that tie the stages together, whatever other supernets and trainings there are."""
+def pipeline_variables(selection: Selection, settings: PipelineSettings) -> dict[str, str]:
+    """Environment variables that tie the steps together, whatever other supernets and trainings there are."""
     from nnunetv2_slicemamba.trainers.supernet import PREVIOUS_STAGE_VARIABLE  # seconds, which not all importers need
 
     return {SLICING_VARIABLE: str(slicing_file(selection, settings)), PREVIOUS_STAGE_VARIABLE: settings.trainer}
 
 
-def slicing_file(selection: Selection, settings: ChainSettings) -> Path:
-    """Where the search with the chain's supernet writes, and `slicemamba slicing --set`."""
+def slicing_file(selection: Selection, settings: PipelineSettings) -> Path:
+    """File that the search with the pipeline's supernet writes, and `slicemamba slicing --set`."""
     return slicing_search_folder(selection.fold_folder(settings.supernet_trainer)) / SLICING_FILE
 
 
@@ -101,14 +104,14 @@ def is_validated(fold_folder: Path, npz: bool) -> bool:
     return not npz or len(list(summary.parent.glob("*.npz"))) >= len(json.loads(summary.read_text())["metric_per_case"])
 
 
-def search(selection: Selection, settings: ChainSettings, console: Console) -> None:
-    """Searches the fold's slicing unless a finished search of the present supernet gave one, or it was set by hand."""
+def search(selection: Selection, settings: PipelineSettings, console: Console) -> None:
+    """Searches the fold's slicing unless a finished search of the present supernet gave one, or the slicing was set."""
     file = slicing_file(selection, settings)
     if file.is_file():
         content = read_slicing_file(file)
-        by_hand = content.choice.how_chosen != "search"
+        set_slicing = content.choice.how_chosen != "search"
         supernet = file.parents[1] / FINAL
-        if by_hand or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet)):
+        if set_slicing or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet)):
             console.print(f"slicing, fold {selection.fold}: {content.choice.how_chosen}, in {file}", highlight=False)
             return
     run_command(
@@ -120,19 +123,17 @@ def search(selection: Selection, settings: ChainSettings, console: Console) -> N
             *settings.search_arguments,
         ],
         console,
-        chain_variables(selection, settings),
+        pipeline_variables(selection, settings),
     )
 
 
-def check_final_slicing(selection: Selection, settings: ChainSettings) -> None:
+def check_final_slicing(selection: Selection, settings: PipelineSettings) -> None:
     """Refuses a finished final training whose slicing is not the one that the fold's file holds now."""
     final = selection.fold_folder(settings.trainer) / FINAL
     if not final.is_file():
         return
     file = slicing_file(selection, settings)
-    wanted = [list(thickness) for thickness in read_slicing_file(file).slicing]
-    used = torch.load(final, map_location="cpu", weights_only=False)["network_weights"]["slicing"].tolist()
-    if used != wanted:
+    if trained_slicing(final) != read_slicing_file(file).slicing:
         raise InputError(
             f"{final} was trained with another slicing than {file} holds now; move the folder {final.parent} away to "
             f"train fold {selection.fold} anew, or restore the file ('slicemamba slicing --set FILE')"

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.cli import main
 from nnunetv2_slicemamba.common.durations import duration_text
-from nnunetv2_slicemamba.pipeline import fold_steps as chain
+from nnunetv2_slicemamba.pipeline import fold_steps
 from nnunetv2_slicemamba.pipeline.fold_steps import hold_out_all
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import (
@@ -176,8 +176,8 @@ def test_a_run_holds_out_the_same_part_of_every_fold_and_keeps_a_holdout_of_that
 def test_a_runs_supernet_has_the_final_trainers_length(
     kind: str, call: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[chain.ChainSettings] = []
-    monkeypatch.setattr(chain, "run_fold", lambda selection, settings, console: asked.append(settings) or 0.5)
+    asked: list[fold_steps.PipelineSettings] = []
+    monkeypatch.setattr(fold_steps, "run_fold", lambda selection, settings, console: asked.append(settings) or 0.5)
     trainer = f"SliceMamba{kind}Trainer_20epochs"
     call("run", "-d", "901", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", trainer, "-device", "cpu")
     assert [(s.trainer, s.supernet_trainer) for s in asked] == [(trainer, "SliceMambaSupernetTrainer_20epochs")]
@@ -189,13 +189,13 @@ def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
     selection = select("901", "2d", "0", PLANS)
     save_untrained_supernet()
     asked: list[str] = []
-    monkeypatch.setattr(chain, "run_command", lambda command, arguments, *_, **__: asked.append(arguments[0]))
+    monkeypatch.setattr(fold_steps, "run_command", lambda command, arguments, *_, **__: asked.append(arguments[0]))
     choice = SlicingChoice(((2, 2),) * selection.n_blocks, "search", (0,) * selection.n_blocks, fitness=0.5)
     checkpoint = sha256_of_file(fold_folder() / "checkpoint_final.pth")
-    settings = chain.ChainSettings("SliceMambaTrainer_1epoch", SUPERNET, "cpu")
+    settings = fold_steps.PipelineSettings("SliceMambaTrainer_1epoch", SUPERNET, "cpu")
     for complete in (True, False):
         write_choice(selection, SUPERNET, choice, checkpoint, "a" * 64, MeasuredOn(), complete)
-        chain.search(selection, settings, Console(file=io.StringIO()))
+        fold_steps.search(selection, settings, Console(file=io.StringIO()))
         assert asked == ([] if complete else ["search"])
 
 

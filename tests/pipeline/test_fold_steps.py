@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
-from nnunetv2_slicemamba.pipeline import fold_steps as chain
+from nnunetv2_slicemamba.pipeline import fold_steps
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.search import read_slicing_file, slicing_file_for_training
 from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
@@ -22,7 +22,7 @@ from nnunetv2_slicemamba.slicing.file import write_slicing_file
 
 PLANS, SUPERNET, FINAL = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_1epoch"
 OTHER_SUPERNET = "SliceMambaSupernetTrainer_5epochs"
-SETTINGS = chain.ChainSettings(FINAL, SUPERNET, "cpu")
+SETTINGS = fold_steps.PipelineSettings(FINAL, SUPERNET, "cpu")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     ) -> None:
         calls.append(Call([name, *arguments], {**os.environ, **(variables or {})}))
 
-    monkeypatch.setattr(chain, "run_command", note)
+    monkeypatch.setattr(fold_steps, "run_command", note)
     return calls
 
 
@@ -84,7 +84,7 @@ def test_the_final_training_takes_the_slicing_of_the_chains_supernet_whatever_el
         other, _ = set_slicing(selection, supernet, slicing)
     monkeypatch.setenv("SLICEMAMBA_SLICING", variable and str(other))
     with pytest.raises(FileNotFoundError, match="summary.json"):  # nothing was trained
-        chain.run_fold(selection, SETTINGS, silent())
+        fold_steps.run_fold(selection, SETTINGS, silent())
     (training,) = called
     assert training.arguments[:6] == ["nnUNetv2_train", "Dataset901_Disks", "2d", "0", "-tr", FINAL]
     results = selection.configuration_folder(FINAL).parent
@@ -96,8 +96,8 @@ def test_a_cascades_supernet_and_search_read_the_first_stage_of_the_chains_final
     selection: Selection, called: list[Call]
 ) -> None:
     inheriting = replace(SETTINGS, trainer="SliceMambaInheritTrainer_1epoch")
-    chain.train(selection, SUPERNET, inheriting, silent())
-    chain.search(selection, inheriting, silent())
+    fold_steps.train(selection, SUPERNET, inheriting, silent())
+    fold_steps.search(selection, inheriting, silent())
     assert [call.arguments[:2] for call in called] == [["nnUNetv2_train", "Dataset901_Disks"], ["slicemamba", "search"]]
     assert {call.environment["SLICEMAMBA_PREVIOUS_STAGE"] for call in called} == {"SliceMambaInheritTrainer_1epoch"}
 
@@ -117,7 +117,7 @@ def test_a_fold_is_searched_again_unless_a_finished_search_of_its_supernet_or_a_
     write_slicing_file(replace(content, complete=change != "stopped"), file)
     if change in ("another supernet", "by hand"):
         checkpoint.write_bytes(b"trained anew")
-    chain.search(selection, SETTINGS, silent())
+    fold_steps.search(selection, SETTINGS, silent())
     assert [call.arguments[:2] for call in called] == [["slicemamba", "search"]] * again
 
 
@@ -131,6 +131,6 @@ def test_a_finished_fold_is_validated_again_until_every_case_has_the_probabiliti
         (selection.fold_folder(FINAL) / "validation" / f"case_{case}.npz").touch()
     for npz in (False, True):
         for trainer in (SUPERNET, FINAL):
-            chain.train(selection, trainer, replace(SETTINGS, npz=npz), silent())
+            fold_steps.train(selection, trainer, replace(SETTINGS, npz=npz), silent())
     validated = [call.arguments for call in called]
     assert [(arguments[5], arguments[-2:]) for arguments in validated] == [(FINAL, ["--npz", "--val"])] * (written < 2)
