@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.nets.supernet import Architecture, SliceMambaSupernet
+from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.search.holdout import CHECKPOINT_KEY, holdout_in
 from nnunetv2_slicemamba.slicing.holdout_file import (
     Holdout,
@@ -88,13 +89,8 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        return build_from_plans(
-            SUPERNET_CLASS,
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
+        return build_supernet(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
 
     def initialize(self) -> None:
@@ -187,8 +183,7 @@ class SliceMambaSharedSupernetTrainer(SliceMambaSupernetTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        return build_from_plans(
-            SUPERNET_CLASS,
+        return build_supernet(
             plans_manager,
             configuration_manager,
             num_input_channels,
@@ -196,6 +191,28 @@ class SliceMambaSharedSupernetTrainer(SliceMambaSupernetTrainer):
             enable_deep_supervision,
             share_weights=True,
         )
+
+
+def build_supernet(
+    plans_manager: Any,
+    configuration_manager: Any,
+    num_input_channels: int,
+    num_output_channels: int,
+    enable_deep_supervision: bool,
+    share_weights: bool = False,
+) -> nn.Module:
+    """The supernet of the plans' network, with the candidates that the plans name or else the default ones."""
+    architecture = configuration_manager.configuration["architecture"]
+    return build_from_plans(
+        SUPERNET_CLASS,
+        plans_manager,
+        configuration_manager,
+        num_input_channels,
+        num_output_channels,
+        enable_deep_supervision,
+        candidates=planned_candidates(architecture, len(configuration_manager.patch_size)),
+        share_weights=share_weights,
+    )
 
 
 def require_predictions(folder: Path) -> None:

@@ -1,15 +1,19 @@
-"""From nnU-Net's pooling strides to SliceMamba's stages: widths, depths and strides of the three sizes."""
+"""SliceMamba's networks in the plans: widths, depths and strides per size, and the supernet's candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from nnunetv2_slicemamba.nets.hybrid import stem_strides
+from nnunetv2_slicemamba.slicing.candidates import Slicing, check_candidates, default_candidates
 
 NETWORK_CLASS = "nnunetv2_slicemamba.nets.unet.SliceMambaUNet"
+
+# optional entry of the plans' `architecture`, beside arch_kwargs: those build the final network, which has none
+CANDIDATES = "candidates"
 
 # width of the first stage; L is the paper's network
 BASE_FEATURES = {"S": 24, "M": 48, "L": 96}
@@ -69,3 +73,13 @@ def architecture_kwargs(
         **({"activation_checkpointing": True} if activation_checkpointing else {}),
         **({"stem_features": stem_features(strides[0], size)} if hybrid else {}),
     }
+
+
+def planned_candidates(architecture: Mapping[str, Any], n_dims: int) -> Slicing:
+    """Thickness per candidate index of the supernet that a configuration's `architecture` in the plans describes.
+
+    The entry `candidates` of `architecture`, for instance [[2, 2], [2, 4], [4, 2], [4, 4], [8, 8]], else {2, 4}^n.
+    Raises ValueError naming a candidate that does not fit.
+    """
+    named = architecture.get(CANDIDATES)
+    return default_candidates(n_dims) if named is None else check_candidates(named, n_dims)

@@ -14,7 +14,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.names import DEFAULT_PLANS
-from nnunetv2_slicemamba.slicing.candidates import default_candidates
+from nnunetv2_slicemamba.planning.architecture import planned_candidates
+from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 
 def require_dataset(dataset: str, variable: str) -> str:
@@ -69,9 +70,9 @@ class Selection:
         return sum(self.arch_kwargs["n_blocks_per_stage"]) + sum(self.arch_kwargs["n_blocks_per_stage_decoder"])
 
     @property
-    def candidates(self) -> tuple[tuple[int, ...], ...]:
+    def candidates(self) -> Slicing:
         """Thickness per candidate index, as the supernet trainers build them."""
-        return default_candidates(self.n_dims)
+        return planned_candidates(self.configuration_manager.configuration["architecture"], self.n_dims)
 
     @property
     def preprocessed_folder(self) -> Path:

@@ -22,9 +22,8 @@ def planned_network(selection: Selection, supernet: bool = False, seed: int = 0)
     """The network that nnU-Net builds for a selection, or its supernet, with weights drawn from `seed`."""
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-    from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
-    from nnunetv2_slicemamba.trainers.base import build_from_plans
-    from nnunetv2_slicemamba.trainers.supernet import SUPERNET_CLASS
+    from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
+    from nnunetv2_slicemamba.trainers.supernet import SliceMambaSupernetTrainer
 
     file = selection.preprocessed_folder / "dataset.json"
     if not file.is_file():
@@ -35,9 +34,8 @@ def planned_network(selection: Selection, supernet: bool = False, seed: int = 0)
     heads = manager.get_label_manager(description).num_segmentation_heads
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_from_plans(
-            SUPERNET_CLASS if supernet else NETWORK_CLASS, manager, configuration, channels, heads, False
-        )
+        builder = SliceMambaSupernetTrainer if supernet else SliceMambaBaseTrainer
+        network = builder.build_network_architecture(manager, configuration, channels, heads, False)
     assert isinstance(network, SliceMambaBase)
     return network.eval()
 

@@ -53,6 +53,17 @@ def check_slicing(slicing: Sequence[Sequence[Any]], what: str = "block") -> Slic
     return tuple(check_thickness(thickness, n_dims, f"{what} {i}") for i, thickness in enumerate(slicing))
 
 
+def check_candidates(candidates: Sequence[Sequence[Any]], n_dims: int) -> Slicing:
+    """`candidates` as a tuple of 1 to 256 different thicknesses of `n_dims` axes; ValueError naming what does not fit.
+
+    256, because a supernet keeps its path in a uint8 buffer.
+    """
+    checked = tuple(check_thickness(thickness, n_dims, f"candidate {i}") for i, thickness in enumerate(candidates))
+    if not 1 <= len(checked) <= 256 or len(set(checked)) != len(checked):
+        raise ValueError(f"candidates {checked} must be 1 to 256 different slicings")
+    return checked
+
+
 def _is_thickness(value: Any) -> bool:
     try:
         return not isinstance(value, bool) and 1 <= operator.index(value) <= MAX_THICKNESS
