@@ -148,11 +148,12 @@ def watch(notes: Notes, trial: list[int] | None) -> None:
 def set_slicing(order: dict[str, Any]) -> None:
     """As `slicemamba slicing --set`, in the results folder of this run; a continued training has it already."""
     from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
 
     selection = select(order["dataset"], order["configuration"], str(order["fold"]), order["plans"])
-    file, choice = set_slicing(selection, DEFAULT_SUPERNET_TRAINER, order["slicing"])
+    file, choice = set_slicing(SupernetFolder(selection, DEFAULT_SUPERNET_TRAINER), order["slicing"])
     print(f"slicing of {len(choice.slicing)} blocks ({choice.how_chosen}) in {file}", flush=True)
 
 

@@ -33,9 +33,10 @@ from nnunetv2_slicemamba.common.commands import environment
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.search.evaluation.counting import Classes, count, segmentation_of
-from nnunetv2_slicemamba.search.evaluation.supernet_fold import TILE_STEP_SIZE, quiet
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import TILE_STEP_SIZE
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
 from nnunetv2_slicemamba.slicing.candidates import Architecture
+from nnunetv2_slicemamba.trainers.offline import quiet
 
 HERE = Path(__file__).resolve().parent
 

@@ -37,7 +37,7 @@ from nnunetv2_slicemamba.search import Architecture, Fingerprint, Record, Search
 from nnunetv2_slicemamba.search.evaluation.counting import Classes
 from nnunetv2_slicemamba.search.evaluation.one_by_one import OneByOne
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathEvaluation
-from nnunetv2_slicemamba.search.evaluation.supernet_fold import TILE_STEP_SIZE, ValidationCase, quiet
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import TILE_STEP_SIZE
 from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
 from nnunetv2_slicemamba.search.ledger.journal import Journal, Journaled
@@ -45,6 +45,7 @@ from nnunetv2_slicemamba.search.records import Evaluation
 from nnunetv2_slicemamba.search.workers.base import Together, Workers, no_more
 from nnunetv2_slicemamba.search.workers.processes import Process
 from nnunetv2_slicemamba.search.workers.shared import Shared, help_out
+from nnunetv2_slicemamba.trainers.offline import ValidationCase, quiet
 
 PATCH = (256, 256)
 LABELS = LabelManager({"background": 0, "lesion": 1}, None)

@@ -33,6 +33,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import Architecture, Fingerprint, SearchSettings, open_ledger, run_search
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import Counted
@@ -222,7 +223,7 @@ def main() -> None:
     console = Console(width=120)
     selection = select(given.d, given.c, given.f, given.p)
     settings = SearchSettings(given.population, given.generations, seed=given.seed)
-    prepared = prepare_search(selection, given.tr, settings, torch.device(given.device))
+    prepared = prepare_search(SupernetFolder(selection, given.tr), settings, torch.device(given.device))
     prepared.fold.case_names = names = unseen(prepared)
     if len(names) < 4:
         raise SystemExit(f"the supernet has {len(names)} unseen cases, two halves need at least 4")

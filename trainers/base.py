@@ -30,6 +30,7 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
     that subclasses must not extend.
     """
 
+    role: ClassVar[str]  # see trainers.roles
     epochs: ClassVar[int] = 1000
     iterations_per_epoch: ClassVar[int] = 250
     validation_iterations: ClassVar[int] = 50

@@ -13,13 +13,15 @@ from nnunetv2.paths import nnUNet_results
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_slicemamba.common.names import final_trainer_name
 from nnunetv2_slicemamba.nets.supernet import Architecture, SliceMambaSupernet
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
-from nnunetv2_slicemamba.search.holdout import CHECKPOINT_KEY, holdout_in
 from nnunetv2_slicemamba.slicing.holdout_file import (
+    CHECKPOINT_KEY,
     Holdout,
     check_fits,
     check_trained_with,
+    holdout_in,
     holdout_path,
     read_holdout,
 )
@@ -59,6 +61,7 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
     the one that SLICEMAMBA_PREVIOUS_STAGE names.
     """
 
+    role: ClassVar[str] = "supernet"
     path_seed: ClassVar[int] = 12345
     # the draw of the path that validation uses; no training iteration is negative
     validation_draw: ClassVar[int] = 2**40
@@ -229,8 +232,3 @@ def require_predictions(folder: Path) -> None:
         f"-tr {trainer} -p {plans}' makes them, for every FOLD. If another final trainer made them, name it: "
         f"export {PREVIOUS_STAGE_VARIABLE}=TRAINER"
     )
-
-
-def final_trainer_name(supernet_trainer: str) -> str:
-    """Name of the final trainer that goes with a supernet trainer: SliceMambaTrainer with the same suffix."""
-    return supernet_trainer.replace("SharedSupernet", "").replace("Supernet", "")

@@ -46,19 +46,21 @@ def run(
     What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
-    from nnunetv2_slicemamba.pipeline.fold_steps import PipelineSettings, hold_out_all, run_fold
+    from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.planner import PLANNERS, planner_of
     from nnunetv2_slicemamba.planning.selection import choose_device, select
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.slicing.holdout_file import check_draw
     from nnunetv2_slicemamba.trainers import TRAINERS
+    from nnunetv2_slicemamba.trainers.roles import SUPERNET
 
     console = Console()
     supernet = supernet_trainer or re.sub("^SliceMamba(Inherit)?Trainer", "SliceMambaSupernetTrainer", trainer)
     for name in (trainer, supernet):
         if name not in TRAINERS:
             raise InputError(f"there is no trainer {name!r}; there are: {', '.join(TRAINERS)}")
-    if "Supernet" in trainer or "Supernet" not in supernet:
+    if TRAINERS[trainer].role == SUPERNET or TRAINERS[supernet].role != SUPERNET:
         raise InputError(f"-tr {trainer} must be a final trainer and --supernet-trainer {supernet} a supernet's")
     if size not in PLANNERS:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
@@ -72,7 +74,7 @@ def run(
     prepare(dataset, configuration, size, plans_name, gpu_memory, console, hybrid)
     # every fold is checked before the first one trains for days
     selections = [select(dataset, configuration, fold, plans_name) for fold in folds or ["0", "1", "2", "3", "4"]]
-    settings = PipelineSettings(
+    settings = RunSettings(
         trainer,
         supernet,
         chosen,
@@ -80,7 +82,7 @@ def run(
         npz,
     )
     if holdout is not None:
-        hold_out_all(selections, supernet, holdout, console)
+        hold_out_all([SupernetFolder(selection, supernet) for selection in selections], holdout, console)
     table = Table("fold", "validation Dice", title=f"{trainer}, {configuration}")
     for selection in selections:
         table.add_row(str(selection.fold), f"{run_fold(selection, settings, console):.4f}")

@@ -21,12 +21,16 @@ from nnunetv2_slicemamba.comparison.ranking import RankedArm, Ranking
 from nnunetv2_slicemamba.comparison.results import ArmResult, ComparisonResult, collect
 from nnunetv2_slicemamba.comparison.scatter import write_scatter
 from nnunetv2_slicemamba.comparison.tables import dice
-from nnunetv2_slicemamba.search.evaluation.supernet_fold import MIRRORING, TILE_STEP_SIZE, SupernetFold
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
+    MIRRORING,
+    TILE_STEP_SIZE,
+    SupernetFold,
+    check_same_plans,
+)
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
-from nnunetv2_slicemamba.search.run import check_same_plans
 from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
-from nnunetv2_slicemamba.slicing.find import STUDY_FILE, slicing_search_folder
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +39,7 @@ RANK_FILE, RANK_FIGURE, FITNESS_FILE = "rank.json", "rank.png", "supernet_fitnes
 LEDGER, EVALUATED = "the search", "evaluated"
 
 
-def rank_arms(folder: ComparisonFolder, supernet_trainer: str, device: torch.device, console: Console) -> Ranking:
+def rank_arms(folder: ComparisonFolder, supernet: SupernetFolder, device: torch.device, console: Console) -> Ranking:
     """Fitness and retrained Dice of every arm that has both, and their rank correlation; writes rank.json and rank.png.
 
     Fitness that the fold's search did not evaluate is evaluated now and kept, so the command can be stopped. Raises
@@ -49,8 +53,8 @@ def rank_arms(folder: ComparisonFolder, supernet_trainer: str, device: torch.dev
             f"{folder.root} has {len(usable)} arms that can be ranked, a rank correlation needs at least {FEWEST}; add "
             f"some with 'slicemamba compare --arms'{reasons}"
         )
-    check_same_plans(folder.selection, supernet_trainer)
-    fitness = fitness_of([architecture for _, architecture in usable], folder, supernet_trainer, device, console)
+    check_same_plans(supernet)
+    fitness = fitness_of([architecture for _, architecture in usable], folder, supernet, device, console)
     arms = tuple(
         RankedArm(
             row.arm.name,
@@ -76,7 +80,7 @@ def rank_arms(folder: ComparisonFolder, supernet_trainer: str, device: torch.dev
     figure = write_scatter(arms, found, title, folder.root / RANK_FIGURE)
     content = {
         **folder.settings,
-        "supernet_trainer": supernet_trainer,
+        "supernet_trainer": supernet.trainer,
         "fitness_definition": FITNESS_DEFINITION,
         "n": found.n,
         "kendall_tau_b": asdict(found.kendall),
@@ -119,19 +123,19 @@ def usable_arms(
 def fitness_of(
     architectures: list[Architecture],
     folder: ComparisonFolder,
-    supernet_trainer: str,
+    supernet: SupernetFolder,
     device: torch.device,
     console: Console,
 ) -> dict[Architecture, tuple[float, str]]:
     """Fitness and its source for every architecture: from the fold's ledger, from an earlier call, or evaluated now."""
-    fold = SupernetFold(folder.selection, supernet_trainer, device)
+    fold = SupernetFold(supernet, device)
     key = {
         "supernet_checkpoint_sha256": sha256_of_file(fold.checkpoint),
         "tile_step_size": TILE_STEP_SIZE,
         "mirroring": MIRRORING,
         "cases_sha256": sha256_of_names(fold.case_names),
     }
-    known = _from_ledger(slicing_search_folder(folder.selection.fold_folder(supernet_trainer)), key)
+    known = _from_ledger(supernet, key)
     file = folder.root / FITNESS_FILE
     own = _from_file(file, key)
     missing = [architecture for architecture in architectures if architecture not in known | own]
@@ -144,11 +148,11 @@ def fitness_of(
     return {a: (known[a], LEDGER) if a in known else (own[a], EVALUATED) for a in architectures}
 
 
-def _from_ledger(search: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
+def _from_ledger(supernet: SupernetFolder, key: Mapping[str, Any]) -> dict[Architecture, float]:
     """Fitness that the fold's search found, if it was with this supernet and on these cases."""
-    if not (search / STUDY_FILE).is_file():
+    if not supernet.study.is_file():
         return {}
-    fingerprint, records = read_fold_ledger(search)
+    fingerprint, records = read_fold_ledger(supernet.search)
     evaluation = dict(fingerprint.get("evaluation", {}))
     # the entry is named after the kind of cases
     evaluation["cases_sha256"] = next((v for k, v in evaluation.items() if k.endswith("_cases_sha256")), None)

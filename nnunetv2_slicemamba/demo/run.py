@@ -13,11 +13,11 @@ from nnunetv2_slicemamba.common.commands import run_command
 from nnunetv2_slicemamba.demo.layout import DATASETS, DemoDataset, lay_out
 from nnunetv2_slicemamba.demo.patch import patch_size, set_patch_size
 from nnunetv2_slicemamba.demo.picture import draw_cases
-from nnunetv2_slicemamba.pipeline.fold_steps import PipelineSettings, summary_dice, train
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, summary_dice, train
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.slicing.candidates import thickness_text
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
-from nnunetv2_slicemamba.slicing.find import SLICING_FILE, slicing_search_folder
 
 PLANS = "nnUNetSliceMambaSPlans"
 SEARCH = ("--population", "6", "--generations", "1", "--parents", "2")
@@ -52,14 +52,15 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     trainer, supernet = trainers_of(dataset)
     plan_demo(dataset, console)
 
-    settings = PipelineSettings(trainer, supernet, device, quiet=True)
+    settings = RunSettings(trainer, supernet, device, quiet=True)
     selections = [select(name, configuration, str(fold), PLANS) for fold in range(2)]
-    for selection in selections:
-        fold = str(selection.fold)
-        train(selection, supernet, settings, console)
+    supernets = [SupernetFolder(selection, supernet) for selection in selections]
+    for own in supernets:
+        fold = str(own.selection.fold)
+        train(own, own, settings, console)
         search = ["-d", name, "-c", configuration, "-f", fold, "-p", PLANS, "-tr", supernet, "-device", device]
         run_command("slicemamba", ["search", *search, "--seed", fold, *SEARCH], console)
-    make_slicings_differ(selections, supernet, console)
+    make_slicings_differ(supernets, console)
     flags = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", trainer, "-device", device]
     run_command("slicemamba", ["run", *flags], console, quiet=True)
 
@@ -72,7 +73,7 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     }
     picture = folder / f"demo_{data}.png"
     draw_cases(raw / dataset.folder_name, predictions["ensemble"], split.test[:4], dataset.file_ending, picture)
-    show(dice, selections, supernet, console)
+    show(dice, supernets, console)
     console.print(f"Picture of image, truth and prediction: {picture}", highlight=False, soft_wrap=True)
     report = ["-d", name, "-o", str(folder / "report.html"), "--predictions", str(predictions["ensemble"])]
     run_command("slicemamba", ["report", *report], console)
@@ -102,16 +103,12 @@ def plan_demo(dataset: DemoDataset, console: Console) -> None:
     )
 
 
-def slicing_file(selection: Selection, supernet: str) -> Path:
-    return slicing_search_folder(selection.fold_folder(supernet)) / SLICING_FILE
-
-
-def make_slicings_differ(selections: list[Selection], supernet: str, console: Console) -> None:
+def make_slicings_differ(supernets: list[SupernetFolder], console: Console) -> None:
     """Should both short searches agree, fold 1 takes a random slicing: the demo shows that folds may differ."""
-    first, other = (read_slicing_file(slicing_file(selection, supernet)).slicing for selection in selections)
+    first, other = (read_slicing_file(own.slicing_file).slicing for own in supernets)
     if first == other:
-        second = selections[1]
-        flags = ["-d", second.dataset, "-c", second.configuration, "-f", "1", "-p", PLANS, "-tr", supernet]
+        second = supernets[1].selection
+        flags = ["-d", second.dataset, "-c", second.configuration, "-f", "1", "-p", PLANS, "-tr", supernets[1].trainer]
         run_command("slicemamba", ["slicing", *flags, "--set", "random:1"], console)
 
 
@@ -145,9 +142,9 @@ def evaluate(truth: Path, output: Path, selection: Selection, trainer: str, cons
     return summary_dice(output / "summary.json")
 
 
-def show(dice: dict[str, float], selections: list[Selection], supernet: str, console: Console) -> None:
+def show(dice: dict[str, float], supernets: list[SupernetFolder], console: Console) -> None:
     """The table of the demo's result."""
-    slicings = [read_slicing_file(slicing_file(selection, supernet)).choice for selection in selections]
+    slicings = [read_slicing_file(own.slicing_file).choice for own in supernets]
     table = Table("model", "Dice on the held-out cases", "slicing of the blocks", title="SliceMamba demo")
     for fold, choice in enumerate(slicings):
         shown = " ".join(map(thickness_text, choice.slicing))

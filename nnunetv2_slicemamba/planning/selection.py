@@ -79,10 +79,14 @@ class Selection:
         """nnUNet_preprocessed/DATASET."""
         return require_folder("nnUNet_preprocessed") / self.dataset
 
+    @property
+    def results_folder(self) -> Path:
+        """nnUNet_results/DATASET."""
+        return require_folder("nnUNet_results") / self.dataset
+
     def configuration_folder(self, trainer: str) -> Path:
         """nnUNet_results/DATASET/TRAINER__PLANS__CONFIG."""
-        root = require_folder("nnUNet_results")
-        return root / self.dataset / f"{trainer}__{self.plans_name}__{self.configuration}"
+        return self.results_folder / f"{trainer}__{self.plans_name}__{self.configuration}"
 
     def fold_folder(self, trainer: str) -> Path:
         """The result folder of this fold."""

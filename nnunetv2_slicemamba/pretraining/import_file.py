@@ -15,6 +15,7 @@ from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.safe_reading import read_checkpoint
 from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.pretraining.importing import Adaptations, Imported, import_weights
 from nnunetv2_slicemamba.pretraining.naming import CROSS_SCANNED, KINDS, Checkpoint, identify
@@ -73,7 +74,7 @@ def import_file(selection: Selection, request: ImportRequest) -> ImportResult:
         raise InputError(f"{request.source}: {error}") from None
     if not checkpoint.weights:
         raise InputError(f"{request.source} holds no weights; it has: {', '.join(map(str, loaded))[:200] or 'nothing'}")
-    choice = None if request.slicing is None else choose(selection, request.slicing, request.trainer)
+    choice = None if request.slicing is None else choose(SupernetFolder(selection, request.trainer), request.slicing)
     # a published supernet with a slicing is cut to that path
     cut = checkpoint.supernet and choice is not None and not request.supernet
     network = planned_network(selection, supernet=request.supernet or checkpoint.supernet)

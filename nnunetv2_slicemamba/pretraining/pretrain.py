@@ -13,6 +13,7 @@ from torch import nn
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier, check_image_size
 from nnunetv2_slicemamba.pretraining.images import Images, Loading, Shards, find_images, reseed
@@ -80,7 +81,7 @@ def pretrain(selection: Selection, request: PretrainRequest, console: Console) -
         )
     check_image_size(request.recipe.image_size, selection.arch_kwargs)
     require_target(request.target)
-    choice = choose(selection, request.slicing, request.trainer)
+    choice = choose(SupernetFolder(selection, request.trainer), request.slicing)
     images = find_images(request.images, request.shards)
     with processes(request.device) as process:
         recipe = with_possible_precision(request.recipe, process)

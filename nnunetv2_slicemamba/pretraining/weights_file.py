@@ -13,6 +13,7 @@ from torch import Tensor
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.find import find_slicing_file
@@ -40,11 +41,12 @@ def planned_network(selection: Selection, supernet: bool = False, seed: int = 0)
     return network.eval()
 
 
-def choose(selection: Selection, value: str, trainer: str) -> SlicingChoice:
+def choose(supernet: SupernetFolder, value: str) -> SlicingChoice:
     """The slicing that `--slicing VALUE` names: as `slicemamba slicing --set`, or "fold": the selected fold's own."""
     from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
     from nnunetv2_slicemamba.search.choosing.set_slicing import fold_histories
 
+    selection = supernet.selection
     if value == "fold":
         folder = require_folder("nnUNet_results") / selection.dataset
         value = str(find_slicing_file(folder, selection.plans_name, selection.configuration, selection.fold))
@@ -53,7 +55,7 @@ def choose(selection: Selection, value: str, trainer: str) -> SlicingChoice:
         selection.n_blocks,
         selection.n_dims,
         selection.candidates,
-        lambda: fold_histories(selection, trainer),
+        lambda: fold_histories(supernet),
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.names import names_supernet_trainer
+
 from .curves import CheckpointError, Training, newest_checkpoint, read_training
 from .dataset import DatasetFacts, DatasetFolders, read_json
 from .results import CaseDice, DiceScores, Spread, SummaryError, read_summary, spread
@@ -46,7 +48,7 @@ class Model:
 
     @property
     def is_supernet(self) -> bool:
-        return self.is_slicemamba and "SupernetTrainer" in self.trainer
+        return names_supernet_trainer(self.trainer)
 
     @property
     def is_final(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, final_trainer_name
 
 from .dataset import DatasetFacts, DatasetFolders
 from .formats import folds_of
@@ -152,7 +152,7 @@ def _chain(number: int, dataset: DatasetFacts, plan: ConfigurationFacts, models:
         who = f"{model.trainer} ({where})"
         remedies.extend(_trainings(number, dataset, model, who, validate=True, told=without))
     if supernets and not finals:
-        trainer = supernets[0].trainer.replace("SharedSupernet", "").replace("Supernet", "")
+        trainer = final_trainer_name(supernets[0].trainer)
         commands = tuple(
             f"nnUNetv2_train {number} {plan.configuration} {fold} -tr {trainer} {flags} --npz"
             for fold in sorted(chosen)

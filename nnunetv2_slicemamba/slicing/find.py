@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from nnunetv2_slicemamba.common.names import names_supernet_trainer
 
 SLICING_VARIABLE = "SLICEMAMBA_SLICING"
 SEARCH_FOLDER = "slicing_search"
 SLICING_FILE = "best_slicing.json"
 STUDY_FILE = "study.db"
-_SUPERNET_TRAINER = re.compile(r"SliceMamba.*SupernetTrainer.*")
 
 
 class SlicingNotFoundError(FileNotFoundError):
@@ -65,7 +65,7 @@ def find_slicing_file(results_dataset_folder: str | Path, plans: str, configurat
     found = []
     for trainer_folder in sorted(folder.iterdir()) if folder.is_dir() else []:
         trainer, *rest = trainer_folder.name.split("__")
-        if rest == [plans, configuration] and _SUPERNET_TRAINER.fullmatch(trainer):
+        if rest == [plans, configuration] and names_supernet_trainer(trainer):
             path = slicing_search_folder(trainer_folder / f"fold_{fold}") / SLICING_FILE
             if path.is_file():
                 found.append(path)

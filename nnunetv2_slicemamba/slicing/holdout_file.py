@@ -21,6 +21,8 @@ from nnunetv2_slicemamba.slicing.find import slicing_search_folder
 
 SCHEMA_VERSION = 1
 HOLDOUT_FILE = "holdout.json"
+# entry of a checkpoint's init_args, the only dictionary in it that nnU-Net lets a trainer add to
+CHECKPOINT_KEY = "slicing_holdout"
 
 
 class HoldoutError(ValueError):
@@ -130,6 +132,12 @@ def holdout_of(content: Mapping[str, Any]) -> Holdout:
     if not isinstance(cases, list) or not cases or not all(isinstance(case, str) for case in cases):
         raise ValueError("cases must be a list of at least one name")
     return Holdout(cases=tuple(sorted(cases)), **{name: content[name] for name in names})
+
+
+def holdout_in(init_args: dict[str, Any]) -> Holdout | None:
+    """The holdout in the init_args of a checkpoint, None if there is none."""
+    content = init_args.get(CHECKPOINT_KEY)
+    return None if content is None else holdout_of(content)
 
 
 def check_fits(
