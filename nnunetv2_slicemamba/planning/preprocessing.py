@@ -40,7 +40,7 @@ PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 
 @dataclass(frozen=True)
 class Planned:
-    """What `plan_and_preprocess` did: plans' name, configurations preprocessed now, and those found ready."""
+    """Result of `plan_and_preprocess`: plans' name, configurations preprocessed now, and those found ready."""
 
     plans_name: str
     preprocessed: tuple[str, ...]
@@ -63,7 +63,7 @@ def plan_and_preprocess(
 ) -> Planned:
     """Fingerprint, SliceMamba plans and preprocessed data of one dataset in nnUNet_raw.
 
-    size: "S", "M" or "L". configurations: default all that the plans have and that need data of their own.
+    size: a key of SIZES. configurations: default all that the plans have and that need data of their own.
     gpu_memory: target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even
     where they are complete. activation_checkpointing: see SliceMambaUNet. overwrite_plans: also plans that differ
     from those that networks were trained with. hybrid: with a convolutional stem, see SliceMambaUNet. Raises ValueError
