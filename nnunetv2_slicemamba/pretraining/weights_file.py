@@ -1,4 +1,4 @@
-"""The file that `nnUNetv2_train -pretrained_weights` takes, the network it is for, and its slicing."""
+"""File for `nnUNetv2_train -pretrained_weights`, the network it is for, and its slicing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
+from nnunetv2_slicemamba.common.json_files import plain_json, write_json
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
@@ -42,7 +43,7 @@ def planned_network(selection: Selection, supernet: bool = False, seed: int = 0)
 
 
 def choose(supernet: SupernetFolder, value: str) -> SlicingChoice:
-    """The slicing that `--slicing VALUE` names: as `slicemamba slicing --set`, or "fold": the selected fold's own."""
+    """Slicing that `--slicing VALUE` names: as `slicemamba slicing --set`, or "fold": the selected fold's own."""
     from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
     from nnunetv2_slicemamba.search.choosing.set_slicing import fold_histories
 
@@ -76,9 +77,9 @@ def write_weights(path: Path, state_dict: Mapping[str, Tensor], record: Mapping[
 
     nnU-Net reads the entry `network_weights`, which must hold every weight and buffer of the network.
     """
+    content = {"network_weights": dict(state_dict), "slicemamba": json.dumps(plain_json(record))}
     with replacing(path) as temporary:
-        torch.save({"network_weights": dict(state_dict), "slicemamba": json.dumps(record)}, temporary)
+        torch.save(content, temporary)
     beside = path.with_name(f"{path.name}.json")
-    with replacing(beside) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(beside, record, indent=1)
     return beside
