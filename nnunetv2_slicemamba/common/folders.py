@@ -33,7 +33,7 @@ def require_folder(variable: str, writable: bool = False) -> Path:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether a file can really be made in `folder`: permission bits say nothing on read-only mounts, nor to root."""
+    """True if a file can really be made in `folder`: permission bits say nothing on read-only mounts, nor to root."""
     probe = folder / f".slicemamba_{os.getpid()}"
     try:
         probe.touch()

@@ -12,7 +12,7 @@ _SUPERNET_TRAINER = re.compile(r"SliceMamba\w*SupernetTrainer\w*")
 
 
 def names_supernet_trainer(name: str) -> bool:
-    """Whether a result folder's trainer trained a supernet; for a trainer class, ask its `role`."""
+    """True if a result folder's trainer trained a supernet; for a trainer class, ask its `role`."""
     return _SUPERNET_TRAINER.fullmatch(name) is not None
 
 

@@ -83,7 +83,7 @@ def nnunet_folder() -> Path:
 
 
 def is_ours(file: Path) -> bool:
-    """Whether `register` wrote this file."""
+    """True if `register` wrote the file."""
     try:
         return file.read_text(encoding="utf-8").startswith(MARKER)
     except (OSError, UnicodeDecodeError):

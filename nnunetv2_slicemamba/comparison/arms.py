@@ -37,7 +37,7 @@ class Arm:
 
     @property
     def is_control(self) -> bool:
-        """Whether no search chose this slicing."""
+        """True if no search chose this slicing."""
         return self.kind in CONTROLS
 
 

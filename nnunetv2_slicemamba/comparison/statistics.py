@@ -69,7 +69,7 @@ def paired_difference(
 
 
 def _differs(statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], n: int) -> bool:
-    """Whether the difference varies over the cases; resampling says nothing otherwise."""
+    """True if the difference varies over the cases; resampling says nothing otherwise."""
     single = statistic(np.arange(n)[:, None])
     defined = single[~np.isnan(single)]
     return bool(defined.size > 1 and np.ptp(defined) > 0)

@@ -92,7 +92,7 @@ def sentences(result: ComparisonResult) -> list[str]:
 
 
 def on_holdout(content: SlicingFile) -> bool:
-    """Whether the search chose on cases set aside for it, which leaves the validation cases unseen."""
+    """True if the search chose on cases set aside for it, which leaves the validation cases unseen."""
     return content.measured_on is not None and content.measured_on.kind == HOLDOUT
 
 

@@ -97,7 +97,7 @@ def run_variables(supernet: SupernetFolder, settings: RunSettings) -> dict[str, 
 
 
 def is_validated(folder: FoldFolder, npz: bool) -> bool:
-    """Whether nnU-Net's validation of a fold is finished, with the probabilities of every case if `npz`."""
+    """True if nnU-Net's validation of a fold is finished, with the probabilities of every case if `npz`."""
     if not folder.summary.is_file():
         return False
     cases = json.loads(folder.summary.read_text())["metric_per_case"]

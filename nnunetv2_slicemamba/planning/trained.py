@@ -1,4 +1,4 @@
-"""Would new plans take the place of others that networks were trained with?"""
+"""Protection of plans that networks were trained with from other plans of the same name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.json_files import plain_json
 
 MOST_SHOWN = 4
 
@@ -39,13 +40,13 @@ def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) 
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], configuration: str) -> list[str]:
-    """What plans say differently about a configuration, one phrase per setting; of a configuration that is gone, that.
+    """Differences of plans about a configuration, one phrase per setting; a configuration that is gone is the only one.
 
-    A setting that only one gives is another one in the network's description, elsewhere another version of nnU-Net's.
+    A setting that only one of them gives counts in the network's description; elsewhere versions of nnU-Net differ so.
     """
     values = []
     for plans in (old, new):
-        plain = json.loads(json.dumps(plans))
+        plain = plain_json(plans)
         manager = PlansManager(plain)
         if configuration not in manager.available_configurations:
             return [f"{configuration} would be missing"]

@@ -147,7 +147,7 @@ class _Import:
             self._put(theirs, name, value)
 
     def _replaced_by_stem(self, ours: str) -> bool:
-        """Whether a weight belongs to what a network without a stem has between the S3 stages and the image."""
+        """True if a weight belongs to what a network without a stem has between the S3 stages and the image."""
         head = re.match(r"decoder\.seg_layers\.(\d+)\.", ours)
         last = len(self.network.decoder.stages) - 1
         return ours.startswith(("encoder.patch_embedding.", "decoder.final_mapping.")) or (

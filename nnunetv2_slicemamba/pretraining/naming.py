@@ -69,7 +69,7 @@ class Checkpoint:
 
     @property
     def hybrid(self) -> bool:
-        """Whether it has a convolutional stem."""
+        """True if it has a convolutional stem."""
         return self.kind == "own" and any(name.startswith(STEM) for name in self.weights)
 
     def our_name(self, name: str, last_head: str) -> str | None:

@@ -28,7 +28,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """True if this is the process that writes and prints."""
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
@@ -46,7 +46,7 @@ class Processes:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether a flag is raised in any process."""
+        """True if a flag is raised in any process."""
         return bool(self.total(torch.tensor(float(flag), device=self.device))) if self.world > 1 else flag
 
     def wait(self) -> None:

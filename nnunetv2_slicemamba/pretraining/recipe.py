@@ -65,5 +65,5 @@ class Recipe:
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed, so that targets are soft."""
+        """True if images are mixed, so that targets are soft."""
         return self.mix_probability > 0 and (self.mixup > 0 or self.cutmix > 0)
