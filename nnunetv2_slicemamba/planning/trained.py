@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 
 MOST_SHOWN = 4
 
@@ -52,21 +52,13 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], configuration: s
             return [f"{configuration} would be missing"]
         # with what it inherits
         settings = manager.get_configuration(configuration).configuration
-        values.append(dict(_flat({key: value for key, value in plain.items() if key != "configurations"} | settings)))
+        values.append(dict(leaves({key: value for key, value in plain.items() if key != "configurations"} | settings)))
     before, after = values
     return [
         f"{key} {_short(after.get(key))} in place of {_short(before.get(key))}"
         for key in before | after
         if before.get(key) != after.get(key) and (key.startswith("architecture.") or (key in before and key in after))
     ]
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _short(value: Any) -> str:

@@ -19,15 +19,10 @@ from nnunetv2_slicemamba.pretraining.images import Images, Loading, find_images,
 from nnunetv2_slicemamba.pretraining.processes import Processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
 from nnunetv2_slicemamba.pretraining.training import Training
+from tests.pretraining.published_networks import SETTINGS
 
-ARCHITECTURE: dict[str, Any] = {
-    "n_stages": 2,
-    "features_per_stage": [8, 16],
-    "strides": [[4, 4], [2, 2]],
-    "n_blocks_per_stage": [1, 2],
-    "n_blocks_per_stage_decoder": [1, 1],
-    "d_state": 4,
-    "expand": 2,
+ARCHITECTURE = {
+    key: SETTINGS[key] for key in SETTINGS if key not in ("input_channels", "num_classes", "drop_path_rate")
 }
 CPU = torch.device("cpu")
 
