@@ -31,7 +31,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets import BSS, SliceMambaUNet
-from nnunetv2_slicemamba.nets.graphs import NetworkGraphs, TrainingGraph
+from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
+from nnunetv2_slicemamba.nets.network_graphs import NetworkGraphs
 
 PAPER = {
     "n_stages": 4,

@@ -109,7 +109,7 @@ def time_paths(evaluate: Callable[[Architecture], object], paths: list[Architect
 
 
 def kept_in(prepared: PreparedSearch, storage: str | Path, study: str | None, discard: bool) -> tuple[int, str | None]:
-    """How many evaluations of this search a ledger has, and why it would be refused (None if it would not)."""
+    """Number of this search's evaluations in a ledger, and why it would be refused (None if it would not)."""
     if discard:
         return 0, None
     try:

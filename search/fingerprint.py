@@ -1,4 +1,4 @@
-"""Do two searches mean the same thing by an architecture and its fitness?"""
+"""Fingerprint of a search: everything that its evaluations depend on, and what tells two searches apart."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nnunetv2_slicemamba.common.json_files import leaves
+from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.objectives import DICE
 from nnunetv2_slicemamba.search.settings import SearchSettings
@@ -32,7 +32,7 @@ _UNSET = {"settings.objective": DICE}
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that the evaluations of a search depend on.
+    """The settings and files that the evaluations of a search depend on.
 
     trainer: class name of the supernet's trainer. candidates: the thicknesses to choose from at every block, the same
     for all. evaluation: what else changes the fitness, e.g. {"tile_step_size": 0.5}; plain JSON values.
@@ -64,10 +64,10 @@ class Fingerprint:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as the study keeps them."""
         content = {**vars(self), "settings": self.settings.as_dict(), "schema_version": SCHEMA_VERSION}
-        return json.loads(json.dumps(content))
+        return plain_json(content)
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
-        """What differs from a stored as_dict(), one readable phrase each, naming both values; empty if nothing does."""
+        """Differences from a stored as_dict(), a readable phrase each, naming both values."""
         theirs, ours = dict(leaves(stored)), dict(leaves(self.as_dict()))
         return [
             f"{_title(key)} {_shown(theirs.get(key, unset))}, this search has {_shown(ours.get(key, unset))}"

@@ -1,4 +1,4 @@
-"""What is known of one architecture before, during and after its evaluation.
+"""Records of an architecture before, during and after its evaluation.
 
 Notation: an architecture is a tuple of one candidate index per block, in network order (encoder stages first, then
 decoder stages); in 2D the indices 0..3 mean the thicknesses (2, 2), (2, 4), (4, 2), (4, 4). Fitness has no unit and
@@ -30,7 +30,7 @@ class Proposal(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What evaluating one architecture gave.
+    """The result of evaluating an architecture.
 
     fitness: larger is better, finite or NaN (undefined). details: anything else worth keeping, e.g. Dice per class;
     names to numbers, strings, lists or dicts of them (NumPy's included). cost: as measured, in the unit of the search's
@@ -53,7 +53,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Record:
-    """One finished evaluation, as the ledger keeps it.
+    """A finished evaluation, as the ledger keeps it.
 
     generation: 0 is the random one. index: position within the generation. origin: one of ORIGINS. seconds: duration
     of the evaluation. details: as in Evaluation, plain JSON values. cost: as in Evaluation.

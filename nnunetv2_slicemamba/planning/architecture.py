@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_slicemamba.nets.hybrid import stem_strides
+from nnunetv2_slicemamba.nets.resolutions import stem_strides
 from nnunetv2_slicemamba.planning.sizes import SIZES
 from nnunetv2_slicemamba.slicing.candidates import Slicing, check_candidates, default_candidates
 

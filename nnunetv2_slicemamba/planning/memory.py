@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from nnunetv2_slicemamba.nets.hybrid import stem_strides
+from nnunetv2_slicemamba.nets.resolutions import stem_strides
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 from nnunetv2_slicemamba.slicing.candidates import default_candidates
 

@@ -1,4 +1,4 @@
-"""Which slicing is meant by 2x4, random:SEED, consensus or a file?"""
+"""Slicings that a user names: 2x4, random:SEED, consensus, or a file."""
 
 from __future__ import annotations
 

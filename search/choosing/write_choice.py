@@ -42,7 +42,7 @@ def write_choice(
 
 
 def holds(file: Path, choice: SlicingChoice) -> bool:
-    """Whether a slicing file can be read and has the slicing of `choice`."""
+    """True if a slicing file can be read and has the slicing of `choice`."""
     try:
         return read_slicing_file(file).slicing == choice.slicing
     except SlicingFileError:

@@ -1,4 +1,4 @@
-"""From a fold's folders to its figures."""
+"""The figures of one fold's search, from its folders."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice, stages_of_network
+from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice
 from nnunetv2_slicemamba.search.figures.page import write_figures
+from nnunetv2_slicemamba.search.figures.stages import stages_of
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.ledger.ledger import read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
@@ -44,7 +45,7 @@ def write_fold_figures(
         fold=fold,
         records=records,
         candidates=selection.candidates,
-        stages=stages_of_network(selection),
+        stages=stages_of(selection.arch_kwargs),
         cost=cost,
     )
     own = FoldChoice(data.slicing, history_of(records))
@@ -67,7 +68,7 @@ def redraw(folder: SupernetFolder, storage: str | None, study: str | None, conso
 
 
 def _other_folds(folder: SupernetFolder) -> dict[str, FoldChoice]:
-    """What the other folds' searches found; a slicing that was set by hand is none of theirs."""
+    """Slicings and evaluations of the other folds' searches; a slicing that was set by hand is none of theirs."""
     found = {}
     for fold, own in folder.folds.items():
         try:
