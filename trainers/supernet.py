@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.common.names import final_trainer_name
-from nnunetv2_slicemamba.nets.supernet import Architecture, SliceMambaSupernet
-from nnunetv2_slicemamba.planning.architecture import planned_candidates
+from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import (
     CHECKPOINT_KEY,
     Holdout,
@@ -41,7 +41,7 @@ def path_generator(seed: int, iteration: int) -> torch.Generator:
 
 
 def with_unused_parameters(wrapped: DistributedDataParallel) -> DistributedDataParallel:
-    """The same network in a DDP that does not wait for the gradients of the candidates off the path.
+    """The wrapped network in a DDP that does not wait for the gradients of the candidates off the path.
 
     nnU-Net makes its DDP without options, and that one stops in the second iteration.
     """
@@ -92,8 +92,13 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        return build_supernet(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        return build_from_plans(
+            SUPERNET_CLASS,
+            plans_manager,
+            configuration_manager,
+            num_input_channels,
+            num_output_channels,
+            enable_deep_supervision,
         )
 
     def initialize(self) -> None:
@@ -186,7 +191,8 @@ class SliceMambaSharedSupernetTrainer(SliceMambaSupernetTrainer):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        return build_supernet(
+        return build_from_plans(
+            SUPERNET_CLASS,
             plans_manager,
             configuration_manager,
             num_input_channels,
@@ -194,28 +200,6 @@ class SliceMambaSharedSupernetTrainer(SliceMambaSupernetTrainer):
             enable_deep_supervision,
             share_weights=True,
         )
-
-
-def build_supernet(
-    plans_manager: Any,
-    configuration_manager: Any,
-    num_input_channels: int,
-    num_output_channels: int,
-    enable_deep_supervision: bool,
-    share_weights: bool = False,
-) -> nn.Module:
-    """The supernet of the plans' network, with the candidates that the plans name or else the default ones."""
-    architecture = configuration_manager.configuration["architecture"]
-    return build_from_plans(
-        SUPERNET_CLASS,
-        plans_manager,
-        configuration_manager,
-        num_input_channels,
-        num_output_channels,
-        enable_deep_supervision,
-        candidates=planned_candidates(architecture, len(configuration_manager.patch_size)),
-        share_weights=share_weights,
-    )
 
 
 def require_predictions(folder: Path) -> None:

@@ -13,9 +13,6 @@ from nnunetv2_slicemamba.slicing.candidates import Slicing, check_candidates, de
 
 NETWORK_CLASS = "nnunetv2_slicemamba.nets.unet.SliceMambaUNet"
 
-# optional entry of the plans' `architecture`, beside arch_kwargs: those build the final network, which has none
-CANDIDATES = "candidates"
-
 MAX_STAGES = 4
 BLOCKS_ENCODER = (2, 2, 9, 2)
 BLOCKS_DECODER = (2, 2, 2, 1)
@@ -74,11 +71,11 @@ def architecture_kwargs(
     }
 
 
-def planned_candidates(architecture: Mapping[str, Any], n_dims: int) -> Slicing:
-    """Thickness per candidate index of the supernet that a configuration's `architecture` in the plans describes.
+def planned_candidates(arch_kwargs: Mapping[str, Any]) -> Slicing:
+    """Thickness per candidate index of the supernet that `arch_kwargs` in the plans describe.
 
-    The entry `candidates` of `architecture`, for instance [[2, 2], [2, 4], [4, 2], [4, 4], [8, 8]], else {2, 4}^n.
-    Raises ValueError naming a candidate that does not fit.
+    Their entry `candidates`, for instance [[2, 2], [2, 4], [4, 2], [4, 4], [8, 8]], else {2, 4}^n. Raises ValueError
+    naming a candidate that does not fit.
     """
-    named = architecture.get(CANDIDATES)
+    n_dims, named = len(arch_kwargs["strides"][0]), arch_kwargs.get("candidates")
     return default_candidates(n_dims) if named is None else check_candidates(named, n_dims)

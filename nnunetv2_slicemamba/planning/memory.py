@@ -11,7 +11,7 @@ import torch
 
 from nnunetv2_slicemamba.nets.resolutions import stem_strides
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
-from nnunetv2_slicemamba.slicing.candidates import default_candidates
+from nnunetv2_slicemamba.planning.architecture import planned_candidates
 
 
 @dataclass(frozen=True)
@@ -170,15 +170,14 @@ def count_sample(
 
 
 def count_static(input_channels: int, num_classes: int, arch_kwargs: dict[str, Any], supernet: bool = True) -> Static:
-    """Counts the parameters of the supernet of the default candidates, or of the final network."""
+    """Counts the parameters of the supernet, or of the final network."""
     with torch.device("meta"):
         network = SliceMambaUNet(input_channels, num_classes, **arch_kwargs)
     everything = sum(p.numel() for p in network.parameters())
     if not supernet:
         return Static(everything, everything)
     in_blocks = sum(p.numel() for block in network.block_positions() for p in block.parameters())
-    n_candidates = len(default_candidates(network.n_dims))
-    return Static(everything + (n_candidates - 1) * in_blocks, everything)
+    return Static(everything + (len(planned_candidates(arch_kwargs)) - 1) * in_blocks, everything)
 
 
 def bytes_per_sample(

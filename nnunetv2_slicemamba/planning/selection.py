@@ -77,7 +77,7 @@ class Selection:
     @property
     def candidates(self) -> Slicing:
         """Thickness per candidate index, as the supernet trainers build them."""
-        return planned_candidates(self.configuration_manager.configuration["architecture"], self.n_dims)
+        return planned_candidates(self.arch_kwargs)
 
     @property
     def preprocessed_folder(self) -> Path:

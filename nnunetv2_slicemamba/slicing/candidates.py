@@ -60,7 +60,7 @@ def check_candidates(candidates: Sequence[Sequence[Any]], n_dims: int) -> Slicin
     """
     checked = tuple(check_thickness(thickness, n_dims, f"candidate {i}") for i, thickness in enumerate(candidates))
     if not 1 <= len(checked) <= 256 or len(set(checked)) != len(checked):
-        raise ValueError(f"candidates {checked} must be 1 to 256 different slicings")
+        raise ValueError(f"candidates {checked} must be 1 to 256 different slicings: drop what is named twice")
     return checked
 
 

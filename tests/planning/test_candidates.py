@@ -28,14 +28,16 @@ def selection(workspace: Path) -> Selection:
     """A fold under plans that name five candidates."""
     file = workspace / "nnUNet_preprocessed" / "Dataset901_Disks" / f"{PLANS}.json"
     plans = json.loads(file.read_text())
-    plans["configurations"]["2d"]["architecture"]["candidates"] = [list(thickness) for thickness in WITH_EIGHT]
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["candidates"] = [
+        list(thickness) for thickness in WITH_EIGHT
+    ]
     file.write_text(json.dumps(plans))
     return select("901", "2d", "0", PLANS)
 
 
 def test_plans_that_name_none_have_the_default_candidates() -> None:
-    assert planned_candidates({}, 2) == ((2, 2), (2, 4), (4, 2), (4, 4))
-    assert len(planned_candidates({}, 3)) == 8
+    assert planned_candidates({"strides": [[4, 4]]}) == ((2, 2), (2, 4), (4, 2), (4, 4))
+    assert len(planned_candidates({"strides": [[1, 4, 4]]})) == 8
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_plans_that_name_none_have_the_default_candidates() -> None:
 )
 def test_candidates_that_do_not_fit_are_refused(named: list[list[int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        planned_candidates({"candidates": named}, 2)
+        planned_candidates({"strides": [[4, 4]], "candidates": named})
 
 
 @pytest.mark.parametrize("trainer", ["SliceMambaSupernetTrainer", "SliceMambaSharedSupernetTrainer"])
