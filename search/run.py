@@ -47,8 +47,7 @@ _CONDITIONS = "measured_with"
 
 @dataclass(frozen=True)
 class FoldSearch:
-    """What a search of a fold ended with: the best fitness, how many evaluations, and the files it wrote: the
-    slicing, and the page of figures.
+    """Result of a fold's search: the best fitness, the number of evaluations, and the files it wrote.
 
     complete: False if the time budget ended it. location: where the evaluations are, for people to read. front, pareto:
     the Pareto front and its file, None where the search measures no cost.
@@ -94,7 +93,7 @@ class PreparedSearch:
         return self.fold.folder
 
     def storage(self, given: str | None) -> str | Path:
-        """Where the evaluations are kept: as given, else in a file of the fold."""
+        """Place of the evaluations: as given, else in a file of the fold."""
         return given or self.folder.study
 
 

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 from torch._dynamo import OptimizedModule
@@ -20,11 +19,12 @@ from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.resolutions import output_scales
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
+from nnunetv2_slicemamba.trainers.gpu_augment import GPUAugmentation
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
 from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
 
 
-class SliceMambaBaseTrainer(nnUNetTrainer):
+class SliceMambaBaseTrainer(GPUAugmentation):
     """nnU-Net's trainer with SliceMamba's optimiser and guards; subclasses say which network and which slicing.
 
     Class attributes are the settings that variants change: nnU-Net rebuilds trainers from constructor arguments
@@ -199,7 +199,7 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         return NonFiniteLossError(message)
 
     def describe_path(self) -> str:
-        """What the network computes with now, for messages."""
+        """The network and its settings of this moment, for messages."""
         return f"network {type(self.bare_network).__name__}"
 
     def save_checkpoint(self, filename: str) -> None:

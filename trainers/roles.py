@@ -1,7 +1,8 @@
 """Roles of trainers, and the checks that a trainer has the role which a command needs.
 
 The role is an attribute of the class: `supernet` trains the network that a search evaluates, `final` the chosen
-network from scratch, `inherit` the chosen network from the supernet's weights.
+network from scratch, `inherit` the chosen network from the supernet's weights; `other` trains any network of nnU-Net's
+plans.
 """
 
 from __future__ import annotations

@@ -156,9 +156,14 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         if not self.was_initialized:
             self.initialize()
         if self.current_epoch == 0:
-            generator = path_generator(self.path_seed, self.validation_draw)
+            generator = path_generator(self.paths_from, self.validation_draw)
             self.supernet.set_architecture(self.supernet.sample_architecture(generator))
         super().on_train_start()
+
+    @property
+    def paths_from(self) -> int:
+        """The seed of the paths."""
+        return self.path_seed if self.seed is None else self.seed
 
     def train_step(self, batch: dict) -> dict:
         self.draw_path(self.iteration)
@@ -166,7 +171,7 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
 
     def draw_path(self, iteration: int) -> Architecture:
         """Selects and returns the path of a global iteration."""
-        return self.supernet.sample_architecture(path_generator(self.path_seed, iteration))
+        return self.supernet.sample_architecture(path_generator(self.paths_from, iteration))
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()

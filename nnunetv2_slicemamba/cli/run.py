@@ -55,14 +55,14 @@ def run(
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.slicing.holdout_file import check_draw
     from nnunetv2_slicemamba.trainers import TRAINERS
-    from nnunetv2_slicemamba.trainers.roles import SUPERNET
+    from nnunetv2_slicemamba.trainers.roles import FINAL, INHERIT, SUPERNET
 
     console = Console()
     supernet = supernet_trainer or re.sub("^SliceMamba(Inherit)?Trainer", "SliceMambaSupernetTrainer", trainer)
     for name in (trainer, supernet):
         if name not in TRAINERS:
             raise InputError(f"there is no trainer {name!r}; there are: {', '.join(TRAINERS)}")
-    if TRAINERS[trainer].role == SUPERNET or TRAINERS[supernet].role != SUPERNET:
+    if TRAINERS[trainer].role not in (FINAL, INHERIT) or TRAINERS[supernet].role != SUPERNET:
         raise InputError(f"-tr {trainer} must be a final trainer and --supernet-trainer {supernet} a supernet's")
     if size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")

@@ -25,7 +25,7 @@ from importlib.util import find_spec
 
 
 def __getattr__(name):
-    if name.startswith("SliceMamba") and find_spec("nnunetv2_slicemamba") is not None:
+    if name.startswith(("SliceMamba", "nnUNetTrainerGPUAugment")) and find_spec("nnunetv2_slicemamba") is not None:
         from {module} import {table}
 
         for found in {table}.values():

@@ -49,7 +49,7 @@ class Split:
     notes: tuple[str, ...] = ()
 
     def with_note(self, note: str) -> Split:
-        """The same split with one more note."""
+        """This split with one more note."""
         return replace(self, notes=(*self.notes, note))
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 class Classes:
     """Classes that are judged.
 
-    foreground: the labels that make up each class, one for labels, several for regions. written: for regions, the label that each head writes, in order; None for labels. ignore: label of unjudged voxels.
+    foreground: the labels that make up each class, one for labels, several for regions. written: for regions, the
+    label that each head writes, in order; None for labels. ignore: label of unjudged voxels.
     """
 
     foreground: tuple[tuple[int, ...], ...]

@@ -129,6 +129,8 @@ def test_a_registered_nnunet_finds_trainers_and_planners_without_the_variable(
         "from nnunetv2_slicemamba.trainers import TRAINERS\n"
         "assert found is TRAINERS['SliceMambaTrainer_1epoch']\n"
         "assert pickle.loads(pickle.dumps(found)) is found\n"
+        "for name, trainer in TRAINERS.items():\n"
+        "    assert recursive_find_trainer_class_by_name(name) is trainer, name\n"
         "assert planner('SliceMambaNoSuchPlanner') is None\n"
         "print('passed')\n"
     )

@@ -8,10 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet, training_graphs
 from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
-from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, nnUNetTrainer
+from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 
 SETTINGS = {
     "input_channels": 1,
