@@ -1,4 +1,4 @@
-"""What is written as JSON can be read by any reader of JSON, and is whole."""
+"""JSON files can be read by any reader of JSON, and are whole."""
 
 from __future__ import annotations
 
