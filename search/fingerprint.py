@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.objectives import DICE
 from nnunetv2_slicemamba.search.settings import SearchSettings
@@ -68,21 +68,13 @@ class Fingerprint:
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
         """Differences from a stored as_dict(), a readable phrase each, naming both values."""
-        theirs, ours = dict(_leaves(stored)), dict(_leaves(self.as_dict()))
+        theirs, ours = dict(leaves(stored)), dict(leaves(self.as_dict()))
         return [
             f"{_title(key)} {_shown(theirs.get(key, unset))}, this search has {_shown(ours.get(key, unset))}"
             for key in dict.fromkeys([*ours, *theirs])
             for unset in [_UNSET.get(key)]
             if theirs.get(key) != ours.get(key)
         ]
-
-
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _title(key: str) -> str:

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.common.names import final_trainer_name
-from nnunetv2_slicemamba.nets.supernet import Architecture, SliceMambaSupernet
+from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import (
     CHECKPOINT_KEY,
     Holdout,

@@ -1,4 +1,4 @@
-"""Names that commands default to, and what the name of a trainer says; imports nothing slow."""
+"""Default names of plans and trainers, and pairs of trainers' names; nothing slow is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SUPERNET_TRAINER = re.compile(r"SliceMamba\w*SupernetTrainer\w*")
 
 
 def names_supernet_trainer(name: str) -> bool:
-    """Whether a result folder's trainer trained a supernet; for a trainer class, ask its `role`."""
+    """True if a result folder's trainer trained a supernet; for a trainer class, ask its `role`."""
     return _SUPERNET_TRAINER.fullmatch(name) is not None
 
 

@@ -1,4 +1,4 @@
-"""Which slicings are compared? What `--arms searched,random:3,2x4,FILE` means."""
+"""Arms of a comparison: the slicings that `--arms searched,random:3,2x4,FILE` names."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
+from nnunetv2_slicemamba.slicing.candidates import thickness_text
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
-from nnunetv2_slicemamba.slicing.find import SeveralSlicingsError, SlicingNotFoundError, find_slicing_file
+from nnunetv2_slicemamba.slicing.find import (
+    SLICING_VARIABLE,
+    SeveralSlicingsError,
+    SlicingNotFoundError,
+    find_slicing_file,
+)
 
 SEARCHED, CONSENSUS, RANDOM, FIXED, FILE = "searched", "consensus", "random", "fixed", "file"
 # arms that no search chose
@@ -31,12 +37,13 @@ class Arm:
 
     @property
     def is_control(self) -> bool:
+        """True if no search chose this slicing."""
         return self.kind in CONTROLS
 
 
 def default_arms(candidates: Sequence[Sequence[int]]) -> str:
-    """The search, three random slicings, and every candidate in all blocks."""
-    return ",".join([SEARCHED, f"{RANDOM}:3", *(shown_thickness(thickness) for thickness in candidates)])
+    """Arms of a comparison that names none: the search, three random slicings, every candidate in all blocks."""
+    return ",".join([SEARCHED, f"{RANDOM}:3", *(thickness_text(thickness) for thickness in candidates)])
 
 
 def parse_arms(text: str) -> list[Arm]:
@@ -147,7 +154,7 @@ def searched_supernet(selection: Selection, trainer: str | None = None) -> Super
         try:
             file = find_slicing_file(folder, selection.plans_name, selection.configuration, selection.fold)
         except (SlicingNotFoundError, SeveralSlicingsError) as error:
-            listed = str(error).partition("\nSLICEMAMBA_SLICING")[0]
+            listed = str(error).partition(f"\n{SLICING_VARIABLE}")[0]
             raise InputError(f"{listed}\n--supernet-trainer NAME says whose search is meant") from error
         return SupernetFolder(selection, file.parents[2].name.partition("__")[0])
     supernet = SupernetFolder(selection, trainer)
@@ -159,15 +166,11 @@ def searched_supernet(selection: Selection, trainer: str | None = None) -> Super
     return supernet
 
 
-def shown_thickness(thickness: Sequence[int]) -> str:
-    return "x".join(map(str, thickness))
-
-
-def shown_slicing(slicing: Sequence[Sequence[int]]) -> str:
+def slicing_text(slicing: Sequence[Sequence[int]]) -> str:
     """A slicing in a few words: the commonest thicknesses first, with their numbers of blocks."""
     counts: dict[str, int] = {}
     for thickness in slicing:
-        name = shown_thickness(thickness)
+        name = thickness_text(thickness)
         counts[name] = counts.get(name, 0) + 1
     if len(counts) == 1:
         return f"{next(iter(counts))} in all {len(slicing)}"

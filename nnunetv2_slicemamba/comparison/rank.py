@@ -1,12 +1,11 @@
-"""Does the supernet rank slicings as retraining does? Fitness beside the retrained Dice of a comparison's arms."""
+"""Ranking of a comparison's arms: the supernet's fitness beside the Dice after retraining."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.hashing import sha256_of_file, sha256_of_names
 from nnunetv2_slicemamba.common.json_files import write_json
-from nnunetv2_slicemamba.comparison.correlation import FEWEST, Agreement, Correlation, agreement, conclusion
+from nnunetv2_slicemamba.comparison.correlation import FEWEST, Correlation, conclusion, rank_agreement
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
+from nnunetv2_slicemamba.comparison.ranking import RankedArm, Ranking
 from nnunetv2_slicemamba.comparison.results import ArmResult, ComparisonResult, collect
 from nnunetv2_slicemamba.comparison.scatter import write_scatter
 from nnunetv2_slicemamba.comparison.tables import dice
@@ -37,33 +37,6 @@ if TYPE_CHECKING:
 
 RANK_FILE, RANK_FIGURE, FITNESS_FILE = "rank.json", "rank.png", "supernet_fitness.json"
 LEDGER, EVALUATED = "the search", "evaluated"
-
-
-@dataclass(frozen=True)
-class RankedArm:
-    """fitness: of the arm's path in the supernet. source: LEDGER or EVALUATED. dice: mean over its trainings, spread
-    their standard deviation (NaN for one)."""
-
-    name: str
-    kind: str
-    architecture: Architecture
-    fitness: float
-    source: str
-    dice: float
-    spread: float
-    trainings: int
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """left_out: names of arms and why. file, figure: what was written."""
-
-    arms: tuple[RankedArm, ...]
-    agreement: Agreement
-    conclusion: str
-    left_out: Mapping[str, str]
-    file: Path
-    figure: Path
 
 
 def rank_arms(folder: ComparisonFolder, supernet: SupernetFolder, device: torch.device, console: Console) -> Ranking:
@@ -98,7 +71,7 @@ def rank_arms(folder: ComparisonFolder, supernet: SupernetFolder, device: torch.
     if undefined:
         raise InputError(f"the supernet's fitness of {', '.join(undefined)} is undefined: no case has foreground")
     try:
-        found = agreement([arm.fitness for arm in arms], [arm.dice for arm in arms])
+        found = rank_agreement([arm.fitness for arm in arms], [arm.dice for arm in arms])
     except ValueError as error:
         raise InputError(f"the {len(arms)} arms in {folder.root} have no rank correlation: {error}") from error
     said = conclusion(found)
@@ -160,7 +133,7 @@ def fitness_of(
         "supernet_checkpoint_sha256": sha256_of_file(fold.checkpoint),
         "tile_step_size": TILE_STEP_SIZE,
         "mirroring": MIRRORING,
-        "cases_sha256": hashlib.sha256("\n".join(fold.case_names).encode()).hexdigest(),
+        "cases_sha256": sha256_of_names(fold.case_names),
     }
     known = _from_ledger(supernet, key)
     file = folder.root / FITNESS_FILE
@@ -176,7 +149,7 @@ def fitness_of(
 
 
 def _from_ledger(supernet: SupernetFolder, key: Mapping[str, Any]) -> dict[Architecture, float]:
-    """What the fold's search evaluated, if it was with this supernet and on these cases."""
+    """Fitness that the fold's search found, if it was with this supernet and on these cases."""
     if not supernet.study.is_file():
         return {}
     fingerprint, records = read_fold_ledger(supernet.search)
@@ -190,7 +163,7 @@ def _from_ledger(supernet: SupernetFolder, key: Mapping[str, Any]) -> dict[Archi
 
 
 def _from_file(file: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
-    """What an earlier call evaluated; nothing if the supernet or the cases have changed, or the file is damaged."""
+    """Fitness that an earlier call found; empty if the supernet or the cases have changed, or the file is damaged."""
     try:
         content = json.loads(file.read_text())
         if any(content.get(k) != v for k, v in key.items()):
@@ -204,7 +177,7 @@ def _from_file(file: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
 
 
 def show_ranking(ranking: Ranking, console: Console) -> None:
-    """The arms in the order of their Dice, both coefficients, and what they allow to conclude."""
+    """Prints the arms in the order of their Dice, both coefficients, and the conclusion."""
     by_fitness = sorted(ranking.arms, key=lambda arm: -arm.fitness)
     table = Table("arm", title="Retrained Dice and the supernet's fitness", title_justify="left")
     for heading in ("Dice", "SD", "fitness", "rank by Dice", "rank by fitness"):

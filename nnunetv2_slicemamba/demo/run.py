@@ -1,4 +1,4 @@
-"""The demo's run: the commands a user would type, then the table and the picture."""
+"""Run of the demo: the commands that a user would type, then the table and the picture."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from nnunetv2_slicemamba.demo.picture import draw_cases
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, summary_dice, train
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
+from nnunetv2_slicemamba.slicing.candidates import thickness_text
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 
 PLANS = "nnUNetSliceMambaSPlans"
@@ -32,7 +33,7 @@ class DemoResult:
 
 
 def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResult:
-    """Runs the whole chain on a shipped dataset below `folder`; continues where an earlier run stopped.
+    """Runs every step on a shipped dataset below `folder`; continues where an earlier run stopped.
 
     data: "2d" or "3d". device: "cpu", "cuda" or "mps".
     """
@@ -60,8 +61,8 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
         search = ["-d", name, "-c", configuration, "-f", fold, "-p", PLANS, "-tr", supernet, "-device", device]
         run_command("slicemamba", ["search", *search, "--seed", fold, *SEARCH], console)
     make_slicings_differ(supernets, console)
-    chain = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", trainer, "-device", device]
-    run_command("slicemamba", ["run", *chain], console, quiet=True)
+    flags = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", trainer, "-device", device]
+    run_command("slicemamba", ["run", *flags], console, quiet=True)
 
     predictions = {}
     for title, folds in (("fold_0", ["0"]), ("fold_1", ["1"]), ("ensemble", ["0", "1"])):
@@ -80,7 +81,7 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
 
 
 def trainers_of(dataset: DemoDataset) -> tuple[str, str]:
-    """Final and supernet trainer, as long as this dataset needs."""
+    """Class names of the final and the supernet trainer, of the length that this dataset needs."""
     return f"SliceMambaTrainer{dataset.trainers}", f"SliceMambaSupernetTrainer{dataset.trainers}"
 
 
@@ -103,7 +104,7 @@ def plan_demo(dataset: DemoDataset, console: Console) -> None:
 
 
 def make_slicings_differ(supernets: list[SupernetFolder], console: Console) -> None:
-    """Should both short searches agree, fold 1 takes a random slicing: the demo shows that folds may differ."""
+    """Gives fold 1 a random slicing should both short searches agree: the demo shows that folds may differ."""
     first, other = (read_slicing_file(own.slicing_file).slicing for own in supernets)
     if first == other:
         second = supernets[1].selection
@@ -142,11 +143,11 @@ def evaluate(truth: Path, output: Path, selection: Selection, trainer: str, cons
 
 
 def show(dice: dict[str, float], supernets: list[SupernetFolder], console: Console) -> None:
-    """The table of the demo's result."""
+    """Prints the table of the demo's result."""
     slicings = [read_slicing_file(own.slicing_file).choice for own in supernets]
     table = Table("model", "Dice on the held-out cases", "slicing of the blocks", title="SliceMamba demo")
     for fold, choice in enumerate(slicings):
-        shown = " ".join("x".join(map(str, thickness)) for thickness in choice.slicing)
+        shown = " ".join(map(thickness_text, choice.slicing))
         table.add_row(f"fold {fold}", f"{dice[f'fold_{fold}']:.4f}", f"{choice.how_chosen}: {shown}")
     table.add_row("ensemble of both", f"[bold]{dice['ensemble']:.4f}[/]", "each fold with its own")
     console.print(table)

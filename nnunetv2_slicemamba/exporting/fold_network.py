@@ -20,8 +20,11 @@ TILE_STEP_SIZE = 0.5  # nnU-Net's
 
 @dataclass(frozen=True)
 class FoldNetwork:
-    """network: with the fold's weights and slicing, on the CPU, full resolution only. patches: (n, channels, *patch)
-    of `case`, float32, normalised as nnU-Net does."""
+    """A fold's network and patches to check it with.
+
+    network: with the fold's weights and slicing, on the CPU, full resolution only. patches: (n, channels, *patch) of
+    `case`, float32, normalised as nnU-Net does.
+    """
 
     network: SliceMambaUNet
     checkpoint: Path
@@ -30,7 +33,7 @@ class FoldNetwork:
 
 
 def find_checkpoint(folder: FoldFolder, name: str) -> Path:
-    """The fold's checkpoint; InputError naming what is there, or the training command."""
+    """Path of the fold's checkpoint `name`; InputError naming what is there, or the training command."""
     file = folder.path / name
     if file.is_file():
         return file
@@ -40,7 +43,7 @@ def find_checkpoint(folder: FoldFolder, name: str) -> Path:
 
 
 def load_fold_network(folder: FoldFolder, checkpoint: Path, most_patches: int) -> FoldNetwork:
-    """The network and up to `most_patches` evenly spaced windows of the fold's first validation case.
+    """A fold's network and up to `most_patches` evenly spaced windows of the fold's first validation case.
 
     Fold "all", and a fold without validation cases, take the first training case.
     """

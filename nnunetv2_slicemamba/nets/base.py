@@ -14,8 +14,6 @@ from nnunetv2_slicemamba.nets.decoder import Decoder
 from nnunetv2_slicemamba.nets.encoder import BlockFactory, Encoder
 from nnunetv2_slicemamba.nets.settings import NetworkSettings
 
-Slicing = Sequence[Sequence[int]]
-
 
 class SliceMambaBase(AbstractDynamicNetworkArchitectures):
     """Encoder and decoder around a block of the subclass's kind; block(dim, drop_path) makes one."""

@@ -16,26 +16,9 @@ from nnunetv2_slicemamba.ops import slice_scan
 from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
 from nnunetv2_slicemamba.ops.dtypes import block_dtype, recurrence_dtype
 from nnunetv2_slicemamba.ops.fused import fused_bss
+from nnunetv2_slicemamba.slicing.candidates import check_thickness
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-
-
-def check_thickness(thickness: tuple[int, ...], n_dims: int) -> tuple[int, ...]:
-    """A slicing's thickness as a tuple of `n_dims` ints in 1..255 (the range of the network's uint8 buffer).
-
-    Raises ValueError naming the value, the rule and the remedy.
-    """
-    values = tuple(int(v) for v in thickness)
-    if len(values) != n_dims:
-        raise ValueError(
-            f"thickness {values} has {len(values)} entries, this block has {n_dims} spatial axes; "
-            f"give one thickness per axis"
-        )
-    if any(v < 1 or v > 255 for v in values):
-        raise ValueError(
-            f"thickness {values} is out of range: every entry must be between 1 and 255, 2 and 4 are usual"
-        )
-    return values
 
 
 def move_channels_first(x: Tensor) -> Tensor:

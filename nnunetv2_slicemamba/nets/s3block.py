@@ -9,10 +9,11 @@ from dynamic_network_architectures.building_blocks.regularization import DropPat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunetv2_slicemamba.nets.bss import BSS, check_thickness
+from nnunetv2_slicemamba.nets.bss import BSS
 from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.nets.settings import NetworkSettings
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
+from nnunetv2_slicemamba.slicing.candidates import check_thickness
 
 
 class S3Block(nn.Module):

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_slicemamba.nets.bss import check_thickness
 from nnunetv2_slicemamba.nets.resolutions import output_scales, stem_strides
+from nnunetv2_slicemamba.slicing.candidates import check_candidates
 
 SKIPS = ("add", "concatenate")
 
@@ -130,11 +130,8 @@ class NetworkSettings:
         _check_positive("d_state and expand", (self.d_state, self.expand))
         if not 0 <= self.drop_path_rate <= 1:
             raise ValueError(f"drop_path_rate is {self.drop_path_rate}, a probability: give one from 0 to 1")
-        if self.candidates is None:
-            return
-        candidates = [check_thickness(thickness, self.n_dims) for thickness in self.candidates]
-        if not 1 <= len(candidates) <= 256 or len(set(candidates)) != len(candidates):
-            raise ValueError(f"candidates {candidates} must be 1 to 256 different slicings: drop what is named twice")
+        if self.candidates is not None:
+            check_candidates(self.candidates, self.n_dims)
 
     def _check_stem_and_skips(self) -> None:
         """The options that are not the paper's."""

@@ -12,9 +12,7 @@ from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.s3block import CandidateBlock, S3Block
 from nnunetv2_slicemamba.nets.settings import NetworkSettings
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
-from nnunetv2_slicemamba.slicing.candidates import default_candidates
-
-Architecture = tuple[int, ...]
+from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, default_candidates
 
 
 class SliceMambaSupernet(SliceMambaBase):
@@ -99,7 +97,7 @@ class SliceMambaSupernet(SliceMambaBase):
         """The path that the forward pass uses now."""
         return tuple(block.choice for block in self.block_positions())  # type: ignore[misc]
 
-    def slicing_of(self, indices: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    def slicing_of(self, indices: Sequence[int]) -> Slicing:
         """Thickness per block of an architecture."""
         return tuple(self.candidates[i] for i in self.check_architecture(indices))
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.nets.base import SliceMambaBase, Slicing
-from nnunetv2_slicemamba.nets.bss import check_thickness
+from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.network_graphs import NetworkGraphs
 from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.nets.settings import NetworkSettings
+from nnunetv2_slicemamba.slicing.candidates import Slicing, check_thickness
 
 
 class SliceMambaUNet(SliceMambaBase):
@@ -36,7 +36,7 @@ class SliceMambaUNet(SliceMambaBase):
         d_state: int = 16,
         expand: int = 2,
         drop_path_rate: float = 0.2,
-        slicing: Slicing | None = None,
+        slicing: Sequence[Sequence[int]] | None = None,
         deep_supervision: bool = False,
         **options: Any,
     ) -> None:
@@ -68,7 +68,7 @@ class SliceMambaUNet(SliceMambaBase):
     def _graph_state(self) -> tuple[Any, ...]:
         return self.get_slicing(), self.decoder.deep_supervision
 
-    def set_slicing(self, slicing: Slicing) -> None:
+    def set_slicing(self, slicing: Sequence[Sequence[int]]) -> None:
         """Sets the thickness of every block, given in network order as `blocks` entries of n ints in 1..255.
 
         Raises ValueError naming both numbers if the entries do not fit this network.
@@ -83,7 +83,7 @@ class SliceMambaUNet(SliceMambaBase):
         self.slicing.copy_(torch.tensor(values, dtype=torch.uint8))
         self._apply_slicing(values)
 
-    def get_slicing(self) -> tuple[tuple[int, ...], ...]:
+    def get_slicing(self) -> Slicing:
         """The thickness of every block in network order, as the forward pass uses it."""
         return tuple(block.bss.thickness for block in self.block_positions())  # type: ignore[union-attr, misc]
 

@@ -1,4 +1,4 @@
-"""The steps of a fold, from its supernet to the validated final network: what is finished, what is next, running it."""
+"""Steps of a fold, from its supernet to the validated final network; finished steps are skipped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import run_command
@@ -18,6 +17,7 @@ from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SLICING_VARIABLE
+from nnunetv2_slicemamba.slicing.trained import trained_slicing
 from nnunetv2_slicemamba.trainers.roles import SUPERNET, trainers_with
 from nnunetv2_slicemamba.trainers.supernet import PREVIOUS_STAGE_VARIABLE
 
@@ -97,7 +97,7 @@ def run_variables(supernet: SupernetFolder, settings: RunSettings) -> dict[str, 
 
 
 def is_validated(folder: FoldFolder, npz: bool) -> bool:
-    """Whether nnU-Net's validation of a fold is finished, with the probabilities of every case if `npz`."""
+    """True if nnU-Net's validation of a fold is finished, with the probabilities of every case if `npz`."""
     if not folder.summary.is_file():
         return False
     cases = json.loads(folder.summary.read_text())["metric_per_case"]
@@ -105,12 +105,12 @@ def is_validated(folder: FoldFolder, npz: bool) -> bool:
 
 
 def search(supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
-    """Searches the fold's slicing unless a finished search of the present supernet gave one, or it was set by hand."""
+    """Searches the fold's slicing unless a finished search of the present supernet gave one, or it was set."""
     selection, file = supernet.selection, supernet.slicing_file
     if file.is_file():
         content = read_slicing_file(file)
-        by_hand = content.choice.how_chosen != "search"
-        if by_hand or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet.checkpoint)):
+        was_set = content.choice.how_chosen != "search"
+        if was_set or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet.checkpoint)):
             console.print(f"slicing, fold {selection.fold}: {content.choice.how_chosen}, in {file}", highlight=False)
             return
     run_command(
@@ -131,9 +131,7 @@ def check_final_slicing(final: FoldFolder, supernet: SupernetFolder) -> None:
     if not final.is_trained:
         return
     file = supernet.slicing_file
-    wanted = [list(thickness) for thickness in read_slicing_file(file).slicing]
-    weights = torch.load(final.checkpoint, map_location="cpu", weights_only=False)["network_weights"]
-    if weights["slicing"].tolist() != wanted:
+    if trained_slicing(final.checkpoint) != read_slicing_file(file).slicing:
         raise InputError(
             f"{final.checkpoint} was trained with another slicing than {file} holds now; move the folder {final.path} "
             f"away to train fold {final.selection.fold} anew, or restore the file ('slicemamba slicing --set FILE')"

@@ -23,6 +23,7 @@ class FoldFolder:
 
     @property
     def path(self) -> Path:
+        """The folder itself."""
         return self.selection.fold_folder(self.trainer)
 
     @property
@@ -32,11 +33,12 @@ class FoldFolder:
 
     @property
     def is_trained(self) -> bool:
+        """True if the training has ended."""
         return self.checkpoint.is_file()
 
     @property
     def is_in_training(self) -> bool:
-        """Whether a training has begun and not ended."""
+        """True if a training has begun and not ended."""
         return not self.is_trained and any((self.path / name).is_file() for name in UNFINISHED)
 
     @property

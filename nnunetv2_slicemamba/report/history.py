@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.common.provenance import installed_versions
+from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, planner_name_of, plans_name_of
 from nnunetv2_slicemamba.search import SearchSettings
 from nnunetv2_slicemamba.search.objectives import flag_of
-from nnunetv2_slicemamba.slicing.file import installed_versions
 
 from .dataset import DatasetFolders
 from .models import Model
 from .plans import ConfigurationFacts
 
-SIZES = {f"SliceMambaPlanner{kind}{'' if size == 'L' else size}": size for kind in ("", "Hybrid") for size in "SML"}
+SIZE_OF_PLANNER = {planner_name_of(size, hybrid): size for hybrid in (False, True) for size in SIZES}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def read_commands(
         configurations = " ".join(one.configuration for one in same)
         if same[0].is_slicemamba:
             planner = same[0].planner
-            size = SIZES.get(planner, "L")
+            size = SIZE_OF_PLANNER.get(planner, PAPER)
             hybrid = " --hybrid" if "Hybrid" in planner else ""
             named = "" if name == plans_name_of(size, bool(hybrid)) else f" -overwrite_plans_name {shlex.quote(name)}"
             lines.append(f"slicemamba plan -d {number} -c {configurations} --size {size}{hybrid}{named}")
@@ -97,11 +98,6 @@ def _set_value(choice: Any) -> str:
     if choice.how_chosen == "fixed":
         return "x".join(map(str, choice.slicing[0]))
     return "consensus" if choice.how_chosen == "consensus" else "FILE"
-
-
-def plans_name_of(size: str, hybrid: bool) -> str:
-    """Name that `slicemamba plan` gives to the plans of a size."""
-    return f"nnUNetSliceMamba{'Hybrid' if hybrid else ''}{'' if size == 'L' else size}Plans"
 
 
 def read_versions(models: Sequence[Model]) -> tuple[VersionRow, ...]:

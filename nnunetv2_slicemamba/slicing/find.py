@@ -1,4 +1,4 @@
-"""Where does the slicing of a fold lie?"""
+"""Place of a fold's slicing file, and the search for it among the supernets' folders."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ STUDY_FILE = "study.db"
 
 
 class SlicingNotFoundError(FileNotFoundError):
-    """There is no slicing file for a fold."""
+    """Missing slicing file of a fold."""
 
 
 class SeveralSlicingsError(ValueError):
-    """There is more than one slicing file for a fold: `files`."""
+    """More than one slicing file for a fold: `files`."""
 
     def __init__(self, message: str, files: list[Path]) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class SeveralSlicingsError(ValueError):
 
 
 def slicing_search_folder(fold_folder: str | Path) -> Path:
-    """Where a search writes, in the supernet's nnUNet_results/DATASET/TRAINER__PLANS__CONFIG/fold_X."""
+    """Folder that a search writes to, in the supernet's nnUNet_results/DATASET/TRAINER__PLANS__CONFIG/fold_X."""
     return Path(fold_folder) / SEARCH_FOLDER
 
 

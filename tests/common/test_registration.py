@@ -49,7 +49,7 @@ def registered_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def python(script: str, cwd: Path, *flags: str, **environment: str) -> str:
-    """What a fresh interpreter prints that runs `script` with no nnU-Net variable but those given."""
+    """Output of a fresh interpreter that runs `script` with no nnU-Net variable but those given."""
     inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     done = subprocess.run(
         [sys.executable, *flags, "-c", script],

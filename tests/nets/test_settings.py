@@ -71,7 +71,7 @@ def test_an_argument_that_is_unknown_is_refused(settings: Settings) -> None:
         ({"features_per_stage": [10, 20, 40]}, "multiple of 4: give 8"),
         ({"drop_path_rate": 1.5}, "drop_path_rate is 1.5, a probability: give one from 0 to 1"),
         ({"candidates": [(2, 2), (2, 2)]}, "must be 1 to 256 different slicings: "),
-        ({"candidates": [(2, 2, 2)]}, "this block has 2 spatial axes"),
+        ({"candidates": [(2, 2, 2)]}, "has 3 entries for 2 spatial axes; give one"),
     ],
 )
 @pytest.mark.parametrize("kind", [SliceMambaUNet, SliceMambaSupernet])

@@ -1,4 +1,4 @@
-"""Which published VMamba networks have blocks like ours, and why do the others not fit?"""
+"""Versions of VMamba: the one whose blocks are ours, and the reasons why the others do not fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FITTING = (
 
 
 def reasons(checkpoint: Checkpoint) -> list[str]:
-    """What in the weights belongs to a block, a stem or a merging that is not VMamba v0's; empty for one that fits."""
+    """Reasons why weights are not VMamba v0's: parts of another block, stem or merging; empty where they are."""
     weights = checkpoint.weights
 
     def first(pattern: str) -> str | None:

@@ -1,25 +1,26 @@
-"""What a training writes down: a line of JSON for every step and epoch, TensorBoard's files, and a progress bar."""
+"""Log of a pretraining: a line of JSON for every step and epoch, TensorBoard's files, and a progress bar."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.whole_file import replacing
 
 LOG_FILE = "log.jsonl"
 LOGS = "tensorboard"
 
 
-class Journal:
-    """Of the first process; the others' writes nothing. A context manager.
+class TrainingLog:
+    """Log that the first process writes and the others leave alone; a context manager.
 
     step, validated: steps and epochs that the training's state has done. Lines beyond, of a run that was killed after
     its last checkpoint, are dropped: they come again.
@@ -48,7 +49,7 @@ class Journal:
             line for line in read_log(folder) if (line["epoch"] < validated if "epoch" in line else line["step"] < step)
         ]
         with replacing(self._file) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            temporary.write_text(as_lines(kept), encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -58,7 +59,7 @@ class Journal:
                 "No TensorBoard logs: tensorboard is not installed (pip install 'nnunetv2-slicemamba[pretrain]')."
             )
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> TrainingLog:
         if not self._bar.disable:
             self._bar.start()
         return self
@@ -70,7 +71,7 @@ class Journal:
             self._writer.close()
 
     def steps(self, first: int, losses: list[float], rates: list[float], images_per_step: int, epoch: int) -> None:
-        """The losses and learning rates of consecutive steps."""
+        """Logs the losses and learning rates of consecutive steps."""
         if not self.enabled:
             return
         lines = [
@@ -90,7 +91,7 @@ class Journal:
         )
 
     def epoch(self, step: int, epoch: int, figures: Mapping[str, float]) -> None:
-        """The validation figures after an epoch, in % or as they are; `step` steps are done."""
+        """Logs the validation figures after an epoch, in % or as they are; `step` steps are done."""
         if not self.enabled:
             return
         self._write([{"step": step, "epoch": epoch, **figures}])
@@ -102,7 +103,7 @@ class Journal:
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
         with self._file.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(line) + "\n" for line in lines))
+            file.write(as_lines(lines))
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
         if self._writer is not None:
@@ -110,8 +111,13 @@ class Journal:
                 self._writer.add_scalar(name, value, step)
 
 
+def as_lines(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Entries as JSON, one a line."""
+    return "".join(json.dumps(plain_json(entry)) + "\n" for entry in entries)
+
+
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a training's log, [] without one; a last line that a kill cut short is left out."""
+    """Entries of a training's log, [] without one; a last line that a kill cut short is left out."""
     file = folder / LOG_FILE
     found = []
     if file.is_file():
