@@ -14,11 +14,13 @@ evolution, its ledger in a SQLite file. --images: a folder with images and masks
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -33,18 +35,27 @@ from rich.table import Table
 from timing import add_csv, by_torchrun, device_name
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
-from nnunetv2_slicemamba.search import Architecture, Fingerprint, Record, SearchSettings, open_ledger, run_search
+from nnunetv2_slicemamba.search import (
+    Architecture,
+    Fingerprint,
+    Ledger,
+    Record,
+    SearchSettings,
+    open_ledger,
+    run_search,
+)
 from nnunetv2_slicemamba.search.evaluation.counting import Classes
 from nnunetv2_slicemamba.search.evaluation.one_by_one import OneByOne
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathEvaluation
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import TILE_STEP_SIZE
 from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
-from nnunetv2_slicemamba.search.ledger.journal import Journal, Journaled
-from nnunetv2_slicemamba.search.records import Evaluation
-from nnunetv2_slicemamba.search.workers.base import Together, Workers, no_more
+from nnunetv2_slicemamba.search.ledger.evaluation_log import LOG_FOLDER
+from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
+from nnunetv2_slicemamba.search.records import Done, Evaluation, tasks_of
+from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, Workers, no_more
 from nnunetv2_slicemamba.search.workers.processes import Process
-from nnunetv2_slicemamba.search.workers.shared import Shared, help_out
+from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
 from nnunetv2_slicemamba.trainers.offline import ValidationCase, quiet
 
 PATCH = (256, 256)
@@ -94,21 +105,26 @@ class Evaluator:
         made = [make_case(case.data, case.truth, PATCH, TILE_STEP_SIZE) for case in cases]
         self.paths = PathEvaluation(network, made, Classes.of(LABELS), PATCH, device, None if cached else 0)
 
-    def evaluate(self, architectures, go_on=lambda: True, more=no_more):
+    def evaluate(self, tasks, go_on=lambda: True, more=no_more):
         if self.paths.device.index is not None:
             torch.cuda.set_device(self.paths.device)  # a thread's own
-        for counted in self.paths.count_paths(architectures, go_on, more):
+        for counted in self.paths.count_paths(tasks, go_on, more):
             dice = mean_foreground_dice(counted.counts)
-            yield counted.position, Evaluation(dice.fitness, dice.details()), counted.seconds
+            yield Done(counted.task, Evaluation(dice.fitness, dice.details()), counted.seconds)
 
 
-def whole_search(workers: Workers, settings: SearchSettings, n_blocks: int) -> tuple[list[Record], float]:
-    """All records, and the seconds of the whole search with its ledger."""
+def whole_search(
+    workers_of: Callable[[Ledger], contextlib.AbstractContextManager[Workers]],
+    settings: SearchSettings,
+    n_blocks: int,
+    folder: Path,
+) -> tuple[list[Record], float]:
+    """All records, and the seconds of the whole search with its ledger, while its study is written beside it."""
     candidates = ((2, 2), (2, 4), (4, 2), (4, 4))
     fingerprint = Fingerprint(
         "Benchmark", "random weights", "paper", "2d", 0, "0" * 64, "0" * 64, n_blocks, candidates, settings
     )
-    with tempfile.TemporaryDirectory() as folder, open_ledger(Path(folder) / "study.db", fingerprint) as ledger:
+    with open_ledger(folder / "study.db", fingerprint) as ledger, StudyExport(ledger), workers_of(ledger) as workers:
         started = time.perf_counter()
         result = run_search(workers, settings, ledger)
         return list(result.records), time.perf_counter() - started
@@ -119,8 +135,8 @@ def timed(evaluator: Evaluator, generations: list[list[Architecture]]) -> tuple[
     fitness: dict[Architecture, float] = {}
     started = time.perf_counter()
     for architectures in generations:
-        for position, evaluation, _ in evaluator.evaluate(architectures):
-            fitness[architectures[position]] = evaluation.fitness
+        for done in evaluator.evaluate(tasks_of(architectures)):
+            fitness[done.task.architecture] = done.evaluation.fitness
     return fitness, time.perf_counter() - started
 
 
@@ -138,11 +154,11 @@ def share(evaluator: Evaluator, process: Process, settings: SearchSettings, n_bl
     while store.add("warm", 0) < process.world:
         time.sleep(0.01)
     if not process.is_writer:
-        help_out(store, process.rank, lambda: evaluator, folder)
+        help_out(store, process.rank, lambda: evaluator, folder / LOG_FOLDER)
         return
-    journal = Journal(folder, "benchmark")
-    with Shared(store, process.world, evaluator, journal) as workers:
-        records, seconds = whole_search(workers, settings, n_blocks)
+    records, seconds = whole_search(
+        lambda ledger: SharedWorkers(store, process.world, evaluator, ledger.log), settings, n_blocks, folder
+    )
     shutil.rmtree(folder, ignore_errors=True)
     content = {
         "architectures": len(records),
@@ -171,7 +187,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=None)
     add_csv(parser)
     arguments = parser.parse_args()
-    process = Process.of()
+    process = Process.from_environment()
     if process.world > 1 and arguments.json is None:
         parser.error("several processes write their times into --json; --processes starts them with one")
     shared = by_processes(arguments) if arguments.processes > 1 else None
@@ -193,8 +209,8 @@ def main() -> None:
         share(cached, process, settings, network.n_blocks, arguments.json)
         return
     with tempfile.TemporaryDirectory() as folder:
-        workers = Journaled(Together(cached), Journal(Path(folder), "benchmark"))
-        records, seconds = whole_search(workers, settings, network.n_blocks)
+        alone = contextlib.nullcontext(BatchedWorkers(cached))
+        records, seconds = whole_search(lambda ledger: alone, settings, network.n_blocks, Path(folder))
     evaluating = sum(record.seconds for record in records)
     batches = len(cached.paths._batches)
     computed = cached.paths.blocks_computed / (len(records) * network.n_blocks * batches)

@@ -40,11 +40,11 @@ from timing import add_csv
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import Architecture, Fingerprint, SearchSettings, open_ledger, run_search
-from nnunetv2_slicemamba.search.evaluation.path_evaluation import Counted
+from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathCounts
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
-from nnunetv2_slicemamba.search.records import Evaluation
+from nnunetv2_slicemamba.search.records import Done, Evaluation, Task, tasks_of
 from nnunetv2_slicemamba.search.run import PreparedSearch, prepare_search
-from nnunetv2_slicemamba.search.workers.base import Together
+from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, More, no_more
 
 POINTS = 100  # Dice points in a Dice of 1
 
@@ -52,7 +52,7 @@ POINTS = 100  # Dice points in a Dice of 1
 class CountsPaths(Protocol):
     """The part of PathEvaluation that is used here."""
 
-    def count_paths(self, architectures: Sequence[Architecture], go_on: Callable[[], bool]) -> Iterator[Counted]:
+    def count_paths(self, tasks: Sequence[Task], go_on: Callable[[], bool]) -> Iterator[PathCounts]:
         """The voxels of each path, as they are finished."""
 
 
@@ -82,8 +82,8 @@ class Counts:
                 missing.append(position)
         if not missing:
             return
-        for counted in self._evaluation().count_paths([architectures[position] for position in missing], go_on):
-            position = missing[counted.position]
+        for counted in self._evaluation().count_paths(tasks_of(architectures[i] for i in missing), go_on):
+            position = missing[counted.task.index]
             self.known[architectures[position]] = counted.counts
             if self._file is not None:
                 entry = {"of": self._of, "path": architectures[position], "counts": counted.counts.tolist()}
@@ -104,10 +104,11 @@ class Half:
     cases: Sequence[int]
 
     def evaluate(
-        self, architectures: Sequence[Architecture], go_on: Callable[[], bool] = lambda: True
-    ) -> Iterator[tuple[int, Evaluation, float]]:
-        for position, seconds in self.counts.of(architectures, go_on):
-            yield position, Evaluation(self.counts.dice(architectures[position], self.cases)), seconds
+        self, tasks: Sequence[Task], go_on: Callable[[], bool] = lambda: True, more: More = no_more
+    ) -> Iterator[Done]:
+        for position, seconds in self.counts.of([task.architecture for task in tasks], go_on):
+            task = tasks[position]
+            yield Done(task, Evaluation(self.counts.dice(task.architecture, self.cases)), seconds)
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def search_on(
     """Searches with some cases and looks at the others; returns the random generation's paths, too."""
     settings = fingerprint.settings
     with tempfile.TemporaryDirectory() as folder, open_ledger(Path(folder) / "study.db", fingerprint) as ledger:
-        result = run_search(Together(Half(counts, choosing)), settings, ledger)
+        result = run_search(BatchedWorkers(Half(counts, choosing)), settings, ledger)
     first = [record for record in result.records if record.generation == 0]
     best = max(first, key=lambda record: record.fitness)
     elsewhere = [counts.dice(record.architecture, others) for record in first]

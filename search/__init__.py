@@ -9,7 +9,7 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_file, sha256_of_plans
 from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
 from nnunetv2_slicemamba.search.choosing.consensus import Consensus, consensus
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
-from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION, FoldDice, dice_per_case, mean_foreground_dice
+from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION, DiceScores, dice_per_case, mean_foreground_dice
 from nnunetv2_slicemamba.search.ledger.ledger import Ledger, StudyRefusedError, open_ledger, read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError
 from nnunetv2_slicemamba.search.loop import SearchFailedError, SearchResult, run_search
@@ -41,9 +41,9 @@ __all__ = [
     "STUDY_FILE",
     "Architecture",
     "Consensus",
+    "DiceScores",
     "Evaluation",
     "Fingerprint",
-    "FoldDice",
     "History",
     "Holdout",
     "HoldoutError",

@@ -33,9 +33,12 @@ TIMED, AT_LEAST, ENOUGH_SECONDS = 5, 3, 60.0
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """architectures: of the whole search. kept: how many of them the ledger has already. seconds: of each timed path.
-    cases: how many each is evaluated on, and kind: which, as in MeasuredOn. refused: why the search would refuse the
-    ledger, None if it would not. location: of the ledger."""
+    """What a search would cost.
+
+    architectures: of the whole search. kept: how many of them are evaluated already. seconds: of each timed path.
+    cases: how many each is evaluated on, and kind: which, as in MeasuredOn. refused: why the search would refuse what
+    is evaluated, None if it would not. location: where that is, for people to read.
+    """
 
     architectures: int
     kept: int
@@ -56,7 +59,7 @@ class CostEstimate:
         return max(self.architectures - self.kept, 0)
 
     def lines(self) -> list[str]:
-        """For people to read."""
+        """The estimate for people to read."""
         spread = f"median of {len(self.seconds)} paths; {min(self.seconds):.3g} to {max(self.seconds):.3g} s"
         ledger = self.refused or f"{self.kept} of them are in {self.location}, {self.left} are left"
         return [
@@ -90,7 +93,7 @@ def estimate_cost(
         seconds=tuple(time_paths(prepared.fold, paths, console or Console())),
         cases=measured_on.number,
         kind=measured_on.kind,
-        location=location_of(storage),
+        location=str(prepared.folder.search),
         refused=refused,
     )
 
@@ -109,11 +112,11 @@ def time_paths(evaluate: Callable[[Architecture], object], paths: list[Architect
 
 
 def kept_in(prepared: PreparedSearch, storage: str | Path, study: str | None, discard: bool) -> tuple[int, str | None]:
-    """Number of this search's evaluations in a ledger, and why it would be refused (None if it would not)."""
+    """The number of this search's evaluations that are kept, and why they would be refused (None if not)."""
     if discard:
         return 0, None
     try:
-        stored, records = read_ledger(storage, study or prepared.fingerprint.study_name)
+        stored, records = read_ledger(storage, study or prepared.fingerprint.study_name, folder=prepared.folder.search)
     except NoSearchError:
         return 0, None
     except LedgerError as error:

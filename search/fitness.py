@@ -1,4 +1,4 @@
-"""How good is an architecture? Mean foreground Dice from counted voxels."""
+"""The fitness of an architecture: mean foreground Dice from counted voxels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ FITNESS_DEFINITION = (
 
 
 @dataclass(frozen=True)
-class FoldDice:
-    """fitness: mean foreground Dice, 0 to 1 or NaN. per_class: (classes,) float64, 0 to 1 or NaN."""
+class DiceScores:
+    """Dice of an architecture's predictions.
+
+    fitness: mean foreground Dice, 0 to 1 or NaN. per_class: (classes,) float64, 0 to 1 or NaN.
+    """
 
     fitness: float
     per_class: NDArray[np.float64]
@@ -44,7 +47,7 @@ def dice_per_case(counts: ArrayLike) -> NDArray[np.float64]:
     return np.divide(2 * tp, denominator, out=np.full_like(denominator, np.nan), where=denominator > 0)
 
 
-def mean_foreground_dice(counts: ArrayLike) -> FoldDice:
+def mean_foreground_dice(counts: ArrayLike) -> DiceScores:
     """The fitness of an architecture from its predictions of a fold's validation cases (FITNESS_DEFINITION).
 
     counts: (cases, classes, 3), see dice_per_case.
@@ -54,7 +57,7 @@ def mean_foreground_dice(counts: ArrayLike) -> FoldDice:
     """
     dice = dice_per_case(counts)
     per_class = _mean_of_defined(dice)
-    return FoldDice(float(_mean_of_defined(per_class[:, None])[0]), per_class)
+    return DiceScores(float(_mean_of_defined(per_class[:, None])[0]), per_class)
 
 
 def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:

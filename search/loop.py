@@ -1,15 +1,14 @@
-"""How does a search run from wherever it was to its winner?"""
+"""The search's loop: from wherever it was to its winner, generation by generation."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from nnunetv2_slicemamba.search.ledger.batches import Batches
 from nnunetv2_slicemamba.search.ledger.ledger import Ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
 from nnunetv2_slicemamba.search.objectives import LATENCY, Cost
@@ -17,9 +16,9 @@ from nnunetv2_slicemamba.search.progress import SearchProgress
 from nnunetv2_slicemamba.search.proposals.evolution import propose_with_origins
 from nnunetv2_slicemamba.search.proposals.optuna_samplers import OptunaProposals
 from nnunetv2_slicemamba.search.proposals.ranking import cheapest_record, chosen_record, ranked_history
-from nnunetv2_slicemamba.search.records import Evaluation, Proposal, Record, best_record
+from nnunetv2_slicemamba.search.records import Done, Evaluation, Proposal, Record, Task, best_record
 from nnunetv2_slicemamba.search.settings import EVOLUTION, SearchSettings
-from nnunetv2_slicemamba.search.workers.base import Done, InTurn, Task, Workers
+from nnunetv2_slicemamba.search.workers.base import SerialWorkers, Workers
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 
 
@@ -61,9 +60,8 @@ def run_search(
 
     evaluate: gives an architecture's fitness, and its cost where the settings have one, or evaluates the architectures
     of a generation in any order. It must be deterministic for the result to be reproducible; a measured latency is not.
-    ledger: what is in it is not evaluated again; what is evaluated is in it at once, or soon if a journal has it at
-    once. Stopped anywhere, the search continues there and ends with the records and the winner of a search that was
-    never stopped.
+    ledger: what is in it is not evaluated again; what is evaluated is in it at once. Stopped anywhere, the search
+    continues there and ends with the records and the winner of a search that was never stopped.
     progress: show a progress bar on `console` (None: standard output), a line per generation where that is no terminal.
     time_budget: seconds; once they are over, no further evaluation begins, and the result is not complete.
 
@@ -76,51 +74,51 @@ def run_search(
         raise ValueError(f"the search has {settings}, its ledger was opened with {ledger.fingerprint.settings}")
     ends = math.inf if time_budget is None else time.monotonic() + time_budget
     console = console or Console()
-    stored = {(record.generation, record.index): record for record in ledger.records()}
-    workers = evaluate if isinstance(evaluate, Workers) else InTurn(evaluate)
+    workers = evaluate if isinstance(evaluate, Workers) else SerialWorkers(evaluate)
     proposals = proposals_of(settings, ledger.fingerprint.n_candidates_per_block)
     records: list[Record] = []
     evaluated_now = 0
     exhausted, complete = False, True
+    if progress and ledger.damaged:
+        _say(
+            console,
+            f"Left out of {ledger.location}, because no evaluation can be read there: {'; '.join(ledger.damaged)}. "
+            "What is missing is evaluated again.",
+        )
 
     def go_on() -> bool:
         return time.monotonic() < ends or not evaluated_now
 
     try:
-        with (
-            Batches(ledger, workers.journaled) as batches,
-            SearchProgress(settings, len(stored), console, enabled=progress) as shown,
-        ):
+        with SearchProgress(settings, len(ledger.records()), console, enabled=progress) as shown:
             for generation in range(settings.generations + 1):
                 shown.generation_begins(generation, records)
-                proposed = list(proposals(generation, records))
-                found = _stored_of(ledger, stored, generation, proposed)
+                tasks = [Task(generation, i, *proposal) for i, proposal in enumerate(proposals(generation, records))]
+                found = _kept_of(ledger, generation, tasks)
                 for record in found.values():
                     shown.add(record, stored=True)
-                tasks = [Task(generation, i, p.architecture) for i, p in enumerate(proposed) if i not in found]
-                for done in workers(tasks, go_on):
-                    record = batches.add(_record_of(done, proposed[done.index], generation, settings.cost))
-                    evaluated_now += not done.recovered
-                    found[done.index] = record
+                for done in workers([task for task in tasks if task.index not in found], go_on):
+                    _check_cost(done, settings.cost)
+                    record = ledger.add(Record.of(done), kept=done.kept)
+                    evaluated_now += 1
+                    found[record.index] = record
                     shown.add(record, stored=False)
-                if len(found) < len(proposed):
+                if len(found) < len(tasks):
                     complete = False
                     break
-                records.extend(found[index] for index in range(len(proposed)))
-                if not proposed:
+                records.extend(found[index] for index in range(len(tasks)))
+                if not tasks:
                     exhausted = True
                     break
                 shown.generation_ends()
-                if best_record(records) is None:
+                if generation == 0 and best_record(records) is None:
                     raise SearchFailedError(_UNDEFINED.format(n=len(records)))
     except KeyboardInterrupt:
         n_kept = len(ledger.records())
-        console.print(
+        _say(
+            console,
             f"Stopped after {n_kept} of {settings.evaluations} evaluations; all {n_kept} are kept in "
             f"{ledger.location}. The same command continues from there.",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
         )
         raise
     if not complete:
@@ -132,7 +130,7 @@ def run_search(
 
 
 def proposals_of(settings: SearchSettings, n_candidates_per_block: Sequence[int]) -> Proposals:
-    """What the sampler of the settings proposes."""
+    """The proposals of the settings' sampler."""
     if settings.sampler != EVOLUTION:
         return OptunaProposals(settings, n_candidates_per_block)
 
@@ -181,42 +179,36 @@ _UNDEFINED = (
 )
 
 
-def _stored_of(
-    ledger: Ledger, stored: Mapping[tuple[int, int], Record], generation: int, proposed: Sequence[Proposal]
-) -> dict[int, Record]:
-    """The evaluations of a generation that the ledger has already, which must be of what is proposed."""
+def _kept_of(ledger: Ledger, generation: int, tasks: Sequence[Task]) -> dict[int, Record]:
+    """The evaluations of a generation that are kept already, by index; they must be of what is proposed."""
     found = {}
-    for (of, index), record in stored.items():
-        if of == generation:
-            proposal = proposed[index] if index < len(proposed) else None
-            if proposal is None or proposal.architecture != record.architecture:
-                raise _other_proposal(ledger, record, proposal)
-            found[index] = record
+    for record in ledger.generation(generation):
+        task = tasks[record.index] if record.index < len(tasks) else None
+        if task is None or task.architecture != record.architecture:
+            raise _other_proposal(ledger, record, task)
+        found[record.index] = record
+    for task in tasks:
+        if task.index not in found and (recovered := ledger.recover(task)) is not None:
+            found[task.index] = recovered
     return found
 
 
-def _record_of(done: Done, proposal: Proposal, generation: int, cost: Cost | None) -> Record:
+def _check_cost(done: Done, cost: Cost | None) -> None:
     if (done.evaluation.cost is None) != (cost is None):
         raise ValueError(
-            f"the evaluation of {proposal.architecture} has cost {done.evaluation.cost}; evaluate must give one "
+            f"the evaluation of {done.task.architecture} has cost {done.evaluation.cost}; evaluate must give one "
             f"exactly where the settings have one, which are for {cost.title if cost else 'none'}"
         )
-    return Record(
-        architecture=proposal.architecture,
-        fitness=done.evaluation.fitness,
-        generation=generation,
-        index=done.index,
-        origin=proposal.origin,
-        seconds=done.seconds,
-        details=done.evaluation.details,
-        cost=done.evaluation.cost,
-    )
 
 
-def _other_proposal(ledger: Ledger, record: Record, proposal: Proposal | None) -> LedgerError:
+def _other_proposal(ledger: Ledger, record: Record, task: Task | None) -> LedgerError:
     return LedgerError(
         f"evaluation {record.index} of generation {record.generation} in {ledger.location} is of "
-        f"{record.architecture}, this search proposes {proposal.architecture if proposal else None}: the ledger was "
+        f"{record.architecture}, this search proposes {task.architecture if task else None}: the ledger was "
         "changed, or another version of this package, of NumPy or of Optuna drew it. Continue with the versions that "
         "began it, or start anew (--discard)"
     )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)

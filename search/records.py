@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
+from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 
 History: TypeAlias = Sequence[tuple[Architecture, float]]
@@ -26,6 +27,24 @@ class Proposal(NamedTuple):
 
     architecture: Architecture
     origin: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """An architecture to evaluate, at its place in the search.
+
+    generation: 0 is the random one. index: position within the generation. origin: one of ORIGINS.
+    """
+
+    generation: int
+    index: int
+    architecture: Architecture
+    origin: str = RANDOM
+
+
+def tasks_of(architectures: Iterable[Architecture]) -> list[Task]:
+    """Architectures as one generation's tasks, for evaluations outside a search."""
+    return [Task(0, index, architecture) for index, architecture in enumerate(architectures)]
 
 
 @dataclass(frozen=True)
@@ -52,6 +71,19 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Done:
+    """A finished task: the form in which an evaluation travels, from the device that made it to the ledger.
+
+    seconds: duration of the evaluation. kept: whether the process that made it has kept it already.
+    """
+
+    task: Task
+    evaluation: Evaluation
+    seconds: float
+    kept: bool = False
+
+
+@dataclass(frozen=True)
 class Record:
     """A finished evaluation, as the ledger keeps it.
 
@@ -67,6 +99,21 @@ class Record:
     seconds: float
     details: Mapping[str, Any] = field(default_factory=dict)
     cost: float | None = None
+
+    @classmethod
+    def of(cls, done: Done) -> Record:
+        """The record of a finished task. Raises ValueError for details that JSON cannot hold."""
+        task, evaluation = done.task, done.evaluation
+        return cls(
+            architecture=task.architecture,
+            fitness=evaluation.fitness,
+            generation=task.generation,
+            index=task.index,
+            origin=task.origin,
+            seconds=done.seconds,
+            details=plain_json(evaluation.details),
+            cost=evaluation.cost,
+        )
 
 
 def history_of(records: Iterable[Record]) -> list[tuple[Architecture, float]]:

@@ -26,14 +26,15 @@ from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
 )
 from nnunetv2_slicemamba.search.figures.fold import write_fold_figures
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
-from nnunetv2_slicemamba.search.ledger.journal import Journal, Journaled, Recovering, search_name
+from nnunetv2_slicemamba.search.ledger.evaluation_log import LOG_FOLDER
 from nnunetv2_slicemamba.search.ledger.ledger import Ledger, open_ledger
-from nnunetv2_slicemamba.search.ledger.storage import LedgerError
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError, location_of
+from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 from nnunetv2_slicemamba.search.loop import SearchResult, run_search
 from nnunetv2_slicemamba.search.settings import SearchSettings
-from nnunetv2_slicemamba.search.workers.base import Together, Workers
+from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, Workers
 from nnunetv2_slicemamba.search.workers.processes import Process
-from nnunetv2_slicemamba.search.workers.shared import Shared, help_out
+from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 from nnunetv2_slicemamba.trainers.roles import require_supernet_trainer
@@ -93,7 +94,7 @@ class PreparedSearch:
         return self.fold.folder
 
     def storage(self, given: str | None) -> str | Path:
-        """Place of the evaluations: as given, else in a file of the fold."""
+        """Where the study belongs, the evaluations' copy for Optuna: as given, else in a file of the fold."""
         return given or self.folder.study
 
 
@@ -148,24 +149,27 @@ def search_fold(
     read or written, or the result cannot, saying what is kept.
     """
     options = options or SearchOptions()
-    process = Process.of()
+    process = Process.from_environment()
     device = process.device(device)
     if not process.is_writer:
         take_part(folder, settings, device, options, process)
         return None
     prepared = prepare_search(folder, settings, device, options.cache_bytes)
+    where = prepared.storage(options.storage)
     with (
-        open_ledger(prepared.storage(options.storage), prepared.fingerprint, options.study, options.discard) as ledger,
-        workers_of(prepared, ledger, process, options.discard) as workers,
+        open_ledger(where, prepared.fingerprint, options.study, options.discard, folder.search) as ledger,
+        StudyExport(ledger, console),
     ):
-        result = run_search(workers, settings, ledger, console=console, time_budget=options.time_budget)
-    try:
-        return write_result(prepared, result, ledger, console)
-    except OSError as error:
-        raise LedgerError(
-            f"the result could not be written to {folder.search} ({error}). All {len(result.records)} evaluations "
-            f"are kept in {ledger.location}; make room, and the same command writes it without evaluating them again"
-        ) from error
+        with workers_of(prepared, ledger, process) as workers:
+            result = run_search(workers, settings, ledger, console=console, time_budget=options.time_budget)
+        try:
+            return write_result(prepared, result, ledger, console)
+        except OSError as error:
+            raise LedgerError(
+                f"the result could not be written to {folder.search} ({error}). All {len(result.records)} evaluations "
+                f"are kept in {ledger.location}; make room, and the same command writes it without evaluating them "
+                "again"
+            ) from error
 
 
 def take_part(
@@ -178,7 +182,7 @@ def take_part(
         require_same(json.loads(store.get(_CONDITIONS)), measured_with(settings.cost, device))
         return SupernetFold(folder, device, options.cache_bytes, settings.cost)
 
-    help_out(store, process.rank, evaluator, folder.search)
+    help_out(store, process.rank, evaluator, folder.search / LOG_FOLDER)
 
 
 def write_result(prepared: PreparedSearch, result: SearchResult, ledger: Ledger, console: Console | None) -> FoldSearch:
@@ -232,23 +236,19 @@ def chosen_by_search(
             "origin": best.origin,
             "settings": settings.as_dict(),
             **({} if front is None else {"objective": settings.objective, "cost": front.cost_entry()}),
-            "ledger": ledger.location,
+            "ledger": location_of(ledger.storage),
             "study": ledger.study_name,
         },
     )
 
 
 @contextlib.contextmanager
-def workers_of(prepared: PreparedSearch, ledger: Ledger, process: Process, discard: bool) -> Iterator[Workers]:
+def workers_of(prepared: PreparedSearch, ledger: Ledger, process: Process) -> Iterator[Workers]:
     """This process alone, or with those that were launched beside it."""
-    journal = Journal(prepared.folder.search, search_name(prepared.fingerprint, ledger.study_name, ledger.location))
-    if discard:
-        journal.clear()
     if process.world == 1:
-        yield Recovering(Journaled(Together(prepared.fold), journal), journal)
+        yield BatchedWorkers(prepared.fold)
     else:
         store = process.connect()
         store.set(_CONDITIONS, json.dumps(measured_with(prepared.fingerprint.settings.cost, prepared.fold.device)))
-        with Shared(store, process.world, prepared.fold, journal) as shared:
-            yield Recovering(shared, journal)
-    journal.clear()
+        with SharedWorkers(store, process.world, prepared.fold, ledger.log) as shared:
+            yield shared

@@ -39,10 +39,11 @@ def search(
     ] = None,
     mutation: Annotated[float, typer.Option("--mutation", help="Probability that a mutant's gene is redrawn.")] = 0.1,
     storage: Annotated[
-        str | None, typer.Option("--storage", help="Optuna storage URL; default: SQLite in the fold's folder.")
+        str | None,
+        typer.Option("--storage", help="Optuna storage URL of the study; default: SQLite in the fold's folder."),
     ] = None,
-    study: Annotated[str | None, typer.Option("--study", help="Name of the study in the storage.")] = None,
-    discard: Annotated[bool, typer.Option("--discard", help="Delete the study's evaluations and start anew.")] = False,
+    study: Annotated[str | None, typer.Option("--study", help="Name of the search, and of its study.")] = None,
+    discard: Annotated[bool, typer.Option("--discard", help="Delete the search's evaluations and start anew.")] = False,
     sampler: Annotated[
         str,
         typer.Option("--sampler", help="evolution, or Optuna's random, tpe or nsga2; as many architectures each."),
@@ -77,7 +78,7 @@ def search(
         bool, typer.Option("--dry-run", help="Time a few paths, print what the search would cost, write nothing.")
     ] = False,
     figures_only: Annotated[
-        bool, typer.Option("--figures-only", help="Only draw the figures of what is evaluated, anew.")
+        bool, typer.Option("--figures-only", help="Only draw the figures of what is evaluated, and complete its study.")
     ] = False,
     device: Device = "auto",
 ) -> None:
@@ -134,7 +135,7 @@ def search(
     )
     require_folder("nnUNet_results", writable=not dry_run)
     console = Console()
-    if (dry_run or figures_only) and not Process.of().is_writer:
+    if (dry_run or figures_only) and not Process.from_environment().is_writer:
         return
     if dry_run:
         from nnunetv2_slicemamba.search.dry_run import estimate_cost

@@ -30,6 +30,7 @@ from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
 )
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
+from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
 from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def fitness_of(
 
 def _from_ledger(supernet: SupernetFolder, key: Mapping[str, Any]) -> dict[Architecture, float]:
     """Fitness that the fold's search found, if it was with this supernet and on these cases."""
-    if not supernet.study.is_file():
+    if not has_ledger(supernet.study):
         return {}
     fingerprint, records = read_fold_ledger(supernet.search)
     evaluation = dict(fingerprint.get("evaluation", {}))

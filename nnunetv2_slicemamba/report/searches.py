@@ -20,6 +20,7 @@ from nnunetv2_slicemamba.search import (
     slicing_search_folder,
 )
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
+from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
 from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
 from nnunetv2_slicemamba.search.records import mean_fitness
@@ -104,7 +105,7 @@ def read_search(fold_folder: Path) -> Search | None:
     records: list[Record] = []
     fingerprint: Mapping[str, Any] = {}
     content: SlicingFile | None = None
-    if not study.is_file() and not file.is_file():
+    if not has_ledger(study) and not file.is_file():
         return None
     if file.is_file():
         try:
@@ -112,7 +113,7 @@ def read_search(fold_folder: Path) -> Search | None:
         except SlicingFileError as error:
             problems.append(str(error))
     details = content.choice.details if content else {}
-    ledger = study if study.is_file() else _elsewhere(details)
+    ledger = study if has_ledger(study) else _elsewhere(details)
     if ledger is not None:
         try:
             fingerprint, records = (
@@ -140,4 +141,4 @@ def _elsewhere(details: Mapping[str, Any]) -> Path | None:
     if url is not None:
         # opening what is not there would make it
         told = url.database or "" if url.get_backend_name() == "sqlite" else ""
-    return Path(told) if told and Path(told).is_file() else None
+    return Path(told) if told and has_ledger(told) else None

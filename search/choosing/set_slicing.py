@@ -10,6 +10,7 @@ from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
 from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
+from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
 from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.proposals.ranking import feasible_history
 from nnunetv2_slicemamba.search.records import History
@@ -39,7 +40,7 @@ def fold_histories(folder: SupernetFolder) -> Mapping[int | str, History]:
     """The evaluations of every fold's search that lies in its slicing_search folder; NaN above a search's limit."""
     found: dict[int | str, History] = {}
     for fold, own in folder.folds.items():
-        if own.study.is_file():
+        if has_ledger(own.study):
             stored, records = read_fold_ledger(own.search)
             found[fold] = feasible_history(records, stored_cost(stored.get("settings", {})))
     return found

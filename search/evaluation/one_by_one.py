@@ -1,4 +1,4 @@
-"""What does nnU-Net itself say about a path? The slow twin of search.path_evaluation, for tests and benchmarks."""
+"""Evaluation of a path by nnU-Net itself: the slow twin of path_evaluation, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OneByOne:
 
     @classmethod
     def of_fold(cls, fold: SupernetFold) -> OneByOne:
-        """With the cases, the settings and the network itself of a fold."""
+        """An evaluation with the cases, the settings and the network itself of a fold."""
         fold.load()
         with quiet():
             predictor = nnUNetPredictor(

@@ -1,4 +1,4 @@
-"""How are many paths of one supernet evaluated quickly?
+"""Evaluation of many paths of one supernet together, for speed.
 
 All cases stay on the device. Their windows are predicted in batches, block by block; what a path shares with the one
 before it is not computed again, and the voxels are counted on the device, so that one small tensor per path comes back.
@@ -21,6 +21,7 @@ from nnunetv2_slicemamba.search.evaluation.blockwise import BlockwiseSupernet
 from nnunetv2_slicemamba.search.evaluation.counting import Classes, count, segmentation_of
 from nnunetv2_slicemamba.search.evaluation.prefix_cache import Features, PrefixCache
 from nnunetv2_slicemamba.search.evaluation.windows import Case, make_batches, stack
+from nnunetv2_slicemamba.search.records import Task
 from nnunetv2_slicemamba.search.workers.base import More, no_more
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 
@@ -33,11 +34,13 @@ ALL = slice(None)
 
 
 @dataclass(frozen=True)
-class Counted:
-    """position: of the architecture in the sequence that was asked for. counts: (cases, classes, 3) int64, see
-    fitness.dice_per_case. seconds: what it took."""
+class PathCounts:
+    """The counted voxels of a task's path.
 
-    position: int
+    counts: (cases, classes, 3) int64, see fitness.dice_per_case. seconds: what it took.
+    """
+
+    task: Task
     counts: NDArray[np.int64]
     seconds: float
 
@@ -73,44 +76,41 @@ class PathEvaluation:
 
     def count_paths(
         self,
-        architectures: Sequence[Architecture],
+        tasks: Sequence[Task],
         go_on: Callable[[], bool] = lambda: True,
         more: More = no_more,
-    ) -> Iterator[Counted]:
-        """Counts architectures, those with the same first blocks after one another, as long as go_on() holds.
+    ) -> Iterator[PathCounts]:
+        """Counts the tasks' paths, those with the same first blocks after one another, as long as go_on() holds.
 
         more: gives further ones when all these have been begun, and is asked again until it gives none.
         On a GPU a result comes when the next path has been sent to it, which so never waits. What was begun is given
         before the iteration ends; closing it early loses at most that one.
         """
-        before: tuple[int, _Pending] | None = None
+        before: tuple[Task, _Pending] | None = None
         started = time.perf_counter()
-        for position, architecture in self._in_order(architectures, more):
+        for task in self._in_order(tasks, more):
             if not go_on():
                 break
-            pending = self._send(architecture)
+            pending = self._send(task.architecture)
             if before is not None:
-                yield Counted(before[0], before[1].wait(), time.perf_counter() - started)
+                yield PathCounts(before[0], before[1].wait(), time.perf_counter() - started)
                 started = time.perf_counter()
-            before = (position, pending)
+            before = (task, pending)
             if self.device.type != "cuda":
-                yield Counted(position, pending.wait(), time.perf_counter() - started)
+                yield PathCounts(task, pending.wait(), time.perf_counter() - started)
                 started = time.perf_counter()
                 before = None
         if before is not None:
-            yield Counted(before[0], before[1].wait(), time.perf_counter() - started)
+            yield PathCounts(before[0], before[1].wait(), time.perf_counter() - started)
         self.cache.expect(())
 
-    def _in_order(self, architectures: Sequence[Architecture], more: More) -> Iterator[tuple[int, Architecture]]:
-        """(position, architecture) in the order in which they share most."""
-        first = 0
-        while architectures:
-            order = sorted(range(len(architectures)), key=architectures.__getitem__)
-            self.cache.expect(architectures[position] for position in order)
-            for position in order:
-                yield first + position, architectures[position]
-            first += len(architectures)
-            architectures = more()
+    def _in_order(self, tasks: Sequence[Task], more: More) -> Iterator[Task]:
+        """The tasks in the order in which their architectures share most."""
+        while tasks:
+            ordered = sorted(tasks, key=lambda task: task.architecture)
+            self.cache.expect(task.architecture for task in ordered)
+            yield from ordered
+            tasks = more()
 
     def _send(self, architecture: Architecture) -> _Pending:
         while True:
@@ -182,7 +182,7 @@ class PathEvaluation:
                 self._rows[number] = torch.tensor(rows, device=self.device)
 
     def _placed(self, cases: Sequence[Case]) -> list[Case]:
-        """The cases on the device, unless they would fill half of a GPU."""
+        """The cases on the device; in pinned memory where they would fill half of a GPU."""
         if self.device.type == "cuda":
             total = sum(t.numel() * t.element_size() for case in cases for t in (case.data, case.truth))
             if total > torch.cuda.mem_get_info(self.device)[0] // 2:
@@ -196,7 +196,7 @@ class PathEvaluation:
 
 
 def autocast_on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """As nnU-Net predicts: elsewhere than on a GPU autocast is slow or missing."""
+    """Autocast as nnU-Net predicts with: elsewhere than on a GPU it is slow or missing."""
     return torch.autocast("cuda") if device.type == "cuda" else contextlib.nullcontext()
 
 

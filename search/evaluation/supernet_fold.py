@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
 from nnunetv2_slicemamba.search.holdout import recorded_holdout
 from nnunetv2_slicemamba.search.objectives import Cost
-from nnunetv2_slicemamba.search.records import Evaluation
+from nnunetv2_slicemamba.search.records import Done, Evaluation, Task, tasks_of
 from nnunetv2_slicemamba.search.workers.base import More, no_more
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import check_trained_with
@@ -141,36 +141,29 @@ class SupernetFold:
 
     def __call__(self, architecture: Architecture) -> Evaluation:
         """Mean foreground Dice of the path over the cases, see search.fitness."""
-        ((_, evaluation, _),) = self.evaluate([architecture])
-        return evaluation
+        (done,) = self.evaluate(tasks_of([architecture]))
+        return done.evaluation
 
     def evaluate(
         self,
-        architectures: Sequence[Architecture],
+        tasks: Sequence[Task],
         go_on: Callable[[], bool] = lambda: True,
         more: More = no_more,
-    ) -> Iterator[tuple[int, Evaluation, float]]:
-        """(position, evaluation, seconds) of the architectures, as they are finished, as long as go_on() holds.
+    ) -> Iterator[Done]:
+        """The tasks as they are finished, as long as go_on() holds.
 
-        more: see EvaluatesMany. They share what they can, see PathEvaluation. Raises SupernetError if the device's
+        more: see BatchEvaluator. They share what they can, see PathEvaluation. Raises SupernetError if the device's
         memory does not suffice.
         """
         self.load()
-        known = list(architectures)
-
-        def noted() -> Sequence[Architecture]:
-            further = more()
-            known.extend(further)
-            return further
-
         try:
-            for counted in self.evaluation.count_paths(architectures, go_on, noted):
-                dice = mean_foreground_dice(counted.counts)
+            for path in self.evaluation.count_paths(tasks, go_on, more):
+                dice = mean_foreground_dice(path.counts)
                 started = time.perf_counter()
-                cost = None if self._cost is None else self._meter.measure(known[counted.position])
-                seconds = counted.seconds + time.perf_counter() - started
+                cost = None if self._cost is None else self._meter.measure(path.task.architecture)
+                seconds = path.seconds + time.perf_counter() - started
                 details: dict[str, Any] = {**dice.details(), **self._measured_with}
-                yield counted.position, Evaluation(dice.fitness, details, cost), seconds
+                yield Done(path.task, Evaluation(dice.fitness, details, cost), seconds)
         except torch.cuda.OutOfMemoryError as error:
             raise SupernetError(
                 f"the memory of {self.device} does not suffice for one window of the supernet's patch size "

@@ -11,7 +11,7 @@ from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice
 from nnunetv2_slicemamba.search.figures.page import write_figures
 from nnunetv2_slicemamba.search.figures.stages import stages_of
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
-from nnunetv2_slicemamba.search.ledger.ledger import read_ledger
+from nnunetv2_slicemamba.search.ledger.ledger import export_study, has_ledger, read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
 from nnunetv2_slicemamba.search.objectives import Cost, stored_cost
 from nnunetv2_slicemamba.search.records import Record, history_of
@@ -59,12 +59,17 @@ def write_fold_figures(
 
 
 def redraw(folder: SupernetFolder, storage: str | None, study: str | None, console: Console | None = None) -> Path:
-    """The figures of the evaluations that a search has made so far; LedgerError if there is none."""
+    """The figures of the evaluations that a search has made so far, and their study for Optuna, completed.
+
+    Raises LedgerError if there is no evaluation, or the study cannot be written.
+    """
     found = storage or folder.study
-    stored, records = read_ledger(found, study)
+    stored, records = read_ledger(found, study, folder=folder.search)
     if not records:
         raise LedgerError(f"the search in {found} has no evaluation yet; run `slicemamba search` for this fold first")
-    return write_fold_figures(folder, records, console, stored_cost(stored.get("settings", {})))
+    page = write_fold_figures(folder, records, console, stored_cost(stored.get("settings", {})))
+    export_study(found, study, folder.search)
+    return page
 
 
 def _other_folds(folder: SupernetFolder) -> dict[str, FoldChoice]:
@@ -76,7 +81,7 @@ def _other_folds(folder: SupernetFolder) -> dict[str, FoldChoice]:
             content.check_fits(folder.selection.n_blocks, folder.selection.n_dims)
             if content.choice.how_chosen != "search":
                 continue
-            records = read_fold_ledger(own.search)[1] if own.study.is_file() else []
+            records = read_fold_ledger(own.search)[1] if has_ledger(own.study) else []
         except (SlicingFileError, LedgerError):
             continue
         found[str(fold)] = FoldChoice(content.slicing, history_of(records))

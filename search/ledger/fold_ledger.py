@@ -1,4 +1,4 @@
-"""Which evaluations belong to a fold's result?"""
+"""The evaluations that belong to a fold's result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunetv2_slicemamba.slicing.find import SLICING_FILE, STUDY_FILE
 
 
 def read_fold_ledger(folder: Path) -> tuple[dict[str, Any], list[Record]]:
-    """`read_ledger` of a fold's slicing_search folder; of several studies, the one that best_slicing.json is from."""
+    """`read_ledger` of a fold's slicing_search folder; of several searches, the one that best_slicing.json is from."""
     try:
         preferred = read_slicing_file(folder / SLICING_FILE).choice.details.get("study")
     except SlicingFileError:

@@ -1,119 +1,97 @@
-"""How is every evaluation kept, so that nothing finished is ever lost?
-
-An Optuna study, one trial per evaluation. A trial enters the storage finished and in one transaction,
-after its evaluation, alone or together with others: a killed process leaves no half trial.
-"""
+"""The ledger: every evaluation of a search, kept as it is made, so that nothing finished is ever lost."""
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
-from nnunetv2_slicemamba.search.ledger.bulk_trials import add_trials, count_trials
-from nnunetv2_slicemamba.search.ledger.storage import (
-    LedgerError,
-    NoSearchError,
-    advice,
-    closing_on_error,
-    is_missing,
-    location_of,
-    open_storage,
-    quiet_optuna,
-    reason_of,
-    saying_what_failed,
+from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, log_folder, log_name, logs_in, records_in
+from nnunetv2_slicemamba.search.ledger.old_journal import OldJournal
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError, is_missing, location_of
+from nnunetv2_slicemamba.search.ledger.study import (
+    StudyRefusedError,
+    copy_log,
+    delete_study,
+    only_copier,
+    read_study,
+    study_names,
 )
-from nnunetv2_slicemamba.search.ledger.trials import directions_of, records_of, trial_of
-from nnunetv2_slicemamba.search.records import Record
+from nnunetv2_slicemamba.search.ledger.trials import check_record, directions_of
+from nnunetv2_slicemamba.search.records import Record, Task
 
-if TYPE_CHECKING:  # Optuna takes as long to import as the rest of the search, and a training needs none of it
-    import optuna
-    from optuna.storages import RDBStorage
-
-_FINGERPRINT_KEY = "slicing_search"
 _REMEDY = "Give this search another study (--study NAME), or start anew (--discard deletes the {n} evaluations in it)"
-
-
-class StudyRefusedError(ValueError):
-    """The study holds another search's evaluations."""
 
 
 class Ledger:
     """The evaluations of one search. Open one with open_ledger; usable as a context manager.
 
-    fingerprint: of the search. location: where the evaluations are, for people to read.
+    fingerprint: of the search. study_name: name of its study. log: its files. location: their folder, for people to
+    read. storage: where the study belongs, their copy for Optuna. damaged: lines of the files that hold no evaluation,
+    cut off by a kill or changed since.
     """
 
-    def __init__(self, study: optuna.Study, storage: RDBStorage, location: str, fingerprint: Fingerprint) -> None:
-        self.fingerprint = fingerprint
-        self.location = location
-        self.study_name = study.study_name
-        self._study = study
-        self._storage = storage
-        trials = study.get_trials(deepcopy=False)
-        self._n_trials = len(trials)
-        self._next_check = time.monotonic()
-        self._records = records_of(trials)
+    def __init__(self, log: EvaluationLog, fingerprint: Fingerprint, study_name: str, storage: str | Path) -> None:
+        self.fingerprint, self.study_name, self.log, self.storage = fingerprint, study_name, log, storage
+        self.location = str(log.folder)
+        log.open()
+        found, self.damaged = records_in(log)
+        self._generations: dict[int, dict[int, Record]] = {}
+        for (generation, index), record in found.items():
+            self._generations.setdefault(generation, {})[index] = record
+        self._left = OldJournal(log.folder.parent, fingerprint, study_name, location_of(storage), found)
 
     def records(self) -> list[Record]:
         """Every evaluation, ordered by (generation, index), whatever the order in which they were added."""
-        return [self._records[key] for key in sorted(self._records)]
+        return [record for generation in sorted(self._generations) for record in self.generation(generation)]
 
-    def add(self, *records: Record) -> Record:
-        """Keep evaluations, for good once this returns: all of them or none. Returns the last as it will be read again.
+    def generation(self, number: int) -> list[Record]:
+        """The evaluations of one generation, by their index."""
+        records = self._generations.get(number, {})
+        return [records[index] for index in sorted(records)]
 
-        Raises ValueError if a place is taken or details cannot be kept as JSON; LedgerError if the storage cannot be
-        written or somebody else writes to the study.
+    def add(self, record: Record, kept: bool = False) -> Record:
+        """Keeps an evaluation, for good once this returns. Returns it as it will be read again.
+
+        kept: whether the process that made it has appended it to the log already. Raises ValueError if its place is
+        taken or its details cannot be kept as JSON; LedgerError if the log cannot be written or somebody else writes
+        to it.
         """
-        from optuna.exceptions import StorageInternalError
-        from sqlalchemy.exc import SQLAlchemyError
-
-        added = dict[tuple[int, int], Record]()
-        for record in records:
-            key = (record.generation, record.index)
-            if key in self._records or key in added:
-                raise ValueError(f"generation {key[0]} already has an evaluation number {key[1]} in {self.location}")
-            added[key] = replace(record, details=plain_json(record.details))
-        two_values = len(directions_of(self.fingerprint.settings.cost)) > 1
-        per_block = self.fingerprint.n_candidates_per_block
-        trials = [trial_of(record, per_block, two_values) for record in added.values()]
-        try:
-            self._refuse_second_writer()
-            add_trials(self._storage, self._study, trials)
-        except (StorageInternalError, SQLAlchemyError) as error:
-            what = f"the evaluation of {records[0].architecture}"
-            if len(records) > 1:
-                what = f"{len(records)} evaluations, from {what.removeprefix('the evaluation of ')} on,"
-            raise LedgerError(
-                f"{what} could not be written to {self.location} ({reason_of(error)}). The {len(self._records)} "
-                f"evaluations before {'it' if len(records) == 1 else 'them'} are kept there. {advice(error)}"
-            ) from error
-        self._n_trials += len(added)
-        self._records.update(added)
-        return added[key]
-
-    def _refuse_second_writer(self) -> None:
-        """Once a second at most: it asks the database, which may be far away."""
-        if time.monotonic() < self._next_check:
-            return
-        n_trials = count_trials(self._storage, self._study)
-        if n_trials != self._n_trials:
-            raise LedgerError(
-                f"study '{self.study_name}' in {self.location} has {n_trials} trials where this search left "
-                f"{self._n_trials}: another process writes to it. Stop one of the two; the same command continues"
+        of_generation = self._generations.setdefault(record.generation, {})
+        if record.index in of_generation:
+            raise ValueError(
+                f"generation {record.generation} already has an evaluation number {record.index} in {self.location}"
             )
-        self._next_check = time.monotonic() + 1.0
+        added = replace(record, details=plain_json(record.details))
+        check_record(added, self.fingerprint.n_candidates_per_block)
+        if not kept:
+            self.log.append(added)
+        of_generation[record.index] = added
+        return added
+
+    def recover(self, task: Task) -> Record | None:
+        """The task's evaluation by an older version that was killed before it had it in its study; now it is kept."""
+        done = self._left.find(task)
+        if done is None:
+            return None
+        record = self.add(Record.of(done))
+        self._left.taken(task)
+        return record
+
+    def export(self) -> int:
+        """Adds to the search's study in Optuna's storage what it lacks; the number of evaluations added.
+
+        Raises StudyRefusedError if it is another search's, LedgerError if the storage cannot be written.
+        """
+        return copy_log(self.log, self.storage)
 
     def close(self) -> None:
-        """Let go of the storage; records() still answers."""
-        self._storage.remove_session()
-        self._storage.engine.dispose()
+        """Let go of the files; records() still answers."""
+        self.log.close()
 
     def __enter__(self) -> Ledger:
         return self
@@ -123,78 +101,135 @@ class Ledger:
 
 
 def open_ledger(
-    storage: str | Path, fingerprint: Fingerprint, study_name: str | None = None, discard: bool = False
+    storage: str | Path,
+    fingerprint: Fingerprint,
+    study_name: str | None = None,
+    discard: bool = False,
+    folder: Path | None = None,
 ) -> Ledger:
-    """Open the ledger of a search, or begin one.
+    """Open the ledger of a search, or begin one, with what an older version kept of it in its study.
 
-    storage: a SQLite file, made with its folder if missing, or any SQLAlchemy URL that Optuna takes.
-    study_name: None stands for fingerprint.study_name. discard: begin anew, deleting the study's evaluations.
+    storage: where the search's study belongs: a SQLite file, or any SQLAlchemy URL that Optuna takes. study_name: None
+    stands for fingerprint.study_name. discard: begin anew, deleting evaluations and study. folder: where the
+    evaluations are kept, in a folder of their own; None stands for the SQLite file's.
     Raises StudyRefusedError if the study is of another search (naming what differs) or not of a search at all;
-    LedgerError if the storage cannot be opened.
+    LedgerError if the evaluations or, where there are none yet, the storage cannot be read.
     """
-    import optuna
-
     name = study_name or fingerprint.study_name
-    database = open_storage(storage)
-    with closing_on_error(database), quiet_optuna(), saying_what_failed(location_of(storage)):
-        if discard:
-            with contextlib.suppress(KeyError):  # there is nothing to discard
-                optuna.delete_study(study_name=name, storage=database)
-        directions = directions_of(fingerprint.settings.cost)
-        study = optuna.create_study(storage=database, study_name=name, directions=directions, load_if_exists=True)
-        ledger = Ledger(study, database, location_of(storage), fingerprint)
-        stored = study.user_attrs.get(_FINGERPRINT_KEY)
-        has_ours = [direction.name.lower() for direction in study.directions] == directions
-        # A process killed right after it made the study left neither fingerprint nor trials: it is ours to continue.
-        if stored is None and has_ours and not study.get_trials(deepcopy=False):
-            study.set_user_attr(_FINGERPRINT_KEY, fingerprint.as_dict())
+    logs = log_folder(storage, folder)
+    if logs is None:
+        raise LedgerError(
+            f"evaluations cannot be kept in {location_of(storage)}, only their copy; give a folder for them"
+        )
+    log = EvaluationLog(logs, log_name(name))
+    if discard:
+        _discard(log, storage, name, fingerprint)
+    if log.file.is_file():
+        header = log.header()
+        _refuse_other_search(fingerprint, header["fingerprint"], name, str(log.folder), lambda: len(records_in(log)[0]))
+    else:
+        stored = read_study(storage, name, create=True)
+        if stored is None or stored.is_untouched(list(directions_of(fingerprint.settings.cost))):
+            log.begin({"study": name, "fingerprint": fingerprint.as_dict()}, [])
         else:
-            _refuse_other_search(ledger, stored)
-    return ledger
+            n = len(stored.records)
+            _refuse_other_search(fingerprint, stored.fingerprint, name, location_of(storage), lambda: n)
+            log.begin({"study": name, "fingerprint": stored.fingerprint}, stored.records.values())
+    return Ledger(log, fingerprint, name, storage)
 
 
 def read_ledger(
-    storage: str | Path, study_name: str | None = None, preferred: str | None = None
+    storage: str | Path, study_name: str | None = None, preferred: str | None = None, folder: Path | None = None
 ) -> tuple[dict[str, Any], list[Record]]:
     """Fingerprint (as Fingerprint.as_dict) and evaluations of a search, for reading only.
 
-    study_name: None takes the storage's only study, or `preferred` if it is one of several. Raises NoSearchError if the
-    file or the study is missing, LedgerError if it cannot be read or the choice among several studies is missing.
+    storage, folder: as in open_ledger; a study that has no evaluations of its own kept there is read itself.
+    study_name: None takes the only one, or `preferred` if it is one of several. Raises NoSearchError if there is none
+    (of that name), LedgerError if it cannot be read or the choice among several is missing.
     """
-    import optuna
+    log = find_log(storage, study_name, preferred, folder)
+    if log is not None:
+        fingerprint, records = log.header()["fingerprint"], records_in(log)[0]
+    else:
+        stored = read_study(storage, study_name or _only_study(storage, preferred))
+        if stored is None:
+            raise NoSearchError(f"{location_of(storage)} has no study '{study_name}'")
+        fingerprint, records = dict(stored.fingerprint or {}), stored.records
+    return fingerprint, [records[place] for place in sorted(records)]
 
-    if is_missing(storage):
+
+def find_log(
+    storage: str | Path, study_name: str | None = None, preferred: str | None = None, folder: Path | None = None
+) -> EvaluationLog | None:
+    """The evaluations that read_ledger reads, None where an older version kept them in the study alone.
+
+    Arguments as read_ledger's. Raises LedgerError if the choice among several is missing.
+    """
+    logs = log_folder(storage, folder)
+    if logs is None:
+        return None
+    name = study_name or preferred
+    if name and (log := EvaluationLog(logs, log_name(name))).file.is_file():
+        return log
+    found = {} if study_name else logs_in(logs)
+    if not found:
+        return None
+    names = list(found)
+    # the file may have others, which an older version made
+    if preferred or len(names) > 1:
+        names = list(dict.fromkeys([*names, *study_names(storage)]))
+    if preferred in names:
+        return None
+    if len(names) > 1:
+        raise _several(storage, names)
+    return found[names[0]]
+
+
+def export_study(storage: str | Path, study_name: str | None = None, folder: Path | None = None) -> int:
+    """`Ledger.export` of a search by its name, as read_ledger finds it; 0 if its study is all that there is."""
+    log = find_log(storage, study_name, folder=folder)
+    return 0 if log is None else copy_log(log, storage)
+
+
+def _only_study(storage: str | Path, preferred: str | None) -> str:
+    names = study_names(storage)
+    if not names:
         raise NoSearchError(
-            f"there is no search in {location_of(storage)}: no such file. Run `slicemamba search` for this fold first"
+            f"there is no search in {location_of(storage)}. Run `slicemamba search` for this fold first"
         )
-    database = open_storage(storage, create=False)
-    where = location_of(storage)
-    with closing_on_error(database), quiet_optuna(), saying_what_failed(where):
-        names = [study_name] if study_name else optuna.get_all_study_names(storage=database)
-        if not names:
-            raise NoSearchError(f"there is no search in {where}. Run `slicemamba search` for this fold first")
-        if len(names) > 1 and preferred in names:
-            names = [preferred]
-        if len(names) > 1:
-            raise LedgerError(
-                f"{where} has {len(names)} studies ({', '.join(names)}); name one (`slicemamba search ... --study "
-                "NAME` makes it the fold's result)"
-            )
-        try:
-            study = optuna.load_study(study_name=names[0], storage=database)
-        except KeyError:
-            raise NoSearchError(f"{where} has no study '{names[0]}'") from None
-        records = records_of(study.get_trials(deepcopy=False))
-        fingerprint = study.user_attrs.get(_FINGERPRINT_KEY, {})
-    database.engine.dispose()
-    return fingerprint, [records[key] for key in sorted(records)]
+    if preferred in names:
+        return str(preferred)
+    if len(names) > 1:
+        raise _several(storage, names)
+    return names[0]
 
 
-def _refuse_other_search(ledger: Ledger, stored: Mapping[str, Any] | None) -> None:
-    study = f"study '{ledger.study_name}' in {ledger.location}"
-    remedy = _REMEDY.format(n=len(ledger.records()))
-    if stored is None:
-        raise StudyRefusedError(f"{study} was not made by a slicing search. {remedy}")
-    differences = ledger.fingerprint.differences(stored)
-    if differences:
-        raise StudyRefusedError(f"{study} was made with {'; with '.join(differences)}. {remedy}")
+def _several(storage: str | Path, names: list[str]) -> LedgerError:
+    return LedgerError(
+        f"{location_of(storage)} has {len(names)} studies ({', '.join(names)}); name one (`slicemamba search ... "
+        "--study NAME` makes it the fold's result)"
+    )
+
+
+def has_ledger(storage: str | Path, folder: Path | None = None) -> bool:
+    """Whether there is anything that read_ledger could read; a server is not asked."""
+    logs = log_folder(storage, folder)
+    return not is_missing(storage) or (logs is not None and any(logs.glob("*.jsonl")))
+
+
+def _discard(log: EvaluationLog, storage: str | Path, name: str, fingerprint: Fingerprint) -> None:
+    # a process that still copies would make the study again
+    with only_copier(log):
+        delete_study(storage, name)
+        log.delete()
+        OldJournal(log.folder.parent, fingerprint, name, location_of(storage), ()).delete()
+
+
+def _refuse_other_search(
+    ours: Fingerprint, stored: Mapping[str, Any] | None, name: str, location: str, count: Callable[[], int]
+) -> None:
+    differences = [] if stored is None else ours.differences(stored)
+    if stored is not None and not differences:
+        return
+    made = "was not made by a slicing search" if stored is None else f"was made with {'; with '.join(differences)}"
+    raise StudyRefusedError(f"study '{name}' in {location} {made}. {_REMEDY.format(n=count())}")

@@ -1,4 +1,4 @@
-"""Where does Optuna keep a study, and what is said when it cannot?"""
+"""Optuna's storage of a study: opened, named for people, and its errors told with their remedy."""
 
 from __future__ import annotations
 
@@ -30,19 +30,13 @@ def open_storage(storage: str | Path, create: bool = True) -> RDBStorage:
     """
     from optuna.exceptions import OptunaError
     from optuna.storages import RDBStorage
-    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import SQLAlchemyError
 
+    file = sqlite_file(storage)
     try:
-        if is_url(storage):
-            url = make_url(str(storage))
-            is_sqlite = url.get_backend_name() == "sqlite"
-            if is_sqlite and url.database in (None, "", ":memory:"):
-                raise RuntimeError("it is in memory and would keep nothing; give a file, sqlite:////FOLDER/study.db")
+        if file is None:
             # a server may have closed a connection that was idle for long
-            arguments = {"connect_args": {"timeout": LOCK_SECONDS}} if is_sqlite else {"pool_pre_ping": True}
-            return RDBStorage(str(storage), arguments, skip_table_creation=not create)
-        file = Path(storage).absolute()
+            return RDBStorage(str(storage), {"pool_pre_ping": True}, skip_table_creation=not create)
         file.parent.mkdir(parents=True, exist_ok=True)
         # A URL cannot name every file (SQLAlchemy and Optuna read #, ?, % and {} in it), so we connect ourselves; of
         # the URL only its kind counts.
@@ -55,6 +49,18 @@ def open_storage(storage: str | Path, create: bool = True) -> RDBStorage:
         raise LedgerError(
             f"cannot open {location_of(storage)} as a study ({reason_of(error)}). {advice(error)}"
         ) from error
+
+
+@contextlib.contextmanager
+def opened(storage: str | Path, create: bool = True) -> Iterator[RDBStorage]:
+    """The storage, let go of at the end of the block; Optuna is quiet meanwhile, and its errors are LedgerErrors."""
+    database = open_storage(storage, create)
+    try:
+        with quiet_optuna(), saying_what_failed(location_of(storage)):
+            yield database
+    finally:
+        database.remove_session()
+        database.engine.dispose()
 
 
 @contextlib.contextmanager
@@ -86,9 +92,9 @@ def advice(error: BaseException) -> str:
 
 def location_of(storage: str | Path) -> str:
     """Where a storage is, for people to read: a file's path, or the URL without its password."""
-    from sqlalchemy.engine import make_url
-
     if is_url(storage):
+        from sqlalchemy.engine import make_url
+
         return make_url(str(storage)).render_as_string(hide_password=True)
     return str(Path(storage).absolute())
 
@@ -98,29 +104,29 @@ def is_url(storage: str | Path) -> bool:
     return isinstance(storage, str) and "://" in storage
 
 
-def is_missing(storage: str | Path) -> bool:
-    """Whether a storage is a SQLite file, given by path or URL, that does not exist."""
+def sqlite_file(storage: str | Path) -> Path | None:
+    """The file of a SQLite storage, given by path or URL; None for a server. LedgerError for one in memory."""
+    if not is_url(storage):
+        return Path(storage).absolute()
     from sqlalchemy.engine import make_url
 
-    if not is_url(storage):
-        return not Path(storage).is_file()
     url = make_url(str(storage))
-    return url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file()
+    if url.get_backend_name() != "sqlite":
+        return None
+    if url.database in (None, "", ":memory:"):
+        raise LedgerError(f"{storage} is in memory and would keep nothing; give a file, sqlite:////FOLDER/study.db")
+    return Path(str(url.database)).absolute()
 
 
-@contextlib.contextmanager
-def closing_on_error(storage: RDBStorage) -> Iterator[None]:
-    """Lets go of the storage if the block fails."""
-    try:
-        yield
-    except BaseException:
-        storage.engine.dispose()
-        raise
+def is_missing(storage: str | Path) -> bool:
+    """Whether a storage is a SQLite file that does not exist."""
+    file = sqlite_file(storage)
+    return file is not None and not file.is_file()
 
 
 @contextlib.contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Optuna logs every study that it makes."""
+    """Keeps Optuna from logging every study that it makes."""
     import optuna
 
     verbosity = optuna.logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""How does an Optuna trial hold an evaluation?
+"""An evaluation as an Optuna trial, and back.
 
 Parameters block_00, block_01, ... hold the candidate index of every block, so that Optuna's dashboard and importances
 understand them; attributes hold the rest. Optuna refuses NaN in a complete trial: an evaluation with undefined fitness
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import optuna
 
 OWN_ATTRIBUTES = ("architecture", "generation", "index", "origin", "seconds")
-COST = "cost"  # only there where one was measured
+COST = "cost"  # an attribute only where one was measured
 
 
 def choices_of(n_candidates_per_block: Sequence[int]) -> dict[str, optuna.distributions.BaseDistribution]:
@@ -30,22 +30,15 @@ def choices_of(n_candidates_per_block: Sequence[int]) -> dict[str, optuna.distri
 
 @functools.lru_cache
 def _choice(n: int) -> optuna.distributions.CategoricalDistribution:
-    """Making and comparing them takes long, and a search has thousands of the same."""
+    """One distribution for all blocks with n candidates: making and comparing thousands takes long."""
     from optuna.distributions import CategoricalDistribution
 
     return CategoricalDistribution(tuple(range(n)))
 
 
-def trial_of(
-    record: Record, n_candidates_per_block: Sequence[int], two_values: bool = False
-) -> optuna.trial.FrozenTrial:
-    """A finished trial that holds the record; its details must be plain.
-
-    Raises ValueError if their names are the ledger's, or the network has no such architecture, or the cost is NaN.
-    two_values: the cost is the trial's second value, for a study with two directions.
-    """
-    import optuna
-
+def check_record(record: Record, n_candidates_per_block: Sequence[int]) -> None:
+    """Raises ValueError if the details' names are the ledger's, the network has no such architecture, or the cost is
+    NaN."""
     clash = set(record.details) & {*OWN_ATTRIBUTES, COST}
     if clash:
         raise ValueError(f"details may not be named {', '.join(sorted(clash))}: the ledger uses these names itself")
@@ -57,18 +50,22 @@ def trial_of(
         )
     if record.cost is not None and math.isnan(record.cost):
         raise ValueError(f"the cost of {record.architecture} is {record.cost}; measure it again")
+
+
+def trial_of(
+    record: Record, n_candidates_per_block: Sequence[int], two_values: bool = False
+) -> optuna.trial.FrozenTrial:
+    """A finished trial that holds the record, which `check_record` accepts.
+
+    two_values: the cost is the trial's second value, for a study with two directions.
+    """
+    from optuna.trial import TrialState, create_trial
+
     choices = choices_of(n_candidates_per_block)
     undefined = math.isnan(record.fitness)
-    now = datetime.datetime.now()  # without a zone, as Optuna's own
-    # create_trial would check all of it again, slowly
-    return optuna.trial.FrozenTrial(
-        number=-1,
-        trial_id=-1,
-        state=optuna.trial.TrialState.FAIL if undefined else optuna.trial.TrialState.COMPLETE,
-        value=None,
+    trial = create_trial(
+        state=TrialState.FAIL if undefined else TrialState.COMPLETE,
         values=None if undefined else values_of(record, two_values),
-        datetime_start=now - datetime.timedelta(seconds=record.seconds),
-        datetime_complete=now,
         params=dict(zip(choices, record.architecture, strict=True)),
         distributions=choices,
         user_attrs={
@@ -80,18 +77,19 @@ def trial_of(
             **({} if record.cost is None else {COST: record.cost}),
             **record.details,
         },
-        system_attrs={},
-        intermediate_values={},
     )
+    assert trial.datetime_complete is not None
+    trial.datetime_start = trial.datetime_complete - datetime.timedelta(seconds=record.seconds)
+    return trial
 
 
 def directions_of(cost: Cost | None) -> list[Literal["maximize", "minimize"]]:
-    """Of a study's values, see values_of: two where the search minimises a cost."""
+    """Directions of a study's values, see values_of: two where the search minimises a cost."""
     return ["maximize", "minimize"] if cost is not None and cost.minimised else ["maximize"]
 
 
 def values_of(record: Record, two_values: bool) -> list[float]:
-    """As a study has them: the fitness, to be maximized, and with two_values the cost, to be minimized."""
+    """A trial's values: the fitness, to be maximized, and with two_values the cost, to be minimized."""
     if not two_values:
         return [record.fitness]
     assert record.cost is not None

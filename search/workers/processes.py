@@ -1,8 +1,8 @@
-"""Which of a job's processes is this, and where do they meet?
+"""This process's place among the processes of a job, and the store in which they meet.
 
-torchrun, or any launcher that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT as it does. The processes
-meet in torch.distributed's key-value store. What they exchange is a few hundred bytes per evaluation, so that no
-collective operation is needed that would hang when one of them is gone.
+The launcher is torchrun, or any that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT as it does. The
+processes meet in torch.distributed's key-value store. What they exchange is a few hundred bytes per evaluation, so that
+no collective operation is needed that would hang when one of them is gone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Process:
-    """rank: 0 is the writer. world: number of processes. local_rank, local_world: the same on this machine."""
+    """A process's place.
+
+    rank: 0 is the writer. world: number of processes. local_rank, local_world: the same on this machine.
+    """
 
     rank: int = 0
     world: int = 1
@@ -30,7 +33,7 @@ class Process:
     local_world: int = 1
 
     @classmethod
-    def of(cls, environ: Mapping[str, str] = os.environ) -> Process:
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Process:
         """This process as the launcher describes it; alone without one."""
         world = int(environ.get("WORLD_SIZE", "1"))
         if world == 1:

@@ -1,4 +1,4 @@
-"""How do several processes share a generation?
+"""Workers of several processes: they share a generation.
 
 The writer, rank 0, announces the architectures in the order of their first blocks, a row for each process: what begins
 alike is evaluated by the same process in this generation and the next, which has its features. A row is cut into parts
@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunetv2_slicemamba.search.ledger.journal import Journal, as_json, done_of
-from nnunetv2_slicemamba.search.workers.base import Done, EvaluatesMany, Task, Workers
-from nnunetv2_slicemamba.slicing.candidates import Architecture
+from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, as_json, record_of
+from nnunetv2_slicemamba.search.records import Done, Evaluation, Record, Task
+from nnunetv2_slicemamba.search.workers.base import BatchEvaluator, Workers
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -33,7 +33,7 @@ Row = list[list[Task]]  # the parts of a process
 
 
 class Round:
-    """The messages about one generation. Every process makes one; only the writer announces and listens.
+    """The messages about one generation. Every process makes a round; only the writer announces it and listens.
 
     rows: the parts of each process.
     """
@@ -45,7 +45,7 @@ class Round:
 
     @classmethod
     def announce(cls, store: Store, number: int, rows: list[Row]) -> Round:
-        content = [[[(t.generation, t.index, t.architecture) for t in part] for part in row] for row in rows]
+        content = [[[(t.generation, t.index, t.architecture, t.origin) for t in part] for part in row] for row in rows]
         store.set(f"{number}/parts", json.dumps({"rows": content}))
         return cls(store, number, rows)
 
@@ -57,7 +57,7 @@ class Round:
         content = json.loads(store.get(key))
         if content == _END:
             return None
-        rows = [[[Task(g, index, tuple(a)) for g, index, a in part] for part in row] for row in content["rows"]]
+        rows = [[[Task(g, i, tuple(a), origin) for g, i, a, origin in part] for part in row] for row in content["rows"]]
         return cls(store, number, rows)
 
     def take(self, rank: int) -> list[Task] | None:
@@ -77,7 +77,7 @@ class Round:
         return None
 
     def send(self, message: dict[str, Any]) -> None:
-        """To the writer; messages are numbered in the order in which they were sent."""
+        """Sends a message to the writer; messages are numbered in the order in which they were sent."""
         number = self._store.add(f"{self._number}/sent", 1) - 1
         self._store.set(f"{self._number}/message/{number}", json.dumps(message))
 
@@ -98,20 +98,18 @@ class Round:
         return bool(self._store.check([f"{self._number}/stop"]))
 
 
-class Shared(Workers):
+class SharedWorkers(Workers):
     """The writer's side; use as a context manager, which sends the helpers home.
 
-    evaluator: of this process, run in a thread. world: number of processes, this one
-    included. journal: for what this process finishes.
+    evaluator: of this process, run in a thread. world: number of processes, this one included. log: of the search, to
+    which every process appends what it finishes before it sends it.
     """
 
-    journaled = True
-
-    def __init__(self, store: Store, world: int, evaluator: EvaluatesMany, journal: Journal) -> None:
-        self._store, self._world, self._evaluator, self._journal = store, world, evaluator, journal
+    def __init__(self, store: Store, world: int, evaluator: BatchEvaluator, log: EvaluationLog) -> None:
+        self._store, self._world, self._evaluator, self._log = store, world, evaluator, log
         self._round = 0
         self._error: BaseException | None = None
-        store.set("begin", journal.search)
+        store.set("begin", log.search)
 
     def __call__(self, tasks: Sequence[Task], go_on: Callable[[], bool]) -> Iterator[Done]:
         if not tasks:
@@ -139,7 +137,7 @@ class Shared(Workers):
                     gone += 1
                 else:
                     done += 1
-                    yield done_of(message)
+                    yield done_of(record_of(message))
         finally:
             if done < len(tasks) and gone < self._world:
                 shared.stop()
@@ -149,11 +147,11 @@ class Shared(Workers):
 
     def _work(self, shared: Round) -> None:
         try:
-            work(shared, WRITER, self._evaluator, self._journal)
+            work(shared, WRITER, self._evaluator, self._log)
         except BaseException as error:  # raised again by the writer
             self._error = error
 
-    def __enter__(self) -> Shared:
+    def __enter__(self) -> SharedWorkers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -166,21 +164,21 @@ class Shared(Workers):
                 time.sleep(POLL_SECONDS)
 
 
-def help_out(store: Store, rank: int, make_evaluator: Callable[[], EvaluatesMany], folder: Path) -> None:
+def help_out(store: Store, rank: int, make_evaluator: Callable[[], BatchEvaluator], logs: Path) -> None:
     """The other processes' side: evaluates what the writer announces until the search ends.
 
-    rank: of this process, from 1. make_evaluator: called when the writer has found everything in order. folder: of the
-    journal.
+    rank: of this process, from 1. make_evaluator: called when the writer has found everything in order. logs: the
+    folder of the search's log.
     """
     from torch.distributed import DistError
 
     wait_for(store, "begin")
-    own = Journal(folder, store.get("begin").decode())
+    log = EvaluationLog(logs, store.get("begin").decode(), helper=True)
     evaluator = make_evaluator()
     number, helped = 1, False
     try:
         while (shared := Round.await_next(store, number)) is not None:
-            helped |= work(shared, rank, evaluator, own)
+            helped |= work(shared, rank, evaluator, log)
             number += 1
         store.add("goodbyes", 1)
     except DistError:
@@ -189,31 +187,36 @@ def help_out(store: Store, rank: int, make_evaluator: Callable[[], EvaluatesMany
             raise
 
 
-def work(shared: Round, rank: int, evaluator: EvaluatesMany, journal: Journal) -> bool:
+def work(shared: Round, rank: int, evaluator: BatchEvaluator, log: EvaluationLog) -> bool:
     """Takes parts and evaluates them until there are none left, each while the one before is being finished.
 
     Returns whether there was one.
     """
-    taken: list[Task] = []
 
-    def more() -> list[Architecture]:
-        tasks = shared.take(rank) or []
-        taken.extend(tasks)
-        return [task.architecture for task in tasks]
+    def more() -> list[Task]:
+        return shared.take(rank) or []
 
     # without any part the evaluator need not read network and cases
     if first := more():
-        for position, evaluation, seconds in evaluator.evaluate(first, lambda: not shared.is_stopped(), more):
-            done = Done(taken[position].index, evaluation, seconds)
-            journal.append(taken[position], done)
-            shared.send(as_json(done))
+        for done in evaluator.evaluate(first, lambda: not shared.is_stopped(), more):
+            record = Record.of(done)
+            log.append(record)
+            shared.send(as_json(record))
     shared.send({"gone": True})
-    return bool(taken)
+    return bool(first)
+
+
+def done_of(record: Record) -> Done:
+    """The finished task that another process, or thread, has kept as this record."""
+    task = Task(record.generation, record.index, record.architecture, record.origin)
+    return Done(task, Evaluation(record.fitness, record.details, record.cost), record.seconds, kept=True)
 
 
 def rows_of(tasks: Sequence[Task], world: int) -> list[Row]:
-    """A row for each process, in the order of the architectures' first blocks: large parts first, single tasks at last,
-    so that nobody waits long for another."""
+    """A row for each process, in the order of the architectures' first blocks.
+
+    Large parts come first, single tasks at last, so that nobody waits long for another.
+    """
     ordered = sorted(tasks, key=lambda task: task.architecture)
     ends = [len(ordered) * (rank + 1) // world for rank in range(world)]
     rows = []
@@ -228,6 +231,6 @@ def rows_of(tasks: Sequence[Task], world: int) -> list[Row]:
 
 
 def wait_for(store: Store, key: str) -> None:
-    """Until a key is there; raises what torch.distributed raises when the store is gone."""
+    """Waits until a key is there; raises what torch.distributed raises when the store is gone."""
     while not store.check([key]):
         time.sleep(POLL_SECONDS)

@@ -15,7 +15,8 @@ from rich.console import Console
 from search_worth import Counts, Outcome
 
 from nnunetv2_slicemamba.search import Architecture, Fingerprint, SearchSettings
-from nnunetv2_slicemamba.search.evaluation.path_evaluation import Counted
+from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathCounts
+from nnunetv2_slicemamba.search.records import Task
 
 CASES, BLOCKS, VOXELS = 16, 8, 100_000
 CANDIDATES = ((2, 2), (2, 4), (4, 2), (4, 4))
@@ -29,18 +30,16 @@ class Paths:
     def __init__(self, quality: float, luck: float) -> None:
         self.quality, self.luck, self.asked = quality, luck, 0
 
-    def count_paths(
-        self, architectures: Sequence[Architecture], go_on: Callable[[], bool] = lambda: True
-    ) -> Iterator[Counted]:
-        for position in sorted(range(len(architectures)), key=lambda i: architectures[i]):
+    def count_paths(self, tasks: Sequence[Task], go_on: Callable[[], bool] = lambda: True) -> Iterator[PathCounts]:
+        for task in sorted(tasks, key=lambda task: task.architecture):
             self.asked += 1
-            path = architectures[position]
+            path = task.architecture
             noise = np.random.default_rng(path).normal(size=CASES) * self.luck
             dice = 0.8 + 0.01 * self.quality * path.count(3) + noise
             # of as many voxels in truth and prediction, this share is common to both
             common = (dice * VOXELS).astype(np.int64)
             counts = np.stack([common, VOXELS - common, VOXELS - common], axis=-1)[:, None]
-            yield Counted(position, counts, 0.01)
+            yield PathCounts(task, counts, 0.01)
 
 
 def studied(paths: Paths, file: Path | None = None, of: str = "supernet") -> tuple[list[Outcome], list[Architecture]]:

@@ -126,7 +126,9 @@ def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
         patched.setattr("nnunetv2_slicemamba.search.choosing.write_choice.write_slicing_file", full)
         message = call(*SEARCH, refused=True)
     assert "No space left on device" in message
-    assert f"All 4 evaluations are kept in {fold_folder() / 'slicing_search' / 'study.db'}; make room" in message
+    assert (
+        f"All 4 evaluations are kept in {fold_folder() / 'slicing_search' / 'study.evaluations'}; make room" in message
+    )
     assert "4 architectures (0 evaluated now), on 1 validation cases" in call(*SEARCH)
 
 

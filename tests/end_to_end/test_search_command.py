@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
@@ -10,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
-from nnunetv2_slicemamba.search import read_ledger, read_slicing_file
+from nnunetv2_slicemamba.search import NoSearchError, read_ledger, read_slicing_file
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
-from nnunetv2_slicemamba.search.ledger.journal import JOURNAL_FOLDER
 from tests.end_to_end.workspace import BIN, FINAL, PLANS, SUPERNET, Workspace
 
 pytestmark = pytest.mark.xdist_group("searched")
@@ -26,67 +25,69 @@ SEARCH = ("search", "-d", "511", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", SUPE
 SMALL = ("--population", "6", "--generations", "9", "--parents", "2")
 
 
-def url(workspace: Workspace, name: str) -> str:
-    return f"sqlite:///{workspace.root / name}"
+def folder_of(workspace: Workspace) -> Path:
+    return workspace.results(SUPERNET) / "fold_0" / "slicing_search"
 
 
-def trials(workspace: Workspace, name: str) -> list[tuple]:
-    _, records = read_ledger(url(workspace, name))
+def kept(workspace: Workspace, study: str) -> list[tuple]:
+    """What a search has finished."""
+    try:
+        _, records = read_ledger(folder_of(workspace) / "study.db", study)
+    except NoSearchError:
+        return []
     return [(r.generation, r.index, r.origin, r.architecture, r.fitness) for r in records]
 
 
-def finished(search: Path) -> list[tuple]:
-    """What a search has finished, from the file where each evaluation is at once; a line may be half written."""
-    found = []
-    for file in (search / JOURNAL_FOLDER).glob("*.jsonl"):
-        for line in file.read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                found.append((entry["generation"], entry["index"], tuple(entry["architecture"]), entry["fitness"]))
-    return found
-
-
 def test_a_killed_search_continues_to_the_result_of_one_never_interrupted(supernet: Workspace) -> None:
-    whole, killed = url(supernet, "whole.db"), url(supernet, "killed.db")
-    supernet.run("slicemamba", *SEARCH, *SMALL, "--storage", whole)
-    file = supernet.results(SUPERNET) / "fold_0" / "slicing_search" / "best_slicing.json"
+    supernet.run("slicemamba", *SEARCH, *SMALL, "--study", "whole")
+    file = folder_of(supernet) / "best_slicing.json"
     expected = read_slicing_file(file)
 
+    elsewhere = f"sqlite:///{supernet.root / 'killed.db'}"
+    killed = (*SEARCH, *SMALL, "--study", "killed", "--storage", elsewhere)
     process = subprocess.Popen(
-        [str(BIN / "slicemamba"), *SEARCH, *SMALL, "--storage", killed],
+        [str(BIN / "slicemamba"), *killed],
         env=supernet.environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
     until = time.monotonic() + 240
-    while process.poll() is None and len(finished(file.parent)) < 3 and time.monotonic() < until:
+    while process.poll() is None and len(kept(supernet, "killed")) < 3 and time.monotonic() < until:
         time.sleep(0.005)
     assert process.poll() is None, "the search ended before it could be killed"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    left = finished(file.parent)
+    left = kept(supernet, "killed")
     assert 3 <= len(left) < 60, "the kill came too late to prove anything"
 
-    said = supernet.run("slicemamba", *SEARCH, *SMALL, "--storage", killed)
+    said = supernet.run("slicemamba", *killed)
     assert f"({60 - len(left)} evaluated now)" in said
-    assert trials(supernet, "killed.db") == trials(supernet, "whole.db")
-    kept = [(generation, index, *rest) for generation, index, _, *rest in trials(supernet, "killed.db")]
-    assert [trial for trial in kept if trial in left] == sorted(left)
+    assert kept(supernet, "killed") == kept(supernet, "whole")
+    assert [trial for trial in kept(supernet, "killed") if trial in left] == left
     continued = read_slicing_file(file)
     assert continued.choice.architecture == expected.choice.architecture
     assert continued.choice.fitness == expected.choice.fitness
 
+    # what Optuna's dashboard shows, in the fold's folder or where it was asked for, soon after the command
+    for storage, study in ((f"sqlite:///{folder_of(supernet) / 'study.db'}", "whole"), (elsewhere, "killed")):
+        until, found = time.monotonic() + 120, []
+        while len(found) < 60 and time.monotonic() < until:
+            found = optuna.load_study(study_name=study, storage=storage).trials
+            time.sleep(0.2)
+        assert [trial.number for trial in found] == list(range(60))
+        shown = {(*(trial.user_attrs[key] for key in ("generation", "index")), trial.value) for trial in found}
+        assert shown == {(generation, index, fitness) for generation, index, _, _, fitness in kept(supernet, study)}
+
 
 def test_another_seed_in_the_same_study_is_refused_before_work(supernet: Workspace) -> None:
-    storage = url(supernet, "seeded.db")
-    supernet.run("slicemamba", *SEARCH, "--population", 2, "--generations", 0, "--storage", storage)
-    before = trials(supernet, "seeded.db")
-    done = supernet.call(
-        "slicemamba", *SEARCH, "--population", 2, "--generations", 0, "--storage", storage, "--seed", 7
-    )
+    search = (*SEARCH, "--population", 2, "--generations", 0, "--study", "seeded")
+    supernet.run("slicemamba", *search)
+    before = kept(supernet, "seeded")
+    assert len(before) == 2
+    done = supernet.call("slicemamba", *search, "--seed", 7)
     assert done.returncode == 2
     assert "seed 0, this search has 7" in " ".join(done.stdout.split())
-    assert trials(supernet, "seeded.db") == before
+    assert kept(supernet, "seeded") == before
 
 
 def test_the_fitness_is_nnunets_foreground_dice_of_the_path(
@@ -131,7 +132,7 @@ def test_the_benchmark_of_a_searchs_worth_evaluates_paths_as_the_search_does(cop
     copied.run("slicemamba", "holdout", *SEARCH[1:9], "-tr", SUPERNET, "--fraction", "0.25")
     copied.run("nnUNetv2_train", "511", "2d", "0", "-tr", SUPERNET, "-p", PLANS, "-device", "cpu")
     small = ("--population", "3", "--generations", "1")
-    copied.run("slicemamba", *SEARCH, *small, "--parents", "2", "--mutants", "2", "--storage", url(copied, "whole.db"))
+    copied.run("slicemamba", *SEARCH, *small, "--parents", "2", "--mutants", "2")
     kept, result = copied.root / "kept.jsonl", copied.root / "worth.json"
     script = Path(__file__).parents[2] / "benchmarks" / "search_worth.py"
     files = ("--keep", str(kept), "--json", str(result))
@@ -146,7 +147,8 @@ def test_the_benchmark_of_a_searchs_worth_evaluates_paths_as_the_search_does(cop
     assert found["cases"] == ["tiny_000", "tiny_001", *held_out]
     assert len(found["searches"]) == 2
     # a search's first generation depends on its seed alone
-    fitness = {record[3]: record[4] for record in trials(copied, "whole.db") if record[0] == 0}
+    _, records = read_ledger(folder_of(copied) / "study.db")
+    fitness = {record.architecture: record.fitness for record in records if record.generation == 0}
     counts = {tuple(entry["path"]): entry["counts"] for entry in map(json.loads, kept.read_text().splitlines()[1:])}
     for path, wanted in fitness.items():
         assert mean_foreground_dice(counts[path][2:]).fitness == wanted

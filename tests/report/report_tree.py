@@ -236,7 +236,7 @@ class Tree:
         )
         with open_ledger(self.storage or folder / "study.db", fingerprint) as ledger:
             run_search(lambda path: Evaluation(0.7 + sum(path) / 1000), SETTINGS, ledger, progress=False)
-            where = {"ledger": ledger.location, "study": ledger.study_name}
+            where = {"ledger": str(ledger.storage), "study": ledger.study_name}
         details = {"evaluations": 24, "settings": SETTINGS.as_dict(), **where}
         choice = SlicingChoice(self.slicing(fold), "search", self.architecture(fold), 0.75, 0, details)
         about = (self.shipped.folder_name, self.configuration, PLANS, fold)

@@ -147,10 +147,11 @@ def test_a_damaged_file_is_named_and_the_rest_is_reported(own, damaged):
     assert (final.folds[0].validation is None) == (damaged != "checkpoint_final.pth")
 
 
-def test_a_damaged_study_leaves_the_slicing(own):
-    (own.fold(SUPERNET, 0) / "slicing_search" / "study.db").write_bytes(b"no database" * 300)
+def test_damaged_evaluations_leave_the_slicing(own):
+    (file,) = (own.fold(SUPERNET, 0) / "slicing_search" / "study.evaluations").glob("*.jsonl")
+    file.write_bytes(b"no evaluation" * 300)
     supernet = gather(ReportSettings("501")).models[-1]
-    assert "study.db" in supernet.folds[0].problems[0]
+    assert "study.evaluations" in supernet.folds[0].problems[0]
     assert supernet.folds[0].search.content.slicing == own.slicing(0)
 
 

@@ -19,11 +19,12 @@ import sqlalchemy  # noqa: F401
 import torch.distributed.rendezvous  # noqa: F401
 from rich.console import Console
 
-from nnunetv2_slicemamba.search import Architecture, Evaluation, SearchSettings, open_ledger, run_search
-from nnunetv2_slicemamba.search.ledger.journal import Journal, Recovering, search_name
+from nnunetv2_slicemamba.search import SearchSettings, open_ledger, run_search
+from nnunetv2_slicemamba.search.ledger.evaluation_log import LOG_FOLDER
+from nnunetv2_slicemamba.search.records import Done, Task
 from nnunetv2_slicemamba.search.workers.base import More, no_more
 from nnunetv2_slicemamba.search.workers.processes import Process
-from nnunetv2_slicemamba.search.workers.shared import Shared, help_out
+from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
 from tests.search.killable_search import evaluate, fingerprint
 
 SETTINGS = SearchSettings(population=12, generations=6, parents=3, seed=7)  # not over before it is killed
@@ -35,41 +36,35 @@ class Cheap:
     def __init__(self, log: Path, seconds: float) -> None:
         self._log, self._seconds = log, seconds
 
-    def evaluate(
-        self, architectures: Sequence[Architecture], go_on: Callable[[], bool], more: More = no_more
-    ) -> Iterator[tuple[int, Evaluation, float]]:
-        position = 0
-        while architectures:
-            for architecture in architectures:
+    def evaluate(self, tasks: Sequence[Task], go_on: Callable[[], bool], more: More = no_more) -> Iterator[Done]:
+        while tasks:
+            for task in tasks:
                 if not go_on():
                     return
                 time.sleep(self._seconds)
-                line = f"{os.getpid()} {architecture}\n".encode()
+                line = f"{os.getpid()} {task.architecture}\n".encode()
                 file = os.open(self._log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
                 os.write(file, line)
                 os.close(file)
-                yield position, evaluate(architecture), self._seconds
-                position += 1
-            architectures = more()
+                yield Done(task, evaluate(task.architecture), self._seconds)
+            tasks = more()
 
 
 def process_of_a_search(folder: Path, rank: int, world: int, port: int, seconds: float, budget: float | None) -> None:
     """What search_fold does, without a network."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    process = Process.of()
+    process = Process.from_environment()
     assert (process.rank, process.world) == (rank, world)
     evaluator = Cheap(folder / "log", seconds)
     if not process.is_writer:
         with contextlib.suppress(RuntimeError):  # the writer was killed
-            help_out(process.connect(), rank, lambda: evaluator, folder)
+            help_out(process.connect(), rank, lambda: evaluator, folder / LOG_FOLDER)
         return
-    content = fingerprint(SETTINGS)
-    with open_ledger(folder / "study.db", content) as ledger:
-        journal = Journal(folder, search_name(content, ledger.study_name, ledger.location))
-        with Shared(process.connect(), world, evaluator, journal) as shared:
-            workers = Recovering(shared, journal)
-            result = run_search(workers, SETTINGS, ledger, console=Console(quiet=True), time_budget=budget)
-        journal.clear()
+    with (
+        open_ledger(folder / "study.db", fingerprint(SETTINGS)) as ledger,
+        SharedWorkers(process.connect(), world, evaluator, ledger.log) as workers,
+    ):
+        result = run_search(workers, SETTINGS, ledger, console=Console(quiet=True), time_budget=budget)
     (folder / "done").write_text(f"{result.complete} {result.evaluated_now}")
 
 

@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from nnunetv2_slicemamba.search import Architecture, Evaluation, Fingerprint, SearchSettings, open_ledger, run_search
+from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 
 CANDIDATES = ((2, 2), (2, 4), (4, 2), (4, 4))
 SETTINGS = SearchSettings(population=6, generations=4, parents=3, seed=7)
@@ -51,11 +52,11 @@ def evaluate(architecture: Architecture) -> Evaluation:
 def main(study_file: str) -> None:
     def evaluate_aloud(architecture: Architecture) -> Evaluation:
         print("begin", architecture, flush=True)
-        time.sleep(0.005)
+        time.sleep(0.02)
         print("end", architecture, flush=True)
         return evaluate(architecture)
 
-    with open_ledger(study_file, fingerprint(LONGER)) as ledger:
+    with open_ledger(study_file, fingerprint(LONGER)) as ledger, StudyExport(ledger):
         run_search(evaluate_aloud, LONGER, ledger, progress=False)
     print("done", flush=True)
 

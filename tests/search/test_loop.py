@@ -39,7 +39,7 @@ def whole(tmp_path_factory):
 @pytest.fixture
 def finished(whole, tmp_path):
     """A folder whose search has been finished."""
-    shutil.copy(whole[0], tmp_path / "study.db")
+    shutil.copytree(whole[0].with_name("study.evaluations"), tmp_path / "study.evaluations")
     return tmp_path
 
 
@@ -146,7 +146,7 @@ def test_ctrl_c_says_what_is_kept_and_the_same_command_continues(whole, tmp_path
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, interrupt_at_fourth, console=Console(file=shown))
     assert "Stopped after 3 of 30 evaluations; all 3 are kept in" in shown.getvalue()
-    assert f"{tmp_path / 'study.db'}. The same command continues" in shown.getvalue()
+    assert f"{tmp_path / 'study.evaluations'}. The same command continues" in shown.getvalue().replace("\n", "")
     assert [r.architecture for r in run(tmp_path).records] == [r.architecture for r in whole[1].records]
 
 

@@ -27,6 +27,7 @@ from nnunetv2_slicemamba.search.evaluation.cost_measurement import (
 )
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import SupernetFold
 from nnunetv2_slicemamba.search.objectives import Cost
+from nnunetv2_slicemamba.search.records import tasks_of
 from nnunetv2_slicemamba.trainers import TRAINERS
 
 CPU = torch.device("cpu")
@@ -137,10 +138,11 @@ def test_a_folds_evaluation_has_dice_cost_and_what_measured_it(
     assert costly.cost > 0.1
     added = {"device": device_name(CPU), "pytorch": str(torch.__version__)}
     assert costly.details == {**plain.details, **added}
-    measured, left = [], [[(2,) * selection.n_blocks]]
+    tasks = tasks_of([path, (2,) * selection.n_blocks])
+    measured, left = [], [tasks[1:]]
     monkeypatch.setattr(fold._meter, "measure", lambda architecture: measured.append(architecture) or 1.0)
-    found = list(fold.evaluate([path], more=lambda: left.pop() if left else []))
-    assert [position for position, _, _ in found] == [0, 1]
+    found = list(fold.evaluate(tasks[:1], more=lambda: left.pop() if left else []))
+    assert [done.task for done in found] == tasks
     assert measured == [path, (2,) * selection.n_blocks], "what was asked for late is measured as itself"
     with pytest.raises(InputError, match="needs a CUDA device"):
         SupernetFold(SupernetFolder(selection, SUPERNET), CPU, cost=MEMORY)

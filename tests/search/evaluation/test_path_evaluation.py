@@ -26,6 +26,7 @@ from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathEvaluation
 from nnunetv2_slicemamba.search.evaluation.prefix_cache import Features, PrefixCache, shared_blocks
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import SupernetFold
 from nnunetv2_slicemamba.search.evaluation.windows import make_batches, make_case
+from nnunetv2_slicemamba.search.records import tasks_of
 from nnunetv2_slicemamba.trainers import TRAINERS
 
 CPU = torch.device("cpu")
@@ -90,7 +91,7 @@ def paths(n: int = 12, n_candidates: int = 4, seed: int = 0):
 
 
 def counts_of(evaluation: PathEvaluation, architectures) -> list[np.ndarray]:
-    done = {counted.position: counted.counts for counted in evaluation.count_paths(architectures)}
+    done = {counted.task.index: counted.counts for counted in evaluation.count_paths(tasks_of(architectures))}
     assert sorted(done) == list(range(len(architectures)))
     return [done[i] for i in range(len(architectures))]
 
@@ -271,27 +272,28 @@ def test_a_stopped_evaluation_begins_no_further_path() -> None:
     def go_on() -> bool:
         return done < 3
 
-    for _ in evaluation.count_paths(paths(), go_on):
+    for _ in evaluation.count_paths(tasks_of(paths()), go_on):
         done += 1
     assert done == 3
 
 
-def test_what_is_asked_for_late_is_counted_at_the_positions_that_follow() -> None:
+def test_what_is_asked_for_late_is_counted_as_well() -> None:
     evaluation = PathEvaluation(tiny_supernet(), cases(2), LABELS, PATCH[2], CPU)
     expected = counts_of(evaluation, paths())
-    left, begun, found = [paths()[5:9], paths()[9:]], list[int](), dict[int, np.ndarray]()
+    tasks, begun, found = tasks_of(paths()), list[int](), dict[int, np.ndarray]()
+    left = [tasks[5:9], tasks[9:]]
 
     def more():
         begun.append(len(found))
         return left.pop(0) if left else []
 
-    for counted in evaluation.count_paths(paths()[:5], more=more):
-        found[counted.position] = counted.counts
+    for counted in evaluation.count_paths(tasks[:5], more=more):
+        found[counted.task.index] = counted.counts
     assert begun == [5, 9, len(expected)], "not before what there was had been begun"
     assert sorted(found) == list(range(len(expected)))
     assert all((found[i] == counts).all() for i, counts in enumerate(expected))
-    left.append(paths()[3:])
-    stopped = list(evaluation.count_paths(paths()[:3], lambda: len(left) > 0, more))
+    left.append(tasks[3:])
+    stopped = list(evaluation.count_paths(tasks[:3], lambda: len(left) > 0, more))
     assert len(stopped) == 3, "what comes late is not begun either once it is to stop"
 
 
@@ -305,7 +307,7 @@ def test_a_folds_fitness_is_that_of_nnunets_predictor(workspace: Path) -> None:
     trainer.save_checkpoint(str(selection.fold_folder(name) / "checkpoint_final.pth"))
     fold = SupernetFold(SupernetFolder(selection, name), CPU)
     architectures = propose(SearchSettings(population=4, seed=1), [4] * selection.n_blocks, 0, [])
-    found = {position: evaluation for position, evaluation, _ in fold.evaluate(architectures)}
+    found = {done.task.index: done.evaluation for done in fold.evaluate(tasks_of(architectures))}
     nnunet = OneByOne.of_fold(fold)
     for position, architecture in enumerate(architectures):
         assert fold(architecture) == found[position]

@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
-import sqlite3
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
-from sqlalchemy.engine import make_url
 
 from nnunetv2_slicemamba.search import (
     LedgerError,
@@ -19,7 +21,7 @@ from nnunetv2_slicemamba.search import (
     open_ledger,
     read_ledger,
 )
-from nnunetv2_slicemamba.search.ledger import storage
+from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
 from tests.search.killable_search import SETTINGS, fingerprint
 
 
@@ -43,29 +45,7 @@ def test_an_evaluation_is_kept_with_all_that_is_known_of_it(study):
     assert records == [added]
 
 
-def test_a_stored_trial_is_one_that_optunas_tools_understand(study):
-    with open_ledger(study, fingerprint()) as ledger:
-        ledger.add(record(3, 0.75, generation=2, dice=0.5))
-    (trial,) = optuna.load_study(study_name=fingerprint().study_name, storage=f"sqlite:///{study}").trials
-    assert trial.state == optuna.trial.TrialState.COMPLETE
-    assert trial.value == 0.75
-    assert trial.params == {"block_00": 0, "block_01": 1, "block_02": 2, "block_03": 3, "block_04": 3}
-    assert trial.distributions["block_04"] == optuna.distributions.CategoricalDistribution((0, 1, 2, 3))
-    assert trial.user_attrs == {
-        "architecture": [0, 1, 2, 3, 3],
-        "generation": 2,
-        "index": 3,
-        "origin": "random",
-        "seconds": 1.5,
-        "dice": 0.5,
-    }
-    assert trial.duration is not None
-    assert trial.duration.total_seconds() == pytest.approx(1.5)
-    study_read = optuna.load_study(study_name=fingerprint().study_name, storage=f"sqlite:///{study}")
-    assert study_read.direction == optuna.study.StudyDirection.MAXIMIZE
-
-
-def test_an_undefined_fitness_is_kept_as_a_failed_trial_and_comes_back_as_nan(study):
+def test_an_undefined_fitness_is_kept_and_comes_back_as_nan(study):
     with open_ledger(study, fingerprint()) as ledger:
         ledger.add(record(0, math.nan, dice_per_class=[math.nan, 0.5]))
     with open_ledger(study, fingerprint()) as ledger:
@@ -73,9 +53,13 @@ def test_an_undefined_fitness_is_kept_as_a_failed_trial_and_comes_back_as_nan(st
     assert math.isnan(back.fitness)
     assert back.architecture == (0, 1, 2, 3, 0)
     assert back.details == {"dice_per_class": [None, 0.5]}
-    (trial,) = optuna.load_study(study_name=fingerprint().study_name, storage=f"sqlite:///{study}").trials
-    assert trial.state == optuna.trial.TrialState.FAIL
-    assert len(trial.params) == 5
+
+
+def test_a_cost_is_kept_and_none_where_none_was_measured(study):
+    with open_ledger(study, fingerprint()) as ledger:
+        ledger.add(replace(record(0), cost=4.25))
+        ledger.add(record(1))
+    assert [r.cost for r in read_ledger(study)[1]] == [4.25, None]
 
 
 def test_records_come_by_generation_and_index_whatever_the_order_of_writing(study):
@@ -128,12 +112,14 @@ def named_study(tmp_path_factory) -> Path:
     ],
 )
 def test_a_study_of_another_search_is_refused_with_both_values_and_the_remedy(named_study, changes, words):
-    before = named_study.read_bytes()
+    folder = named_study.with_name("study.evaluations")
+    (file,) = folder.glob("*.jsonl")
+    before = file.read_bytes()
     with pytest.raises(StudyRefusedError, match=words) as refusal:
         open_ledger(named_study, fingerprint(**changes), "the study")
-    assert f"study 'the study' in {named_study} was made with" in str(refusal.value)
+    assert f"study 'the study' in {folder} was made with" in str(refusal.value)
     assert "another study (--study NAME), or start anew (--discard deletes the 1 evaluations" in str(refusal.value)
-    assert named_study.read_bytes() == before, "the refused search changed the study"
+    assert file.read_bytes() == before, "the refused search changed the evaluations"
 
 
 def test_a_study_of_another_schema_is_refused(study, monkeypatch):
@@ -147,25 +133,6 @@ def test_all_differences_are_named_at_once(study):
     open_ledger(study, fingerprint(), "s").close()
     with pytest.raises(StudyRefusedError, match="made with fold 0, this search has 1; with seed 7, this search has 8"):
         open_ledger(study, fingerprint(dataclasses.replace(SETTINGS, seed=8), fold=1), "s")
-
-
-def test_a_study_that_no_search_made_is_refused(study):
-    study.parent.mkdir()
-    foreign = optuna.create_study(storage=f"sqlite:///{study}", study_name="foreign")
-    with pytest.raises(StudyRefusedError, match="not made by a slicing search"):  # it is empty, but minimizes
-        open_ledger(study, fingerprint(), "foreign")
-    foreign.add_trial(optuna.trial.create_trial(value=1.0))
-    with pytest.raises(StudyRefusedError, match=r"study 'foreign' in .* was not made by a slicing search"):
-        open_ledger(study, fingerprint(), "foreign")
-
-
-def test_a_study_whose_maker_was_killed_before_its_first_word_is_continued(study):
-    study.parent.mkdir()
-    name = fingerprint().study_name
-    optuna.create_study(storage=f"sqlite:///{study}", study_name=name, direction="maximize")
-    with open_ledger(study, fingerprint()) as ledger:
-        ledger.add(record())
-    assert read_ledger(study)[0] == fingerprint().as_dict()
 
 
 def test_discard_begins_anew_and_leaves_other_studies_alone(study):
@@ -196,34 +163,11 @@ def test_folds_of_all_kinds_have_studies_of_their_own(study):
     assert len(set(names)) == len(names)
 
 
-def test_trials_that_no_search_wrote_are_left_out(study):
-    with open_ledger(study, fingerprint()) as ledger:
-        kept = ledger.add(record())
-    other = optuna.load_study(study_name=fingerprint().study_name, storage=f"sqlite:///{study}")
-    other.add_trial(optuna.trial.create_trial(value=1.0))
-    other.ask()  # for ever running
-    with open_ledger(study, fingerprint()) as ledger:
-        assert ledger.records() == [kept]
-
-
-def test_a_second_writer_is_noticed_and_the_older_of_two_equal_records_counts(study):
-    with open_ledger(study, fingerprint()) as first, open_ledger(study, fingerprint()) as second:
-        older = first.add(record(0, 0.25))
-        with pytest.raises(LedgerError, match="has 1 trials where this search left 0: another process writes to it"):
-            second.add(record(0, 0.75))
-        second._next_check = math.inf  # as if it had looked a moment ago
-        second.add(record(0, 0.75))
-    with open_ledger(study, fingerprint()) as ledger:
-        assert ledger.records() == [older]
-
-
 def test_a_place_is_taken_once_and_details_must_be_json(study):
     with open_ledger(study, fingerprint()) as ledger:
         ledger.add(record(0))
         with pytest.raises(ValueError, match="generation 0 already has an evaluation number 0"):
             ledger.add(record(0))
-        with pytest.raises(ValueError, match="generation 0 already has an evaluation number 1"):
-            ledger.add(record(1), record(1))
         with pytest.raises(ValueError, match=r"JSON cannot hold .* a object"):
             ledger.add(record(1, thing=object()))
         with pytest.raises(ValueError, match="details may not be named seconds"):
@@ -231,116 +175,86 @@ def test_a_place_is_taken_once_and_details_must_be_json(study):
     assert len(read_ledger(study)[1]) == 1
 
 
-def test_a_locked_ledger_says_what_is_kept(study, monkeypatch):
-    monkeypatch.setattr(storage, "LOCK_SECONDS", 0.01)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)  # Optuna waits between its attempts
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"architecture": (0, 1, 2, 3, 4)}, r"\(0, 1, 2, 3, 4\) is no architecture of a network whose blocks have"),
+        ({"architecture": (0, 1, 2, 3, -1)}, "is no architecture"),
+        ({"architecture": (0, 1, 2, 3)}, "is no architecture"),
+        ({"cost": math.nan}, "the cost of .* is nan"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_of_this_search_is_not_kept(study, changes, words):
+    with open_ledger(study, fingerprint()) as ledger:
+        with pytest.raises(ValueError, match=words):
+            ledger.add(replace(record(5), **changes))
+        ledger.add(record(5))
+    assert read_ledger(study)[1] == [record(5)]
+
+
+def test_a_second_writer_is_noticed_with_its_first_evaluation(study):
+    with open_ledger(study, fingerprint()) as first, open_ledger(study, fingerprint()) as second:
+        older = first.add(record(0, 0.25))
+        with pytest.raises(LedgerError, match=r"bytes where this search left .*: another process writes to it"):
+            second.add(record(0, 0.75))
+        first.add(record(1))
+    with open_ledger(study, fingerprint()) as ledger:
+        assert ledger.records() == [older, record(1)]
+
+
+def test_a_search_that_another_process_discards_says_so_and_writes_nowhere(study):
     with open_ledger(study, fingerprint()) as ledger:
         ledger.add(record(0))
-        holder = sqlite3.connect(study, isolation_level=None)
-        holder.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(
-            LedgerError,
-            match=r"could not be written to .*\(database is locked\). The 1 evaluations before it are kept .* end that",
-        ):
-            ledger.add(record(1))
-        holder.close()
-        ledger.add(record(1))
-    assert len(read_ledger(study)[1]) == 2
+        with open_ledger(study, fingerprint(), discard=True) as anew:
+            with pytest.raises(LedgerError, match="another process deleted .*--discard"):
+                ledger.add(record(1))
+            anew.add(record(2))
+    assert read_ledger(study)[1] == [record(2)]
 
 
-@pytest.mark.parametrize("opening", [lambda study: open_ledger(study, fingerprint()), read_ledger])
-def test_a_ledger_that_is_locked_when_it_is_opened_names_the_file_and_the_remedy(study, monkeypatch, opening):
-    monkeypatch.setattr(storage, "LOCK_SECONDS", 0.01)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    with open_ledger(study, fingerprint()) as ledger:
-        ledger.add(record(0))
-    holder = sqlite3.connect(study, isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(LedgerError, match=r"study.db .*database is locked\).* Another process holds it: end that one"):
-        opening(study)
-    holder.close()
-    assert len(read_ledger(study)[1]) == 1
+def test_an_evaluation_is_kept_before_the_process_can_be_killed(study):
+    """Not even the process's exit is needed, which would flush what it had written so far."""
+    code = (
+        "import os, sys; from tests.search.killable_search import evaluate, fingerprint;"
+        "from nnunetv2_slicemamba.search import Record, open_ledger;"
+        "open_ledger(sys.argv[1], fingerprint()).add(Record((0,) * 5, 0.5, 0, 0, 'random', 1.0)); os._exit(1)"
+    )
+    paths = os.pathsep.join(filter(None, sys.path))
+    subprocess.run([sys.executable, "-c", code, str(study)], env={**os.environ, "PYTHONPATH": paths}, check=False)
+    assert [r.architecture for r in read_ledger(study)[1]] == [(0,) * 5]
 
 
-def test_a_full_disk_says_what_is_kept_and_with_room_the_search_goes_on(study, monkeypatch):
-    """SQLite's own error, from a file that may not grow."""
-    connect, limits = sqlite3.connect, []
+def test_a_ledger_of_thousands_of_evaluations_opens_in_time_that_grows_as_they_do(study):
+    def seconds_to_open(n: int) -> float:
+        file = study.with_name(f"{n}.db")
+        with open_ledger(file, fingerprint()) as ledger:
+            for i in range(n):
+                ledger.add(record(i % 50, generation=i // 50, dice_per_class=[0.5, 0.25]))
+        best = math.inf
+        for _ in range(3):
+            began = time.process_time()
+            with open_ledger(file, fingerprint()) as ledger:
+                assert len(ledger.records()) == n
+            best = min(best, time.process_time() - began)
+        return best
 
-    def connect_limited(file, **arguments):
-        connection = connect(file, **arguments)
-        for limit in limits:
-            connection.execute(f"PRAGMA max_page_count = {limit}")
-        return connection
-
-    with open_ledger(study, fingerprint()) as ledger:
-        ledger.add(record(0))
-    monkeypatch.setattr(storage.sqlite3, "connect", connect_limited)
-    limits.append(1)  # SQLite takes the present size for a limit that is below it
-    large = "x" * 100_000
-    with open_ledger(study, fingerprint()) as ledger:
-        with pytest.raises(
-            LedgerError, match=r"\(database or disk is full\). The 1 evaluations .* Make room on the disk"
-        ):
-            ledger.add(record(1, note=large))
-        assert [r.index for r in ledger.records()] == [0]
-    limits.clear()
-    with open_ledger(study, fingerprint()) as ledger:
-        ledger.add(record(1, note=large))
-    assert [r.index for r in read_ledger(study)[1]] == [0, 1]
-
-
-def test_a_storage_that_fails_to_write_says_what_is_kept(study, monkeypatch):
-    def fail(*arguments, **named):
-        raise optuna.exceptions.StorageInternalError("the commit failed") from ConnectionError("server closed")
-
-    with open_ledger(study, fingerprint()) as ledger:
-        ledger.add(record(0))
-        monkeypatch.setattr("nnunetv2_slicemamba.search.ledger.bulk_trials._insert", fail)
-        with pytest.raises(LedgerError, match=r"\(server closed\). The 1 evaluations before it are kept .*server must"):
-            ledger.add(record(1))
-    assert len(read_ledger(study)[1]) == 1
-
-
-def test_reading_makes_no_file_and_no_table(tmp_path):
-    file = tmp_path / "study.db"
-    for where in (file, f"sqlite:///{file}"):
-        with pytest.raises(NoSearchError, match="no such file"):
-            read_ledger(where)
-    assert not file.exists()
-    sqlite3.connect(file).close()
-    before = file.read_bytes()
-    with pytest.raises(LedgerError):
-        read_ledger(file)
-    assert file.read_bytes() == before
-
-
-def test_a_file_that_is_no_study_is_named_with_the_remedy(study):
-    study.parent.mkdir()
-    study.write_text("this is not a database, but long enough to be taken for a broken one" * 20)
-    with pytest.raises(
-        LedgerError, match=r"cannot open .*study.db as a study \(file is not a database\).* Move a damaged"
-    ):
-        open_ledger(study, fingerprint())
+    few, many = seconds_to_open(2_000), seconds_to_open(20_000)
+    assert many < 5
+    assert many < 30 * few
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(LedgerError, match=r"cannot open .*file/slicing_search/study.db .* Is the folder writable"):
+    with pytest.raises(LedgerError, match=r"no search can be kept in .*study.evaluations .* Make the folder writable"):
         open_ledger(tmp_path / "file" / "slicing_search" / "study.db", fingerprint())
 
 
-def test_a_storage_that_does_not_exist_is_an_error(tmp_path):
-    for url in ("sqlite://", "sqlite:///:memory:"):
-        with pytest.raises(LedgerError, match="in memory and would keep nothing; give a file"):
-            open_ledger(url, fingerprint())
-    with pytest.raises(LedgerError, match="cannot open nosuchdatabase://host/x as a study"):
-        open_ledger("nosuchdatabase://host/x", fingerprint())
-
-
 def test_reading_what_is_not_there_says_so(study):
-    with pytest.raises(LedgerError, match=r"no search in .*study.db: no such file. Run `slicemamba search`"):
-        read_ledger(study)
-    assert not study.exists()
+    for where in (study, f"sqlite:///{study}"):
+        with pytest.raises(NoSearchError, match=r"no search in .*study.db. Run `slicemamba search`"):
+            read_ledger(where)
+        assert not has_ledger(where)
+    assert not study.parent.exists(), "reading made something"
     open_ledger(study, fingerprint(), "a").close()
     with pytest.raises(LedgerError, match="has no study 'b'"):
         read_ledger(study, "b")
@@ -357,31 +271,45 @@ def test_any_folder_name_works(tmp_path, folder):
     file = tmp_path / folder / "study.db"
     with open_ledger(file, fingerprint()) as ledger:
         ledger.add(record())
-        assert ledger.location == str(file)
+        assert ledger.location == str(file.with_name("study.evaluations"))
+        assert ledger.export() == 1
     assert file.is_file()
     assert len(read_ledger(file)[1]) == 1
 
 
 def test_an_sqlite_url_is_the_same_as_its_file(study):
-    study.parent.mkdir()
     with open_ledger(f"sqlite:///{study}", fingerprint()) as ledger:
         ledger.add(record())
     assert len(read_ledger(study)[1]) == 1
 
 
-def test_a_password_is_not_shown():
-    url = "postgresql://me:secret@host:5432/db"
-    assert make_url(url).password == "secret"
-    assert storage.location_of(url) == "postgresql://me:***@host:5432/db"
+def test_evaluations_lie_in_the_folder_that_is_given_wherever_the_study_belongs(study, tmp_path):
+    folder = tmp_path / "fold"
+    with open_ledger(study, fingerprint(), folder=folder) as ledger:
+        ledger.add(record())
+    assert read_ledger(study, folder=folder)[1] == read_ledger(folder / "study.db")[1] == [record()]
+    assert not has_ledger(study)
+    with pytest.raises(
+        LedgerError, match=r"cannot be kept in postgresql://me:\*\*\*@host/db.* give a folder"
+    ) as refusal:
+        open_ledger("postgresql://me:secret@host/db", fingerprint())
+    assert "secret" not in str(refusal.value)
 
 
-def test_optuna_is_silent_and_its_verbosity_is_left_as_it_was(study, capfd):
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.INFO)
-    try:
-        with open_ledger(study, fingerprint()) as ledger:
-            ledger.add(record())
-        assert optuna.logging.get_verbosity() == optuna.logging.INFO
-    finally:
-        optuna.logging.set_verbosity(before)
-    assert capfd.readouterr() == ("", "")
+def test_a_study_in_memory_is_refused():
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(LedgerError, match="in memory and would keep nothing; give a file"):
+            open_ledger(url, fingerprint())
+
+
+def test_neither_optuna_nor_a_database_is_needed_to_search(study):
+    code = (
+        "import sys; from tests.search.killable_search import SETTINGS, evaluate, fingerprint;"
+        "from nnunetv2_slicemamba.search import open_ledger, read_ledger, run_search;"
+        "ledger = open_ledger(sys.argv[1], fingerprint()); run_search(evaluate, SETTINGS, ledger, progress=False);"
+        "print(len(read_ledger(sys.argv[1])[1]), [m for m in ('optuna', 'sqlalchemy') if m in sys.modules])"
+    )
+    paths = os.pathsep.join(filter(None, sys.path))
+    call = [sys.executable, "-c", code, str(study)]
+    ran = subprocess.run(call, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["30", "[]"]

@@ -1,8 +1,9 @@
-"""The ledger in PostgreSQL, on a real server that the test starts where one is installed."""
+"""A search's study in PostgreSQL, on a real server that the test starts where one is installed."""
 
 from __future__ import annotations
 
 import importlib.util
+import io
 import math
 import os
 import pwd
@@ -17,8 +18,12 @@ from pathlib import Path
 
 import optuna
 import pytest
+from rich.console import Console
 
 from nnunetv2_slicemamba.search import LedgerError, StudyRefusedError, open_ledger, read_ledger, run_search
+from nnunetv2_slicemamba.search.ledger import study_export
+from nnunetv2_slicemamba.search.ledger.study import read_study
+from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 from tests.search.distributed_search import free_port
 from tests.search.killable_search import SETTINGS, evaluate, fingerprint
 
@@ -89,12 +94,16 @@ def test_a_search_in_postgresql_continues_and_ends_as_one_in_a_file(url, tmp_pat
             raise KeyboardInterrupt
         return evaluate(architecture)
 
-    with open_ledger(url, fingerprint()) as ledger, pytest.raises(KeyboardInterrupt):
+    first, second = tmp_path / "first", tmp_path / "second"
+    with open_ledger(url, fingerprint(), folder=first) as ledger, pytest.raises(KeyboardInterrupt):
         run_search(stop, SETTINGS, ledger, progress=False)
+    assert ledger.export() == 9
     assert len(read_ledger(url, fingerprint().study_name)[1]) == 9
-    with open_ledger(url, fingerprint()) as ledger:
-        assert PASSWORD not in ledger.location
+    # as an older version left it: all that there is, is in the database
+    with open_ledger(url, fingerprint(), folder=second) as ledger:
+        assert len(ledger.records()) == 9
         result = run_search(evaluate, SETTINGS, ledger, progress=False)
+        assert ledger.export() == SETTINGS.evaluations - 9
     assert result.evaluated_now == SETTINGS.evaluations - 9
     assert [(r.architecture, str(r.fitness), r.details) for r in result.records] == [
         (r.architecture, str(r.fitness), r.details) for r in expected.records
@@ -106,17 +115,39 @@ def test_a_search_in_postgresql_continues_and_ends_as_one_in_a_file(url, tmp_pat
     assert study.best_value == expected.best.fitness
 
 
-def test_the_study_of_another_search_is_refused_and_can_be_discarded(url):
-    with open_ledger(url, fingerprint(), "other") as ledger:
+def test_the_study_of_another_search_is_refused_and_can_be_discarded(url, tmp_path):
+    with open_ledger(url, fingerprint(), "other", folder=tmp_path / "first") as ledger:
         run_search(evaluate, SETTINGS, ledger, progress=False)
-    with pytest.raises(StudyRefusedError, match="supernet checkpoint"):
-        open_ledger(url, fingerprint(supernet_checkpoint_sha256="c" * 64), "other")
-    with open_ledger(url, fingerprint(supernet_checkpoint_sha256="c" * 64), "other", discard=True) as ledger:
+        ledger.export()
+    changed, folder = fingerprint(supernet_checkpoint_sha256="c" * 64), tmp_path / "second"
+    with pytest.raises(StudyRefusedError, match=f"supernet checkpoint.*deletes the {SETTINGS.evaluations}"):
+        open_ledger(url, changed, "other", folder=folder)
+    with open_ledger(url, changed, "other", discard=True, folder=folder) as ledger:
         assert ledger.records() == []
+        assert read_study(url, "other") is None
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password(url):
+def test_a_server_that_does_not_answer_is_named_without_its_password(url, tmp_path):
     down = url.replace(url.rpartition(":")[2], f"{free_port()}/postgres")
     with pytest.raises(LedgerError, match=r"cannot open postgresql.*its server must answer") as refusal:
-        open_ledger(down, fingerprint())
+        open_ledger(down, fingerprint(), folder=tmp_path)
     assert "secret" not in str(refusal.value)
+
+
+def test_a_server_that_stops_answering_ends_no_search(url, tmp_path, monkeypatch):
+    """Nothing is asked of it where the evaluations are kept already; what it lacks is told without its password."""
+    monkeypatch.setattr(study_export, "WAIT_SECONDS", 120.0)
+    monkeypatch.setattr(study_export, "NICENESS", 0)
+    down = url.replace(url.rpartition(":")[2], f"{free_port()}/postgres")
+    open_ledger(url, fingerprint(), "third", folder=tmp_path).close()
+    shown = io.StringIO()
+    with (
+        open_ledger(down, fingerprint(), "third", folder=tmp_path) as ledger,
+        StudyExport(ledger, Console(file=shown, width=2000)),
+    ):
+        result = run_search(evaluate, SETTINGS, ledger, progress=False)
+    assert result.evaluated_now == SETTINGS.evaluations
+    assert "was not completed: cannot open postgresql" in shown.getvalue()
+    assert "secret" not in shown.getvalue()
+    with open_ledger(url, fingerprint(), "third", folder=tmp_path) as ledger:
+        assert ledger.export() == SETTINGS.evaluations

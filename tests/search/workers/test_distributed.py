@@ -15,14 +15,13 @@ from collections import Counter
 from multiprocessing import forkserver
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.planning.selection import select
-from nnunetv2_slicemamba.search import Evaluation, LedgerError, open_ledger, read_ledger, read_slicing_file, run_search
-from nnunetv2_slicemamba.search.ledger.journal import Journal, Recovering, search_name
-from nnunetv2_slicemamba.search.workers.base import Done, InTurn, Task
+from nnunetv2_slicemamba.search import open_ledger, read_ledger, read_slicing_file, run_search
 from nnunetv2_slicemamba.search.workers.processes import Process
 from nnunetv2_slicemamba.trainers import TRAINERS
 from tests.search.distributed_search import SETTINGS, free_port, process_of_a_search
@@ -100,7 +99,9 @@ def test_several_processes_end_with_the_ledger_and_the_choice_of_one(start, alon
     by_process = Counter(pid for pid, _ in ended)
     assert len(by_process) == world
     assert min(by_process.values()) > len(ended) / world / 3, "one process did nearly everything"
-    assert not (tmp_path / "unsaved").exists()
+    kept = [file.read_text().splitlines() for file in (tmp_path / "study.evaluations").glob("*.jsonl")]
+    assert len(kept) == world, "each process has a file of its own"
+    assert sum(map(len, kept)) == 1 + len(records), "each evaluation is kept once"
 
 
 def test_processes_killed_ten_times_over_lose_no_finished_evaluation(start, alone, tmp_path):
@@ -149,63 +150,10 @@ def test_a_time_budget_ends_all_processes_and_keeps_what_they_did(start, alone, 
     assert content_of(read_ledger(tmp_path / "study.db")[1]) == content_of(alone.records)
 
 
-def test_what_a_journal_has_is_not_evaluated_and_a_torn_line_is(tmp_path, alone):
-    with open_ledger(tmp_path / "study.db", fingerprint(SETTINGS)) as ledger:
-        name = search_name(fingerprint(SETTINGS), ledger.study_name, ledger.location)
-        journal = Journal(tmp_path, name)
-        for record in alone.records[:9]:
-            done = Done(record.index, Evaluation(record.fitness, record.details), 0.5)
-            journal.append(Task(0, record.index, record.architecture), done)
-        (file,) = (tmp_path / "unsaved").iterdir()
-        file.write_text(file.read_text()[:-20])
-        other = {"generation": 0, "index": 11, "architecture": [0] * 5, "fitness": 1.0, "details": {}, "seconds": 0.0}
-        (tmp_path / "unsaved" / f"{name}.elsewhere.1.jsonl").write_text(json.dumps(other) + "\n")
-        (tmp_path / "unsaved" / "another.search.1.jsonl").write_text(json.dumps({**other, "index": 10}) + "\n")
-        evaluated = []
-
-        def noted(architecture):
-            evaluated.append(architecture)
-            return evaluate(architecture)
-
-        result = run_search(Recovering(InTurn(noted), journal), SETTINGS, ledger, progress=False)
-    assert content_of(result.records) == content_of(alone.records)
-    assert evaluated == [r.architecture for r in alone.records[8:]]
-    assert [r.seconds for r in result.records[:8]] == [0.5] * 8
-    assert result.evaluated_now == len(evaluated)
-    journal.clear()
-    assert [file.name for file in (tmp_path / "unsaved").iterdir()] == ["another.search.1.jsonl"]
-
-
-def test_a_journal_that_cannot_be_written_says_what_is_kept(tmp_path):
-    (tmp_path / "unsaved").write_text("in the way")
-    with pytest.raises(LedgerError, match=r"\(0, 1\) could not be written to .*unsaved.* evaluated before is kept"):
-        Journal(tmp_path, "a").append(Task(0, 0, (0, 1)), Done(0, Evaluation(0.5), 0.1))
-
-
-def test_a_journal_that_the_disk_cut_off_says_so_and_goes_on_when_there_is_room(tmp_path, monkeypatch):
-    journal, write = Journal(tmp_path, "a"), os.write
-    done = [Done(i, Evaluation(0.5), 0.1) for i in range(3)]
-    journal.append(Task(0, 0, (0,)), done[0])
-    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:20]))
-    with pytest.raises(LedgerError, match=r"\(1,\) could not be written to .*unsaved.*No space left.* Make room"):
-        journal.append(Task(0, 1, (1,)), done[1])
-    monkeypatch.setattr(os, "write", write)
-    journal.append(Task(0, 2, (2,)), done[2])
-    assert [architecture for architecture, _ in journal.read().values()] == [(0,), (2,)]
-
-
-def test_a_journal_that_another_process_cleared_is_begun_again(tmp_path):
-    journal, done = Journal(tmp_path, "a"), [Done(i, Evaluation(0.5), 0.1) for i in range(2)]
-    journal.append(Task(0, 0, (0,)), done[0])
-    Journal(tmp_path, "a").clear()
-    journal.append(Task(0, 1, (1,)), done[1])
-    assert [architecture for architecture, _ in Journal(tmp_path, "a").read().values()] == [(1,)]
-
-
 def test_a_process_knows_its_place_and_its_gpu(monkeypatch):
-    assert Process.of({}) == Process()
+    assert Process.from_environment({}) == Process()
     environment = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
-    process = Process.of(environment)
+    process = Process.from_environment(environment)
     assert process == Process(5, 8, 1, 4)
     assert not process.is_writer
     chosen = []
@@ -243,8 +191,9 @@ def test_torchrun_with_two_processes_chooses_what_one_process_chooses(workspace:
     assert shared.stdout.count("Best fitness") == 1, "one process speaks"
     assert "of 18 architectures (18 evaluated now)" in shared.stdout
     folder = selection.fold_folder(SUPERNET) / "slicing_search"
+    storage = f"sqlite:///{folder / 'study.db'}"
+    wait_until(lambda: len(optuna.load_study(study_name=None, storage=storage).trials) == 18, seconds=120)
     by_two, records = read_slicing_file(folder / "best_slicing.json"), read_ledger(folder / "study.db")[1]
-    assert not (folder / "unsaved").exists()
 
     from nnunetv2_slicemamba.cli import main
 

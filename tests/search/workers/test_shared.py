@@ -10,9 +10,9 @@ import pytest
 from torch.distributed import DistNetworkError, HashStore
 
 from nnunetv2_slicemamba.search import Evaluation
-from nnunetv2_slicemamba.search.ledger.journal import Journal
-from nnunetv2_slicemamba.search.workers.base import Task
-from nnunetv2_slicemamba.search.workers.shared import Round, Shared, help_out, rows_of, work
+from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog
+from nnunetv2_slicemamba.search.records import Done, Task
+from nnunetv2_slicemamba.search.workers.shared import Round, SharedWorkers, help_out, rows_of, work
 
 
 def fifty_tasks() -> list[Task]:
@@ -74,20 +74,19 @@ def test_a_process_takes_its_next_part_before_the_last_result_of_the_one_before(
     class Pipelined:
         """As on a GPU: a result is given when the next architecture has been begun."""
 
-        def evaluate(self, architectures, go_on, more):
-            position, before = 0, None
-            while architectures:
-                for architecture in architectures:
+        def evaluate(self, tasks, go_on, more):
+            before = None
+            while tasks:
+                for task in tasks:
                     if before is not None:
                         yield before
-                    before = position, Evaluation(architecture[0] / 8), 0.0
-                    position += 1
-                architectures = more()
+                    before = Done(task, Evaluation(task.architecture[0] / 8), 0.0)
+                tasks = more()
             yield before
 
     send = shared.send
     shared.send = lambda message: happened.append("gone" if "gone" in message else "result") or send(message)
-    work(shared, 0, Pipelined(), Journal(tmp_path, "a"))
+    work(shared, 0, Pipelined(), EvaluationLog(tmp_path, "a"))
     assert [len(part) for part in shared.rows[0]] == [4, 2, 1, 1]
     together = "take result result result take result result take result take result take result gone"
     assert happened == together.split()
@@ -100,23 +99,21 @@ def test_a_generation_is_over_with_its_last_result_whoever_is_not_gone_yet(tmp_p
     store = HashStore()
 
     class Quick:
-        def evaluate(self, architectures, go_on, more):
-            position = 0
-            while architectures:
-                for architecture in architectures:
-                    yield position, Evaluation(architecture[0] / 4), 0.0
-                    position += 1
-                architectures = more()
+        def evaluate(self, tasks, go_on, more):
+            while tasks:
+                for task in tasks:
+                    yield Done(task, Evaluation(task.architecture[0] / 4), 0.0)
+                tasks = more()
 
     # the other process never says anything, and has nothing left to do
-    with Shared(store, 2, Quick(), Journal(tmp_path, "a")) as shared:
+    with SharedWorkers(store, 2, Quick(), EvaluationLog(tmp_path, "a")) as shared:
         found = []
         thread = threading.Thread(target=lambda: found.extend(shared(tasks, lambda: True)), daemon=True)
         thread.start()
         thread.join(20)
         store.add("goodbyes", 1)
         assert not thread.is_alive(), "it waits for the other"
-        assert sorted(done.index for done in found) == [0, 1, 2, 3]
+        assert sorted(done.task.index for done in found) == [0, 1, 2, 3]
 
 
 def test_a_process_for_which_nothing_is_left_evaluates_nothing(tmp_path):
@@ -128,7 +125,7 @@ def test_a_process_for_which_nothing_is_left_evaluates_nothing(tmp_path):
         def evaluate(self, *arguments):
             raise AssertionError("it would read network and cases")
 
-    assert work(shared, 1, Never(), Journal(tmp_path, "a")) is False
+    assert work(shared, 1, Never(), EvaluationLog(tmp_path, "a")) is False
     assert shared.receive(0) == {"gone": True}
 
 
@@ -136,12 +133,12 @@ def test_an_error_after_the_last_result_is_raised_in_its_generation(tmp_path):
     received = threading.Event()
 
     class FailsLate:
-        def evaluate(self, architectures, go_on, more):
-            yield 0, Evaluation(0.5), 0.0
+        def evaluate(self, tasks, go_on, more):
+            yield Done(tasks[0], Evaluation(0.5), 0.0)
             assert received.wait(20)
             raise OSError("the device is gone")
 
-    with Shared(HashStore(), 1, FailsLate(), Journal(tmp_path, "a")) as shared:
+    with SharedWorkers(HashStore(), 1, FailsLate(), EvaluationLog(tmp_path, "a")) as shared:
         shared._store.add("goodbyes", 1)
         with pytest.raises(OSError, match="the device is gone"):  # noqa: PT012
             for _ in shared([Task(0, 0, (0,))], lambda: True):
@@ -157,8 +154,8 @@ def test_a_helper_that_was_ready_too_late_leaves_and_one_that_helped_says_that_t
             return super().check(keys)
 
     class Quick:
-        def evaluate(self, architectures, go_on, more):
-            yield 0, Evaluation(0.5), 0.0
+        def evaluate(self, tasks, go_on, more):
+            yield Done(tasks[0], Evaluation(0.5), 0.0)
 
     store = Gone()
     store.set("begin", "a")

@@ -1,0 +1,153 @@
+"""A search's study in an Optuna storage: the copy of its log, or all that an older version kept of it.
+
+Everything here goes through Optuna's public interface.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, LogReader, file_advice
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError, is_missing, location_of, opened
+from nnunetv2_slicemamba.search.ledger.trials import directions_of, records_of, trial_of
+from nnunetv2_slicemamba.search.objectives import stored_cost
+from nnunetv2_slicemamba.search.records import Record
+
+# the study's attribute that says of which search it is
+_FINGERPRINT = "slicing_search"
+# how long the process beside a search that just ended may be at it
+COPY_SECONDS = 60.0
+
+
+class StudyRefusedError(ValueError):
+    """The study holds another search's evaluations."""
+
+
+@dataclass(frozen=True)
+class StoredStudy:
+    """What a storage has of a study.
+
+    fingerprint: of the search, as Fingerprint.as_dict gives it; None if no search made the study. directions: of its
+    values. n_trials: all that it has. records: the evaluations among them, by (generation, index).
+    """
+
+    fingerprint: Mapping[str, Any] | None
+    directions: list[str]
+    n_trials: int
+    records: dict[tuple[int, int], Record]
+
+    def is_untouched(self, directions: list[str]) -> bool:
+        """Whether a process was killed right after it had made the study, which so is anybody's to continue."""
+        return self.fingerprint is None and self.n_trials == 0 and self.directions == directions
+
+
+def read_study(storage: str | Path, name: str, create: bool = False) -> StoredStudy | None:
+    """A study with all its evaluations; None if there is none. Raises LedgerError if the storage cannot be read.
+
+    create: whether a database without any study is made ready for one, and not an error.
+    """
+    if is_missing(storage):
+        return None
+    # Optuna takes as long to import as the rest of the search, and a training needs none of it
+    import optuna
+
+    with opened(storage, create) as database:
+        try:
+            return _stored(optuna.load_study(study_name=name, storage=database))
+        except KeyError:
+            return None
+
+
+def study_names(storage: str | Path) -> list[str]:
+    """The studies of a storage. Raises LedgerError if it cannot be read."""
+    if is_missing(storage):
+        return []
+    import optuna
+
+    with opened(storage, create=False) as database:
+        return optuna.get_all_study_names(storage=database)
+
+
+def delete_study(storage: str | Path, name: str) -> None:
+    """Deletes a study if it is there. Raises LedgerError if the storage cannot be written."""
+    if is_missing(storage):
+        return
+    import optuna
+
+    with opened(storage) as database, contextlib.suppress(KeyError):
+        optuna.delete_study(study_name=name, storage=database)
+
+
+@contextlib.contextmanager
+def only_copier(log: EvaluationLog, timeout: float = COPY_SECONDS) -> Iterator[None]:
+    """While the block runs, no other process copies the log into its study; a killed one holds up nobody.
+
+    timeout: seconds to wait for one that does, after which LedgerError is raised; -1 for ever.
+    """
+    try:
+        log.folder.mkdir(parents=True, exist_ok=True)
+        held = FileLock(log.folder / f"{log.search}.lock").acquire(timeout)
+    except Timeout as error:
+        raise LedgerError(
+            f"another process copies the search in {log.folder} into its study. End that one, or wait for it"
+        ) from error
+    except OSError as error:
+        raise LedgerError(f"the search in {log.folder} cannot be locked ({error}). {file_advice(error)}") from error
+    with held:
+        yield
+
+
+def copy_log(
+    log: EvaluationLog,
+    storage: str | Path,
+    is_over: Callable[[], bool] = lambda: True,
+    timeout: float = COPY_SECONDS,
+) -> int:
+    """Adds to a search's study all evaluations of its log that the study lacks; makes study and storage if missing.
+
+    is_over: asked before the log is read again for what was added meanwhile; once it is true, the log is read a last
+    time. timeout: see `only_copier`. Returns the number of evaluations added. Raises StudyRefusedError if the study is
+    not this search's, LedgerError if log or storage cannot be used.
+    """
+    import optuna
+
+    header = log.header()
+    fingerprint = header["fingerprint"]
+    directions = directions_of(stored_cost(fingerprint.get("settings", {})))
+    n_candidates_per_block = (len(fingerprint["candidates"]),) * int(fingerprint["n_blocks"])
+    reader, added = LogReader(log), 0
+    with only_copier(log, timeout), opened(storage) as database:
+        study = optuna.create_study(
+            storage=database, study_name=header["study"], directions=directions, load_if_exists=True
+        )
+        stored = _stored(study)
+        if stored.is_untouched(list(directions)):
+            study.set_user_attr(_FINGERPRINT, fingerprint)
+        elif stored.fingerprint != fingerprint:
+            raise StudyRefusedError(
+                f"study '{header['study']}' in {location_of(storage)} is not of the search in {log.folder}. Give the "
+                "search another study (--study NAME), or start anew (--discard)"
+            )
+        known = set(stored.records)
+        while True:
+            last = is_over()
+            for record in reader.new():
+                place = (record.generation, record.index)
+                if place not in known:
+                    study.add_trial(trial_of(record, n_candidates_per_block, len(directions) > 1))
+                    known.add(place)
+                    added += 1
+            if last:
+                return added
+
+
+def _stored(study: Any) -> StoredStudy:
+    trials = study.get_trials(deepcopy=False)
+    directions = [direction.name.lower() for direction in study.directions]
+    return StoredStudy(study.user_attrs.get(_FINGERPRINT), directions, len(trials), records_of(trials))

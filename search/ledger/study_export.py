@@ -1,0 +1,106 @@
+"""The process beside a search that copies its evaluations into an Optuna study, for Optuna's dashboard.
+
+Optuna's own way of adding a trial takes longer than a GPU needs for an evaluation. In a process of its own it takes
+nothing from the search, and is done soon after it. What it does not get done, the same command does the next time: the
+study is a copy, nothing is read from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+
+from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog
+from nnunetv2_slicemamba.search.ledger.ledger import Ledger
+from nnunetv2_slicemamba.search.ledger.storage import LedgerError, is_url, location_of
+from nnunetv2_slicemamba.search.ledger.study import StudyRefusedError, copy_log
+
+POLL_SECONDS = 0.5
+WAIT_SECONDS = 5.0  # for what is left at the end of the search, which ends by itself
+NICENESS = 10
+
+
+class StudyExport:
+    """Copies a ledger into its study while the block runs, and after it what is left.
+
+    At the end of a block that ended well it is waited for, WAIT_SECONDS at most; it goes on by itself, also when this
+    process is killed. console: for what could not be done.
+    """
+
+    def __init__(self, ledger: Ledger, console: Console | None = None) -> None:
+        self._ledger, self._console = ledger, console or Console()
+
+    def __enter__(self) -> StudyExport:
+        storage = self._ledger.storage
+        order = {
+            "folder": str(self._ledger.log.folder.absolute()),
+            "search": self._ledger.log.search,
+            "storage": str(storage if is_url(storage) else Path(storage).absolute()),
+        }
+        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=self._said,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            start_new_session=True,  # Ctrl-C is for the search
+        )
+        assert self._process.stdin is not None
+        # not among the arguments, which everybody may read: a URL may have a password
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        if kind is None:
+            try:
+                code = self._process.wait(WAIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                code = 0
+            if code:
+                self._said.seek(0)
+                reason = (self._said.read().strip().splitlines() or [f"exit code {code}"])[-1]
+                self._console.print(
+                    f"The study for Optuna in {location_of(self._ledger.storage)} was not completed: {reason}. All "
+                    f"evaluations are kept in {self._ledger.location}; the same command completes it.",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
+        self._said.close()
+
+
+def main() -> None:
+    """The process itself: reads its order from standard input, and ends when that is closed and all is copied."""
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    order = json.loads(sys.stdin.readline())
+    is_over = threading.Event()
+
+    def wait_for_end() -> None:
+        while os.read(sys.stdin.fileno(), 1):
+            pass
+        is_over.set()
+
+    threading.Thread(target=wait_for_end, daemon=True).start()
+    log = EvaluationLog(Path(order["folder"]), order["search"])
+    try:
+        copy_log(log, order["storage"], lambda: is_over.wait(POLL_SECONDS), timeout=-1)
+    except (LedgerError, StudyRefusedError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
