@@ -33,7 +33,7 @@ TIMED, AT_LEAST, ENOUGH_SECONDS = 5, 3, 60.0
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a search would cost.
+    """The cost that a search would have.
 
     architectures: of the whole search. kept: how many of them are evaluated already. seconds: of each timed path.
     cases: how many each is evaluated on, and kind: which, as in MeasuredOn. refused: why the search would refuse what

@@ -25,7 +25,7 @@ class DiceScores:
     per_class: NDArray[np.float64]
 
     def details(self) -> dict[str, Any]:
-        """For Evaluation.details."""
+        """The scores as Evaluation.details keeps them."""
         return {"dice_per_class": self.per_class.tolist()}
 
 

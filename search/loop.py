@@ -28,7 +28,7 @@ class SearchFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found.
+    """The outcome of a search.
 
     best: the record with the highest fitness ever evaluated, the first of equals; where a cost is measured, among those
     within its limit, and of equals the cheapest. records: all of them, ordered by

@@ -54,7 +54,7 @@ class EvaluationLog:
             raise LedgerError(f"no search can be kept in {self.folder} ({error}). {file_advice(error)}") from error
 
     def header(self) -> dict[str, Any]:
-        """What `begin` was given. Raises LedgerError if the file cannot be read."""
+        """The header that `begin` was given. Raises LedgerError if the file cannot be read."""
         try:
             with self.file.open(encoding="utf-8") as lines:
                 header = json.loads(lines.readline())
@@ -110,7 +110,7 @@ class EvaluationLog:
             )
 
     def files(self) -> list[Path]:
-        """Those of all processes, the writer's first."""
+        """The files of all processes, the writer's first."""
         return [self.file, *sorted(self.folder.glob(f"{self.search}.*.jsonl"))]
 
     def close(self) -> None:
@@ -186,7 +186,7 @@ def logs_in(folder: Path | None) -> dict[str, EvaluationLog]:
 
 
 def file_advice(error: OSError) -> str:
-    """What to do about an error of the evaluations' files."""
+    """Remedy of an error of the evaluations' files."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "Make room on the disk, and the same command continues"
     return "Make the folder writable, and the same command continues"
@@ -194,28 +194,11 @@ def file_advice(error: OSError) -> str:
 
 def as_json(record: Record) -> dict[str, Any]:
     """A record as values that JSON keeps; an undefined fitness is null."""
-    return {
-        "generation": record.generation,
-        "index": record.index,
-        "architecture": record.architecture,
-        "origin": record.origin,
-        "fitness": plain_json(record.fitness),
-        **({} if record.cost is None else {"cost": record.cost}),
-        "seconds": record.seconds,
-        "details": record.details,
-    }
+    return {**vars(record), "fitness": plain_json(record.fitness)}
 
 
 def record_of(entry: dict[str, Any]) -> Record:
     """The inverse of as_json. Raises KeyError, TypeError or ValueError for anything else."""
-    fitness, cost = entry["fitness"], entry.get("cost")
-    return Record(
-        architecture=tuple(int(index) for index in entry["architecture"]),
-        fitness=math.nan if fitness is None else float(fitness),
-        generation=int(entry["generation"]),
-        index=int(entry["index"]),
-        origin=str(entry["origin"]),
-        seconds=float(entry["seconds"]),
-        details=dict(entry["details"]),
-        cost=None if cost is None else float(cost),
-    )
+    place = {name: int(entry[name]) for name in ("generation", "index")}
+    fitness = math.nan if entry["fitness"] is None else float(entry["fitness"])
+    return Record(**{**entry, **place, "architecture": tuple(entry["architecture"]), "fitness": fitness})

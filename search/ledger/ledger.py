@@ -11,9 +11,10 @@ from typing import Any
 from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
 from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, log_folder, log_name, logs_in, records_in
-from nnunetv2_slicemamba.search.ledger.old_journal import OldJournal
+from nnunetv2_slicemamba.search.ledger.old_journal import left_over_files, read_left_over
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError, is_missing, location_of
 from nnunetv2_slicemamba.search.ledger.study import (
+    StoredStudy,
     StudyRefusedError,
     copy_log,
     delete_study,
@@ -21,7 +22,7 @@ from nnunetv2_slicemamba.search.ledger.study import (
     read_study,
     study_names,
 )
-from nnunetv2_slicemamba.search.ledger.trials import check_record, directions_of
+from nnunetv2_slicemamba.search.ledger.trials import check_record
 from nnunetv2_slicemamba.search.records import Record, Task
 
 _REMEDY = "Give this search another study (--study NAME), or start anew (--discard deletes the {n} evaluations in it)"
@@ -43,7 +44,7 @@ class Ledger:
         self._generations: dict[int, dict[int, Record]] = {}
         for (generation, index), record in found.items():
             self._generations.setdefault(generation, {})[index] = record
-        self._left = OldJournal(log.folder.parent, fingerprint, study_name, location_of(storage), found)
+        self._left_over = read_left_over(_left_over_of(log, fingerprint, study_name, storage))
 
     def records(self) -> list[Record]:
         """Every evaluation, ordered by (generation, index), whatever the order in which they were added."""
@@ -75,12 +76,10 @@ class Ledger:
 
     def recover(self, task: Task) -> Record | None:
         """The task's evaluation by an older version that was killed before it had it in its study; now it is kept."""
-        done = self._left.find(task)
-        if done is None:
+        done = self._left_over.get((task.generation, task.index))
+        if done is None or done.task.architecture != task.architecture:
             return None
-        record = self.add(Record.of(done))
-        self._left.taken(task)
-        return record
+        return self.add(Record.of(replace(done, task=task)))
 
     def export(self) -> int:
         """Adds to the search's study in Optuna's storage what it lacks; the number of evaluations added.
@@ -129,7 +128,7 @@ def open_ledger(
         _refuse_other_search(fingerprint, header["fingerprint"], name, str(log.folder), lambda: len(records_in(log)[0]))
     else:
         stored = read_study(storage, name, create=True)
-        if stored is None or stored.is_untouched(list(directions_of(fingerprint.settings.cost))):
+        if stored is None or stored.is_untouched:
             log.begin({"study": name, "fingerprint": fingerprint.as_dict()}, [])
         else:
             n = len(stored.records)
@@ -147,74 +146,48 @@ def read_ledger(
     study_name: None takes the only one, or `preferred` if it is one of several. Raises NoSearchError if there is none
     (of that name), LedgerError if it cannot be read or the choice among several is missing.
     """
-    log = find_log(storage, study_name, preferred, folder)
+    log, stored = _find(storage, study_name, preferred, folder)
     if log is not None:
         fingerprint, records = log.header()["fingerprint"], records_in(log)[0]
     else:
-        stored = read_study(storage, study_name or _only_study(storage, preferred))
-        if stored is None:
-            raise NoSearchError(f"{location_of(storage)} has no study '{study_name}'")
         fingerprint, records = dict(stored.fingerprint or {}), stored.records
     return fingerprint, [records[place] for place in sorted(records)]
 
 
-def find_log(
-    storage: str | Path, study_name: str | None = None, preferred: str | None = None, folder: Path | None = None
-) -> EvaluationLog | None:
-    """The evaluations that read_ledger reads, None where an older version kept them in the study alone.
-
-    Arguments as read_ledger's. Raises LedgerError if the choice among several is missing.
-    """
-    logs = log_folder(storage, folder)
-    if logs is None:
-        return None
-    name = study_name or preferred
-    if name and (log := EvaluationLog(logs, log_name(name))).file.is_file():
-        return log
-    found = {} if study_name else logs_in(logs)
-    if not found:
-        return None
-    names = list(found)
-    # the file may have others, which an older version made
-    if preferred or len(names) > 1:
-        names = list(dict.fromkeys([*names, *study_names(storage)]))
-    if preferred in names:
-        return None
-    if len(names) > 1:
-        raise _several(storage, names)
-    return found[names[0]]
-
-
 def export_study(storage: str | Path, study_name: str | None = None, folder: Path | None = None) -> int:
-    """`Ledger.export` of a search by its name, as read_ledger finds it; 0 if its study is all that there is."""
-    log = find_log(storage, study_name, folder=folder)
+    """`Ledger.export` of the search that read_ledger reads; 0 if its study is all that there is."""
+    log, _ = _find(storage, study_name, None, folder)
     return 0 if log is None else copy_log(log, storage)
 
 
-def _only_study(storage: str | Path, preferred: str | None) -> str:
-    names = study_names(storage)
-    if not names:
-        raise NoSearchError(
-            f"there is no search in {location_of(storage)}. Run `slicemamba search` for this fold first"
-        )
-    if preferred in names:
-        return str(preferred)
-    if len(names) > 1:
-        raise _several(storage, names)
-    return names[0]
-
-
-def _several(storage: str | Path, names: list[str]) -> LedgerError:
-    return LedgerError(
-        f"{location_of(storage)} has {len(names)} studies ({', '.join(names)}); name one (`slicemamba search ... "
-        "--study NAME` makes it the fold's result)"
-    )
-
-
 def has_ledger(storage: str | Path, folder: Path | None = None) -> bool:
-    """Whether there is anything that read_ledger could read; a server is not asked."""
+    """True if there is anything that read_ledger could read; a server is not asked."""
     logs = log_folder(storage, folder)
     return not is_missing(storage) or (logs is not None and any(logs.glob("*.jsonl")))
+
+
+def _find(
+    storage: str | Path, study_name: str | None, preferred: str | None, folder: Path | None
+) -> tuple[EvaluationLog | None, StoredStudy]:
+    """The log of the search that read_ledger reads, or what an older version kept of it."""
+    logs, nothing = logs_in(log_folder(storage, folder)), StoredStudy(None, {}, True)
+    where = location_of(storage)
+    for name in filter(None, (study_name, preferred)):
+        if name in logs:
+            return logs[name], nothing
+        if (stored := read_study(storage, name)) is not None:
+            return None, stored
+    if study_name:
+        raise NoSearchError(f"{where} has no study '{study_name}'")
+    names = list(logs) or study_names(storage)
+    if not names:
+        raise NoSearchError(f"there is no search in {where}. Run `slicemamba search` for this fold first")
+    if len(names) > 1:
+        raise LedgerError(
+            f"{where} has {len(names)} studies ({', '.join(names)}); name one (`slicemamba search ... --study NAME` "
+            "makes it the fold's result)"
+        )
+    return logs.get(names[0]), (nothing if logs else read_study(storage, names[0]) or nothing)
 
 
 def _discard(log: EvaluationLog, storage: str | Path, name: str, fingerprint: Fingerprint) -> None:
@@ -222,7 +195,12 @@ def _discard(log: EvaluationLog, storage: str | Path, name: str, fingerprint: Fi
     with only_copier(log):
         delete_study(storage, name)
         log.delete()
-        OldJournal(log.folder.parent, fingerprint, name, location_of(storage), ()).delete()
+        for file in _left_over_of(log, fingerprint, name, storage):
+            file.unlink(missing_ok=True)
+
+
+def _left_over_of(log: EvaluationLog, fingerprint: Fingerprint, name: str, storage: str | Path) -> list[Path]:
+    return left_over_files(log.folder.parent, fingerprint, name, location_of(storage))
 
 
 def _refuse_other_search(

@@ -23,62 +23,52 @@ class NoSearchError(LedgerError):
     """There is no such search to read."""
 
 
-def open_storage(storage: str | Path, create: bool = True) -> RDBStorage:
-    """The storage behind a SQLite file, made with its folder if missing, or behind a URL. Else raises LedgerError.
-
-    create: False for reading what is there, without making a table.
-    """
-    from optuna.exceptions import OptunaError
-    from optuna.storages import RDBStorage
-    from sqlalchemy.exc import SQLAlchemyError
-
-    file = sqlite_file(storage)
-    try:
-        if file is None:
-            # a server may have closed a connection that was idle for long
-            return RDBStorage(str(storage), {"pool_pre_ping": True}, skip_table_creation=not create)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # A URL cannot name every file (SQLAlchemy and Optuna read #, ?, % and {} in it), so we connect ourselves; of
-        # the URL only its kind counts.
-        return RDBStorage(
-            "sqlite:///study.db",
-            {"creator": lambda: sqlite3.connect(file, timeout=LOCK_SECONDS, check_same_thread=False)},
-            skip_table_creation=not create,
-        )
-    except (OSError, ImportError, OptunaError, SQLAlchemyError, RuntimeError) as error:
-        raise LedgerError(
-            f"cannot open {location_of(storage)} as a study ({reason_of(error)}). {advice(error)}"
-        ) from error
-
-
 @contextlib.contextmanager
 def opened(storage: str | Path, create: bool = True) -> Iterator[RDBStorage]:
-    """The storage, let go of at the end of the block; Optuna is quiet meanwhile, and its errors are LedgerErrors."""
-    database = open_storage(storage, create)
-    try:
-        with quiet_optuna(), saying_what_failed(location_of(storage)):
-            yield database
-    finally:
-        database.remove_session()
-        database.engine.dispose()
+    """The storage behind a SQLite file, made with its folder if missing, or behind a URL, for the time of the block.
 
-
-@contextlib.contextmanager
-def saying_what_failed(location: str) -> Iterator[None]:
-    """Turns the storage's errors in the block into a LedgerError that names it; what is in the storage stays."""
-    from optuna.exceptions import StorageInternalError
+    create: False for reading what is there, without making a table. Optuna is quiet meanwhile. Its errors, in the block
+    too, are raised as LedgerErrors that name the storage and the remedy.
+    """
+    from optuna.exceptions import OptunaError, StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
-    try:
-        yield
-    except (StorageInternalError, SQLAlchemyError) as error:
-        raise LedgerError(
-            f"the study in {location} cannot be used ({reason_of(error)}). All that is in it is kept. {advice(error)}"
-        ) from error
+    where = location_of(storage)
+    with quiet_optuna():
+        try:
+            database = _database(storage, create)
+        except (OSError, ImportError, OptunaError, SQLAlchemyError, RuntimeError) as error:
+            raise LedgerError(f"cannot open {where} as a study ({reason_of(error)}). {advice(error)}") from error
+        try:
+            yield database
+        except (StorageInternalError, SQLAlchemyError) as error:
+            raise LedgerError(
+                f"the study in {where} cannot be used ({reason_of(error)}). All that is in it is kept. {advice(error)}"
+            ) from error
+        finally:
+            database.remove_session()
+            database.engine.dispose()
+
+
+def _database(storage: str | Path, create: bool) -> RDBStorage:
+    from optuna.storages import RDBStorage
+
+    file = sqlite_file(storage)
+    if file is None:
+        # a server may have closed a connection that was idle for long
+        return RDBStorage(str(storage), {"pool_pre_ping": True}, skip_table_creation=not create)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # A URL cannot name every file (SQLAlchemy and Optuna read #, ?, % and {} in it), so we connect ourselves; of the
+    # URL only its kind counts.
+    return RDBStorage(
+        "sqlite:///study.db",
+        {"creator": lambda: sqlite3.connect(file, timeout=LOCK_SECONDS, check_same_thread=False)},
+        skip_table_creation=not create,
+    )
 
 
 def advice(error: BaseException) -> str:
-    """What to do about a storage's error."""
+    """Remedy of a storage's error."""
     reason = reason_of(error)
     if "locked" in reason:
         return "Another process holds it: end that one, or wait for it, and the same command continues"
@@ -91,7 +81,7 @@ def advice(error: BaseException) -> str:
 
 
 def location_of(storage: str | Path) -> str:
-    """Where a storage is, for people to read: a file's path, or the URL without its password."""
+    """Place of a storage, for people to read: a file's path, or the URL without its password."""
     if is_url(storage):
         from sqlalchemy.engine import make_url
 
@@ -100,7 +90,7 @@ def location_of(storage: str | Path) -> str:
 
 
 def is_url(storage: str | Path) -> bool:
-    """Whether a storage is a URL and not a SQLite file."""
+    """True if a storage is given by URL and not by a file's path."""
     return isinstance(storage, str) and "://" in storage
 
 
@@ -119,7 +109,7 @@ def sqlite_file(storage: str | Path) -> Path | None:
 
 
 def is_missing(storage: str | Path) -> bool:
-    """Whether a storage is a SQLite file that does not exist."""
+    """True if a storage is a SQLite file that does not exist."""
     file = sqlite_file(storage)
     return file is not None and not file.is_file()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, LogReader, file_advice
+from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, LogReader
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, is_missing, location_of, opened
 from nnunetv2_slicemamba.search.ledger.trials import directions_of, records_of, trial_of
 from nnunetv2_slicemamba.search.objectives import stored_cost
@@ -31,20 +31,16 @@ class StudyRefusedError(ValueError):
 
 @dataclass(frozen=True)
 class StoredStudy:
-    """What a storage has of a study.
+    """A study as a storage has it.
 
-    fingerprint: of the search, as Fingerprint.as_dict gives it; None if no search made the study. directions: of its
-    values. n_trials: all that it has. records: the evaluations among them, by (generation, index).
+    fingerprint: of the search, as Fingerprint.as_dict gives it; None if no search made the study. records: its
+    evaluations by (generation, index). is_untouched: True if a process was killed right after it had made the study,
+    which so is anybody's to continue.
     """
 
     fingerprint: Mapping[str, Any] | None
-    directions: list[str]
-    n_trials: int
     records: dict[tuple[int, int], Record]
-
-    def is_untouched(self, directions: list[str]) -> bool:
-        """Whether a process was killed right after it had made the study, which so is anybody's to continue."""
-        return self.fingerprint is None and self.n_trials == 0 and self.directions == directions
+    is_untouched: bool
 
 
 def read_study(storage: str | Path, name: str, create: bool = False) -> StoredStudy | None:
@@ -90,15 +86,13 @@ def only_copier(log: EvaluationLog, timeout: float = COPY_SECONDS) -> Iterator[N
 
     timeout: seconds to wait for one that does, after which LedgerError is raised; -1 for ever.
     """
+    log.folder.mkdir(parents=True, exist_ok=True)
     try:
-        log.folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(log.folder / f"{log.search}.lock").acquire(timeout)
-    except Timeout as error:
+    except Timeout:
         raise LedgerError(
             f"another process copies the search in {log.folder} into its study. End that one, or wait for it"
-        ) from error
-    except OSError as error:
-        raise LedgerError(f"the search in {log.folder} cannot be locked ({error}). {file_advice(error)}") from error
+        ) from None
     with held:
         yield
 
@@ -127,7 +121,7 @@ def copy_log(
             storage=database, study_name=header["study"], directions=directions, load_if_exists=True
         )
         stored = _stored(study)
-        if stored.is_untouched(list(directions)):
+        if stored.is_untouched and [direction.name.lower() for direction in study.directions] == directions:
             study.set_user_attr(_FINGERPRINT, fingerprint)
         elif stored.fingerprint != fingerprint:
             raise StudyRefusedError(
@@ -148,6 +142,5 @@ def copy_log(
 
 
 def _stored(study: Any) -> StoredStudy:
-    trials = study.get_trials(deepcopy=False)
-    directions = [direction.name.lower() for direction in study.directions]
-    return StoredStudy(study.user_attrs.get(_FINGERPRINT), directions, len(trials), records_of(trials))
+    trials, fingerprint = study.get_trials(deepcopy=False), study.user_attrs.get(_FINGERPRINT)
+    return StoredStudy(fingerprint, records_of(trials), fingerprint is None and not trials)

@@ -65,21 +65,21 @@ class StudyExport:
         assert self._process.stdin is not None
         self._process.stdin.close()
         if kind is None:
+            study = f"The study for Optuna in {location_of(self._ledger.storage)}"
             try:
-                code = self._process.wait(WAIT_SECONDS)
+                if code := self._process.wait(WAIT_SECONDS):
+                    self._said.seek(0)
+                    reason = (self._said.read().strip().splitlines() or [f"exit code {code}"])[-1]
+                    self._say(
+                        f"{study} was not completed: {reason}. All evaluations are kept in {self._ledger.location}; "
+                        "the same command completes it."
+                    )
             except subprocess.TimeoutExpired:
-                code = 0
-            if code:
-                self._said.seek(0)
-                reason = (self._said.read().strip().splitlines() or [f"exit code {code}"])[-1]
-                self._console.print(
-                    f"The study for Optuna in {location_of(self._ledger.storage)} was not completed: {reason}. All "
-                    f"evaluations are kept in {self._ledger.location}; the same command completes it.",
-                    markup=False,
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                self._say(f"{study} is still being written, and soon whole.")
         self._said.close()
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -37,8 +37,10 @@ def _choice(n: int) -> optuna.distributions.CategoricalDistribution:
 
 
 def check_record(record: Record, n_candidates_per_block: Sequence[int]) -> None:
-    """Raises ValueError if the details' names are the ledger's, the network has no such architecture, or the cost is
-    NaN."""
+    """Refuses a record that no study of the network could hold.
+
+    Raises ValueError if details have names of the ledger's, the network has no such architecture, or the cost is NaN.
+    """
     clash = set(record.details) & {*OWN_ATTRIBUTES, COST}
     if clash:
         raise ValueError(f"details may not be named {', '.join(sorted(clash))}: the ledger uses these names itself")

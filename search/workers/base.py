@@ -28,7 +28,7 @@ def no_more() -> Sequence[Task]:
 
 
 class BatchEvaluator(Protocol):
-    """What evaluates architectures faster together than one by one, such as SupernetFold."""
+    """An evaluator to which many architectures are faster together than one by one, such as SupernetFold."""
 
     def evaluate(self, tasks: Sequence[Task], go_on: Callable[[], bool], more: More = no_more) -> Iterator[Done]:
         """The tasks as they are finished.
