@@ -8,7 +8,7 @@ export nnUNet_n_proc_DA ?= 1
 # OpenMP threads that spin for long take the cores from those that work
 export GOMP_SPINCOUNT ?= 5000
 
-.PHONY: setup demo docs test test-all lint clean
+.PHONY: setup demo docs test test-all test-gpu lint typed clean
 
 setup: .venv/installed
 
@@ -22,10 +22,17 @@ setup: .venv/installed
 demo: setup
 	$(BIN)/slicemamba demo --folder $(DEMO)
 
-lint: setup
+# the installed tree, as links: checkers cannot follow the mapping of trainers/ and search/ into the package
+typed:
+	rm -rf build/typed
+	mkdir -p build/typed/nnunetv2_slicemamba
+	ln -s $(CURDIR)/nnunetv2_slicemamba/* $(CURDIR)/trainers $(CURDIR)/search build/typed/nnunetv2_slicemamba/
+
+lint: setup typed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy nnunetv2_slicemamba trainers search
+	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p nnunetv2_slicemamba
+	cd build/typed && ../../$(BIN)/lint-imports --no-cache --no-logo ../../pyproject.toml
 
 docs: setup
 	$(BIN)/mkdocs build --strict
@@ -36,6 +43,10 @@ test: lint
 # with the whole matrix of datasets and configurations: some minutes more
 test-all: lint
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# on a machine with an NVIDIA GPU
+test-gpu: setup
+	$(BIN)/python -m pytest tests/gpu
 
 clean:
 	rm -rf .venv build site *.egg-info

@@ -1,10 +1,14 @@
-"""Installs the extension; two top-level folders are mapped into the package."""
+"""Installation of the extension; two top-level folders are mapped into the package."""
 
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 PACKAGE = "nnunetv2_slicemamba"
+HERE = Path(__file__).parent
+# run, not imported: the package's dependencies are not there yet
+VERSION = runpy.run_path(str(HERE / PACKAGE / "common" / "version.py"))
 
 postgresql = ["psycopg[binary]>=3.1"]
 export = ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"]
@@ -22,13 +26,14 @@ test = [
     "playwright>=1.45",
     "ruff>=0.6",
     "mypy>=1.11",
+    "import-linter>=2.17,<3",
 ]
 
 setup(
     name="nnunetv2-slicemamba",
-    version="0.1.0",
+    version=VERSION["__version__"],
     description="SliceMamba with its architecture search, as an extension of nnU-Net v2",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
@@ -48,7 +53,7 @@ setup(
         "": ["py.typed"],
     },
     install_requires=[
-        "nnunetv2>=2.8,<3",
+        VERSION["NNUNET_REQUIREMENT"],
         "torch>=2.4",
         "numpy>=1.24",
         "batchgenerators>=0.25.1",

@@ -1,364 +1,341 @@
-"""How accurate are SliceMamba's trainings beside nnU-Net's own networks at equal budget, and what would change it?
+"""Trains networks on datasets at equal budget and keeps the Dice of every case: SliceMamba beside nnU-Net's own.
 
-    python benchmarks/accuracy.py list
-    python benchmarks/accuracy.py run --data isic2017=DIR hippocampus=DIR --runs NAME[,NAME...] --work DIR --out DIR
-    python benchmarks/accuracy.py table [--out DIR] [--keep]
+    python benchmarks/accuracy.py --data kvasir=DIR acdc=DIR --candidates stock l-hybrid --work DIR --out DIR
+        [--folds 0 1] [--repeats 2] [--budget 20x250] [--batch kvasir=20] [--gpus 2] [--per-gpu 2] [--seconds 540]
 
-`run` lays out the data (isic2017: the official folders, hippocampus: Task04's imagesTr and labelsTr), plans and
-preprocesses once, and trains and validates every run named (fold 0, or the one that the name tells), `--parallel` at a
-time, until `--seconds` are over; `--gpus 2` spreads them over two GPUs of the machine. The same command goes on where
-it stopped: what lies in --work is continued, what has a finished result in --out or in benchmarks/accuracy_results is
-skipped. Every run that was started leaves NAME.json in --out. `table` shows them all and writes them into accuracy.md;
---keep copies those of --out to benchmarks/accuracy_results.
+A dataset is a folder of nnU-Net raw data, or one with `images` and `masks` (binary). Its split is split.json ({"train",
+"val"}) or splits_final.json in it, else nnU-Net's own five folds. NAME:CONFIGURATION=DIR trains another configuration
+than 3d_fullres of volumes or 2d of images. Built-in candidates: stock (nnU-Net's default), resenc-m, resenc-l,
+resenc-xl, and this package's s, m, l, s-hybrid, m-hybrid, l-hybrid. --more FILE brings further ones:
 
-To try it on a CPU: --device cpu --trial 1x2 (epochs x iterations; such results are in no table).
+    {"l-hybrid-deep": {"base": "l-hybrid", "arch": {"n_blocks_per_stage": [2, 2, 18, 2]}, "prediction": "0.002 above"},
+     "m-slow": {"base": "m-hybrid", "settings": {"initial_lr": 0.0003}, "trainer": "MyTrainer"}}
+
+--trainers names a folder with trainer classes of one's own. A run that is finished, in --out or in benchmarks/results,
+is not run again; one that was stopped continues where --work has its checkpoint. Trainings end by themselves, with a
+checkpoint, before --seconds are over. Every run that was started has a row in runs.csv of --out, with its Dice in
+cases.csv and its losses in epochs.csv; `python benchmarks/results.py OUT` takes them over.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import math
 import os
-import shutil
+import signal
+import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accuracy_checkpoints import discard, pack, unpack
-from accuracy_list import CANDIDATES
-from accuracy_prepare import planning_order
-from accuracy_results import KEPT, RunFolder, is_finished, read_results, result_of, write_result
-from accuracy_runs import DATASETS, Candidate, Run, find_run, read_candidates
-from accuracy_schedule import FAILED, GRACE, NOT_STARTED, Job, Outcome, failure, run_jobs
-from accuracy_table import PAGE, rich_table, write_page
-from rich.console import Console
-from rich.table import Table
+import results
+from accuracy_data import configuration_of
+from accuracy_runs import CANDIDATES, Data, Run, check_definitions, read_candidates
+from accuracy_training import CURVES, OUT_OF_TIME
 
 from nnunetv2_slicemamba.common.commands import environment
-from nnunetv2_slicemamba.slicing.find import SLICING_VARIABLE
 
-HERE = Path(__file__).resolve().parent
-FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed")
+CORES = os.cpu_count() or 1
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-
-def folders(work: Path, processes: int) -> dict[str, str]:
-    """Environment variables of every process."""
-    found = [str(HERE), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    workers = str(max(1, processes))
-    return {
-        **{name: str(work / name) for name in FOLDERS},
-        "nnUNet_extTrainer": os.pathsep.join(
-            [environment()["nnUNet_extTrainer"], str(HERE / "accuracy_ext")],
-        ),
-        "nnUNet_def_n_proc": workers,
-        # two thirds of them train at a time, the others validate
-        "nnUNet_n_proc_DA": str(max(1, processes - 2)),
-        "PYTHONPATH": os.pathsep.join(found),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
-
-
-def preparation(key: str, source: Path, runs: Sequence[Run], work: Path, processes: int) -> Job:
-    """The job that prepares a dataset for these runs."""
-    folder = work / "prepare"
-    folder.mkdir(parents=True, exist_ok=True)
-    # earlier failures are no reason to fail now
-    (folder / f"{key}.report.json").unlink(missing_ok=True)
-    order = {
-        "key": key,
-        "source": str(source.resolve()),
-        "processes": processes,
-        "runs": [planning_order(run) for run in runs],
-        "report": str(folder / f"{key}.report.json"),
-    }
-    file = folder / f"{key}.order.json"
-    file.write_text(json.dumps(order))
-    variables = {**folders(work, processes), "nnUNet_results": str(work / "nnUNet_results")}
-    (work / "nnUNet_results").mkdir(exist_ok=True)
-    call = [sys.executable, str(HERE / "accuracy_prepare.py"), str(file)]
-    return Job(f"prepare {key}", call, folder / f"{key}.log", variables, counted=False)
-
-
-def training(
-    folder: RunFolder, work: Path, processes: int, device: str, trial: Sequence[int] | None, chosen: Chosen
-) -> Job:
-    """The job that trains and validates, or goes on with it."""
-    run = folder.run
-    folder.results.mkdir(parents=True, exist_ok=True)
-    order = {
-        "dataset": run.dataset.folder,
-        "configuration": run.dataset.configuration,
-        "trainer": run.candidate.trainer,
-        "plans": run.plans_name,
-        "fold": run.fold,
-        "device": device,
-        "slicing": run.slicing,
-        "flags": (flags := folder.flags()),
-        "state": str(folder.state),
-        "trial": trial,
-        "search": run.candidate.is_supernet,
-    }
-    if not flags:  # of an attempt that left nothing to go on from
-        folder.state.unlink(missing_ok=True)
-    file = folder.root / "order.json"
-    file.write_text(json.dumps(order))
-    return Job(
-        run.name,
-        [sys.executable, str(HERE / "accuracy_launch.py"), str(file)],
-        folder.log,
-        {**folders(work, processes), "nnUNet_results": str(folder.results), **chosen.variables},
-        (f"prepare {run.dataset.key}", *chosen.after),
-        # one that goes on needs less, nobody knows how much less
-        seconds=0.0 if trial or flags else run.seconds,
-        state=folder.state,
-    )
+SPARE = 20.0  # seconds between the end of trainings and that of the command
+CHECKPOINTS = ("checkpoint_latest.pth", "checkpoint_best.pth")
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """Where a run gets a supernet's slicing from. variables: of its process. after: the run that it waits for."""
+class Workshop:
+    """Folders and settings that all runs share. deadline: on time.monotonic's clock. processes: for preprocessing."""
 
-    variables: Mapping[str, str] = field(default_factory=dict)
-    after: tuple[str, ...] = ()
+    work: Path
+    out: Path
+    device: str
+    gpus: Sequence[str]
+    per_gpu: int
+    trainers: Path | None
+    deadline: float
+    processes: int
+
+    @property
+    def places(self) -> int:
+        """Trainings at a time on all GPUs."""
+        return len(self.gpus) * self.per_gpu
+
+    def dataset(self, name: str) -> str:
+        """Name of a dataset's nnU-Net folder, which has the next free number from 701 on."""
+        raw = self.work / "nnUNet_raw"
+        taken = sorted(folder.name for folder in raw.glob("Dataset*"))
+        found = next((folder for folder in taken if folder[11:] == name), f"Dataset{701 + len(taken)}_{name}")
+        (raw / found).mkdir(parents=True, exist_ok=True)
+        return found
+
+    def variables(self, folder: Path, gpu: str) -> dict[str, str]:
+        """Environment of a training's process. folder: where it works."""
+        known, share = environment(), str(max(1, CORES // self.places))
+        trainers = [known["nnUNet_extTrainer"], *([str(self.trainers.resolve())] if self.trainers else [])]
+        changed = {
+            "nnUNet_raw": str(self.work / "nnUNet_raw"),
+            "nnUNet_preprocessed": str(self.work / "nnUNet_preprocessed"),
+            "nnUNet_results": str(folder / "nnUNet_results"),
+            "nnUNet_extTrainer": os.pathsep.join(trainers),
+            "nnUNet_n_proc_DA": share,
+            "nnUNet_def_n_proc": share,
+            "OMP_NUM_THREADS": known.get("OMP_NUM_THREADS", "1"),
+            "PYTHONUNBUFFERED": "1",
+            "SLICEMAMBA_DEBUG": "1",  # errors of `slicemamba` with their text
+        }
+        return {**known, **changed, **({VISIBLE: gpu} if self.device == "cuda" else {})}
 
 
-def shares(runs: Sequence[Run], cores: int, parallel: int) -> dict[str, int]:
-    """CPU cores of each run: as its batches need them, beside an average one in each of the other places."""
-    mean = sum(one.dataset.work for one in runs) / max(1, len(runs))
-    return {one.name: max(1, min(cores, round(cores * one.dataset.work / (mean * parallel)))) for one in runs}
+class Training:
+    """A run at work. beside: ids of those that ran at some time while it did."""
+
+    def __init__(self, run: Run, shop: Workshop, gpu: str) -> None:
+        """Starts preparation, training and validation on a GPU, or goes on with them."""
+        self.run, self.shop, self.gpu, self.began, self.beside = run, shop, gpu, time.monotonic(), set[str]()
+        self.folder, dataset = shop.work / "runs" / run.id, shop.dataset(run.data.name)
+        model = f"{run.candidate.trainer}__{run.plans}__{run.data.configuration}"
+        self.fold = self.folder / "nnUNet_results" / dataset / model / f"fold_{run.fold}"
+        flags: list[str] = []
+        if (self.fold / "checkpoint_final.pth").is_file():
+            flags = ["--val"]
+        elif any((self.fold / name).is_file() for name in CHECKPOINTS):
+            flags = ["--c"]
+        else:  # of an attempt that left nothing to go on from
+            (self.folder / "notes.json").unlink(missing_ok=True)
+        budget = {"num_epochs": run.epochs, "num_iterations_per_epoch": run.iterations}
+        order = {
+            "dataset": dataset,
+            "source": str(run.data.source),
+            "configuration": run.data.configuration,
+            "fold": run.fold,
+            "trainer": run.candidate.trainer,
+            "device": shop.device,
+            "planner": run.candidate.planner,
+            "planned": run.candidate.plans,
+            "plans": run.plans,
+            "changes": run.changes,
+            "slicing": run.slicing,
+            "settings": {**budget, **run.candidate.settings},
+            "flags": flags,
+            "processes": shop.processes,
+            "notes": str(self.folder / "notes.json"),
+            "until": time.time() + shop.deadline - SPARE - time.monotonic(),
+        }
+        (self.folder / "nnUNet_results").mkdir(parents=True, exist_ok=True)
+        (self.folder / "order.json").write_text(json.dumps(order))
+        script = Path(__file__).with_name("accuracy_training.py")
+        with (self.folder / "log.txt").open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(script), str(self.folder / "order.json")],
+                env=shop.variables(self.folder, gpu),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # it is ended with all its workers
+            )
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        file = self.folder / "notes.json"
+        return json.loads(file.read_text()) if file.is_file() else {}
+
+    def end(self) -> str:
+        """Ends what is left of the process and its workers and keeps what is known of the run; says what that is."""
+        code = self.process.poll()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        notes, summary = self.notes, self.fold / "validation" / "summary.json"
+        epochs, out = notes.get("epochs", {}), self.shop.out
+        seconds = epochs.get("seconds", [])
+        # the epochs of a run that goes on are among those of its result
+        before = [row for row in results.read("runs", out) if row["id"] == self.run.id and row["state"] == "unfinished"]
+        beside = self.beside.union(*(row["beside"].split() for row in before)) - {self.run.id}
+        row = {
+            **self.run.row(),
+            **notes.get("columns", {}),
+            **{f"peak_{key}_mib": round(value, 1) for key, value in notes.get("memory", {}).items()},
+            "state": "unfinished" if code in (None, OUT_OF_TIME) else "failed",
+            "epochs_done": len(seconds),
+            "epoch_seconds": statistics.median(seconds) if seconds else None,
+            "seconds": round(time.monotonic() - self.began, 1),
+            "gpus": len(self.shop.gpus),
+            "cores": CORES,
+            "places": self.shop.places,
+            "beside": " ".join(sorted(beside)),
+            "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "commit": results.commit(),
+        }
+        if code == 0 and summary.is_file():
+            dice = dice_by_case(json.loads(summary.read_text()), notes["labels"])
+            row |= {"state": "finished", **dice_columns(dice)}
+            cases = [{"case": c, "label": k, "dice": v} for c, labels in dice.items() for k, v in labels.items()]
+            results.write("cases", [{"run": self.run.id, **case} for case in cases], out)
+        elif row["state"] == "failed":
+            row["note"] = last_line(self.folder / "log.txt")
+        results.write("runs", [row], out)
+        curves = [{key: epochs[key][n] for key in CURVES} for n in range(len(seconds))]
+        results.write("epochs", [{"run": self.run.id, "epoch": n, **c} for n, c in enumerate(curves, 1)], out)
+        return f"{row['state']}, Dice {row['dice']:.4f}" if "dice" in row else f"{row['state']} {row.get('note', '')}"
+
+    def progress(self) -> str:
+        """How far the training is, in a line."""
+        notes = self.notes
+        epochs = notes.get("epochs")
+        if not epochs:
+            return str(notes.get("phase", "starting"))
+        done = f"{len(epochs['seconds'])} of {self.run.epochs} epochs, pseudo Dice {epochs['pseudo_dice'][-1]:.4f}"
+        return f"{notes['phase']}: {done}, {epochs['seconds'][-1]:.1f} s"
 
 
-def supernets_for(
-    left: Sequence[Run], candidates: Mapping[str, Candidate], finished: Mapping[str, Any], runs: Path
-) -> dict[str, Chosen]:
-    """By name of those runs that need one, and are not just to be continued.
+def dice_by_case(summary: Mapping[str, Any], labels: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Dice of every label in every case of nnU-Net's summary.json, NaN where truth and prediction both lack it.
 
-    One of `left`, which is trained before, or that in the folder `runs`, else the slicing that a finished result tells.
-    ValueError naming what is missing.
+    labels: names and values of dataset.json; regions and labels without name keep nnU-Net's key.
     """
-    found, problems = dict[str, Chosen](), []
-    for one in left:
-        supernet = one.supernet(candidates)
-        if supernet is None or RunFolder(one, runs / one.name).flags():
-            continue
-        folder = RunFolder(supernet, runs / supernet.name)
-        result = finished.get(supernet.name, {})
-        if supernet in left:
-            found[one.name] = Chosen({SLICING_VARIABLE: str(folder.slicing_file)}, (supernet.name,))
-        elif folder.search() is not None:
-            found[one.name] = Chosen({SLICING_VARIABLE: str(folder.slicing_file)})
-        elif result.get("search") and not one.candidate.inherits:
-            file = runs / "slicings" / f"{supernet.name}.json"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps(result["search"]))
-            found[one.name] = Chosen({SLICING_VARIABLE: str(file)})
-        else:
-            what = "the weights" if one.candidate.inherits else "the search"
-            problems.append(f"{one.name} needs {what} of {supernet.name}: name both in --runs")
-    if problems:
-        raise ValueError("; ".join(problems))
+    names, found = {str(value): name for name, value in labels.items()}, {}
+    for case in summary["metric_per_case"]:
+        dice = {names.get(key, key): metrics["Dice"] for key, metrics in case["metrics"].items()}
+        found[Path(case["prediction_file"]).name.split(".")[0]] = dice
     return found
 
 
-def gpu_places(gpus: int, parallel: int) -> list[dict[str, str]] | None:
-    """Environment variables of each of the places, which give the GPUs one after the other; None for one GPU.
+def dice_columns(dice: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Columns of runs.csv: mean over the cases, then the labels, as nnU-Net's; SD over the cases of their means."""
 
-    Of those in CUDA_VISIBLE_DEVICES, if it is set; ValueError if it lists too few.
-    """
-    if gpus == 1:
-        return None
-    set_to = os.environ.get(VISIBLE)
-    names = [str(i) for i in range(gpus)] if set_to is None else [name for name in set_to.split(",") if name.strip()]
-    if len(names) < gpus:
-        raise ValueError(f"--gpus {gpus}: {VISIBLE}={set_to} has fewer; give more there or unset it")
-    return [{VISIBLE: names[i % gpus].strip()} for i in range(parallel)]
+    def mean(values: Sequence[float]) -> float:
+        present = [value for value in values if not math.isnan(value)]
+        return statistics.fmean(present) if present else math.nan
 
-
-def run(arguments: argparse.Namespace, console: Console) -> int:
-    """Exit code: 0 if every run named is finished now or was before."""
-    began = time.monotonic()
-    places = gpu_places(arguments.gpus, arguments.parallel)
-    candidates = known_candidates(arguments.candidates)
-    found = [find_run(name, candidates) for name in arguments.runs.split(",")]
-    wanted = list({one.name: one for one in found}.values())  # isic2017-fold0-m is isic2017-m
-    sources = read_sources(arguments.data)
-    lacking = [f"{key}=DIR" for key in dict.fromkeys(r.dataset.key for r in wanted) if key not in sources]
-    if lacking:
-        raise ValueError(f"--data lacks {' '.join(lacking)}")
-    work, out, trial = arguments.work.resolve(), arguments.out.resolve(), arguments.trial
-    for name in FOLDERS:
-        (work / name).mkdir(parents=True, exist_ok=True)
-    out.mkdir(parents=True, exist_ok=True)
-    known = read_results([KEPT, out])
-    left = [one for one in wanted if not is_finished(known.get(one.name), trial)]
-    runs = work / ("trial_" + "x".join(map(str, trial)) if trial else "runs")
-    # weights that were not kept are made again
-    heirs = [one.supernet(candidates) for one in left if one.candidate.inherits]
-    left = [one for one in wanted if one in left or (one in heirs and not RunFolder(one, runs / one.name).search())]
-    for one in wanted:
-        if one not in left:
-            console.print(f"{one.name}: finished before, Dice {known[one.name]['dice']['mean']:.4f}", highlight=False)
-    cores = os.cpu_count() or 1
-    cores_of = shares(left, cores, arguments.parallel)
-    folder_of = {one.name: RunFolder(one, runs / one.name) for one in left}
-    for folder in folder_of.values():
-        if unpack(folder, (out, KEPT)):
-            console.print(f"{folder.run.name}: unpacked")
-    finished = {name: result for name, result in known.items() if is_finished(result, trial)}
-    chosen = supernets_for(left, candidates, finished, runs)
-    keys = list(dict.fromkeys(one.dataset.key for one in left))
-    shared = max(1, cores // max(1, len(keys)))
-    jobs = [
-        preparation(key, sources[key], [one for one in left if one.dataset.key == key], work, shared) for key in keys
-    ]
-    jobs += [
-        training(folder_of[one.name], work, cores_of[one.name], arguments.device, trial, chosen.get(one.name, Chosen()))
-        for one in left
-    ]
-
-    def keep(outcome: Outcome) -> None:
-        folder = folder_of.get(outcome.name)
-        if folder is None:
-            if outcome.ended == FAILED:
-                console.print(*failure(work / "prepare" / f"{outcome.name.split()[1]}.log"), sep="\n", markup=False)
-            return
-        if outcome.ended == NOT_STARTED:
-            return
-        result = result_of(folder, outcome, arguments.parallel, arguments.gpus, trial)
-        reason = planning_failure(work, folder.run)
-        if result["state"] == "failed" and reason:
-            result["failure"] = [reason]
-        write_result(result, out)
-        if result["state"] == "finished":
-            discard(folder, out)
-            console.print(f"  Dice {result['dice']['mean']:.4f}", highlight=False)
-        elif result["state"] == "failed":
-            console.print(*result["failure"][-4:], sep="\n", markup=False, highlight=False)
-        if result["state"] == "unfinished" and arguments.pack_mib:
-            parts = pack(folder, out, arguments.pack_mib * 2**20)
-            console.print(f"  packed into {len(parts)} files" if parts else "  not packed: no checkpoint, or too large")
-
-    run_jobs(jobs, arguments.parallel, began + arguments.seconds, console, keep, arguments.every, places)
-    now = read_results([KEPT, out])
-    unfinished = [one.name for one in wanted if not is_finished(now.get(one.name), trial)]
-    console.print(f"finished: {len(wanted) - len(unfinished)} of {len(wanted)}", highlight=False)
-    if unfinished:
-        console.print(f"to do: {','.join(unfinished)}", highlight=False, soft_wrap=True)
-    return int(bool(unfinished))
+    labels = {label: mean([case[label] for case in dice.values()]) for label in next(iter(dice.values()))}
+    cases = [value for value in (mean(list(case.values())) for case in dice.values()) if not math.isnan(value)]
+    return {
+        **{"dice": mean(list(labels.values())), "dice_sd": statistics.stdev(cases) if len(cases) > 1 else None},
+        "dice_per_label": " ".join(f"{label}={value:.6f}" for label, value in labels.items()),
+        "cases": len(dice),
+    }
 
 
-def planning_failure(work: Path, run: Run) -> str | None:
-    """Why the plans of a run could not be made, if that is so."""
-    report = work / "prepare" / f"{run.dataset.key}.report.json"
-    if not report.is_file():
-        return " | ".join(failure(report.with_name(f"{run.dataset.key}.log"))[-1:])
-    failed = json.loads(report.read_text())["failed"]
-    reason = failed.get(run.plans_name)
-    return f"no plans {run.plans_name}: {reason}" if reason else None
+def last_line(log: Path) -> str:
+    """The message of the last traceback in a log, else its last line; workers may write on after it."""
+    lines = [line[:300] for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    starts = [i for i, line in enumerate(lines) if line.startswith("Traceback")]
+    ends = [line for line in lines[starts[-1] + 1 :] if not line.startswith(" ")] if starts else lines[-1:]
+    return ends[0] if ends else ""
 
 
-def read_sources(given: Sequence[str]) -> dict[str, Path]:
-    """--data's values; ValueError for a dataset that does not exist and for a folder that is not there."""
-    found = {}
+def work_off(runs: Sequence[Run], shop: Workshop, every: float) -> None:
+    """Runs what there is time for, in the order given, as many at a time as there are places."""
+
+    def say(training: Training, text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {training.run.id}: {text}", flush=True)
+
+    waiting, running, said = list(runs), list[Training](), time.monotonic()
+    try:
+        while time.monotonic() < shop.deadline - SPARE / 2:
+            for training in [training for training in running if training.process.poll() is not None]:
+                running.remove(training)
+                say(training, training.end())
+            load = {gpu: sum(training.gpu == gpu for training in running) for gpu in shop.gpus}
+            gpu = min(load, key=load.__getitem__)
+            if time.monotonic() > shop.deadline - 2 * SPARE:
+                waiting.clear()
+            if waiting and load[gpu] < shop.per_gpu:
+                running.append(Training(waiting.pop(0), shop, gpu))
+                say(running[-1], "started")
+                for training in running:
+                    training.beside |= {other.run.id for other in running}
+            elif not running:
+                return
+            if time.monotonic() - said >= every:
+                said = time.monotonic()
+                for training in running:
+                    say(training, training.progress())
+            time.sleep(0.2)
+    finally:
+        for training in running:
+            say(training, training.end())
+
+
+def datasets(given: Sequence[str], batches: Sequence[str]) -> list[Data]:
+    """The values of --data and --batch. Raises ValueError for what is none."""
+    batch = dict(value.split("=", 1) for value in batches)
+    found = []
     for value in given:
-        key, _, folder = value.partition("=")
-        if key not in DATASETS or not Path(folder).is_dir():
-            raise ValueError(f"--data {value}: give {' or '.join(f'{key}=FOLDER' for key in DATASETS)}")
-        found[key] = Path(folder)
+        name, _, folder = value.partition("=")
+        name, _, configuration = name.partition(":")
+        if not name.replace("-", "").isalnum() or not Path(folder).is_dir():
+            raise ValueError(f"--data {value}: give NAME=FOLDER, the name of letters, digits and '-'")
+        source = Path(folder).resolve()
+        number = int(batch.pop(name)) if name in batch else None
+        found.append(Data(name, source, configuration or configuration_of(source), number))
+    if batch:
+        raise ValueError(f"--batch names {', '.join(batch)}, which --data does not")
     return found
-
-
-def known_candidates(file: Path | None) -> Mapping[str, Candidate]:
-    """Candidates by name, those of a file among them; ValueError if it gives a known name another meaning."""
-    candidates = {candidate.name: candidate for candidate in CANDIDATES}
-    for candidate in read_candidates(file) if file else ():
-        if candidate.name in candidates:
-            raise ValueError(f"{file}: there is a candidate {candidate.name!r} already; give this one another name")
-        candidates[candidate.name] = candidate
-    return candidates
-
-
-def table(arguments: argparse.Namespace, console: Console) -> int:
-    if arguments.keep and arguments.out is not None:
-        for result in read_results([arguments.out]).values():
-            if not result.get("trial"):
-                KEPT.mkdir(exist_ok=True)
-                shutil.copyfile(arguments.out / f"{result['name']}.json", KEPT / f"{result['name']}.json")
-    results = read_results([KEPT, *([arguments.out] if arguments.out else [])])
-    console.print(rich_table(results))
-    write_page(results, arguments.page)
-    console.print(f"written to {arguments.page}", highlight=False, soft_wrap=True)
-    return 0
-
-
-def show(arguments: argparse.Namespace, console: Console) -> int:
-    shown = Table("candidate", "plans", "trainer", "slicing", "changes", "prediction")
-    for candidate in known_candidates(arguments.candidates).values():
-        changes = ", ".join(f"{key} {value}" for key, value in candidate.changes.items())
-        plans = candidate.plans.plans_name
-        shown.add_row(candidate.name, plans, candidate.trainer, candidate.slicing, changes, candidate.prediction)
-    console.print(shown)
-    names = "DATASET-CANDIDATE, of fold 1 DATASET-fold1-CANDIDATE"
-    console.print(f"runs are named {names}; datasets: {', '.join(DATASETS)}", highlight=False)
-    return 0
-
-
-def trial(value: str) -> list[int]:
-    epochs, _, iterations = value.partition("x")
-    numbers = [int(epochs), int(iterations)]
-    if min(numbers) < 1:
-        raise ValueError(value)
-    return numbers
 
 
 def parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    running = commands.add_parser("run", help="trains and validates")
-    running.set_defaults(function=run)
-    running.add_argument("--data", nargs="+", default=[], metavar="DATASET=DIR", help="folders of the images")
-    running.add_argument("--runs", required=True, help="names, by commas; see list")
-    running.add_argument("--parallel", type=int, default=2, help="trainings at a time")
-    running.add_argument("--gpus", type=int, default=1, help="GPUs of this machine that the trainings are spread over")
-    running.add_argument("--seconds", type=float, default=560.0, help="after which everything is stopped")
-    running.add_argument("--work", type=Path, required=True, help="folder for data and trainings")
-    running.add_argument("--out", type=Path, required=True, help="folder for results")
-    running.add_argument("--pack-mib", type=int, default=0, help="pack an unfinished run into --out if it is no larger")
-    running.add_argument("--device", default="cuda")
-    running.add_argument("--every", type=float, default=60.0, help="seconds between two lines on a run")
-    running.add_argument("--trial", type=trial, default=None, metavar="EPOCHSxITERATIONS", help="to try it out")
-    tabling = commands.add_parser("table", help="shows all results and writes accuracy.md")
-    tabling.set_defaults(function=table)
-    tabling.add_argument("--out", type=Path, default=None, help="results beside those in accuracy_results")
-    tabling.add_argument("--keep", action="store_true", help="copy the results of --out to accuracy_results")
-    tabling.add_argument("--page", type=Path, default=PAGE)
-    listing = commands.add_parser("list", help="shows what can be run")
-    listing.set_defaults(function=show)
-    for one in (running, listing):
-        one.add_argument("--candidates", type=Path, default=None, help="further ones: a JSON list of their fields")
-    arguments = parser.parse_args(given)
-    if getattr(arguments, "parallel", 1) < 1 or getattr(arguments, "seconds", GRACE + 1) <= GRACE:
-        parser.error(f"--parallel must be at least 1 and --seconds more than {GRACE:.0f}")
-    gpus = getattr(arguments, "gpus", 1)
-    if gpus != 1 and not (1 < gpus <= arguments.parallel and arguments.device == "cuda"):
-        parser.error(f"--gpus must be 1 to --parallel, {arguments.parallel}, and 1 without --device cuda; it is {gpus}")
-    return arguments
+    parser.add_argument("--data", nargs="+", required=True, metavar="NAME=DIR")
+    parser.add_argument("--candidates", nargs="+", required=True, metavar="NAME")
+    parser.add_argument("--folds", nargs="+", type=int, default=[0])
+    parser.add_argument("--repeats", type=int, default=1, help="trainings of each candidate on each fold")
+    parser.add_argument("--budget", default="20x250", metavar="EPOCHSxITERATIONS")
+    parser.add_argument("--batch", nargs="+", default=[], metavar="NAME=N", help="batch size of all plans of a dataset")
+    parser.add_argument("--more", type=Path, default=None, help="JSON file of further candidates")
+    parser.add_argument("--trainers", type=Path, default=None, help="folder of further trainer classes")
+    parser.add_argument("--work", type=Path, required=True, help="folder for data and trainings")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results' tables")
+    parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--per-gpu", type=int, default=2, help="trainings at a time on each GPU")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which nothing runs any more")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--every", type=float, default=60.0, help="seconds between two lines on a training")
+    return parser.parse_args(given)
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    arguments = parse(given)
-    console = Console(width=None if sys.stdout.isatty() else 200)
+    """Exit code: 0 if every run is finished, 1 if one is not, 2 for arguments that cannot be worked with."""
+    began, arguments = time.monotonic(), parse(given)
+    for number in (signal.SIGINT, signal.SIGTERM):  # trainings have sessions of their own: they are ended before
+        signal.signal(number, signal.default_int_handler)
     try:
-        return arguments.function(arguments, console)
+        candidates = read_candidates(arguments.more) if arguments.more else CANDIDATES
+        unknown = [name for name in arguments.candidates if name not in candidates]
+        if unknown:
+            raise ValueError(f"there are no candidates {', '.join(unknown)}; there are {', '.join(candidates)}")
+        epochs, _, iterations = arguments.budget.partition("x")
+        runs = [
+            Run(data, candidates[name], fold, repeat, int(epochs), int(iterations))
+            for repeat in range(1, arguments.repeats + 1)
+            for fold in arguments.folds
+            for name in dict.fromkeys(arguments.candidates)
+            for data in datasets(arguments.data, arguments.batch)
+        ]
+        rows = [row for folder in (results.RESULTS, arguments.out) for row in results.read("runs", folder)]
+        # a finished result wins
+        known = {row["id"]: row for row in sorted(rows, key=lambda row: row["state"] == "finished")}
+        check_definitions(runs, known)
     except ValueError as error:
-        console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        print(f"error: {error}")
         return 2
-    except KeyboardInterrupt:  # what ran is stopped and recorded by now
-        return 130
+    left = [run for run in runs if known.get(run.id, {}).get("state") != "finished"]
+    visible = os.environ.get(VISIBLE) or ",".join(map(str, range(arguments.gpus)))
+    gpus, folders = visible.split(",")[: arguments.gpus], (arguments.work.resolve(), arguments.out.resolve())
+    at_a_time = min(len(gpus) * arguments.per_gpu, len(arguments.data))
+    more = (arguments.trainers, began + arguments.seconds, max(1, CORES // at_a_time))
+    shop = Workshop(*folders, arguments.device, gpus, arguments.per_gpu, *more)
+    (shop.work / "nnUNet_preprocessed").mkdir(parents=True, exist_ok=True)
+    work_off(left, shop, arguments.every)
+    now = {row["id"] for row in results.read("runs", shop.out) if row["state"] == "finished"}
+    missing = [run.id for run in left if run.id not in now]
+    print(f"finished: {len(runs) - len(missing)} of {len(runs)}", *missing, sep="\n  not finished: ")
+    return int(bool(missing))
 
 
 if __name__ == "__main__":

@@ -1,192 +1,158 @@
-"""What is a training that `accuracy.py` runs: which data, plans and trainer, and what its name means."""
+"""Trainings that accuracy.py runs: a candidate on a fold of a dataset, with the row of runs.csv that describes it."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-N_FOLDS = 5  # of nnU-Net's own split
-SEARCH_SECONDS = 100.0  # that a supernet with its search needs beyond another training
+import results
 
-
-@dataclass(frozen=True)
-class Dataset:
-    """number: nnU-Net's ID. fixed: what `slicemamba slicing --set` gets for the slicing without a search.
-    seconds: what a run needs on one H100 that it shares with another, start and validation included. work: how much
-    augmenting its batches takes, beside other datasets'."""
-
-    key: str
-    number: int
-    name: str
-    configuration: str
-    fixed: str
-    seconds: float
-    work: float
-
-    @property
-    def folder(self) -> str:
-        return f"Dataset{self.number:03d}_{self.name}"
-
-
-DATASETS = {
-    d.key: d
-    for d in (
-        Dataset("isic2017", 17, "ISIC2017", "2d", "2x4", 260, 2.0),
-        Dataset("hippocampus", 4, "Hippocampus", "3d_fullres", "2x4x2", 140, 1.0),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Planner:
-    """command: what writes the plans of a dataset, without -d and -c. plans_name: their name."""
-
-    command: tuple[str, ...]
-    plans_name: str
-
-
-def _ours(size: str) -> Planner:
-    name = "" if size == "L" else size
-    return Planner(("slicemamba", "plan", "--size", size), f"nnUNetSliceMamba{name}Plans")
-
-
-def _hybrid(size: str) -> Planner:
-    name = f"nnUNetSliceMambaHybrid{size}Plans"
-    return Planner(("slicemamba", "plan", "--hybrid", "--size", size, "-overwrite_plans_name", name), name)
-
-
-STOCK = "nnU-Net"
-PLANNERS = {
-    STOCK: Planner(("nnUNetv2_plan_experiment",), "nnUNetPlans"),
-    "ResEncM": Planner(("nnUNetv2_plan_experiment", "-pl", "nnUNetPlannerResEncM"), "nnUNetResEncUNetMPlans"),
-    **{size: _ours(size) for size in "SML"},
-    **{f"Hybrid{size}": _hybrid(size) for size in "SML"},
-}
+# the columns of runs.csv that a name must not mean different things by
+DEFINITION = ("configuration", "planner", "plans_changes", "trainer", "trainer_settings", "slicing")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to train, on any dataset.
+    """A way to train, on any dataset.
 
-    prediction: what is expected and why, written before it runs. planner: key of PLANNERS, or a planner of its own.
-    slicing: None for networks without one, "fixed", or what `slicemamba slicing --set` takes. supernet: the candidate
-    whose supernet chooses the slicing instead, and has the weights that an inheriting trainer starts from. changes: of
-    the plans' arch_kwargs. A supernet is searched, with the default settings, when it is trained.
+    planner: the command that writes the plans, without dataset and configuration. plans: the name of these plans.
+    arch: changes of their arch_kwargs. configuration: changes of the rest of the configuration, such as batch_size.
+    settings: attributes of the trainer that are set before it builds its network, such as initial_lr.
+    slicing: text for `slicemamba slicing --set`; "fixed" is 2x4, 2x4x2 in 3D; None for networks without one.
+    prediction: what is expected and why, written before the training.
     """
 
     name: str
-    prediction: str
-    planner: str | Planner = "M"
-    trainer: str = "SliceMambaTrainer_20epochs"
-    slicing: str | None = "fixed"
-    supernet: str | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    planner: Sequence[str]
+    plans: str
+    trainer: str
+    arch: Mapping[str, Any] = field(default_factory=dict)
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    slicing: str | None = None
+    prediction: str = ""
 
     def __post_init__(self) -> None:
-        if not self.prediction.strip():
-            raise ValueError(f"the candidate {self.name!r} has no prediction; say what is expected of it and why")
+        # nnU-Net splits the names of its folders at two underscores
         if not all(part.isalnum() for part in self.name.replace("-", "_").split("_")):
             raise ValueError(f"the candidate's name {self.name!r} must be letters and digits with single '-' or '_'")
-        if re.match(r"fold\d-", self.name):
-            raise ValueError(f"the candidate's name {self.name!r} begins as a run's of another fold does; rename it")
 
-    @property
-    def is_supernet(self) -> bool:
-        return "SupernetTrainer" in self.trainer
 
-    @property
-    def inherits(self) -> bool:
-        """Whether it needs the supernet's weights, not its choice alone."""
-        return "InheritTrainer" in self.trainer
+def _nnunet(name: str, plans: str, *planner: str) -> Candidate:
+    return Candidate(name, ("nnUNetv2_plan_experiment", *planner), plans, "nnUNetTrainer")
 
-    @property
-    def plans(self) -> Planner:
-        if isinstance(self.planner, Planner):
-            return self.planner
-        if self.planner not in PLANNERS:
-            raise ValueError(f"there is no planner {self.planner!r}; give one of {', '.join(PLANNERS)}, or a command")
-        return PLANNERS[self.planner]
+
+def _ours(size: str, hybrid: bool) -> Candidate:
+    plans = f"nnUNetSliceMamba{'Hybrid' * hybrid}{size}Plans"
+    planner = ("slicemamba", "plan", *["--hybrid"] * hybrid, "--size", size, "-overwrite_plans_name", plans)
+    return Candidate(size.lower() + "-hybrid" * hybrid, planner, plans, "SliceMambaTrainer", slicing="fixed")
+
+
+CANDIDATES = {
+    candidate.name: candidate
+    for candidate in (
+        _nnunet("stock", "nnUNetPlans"),
+        *(
+            _nnunet(f"resenc-{size.lower()}", f"nnUNetResEncUNet{size}Plans", "-pl", f"nnUNetPlannerResEnc{size}")
+            for size in ("M", "L", "XL")
+        ),
+        *(_ours(size, hybrid) for hybrid in (False, True) for size in "SML"),
+    )
+}
+
+
+def read_candidates(file: Path) -> dict[str, Candidate]:
+    """The built-in candidates and those of a JSON file: {NAME: {"base": NAME, FIELD: VALUE, ...}, ...}.
+
+    A candidate has its base's fields where it gives none; without a base it gives planner, plans and trainer. Raises
+    ValueError for a name that is taken and for fields that a candidate lacks.
+    """
+    found = dict(CANDIDATES)
+    for name, entry in json.loads(file.read_text(encoding="utf-8")).items():
+        if name in found:
+            raise ValueError(f"{file}: there is a candidate {name!r} already; give this one another name")
+        base = entry.pop("base", None)
+        if base is not None and base not in found:
+            raise ValueError(f"{file}: {name!r} has the unknown base {base!r}; there are {', '.join(found)}")
+        inherited = {} if base is None else {**asdict(found[base]), "prediction": ""}
+        try:
+            found[name] = Candidate(**{**inherited, **entry, "name": name})
+        except TypeError as error:
+            raise ValueError(f"{file}: {name!r} is no candidate: {error}") from error
+    return found
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset: its name, the folder it comes from, the configuration to train, and a batch size in place of the
+    planned one."""
+
+    name: str
+    source: Path
+    configuration: str
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """A candidate on a fold of a dataset. repeat: from 2 on, another training with the same settings, to see noise."""
+    """A training: a candidate on a fold for `epochs` of `iterations`; repeat: 1, or more for further ones alike."""
 
-    dataset: Dataset
+    data: Data
     candidate: Candidate
-    repeat: int = 1
     fold: int = 0
+    repeat: int = 1
+    epochs: int = 20
+    iterations: int = 250
 
     @property
-    def name(self) -> str:
-        fold = f"fold{self.fold}-" if self.fold else ""
-        again = f".{self.repeat}" if self.repeat > 1 else ""
-        return f"{self.dataset.key}-{fold}{self.candidate.name}{again}"
+    def id(self) -> str:
+        of = f"{self.data.name}-fold{self.fold}-{self.candidate.name}"
+        return f"{of}-{self.epochs}x{self.iterations}-{self.repeat}"
 
     @property
-    def plans_name(self) -> str:
-        """Of the plans that it trains with: a changed copy's if the network is changed."""
-        name = self.candidate.plans.plans_name
-        if not self.candidate.changes:
-            return name
-        return f"{name}_{self.candidate.name.replace('-', '_')}"
+    def changes(self) -> dict[str, Any]:
+        """Changes of the planned configuration, those of the network under "arch_kwargs"."""
+        batch = {} if self.data.batch is None else {"batch_size": self.data.batch}
+        arch = {"arch_kwargs": dict(self.candidate.arch)} if self.candidate.arch else {}
+        return {**batch, **self.candidate.configuration, **arch}
+
+    @property
+    def plans(self) -> str:
+        """Name of the plans to train with: a changed copy has a name of its own."""
+        name = self.candidate.plans
+        return f"{name}_{self.candidate.name.replace('-', '_')}" if self.changes else name
 
     @property
     def slicing(self) -> str | None:
-        """For `slicemamba slicing --set`; None where a supernet chooses it, or there is none."""
-        return self.dataset.fixed if self.candidate.slicing == "fixed" else self.candidate.slicing
+        three = self.data.configuration.startswith("3d")
+        return ("2x4x2" if three else "2x4") if self.candidate.slicing == "fixed" else self.candidate.slicing
 
-    @property
-    def seconds(self) -> float:
-        return self.dataset.seconds + SEARCH_SECONDS * self.candidate.is_supernet
+    def row(self) -> dict[str, Any]:
+        """What runs.csv tells of the training before it has begun."""
+        candidate = self.candidate
+        return {
+            **{"id": self.id, "data": self.data.name, "fold": self.fold, "repeat": self.repeat},
+            **{"configuration": self.data.configuration, "candidate": candidate.name, "state": "unfinished"},
+            **{"epochs": self.epochs, "iterations": self.iterations, "planner": " ".join(candidate.planner)},
+            **{"plans": self.plans, "plans_changes": _json(self.changes), "trainer": candidate.trainer},
+            **{"trainer_settings": _json(candidate.settings), "slicing": self.slicing},
+            "prediction": candidate.prediction,
+        }
 
-    def supernet(self, candidates: Mapping[str, Candidate]) -> Run | None:
-        """The run whose supernet chooses the slicing. ValueError if there is no such candidate, or it is no supernet
-        of the same plans."""
-        name = self.candidate.supernet
-        if name is None:
-            return None
-        found = candidates.get(name)
-        network = (self.candidate.plans, self.candidate.changes)
-        if found is None or not found.is_supernet or (found.plans, found.changes) != network:
+
+def check_definitions(runs: Sequence[Run], known: Mapping[str, results.Row]) -> None:
+    """Raises ValueError where known results with a run's id are of another definition of its candidate."""
+    for run in runs:
+        row, old = run.row(), known.get(run.id, {})
+        differing = [key for key in DEFINITION if old and (row[key] or "") != old[key]]
+        if differing:
             raise ValueError(
-                f"{self.candidate.name} names the supernet {name!r}; give a candidate with the trainer "
-                "SliceMambaSupernetTrainer... and the same planner and changes"
+                f"there are results of {run.id} with another {', '.join(differing)}; give the candidate another name"
             )
-        return Run(self.dataset, found, fold=self.fold)
 
 
-def read_candidates(file: Path) -> list[Candidate]:
-    """Further candidates: a JSON list of objects with Candidate's fields; "planner" may be an object of Planner's.
-
-    ValueError for what is no candidate, one without prediction included.
-    """
-    found = []
-    for entry in json.loads(file.read_text(encoding="utf-8")):
-        planner = entry.get("planner", "M")
-        if isinstance(planner, dict):
-            entry = {**entry, "planner": Planner(tuple(planner["command"]), planner["plans_name"])}
-        try:
-            candidate = Candidate(**entry)
-        except TypeError as error:
-            raise ValueError(f"{file}: {entry} is no candidate ({error}); it needs name and prediction") from error
-        candidate.plans  # noqa: B018 - refuses a planner that does not exist
-        found.append(candidate)
-    return found
-
-
-def find_run(name: str, candidates: Mapping[str, Candidate]) -> Run:
-    """The run of a name such as isic2017-m, of fold 1 isic2017-fold1-m, or for another training of it isic2017-m.2."""
-    found = re.fullmatch(r"([^-.]+)-(?:fold(\d)-)?([^.]+)(?:\.(\d+))?", name)
-    key, fold, candidate, repeat = found.groups() if found else ("", None, "", None)
-    if key not in DATASETS or candidate not in candidates or int(fold or 0) >= N_FOLDS:
-        raise ValueError(
-            f"there is no run {name!r}: names are DATASET-CANDIDATE, DATASET-fold1-CANDIDATE for fold 1 (to "
-            f"{N_FOLDS - 1}), with .2 for a second training; datasets {', '.join(DATASETS)}; candidates "
-            f"{', '.join(candidates)}"
-        )
-    return Run(DATASETS[key], candidates[candidate], int(repeat or 1), int(fold or 0))
+def _json(values: Mapping[str, Any]) -> str | None:
+    return json.dumps(values, sort_keys=True) if values else None

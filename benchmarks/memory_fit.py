@@ -1,4 +1,4 @@
-"""Which bytes per counted thing make the planner's memory model agree best with measured trainings?"""
+"""Fit of the planner's memory model, in bytes per counted thing, to measured trainings."""
 
 from __future__ import annotations
 

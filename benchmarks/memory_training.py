@@ -1,4 +1,4 @@
-"""Real trainings of a few steps on made-up data: what memory_gpu.py measures and memory_check.py tries.
+"""Real trainings of a few steps on made-up data, each in a process of its own: the work of memory_gpu.py.
 
 A trainer is made from plans as nnUNetv2_train makes it, in nnU-Net folders of its own; only its network is built on the
 device, and its batches are random.
@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import multiprocessing
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +23,22 @@ import torch
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
+from nnunetv2_slicemamba.planning.planner import PLANNERS
 
 DATASET = "Dataset999_Memory"
+# name -> configuration, channels, classes, median shape, spacing, cases
+DATASETS: dict[str, tuple[str, int, int, tuple[int, ...], tuple[float, ...], int]] = {
+    "skin 2D 512x512": ("2d", 3, 2, (1, 512, 512), (999.0, 1.0, 1.0), 2000),
+    "hippocampus 3D": ("3d_fullres", 1, 3, (36, 50, 35), (1.0, 1.0, 1.0), 260),
+    "CT 3D": ("3d_fullres", 1, 14, (140, 480, 480), (3.0, 0.76, 0.76), 500),
+}
+TINY_DATASETS = {"tiny 2D": ("2d", 3, 2, (1, 40, 48), (999.0, 1.0, 1.0), 20)}
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A training to measure. patch: voxels per axis, its axes' number is the network's. spacing decides the strides.
+    """A training to measure. patch: voxels per axis, as many axes as the network has. spacing: decides the strides.
 
     block_graphs: a supernet may record CUDA graphs of its blocks, which the planner's model leaves out. hybrid: with a
     convolutional stem.
@@ -179,21 +190,67 @@ def synchronised(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-@contextlib.contextmanager
-def watched(trainer: Any) -> Iterator[dict[str, int]]:
-    """Bytes that PyTorch has allocated when the network's forward pass and when the loss are done."""
-    seen: dict[str, int] = {}
+def plan(name: str, datasets: dict[str, Any], size: str, target: float) -> tuple[dict, str, dict]:
+    """Plans, configuration and dataset.json of the planner for a fingerprint of such images. target: GB to plan for."""
+    configuration, channels, classes, shape, spacing, cases = datasets[name]
+    description = describe(channels, classes) | {"numTraining": cases}
+    intensities = dict.fromkeys(("max", "mean", "median", "min", "percentile_00_5", "percentile_99_5", "std"), 1.0)
+    fingerprint = {
+        "shapes_after_crop": [list(shape)],
+        "spacings": [list(spacing)],
+        "median_relative_size_after_cropping": 1.0,
+        "foreground_intensity_properties_per_channel": {str(i): intensities for i in range(channels)},
+    }
+    raw, preprocessed = (Path(os.environ[f"nnUNet_{part}"]) / DATASET for part in ("raw", "preprocessed"))
+    for folder, file, content in (
+        (raw, "dataset.json", description),
+        (preprocessed, "dataset_fingerprint.json", fingerprint),
+    ):
+        folder.mkdir(exist_ok=True)
+        (folder / file).write_text(json.dumps(content))
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plans = PLANNERS[size](DATASET, target).plan_experiment()
+    for warning in caught:
+        if "more than the" in str(warning.message):
+            print(f"{name}, {size}, {target:g} GB: {warning.message}", flush=True)
+    return json.loads(json.dumps(plans)), configuration, description
 
-    def note(name: str) -> None:
-        if trainer.device.type == "cuda":
-            seen[name] = torch.cuda.memory_allocated(trainer.device)
 
-    handles = [
-        trainer.loss.register_forward_pre_hook(lambda *_: note("after_network")),
-        trainer.loss.register_forward_hook(lambda *_: note("after_loss")),
-    ]
+def in_a_process(function: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], seconds: float) -> dict[str, Any]:
+    """function(*arguments), or {"ok": False, "error": one line} where that failed, died or took too long.
+
+    In a fork, which starts without imports, or, where CUDA cannot be used in one, in a new process.
+    """
+    result = _in_a_process("fork", function, arguments, seconds)
+    if "initializ" in result.get("error", ""):
+        result = _in_a_process("spawn", function, arguments, seconds)
+    return result
+
+
+def _answer(connection: Connection, function: Callable[..., dict[str, Any]], *arguments: Any) -> None:
     try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+        connection.send(function(*arguments))
+    except Exception as error:
+        connection.send({"ok": False, "error": f"{type(error).__name__}: {error}".splitlines()[0]})
+
+
+def _in_a_process(
+    method: str, function: Callable[..., dict[str, Any]], arguments: tuple[Any, ...], seconds: float
+) -> dict[str, Any]:
+    context: Any = multiprocessing.get_context(method)
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_answer, args=(theirs, function, *arguments))
+    process.start()
+    theirs.close()
+    result: dict[str, Any] = {"ok": False, "error": f"not done after {seconds:.0f} s"}
+    try:
+        if ours.poll(seconds):
+            result = ours.recv()
+    except EOFError:
+        result = {"ok": False, "error": "the process died"}
+    if process.is_alive():
+        process.join(5)
+        process.kill()
+    process.join()
+    return result

@@ -1,111 +1,115 @@
 """Blocks and whole networks on a GPU: time and memory of a training step and of inference, beside nnU-Net's networks.
 
-    python benchmarks/network_gpu.py [--quick | --blocks] [--compile] [--json FILE]
+    python benchmarks/network_gpu.py [--quick | --blocks] [--compile] [--csv FOLDER]
 
 Prints one table and the time of a first call with nothing compiled before. Random data, fp16 autocast, medians after
 warm-up, GPU time by events. "graph" is the same work replayed as a CUDA graph, as the trainers and prediction do it,
 for nnU-Net's networks too; memory is the peak of PyTorch's allocator over one eager step; "host" is how long Python
-takes to queue the step before it, blocks only if eager. "published" is the published implementation on an H100, for
-orientation only.
+takes to queue the step before it, blocks only if eager.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import results
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from rich.console import Console
 from rich.table import Table
+from timing import add_csv, device_name, gpu_milliseconds, queueing_milliseconds
 from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets import BSS, SliceMambaUNet
-from nnunetv2_slicemamba.nets.graphs import NetworkGraphs, TrainingGraph
+from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
+from nnunetv2_slicemamba.nets.network_graphs import NetworkGraphs
+from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
 
-PAPER = {
-    "n_stages": 4,
-    "features_per_stage": [96, 192, 384, 768],
-    "strides": [[4, 4], [2, 2], [2, 2], [2, 2]],
-    "n_blocks_per_stage": [2, 2, 9, 2],
-    "n_blocks_per_stage_decoder": [2, 2, 2, 1],
-}
-IN_A_ROW = 5  # a training does not pause between steps, after which the first one takes longer
-PUBLISHED = {
-    "BSS B32 64x64 C96": "67.6 ms, 2.65 GiB",
-    "BSS B32 32x32 C192": "24.1 ms",
-    "BSS B32 16x16 C384": "10.3 ms",
-    "BSS B32 8x8 C768": "7.1 ms",
-    "BSS B12 128x128 C96": "156 ms",
-    "SliceMamba L B32 256x256": "428 ms, 14.8 GiB, inference 92.7 ms",
-    "SliceMamba L B12 512x512": "897 ms, 21.7 GiB, inference 142 ms",
-}
+# strides of nnU-Net's plans for the paper's network: the first three make its patch embedding of 4
+POOLING = ((1, 1), *5 * ((2, 2),))
 
 
 @dataclass
 class Row:
+    """Milliseconds of a training step and of inference, eager and as a graph, with the host's; GiB at the peak."""
+
     work: str
-    step_ms: float
-    graph_step_ms: float | None
-    host_ms: float | None
-    graph_host_ms: float | None
-    inference_ms: float
-    graph_inference_ms: float | None
-    peak_gib: float
-    parameters_m: float
-    published: str
+    size: str
+    step: float
+    graph_step: float | None
+    host: float | None
+    graph_host: float | None
+    inference: float
+    graph_inference: float | None
+    peak: float
+    parameters: float
 
 
-def unet2d(cls: type[nn.Module], n_stages: int = 7) -> nn.Module:
-    """nnU-Net's default 2D networks at its default widths."""
-    blocks = "n_conv_per_stage" if cls is PlainConvUNet else "n_blocks_per_stage"
-    per_stage = [2] * n_stages if cls is PlainConvUNet else [1, 3, 4, 6, 6, 6, 6, 6][:n_stages]
-    decoder = [2] * (n_stages - 1) if cls is PlainConvUNet else [1] * (n_stages - 1)
+# heading and, in timings.csv, figure: field and unit
+FIGURES = {
+    "step": ("step", "ms"),
+    "host, step": ("host", "ms"),
+    "step as a graph": ("graph_step", "ms"),
+    "host, step as a graph": ("graph_host", "ms"),
+    "inference": ("inference", "ms"),
+    "inference as a graph": ("graph_inference", "ms"),
+    "peak": ("peak", "GiB"),
+    "parameters": ("parameters", "M"),
+}
+
+
+def nnunet_network(
+    cls: type[nn.Module], channels: int, classes: int, strides: Sequence[Any], kernels: Sequence[Any], widest: int
+) -> nn.Module:
+    """nnU-Net's default network or, as `cls`, its residual one, for the strides and kernels of its stages.
+
+    widest: most channels of a stage, of 32 doubled from stage to stage.
+    """
+    n, axes = len(strides), len(strides[0])
+    plain = cls is PlainConvUNet
+    blocks = {"n_conv_per_stage": [2] * n} if plain else {"n_blocks_per_stage": [1, 3, 4, *[6] * n][:n]}
     return cls(
-        input_channels=3,
-        n_stages=n_stages,
-        features_per_stage=[min(512, 32 * 2**i) for i in range(n_stages)],
-        conv_op=nn.Conv2d,
-        kernel_sizes=[[3, 3]] * n_stages,
-        strides=[[1, 1]] + [[2, 2]] * (n_stages - 1),
-        num_classes=2,
-        n_conv_per_stage_decoder=decoder,
+        input_channels=channels,
+        n_stages=n,
+        features_per_stage=[min(widest, 32 * 2**i) for i in range(n)],
+        conv_op=nn.Conv2d if axes == 2 else nn.Conv3d,
+        kernel_sizes=kernels,
+        strides=strides,
+        num_classes=classes,
+        n_conv_per_stage_decoder=[2 if plain else 1] * (n - 1),
         conv_bias=True,
-        norm_op=nn.InstanceNorm2d,
+        norm_op=nn.InstanceNorm2d if axes == 2 else nn.InstanceNorm3d,
         norm_op_kwargs={"eps": 1e-5, "affine": True},
         nonlin=nn.LeakyReLU,
         nonlin_kwargs={"inplace": True},
         deep_supervision=True,
-        **{blocks: per_stage},
+        **blocks,
     )
 
 
-def milliseconds(call: Callable[[], object], repeats: int) -> float:
-    """Median GPU time of a call."""
-    for _ in range(3):
-        call()
-    times = []
-    for _ in range(repeats):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        call()
-        end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end))
-    return statistics.median(times)
+def unet2d(cls: type[nn.Module], n_stages: int = 7) -> nn.Module:
+    """nnU-Net's 2D networks at its default widths."""
+    return nnunet_network(cls, 3, 2, [[1, 1], *[[2, 2]] * (n_stages - 1)], [[3, 3]] * n_stages, 512)
 
 
-def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: bool, compiled: bool = False) -> Row:
+def slicemamba2d(size: str) -> nn.Module:
+    """The paper's network in 2D, or one of the smaller sizes."""
+    return SliceMambaUNet(3, 2, **architecture_kwargs(POOLING, size), deep_supervision=True)
+
+
+def measure(
+    work: str, size: str, module: nn.Module, x: Tensor, repeats: int, optimise: bool, compiled: bool = False
+) -> Row:
     """One row: training step (forward, backward, AdamW if `optimise`), inference, peak memory."""
     module = module.cuda().train()
     if isinstance(module, SliceMambaUNet):
@@ -115,18 +119,18 @@ def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: boo
     parameters = sum(p.numel() for p in weights) / 1e6
     optimiser = torch.optim.AdamW(weights, 1e-4, fused=True) if optimise else None
     eager = torch.compile(module) if compiled else module
-    slopes: dict[torch.Size, Tensor] = {}
+    grads: dict[torch.Size, Tensor] = {}
 
-    def slope(output: Tensor) -> Tensor:
-        if output.shape not in slopes:
-            slopes[output.shape] = torch.ones_like(output)
-        return slopes[output.shape]
+    def grad_output(output: Tensor) -> Tensor:
+        if output.shape not in grads:
+            grads[output.shape] = torch.ones_like(output)
+        return grads[output.shape]
 
     def step(run: Callable[[Tensor], Tensor | list[Tensor]]) -> None:
         with torch.autocast("cuda"):
             output = run(x)
         outputs = output if isinstance(output, list) else [output]
-        torch.autograd.backward(outputs, [slope(o) for o in outputs])
+        torch.autograd.backward(outputs, [grad_output(o) for o in outputs])
         if optimiser is not None:
             optimiser.step()
         for tensor in (*weights, x):
@@ -137,14 +141,14 @@ def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: boo
     torch.cuda.reset_peak_memory_stats()
     step(eager)
     peak = torch.cuda.max_memory_allocated() / 2**30
-    time_step = milliseconds(lambda: step(eager), repeats)
+    time_step = gpu_milliseconds(lambda: step(eager), repeats)
     # a whole network is more launches than a GPU's queue holds
     host = None if optimise else queueing_milliseconds(lambda: step(eager))
     graph_step = graph_host = None
     if not compiled:
         with torch.autocast("cuda"):
             graph = TrainingGraph(module, module.forward, x)
-            graph_step = milliseconds(lambda: step(graph), repeats)
+            graph_step = gpu_milliseconds(lambda: step(graph), repeats)
             graph_host = queueing_milliseconds(lambda: step(graph))
         del graph
     module.eval()
@@ -153,29 +157,14 @@ def measure(work: str, module: nn.Module, x: Tensor, repeats: int, optimise: boo
         with torch.inference_mode(), torch.autocast("cuda"):
             eager(x)
 
-    time_inference = milliseconds(infer, repeats)
+    time_inference = gpu_milliseconds(infer, repeats)
     graph_inference = None
     if not compiled:
         with torch.inference_mode(), torch.autocast("cuda"):
             recorded, *_ = NetworkGraphs.record(module, x)
-            graph_inference = milliseconds(recorded.replay, repeats)
+            graph_inference = gpu_milliseconds(recorded.replay, repeats)
     times = (time_step, graph_step, host, graph_host, time_inference, graph_inference)
-    return Row(work, *times, peak, parameters, PUBLISHED.get(work, ""))
-
-
-def queueing_milliseconds(call: Callable[[], object]) -> float:
-    """How long the host takes to queue a call, of five in a row, while the GPU is busy with something else; the best
-    of 10."""
-    times = []
-    for _ in range(10):
-        torch.cuda.synchronize()
-        torch.cuda._sleep(150_000_000)
-        start = time.perf_counter()
-        for _ in range(IN_A_ROW):
-            call()
-        times.append(1e3 * (time.perf_counter() - start) / IN_A_ROW)
-    torch.cuda.synchronize()
-    return min(times)
+    return Row(work, size, *times, peak, parameters)
 
 
 FIRST_CALL = """
@@ -199,87 +188,74 @@ def first_call_seconds() -> float:
         return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
-COLUMNS = {  # heading: field
-    "step ms": "step_ms",
-    "host ms": "host_ms",
-    "graph ms": "graph_step_ms",
-    "its host ms": "graph_host_ms",
-    "inference ms": "inference_ms",
-    "its graph ms": "graph_inference_ms",
-    "peak GiB": "peak_gib",
-    "parameters M": "parameters_m",
-}
-
-
-def print_table(rows: list[Row]) -> None:
-    """All rows, with the device and the versions that they were measured with."""
+def show(benchmark: str, rows: Sequence[Row], folder: Path | None) -> None:
+    """Prints all rows as a table and adds them to timings.csv in the folder."""
+    heads = [f"{figure} {unit}" for figure, (_, unit) in FIGURES.items()]
     title = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, fp16 autocast"
-    table = Table("work", *COLUMNS, "published", title=title)
+    table = Table("work", "size", *heads, title=title)
+    figures: list[tuple[str, str, str, float | None, str]] = []
     for row in rows:
-        values = [getattr(row, field) for field in COLUMNS.values()]
-        table.add_row(row.work, *("" if v is None else f"{v:.2f}" for v in values), row.published)
-    Console(width=160).print(table)
+        values = {figure: getattr(row, field) for figure, (field, _) in FIGURES.items()}
+        table.add_row(row.work, row.size, *("" if v is None else f"{v:.2f}" for v in values.values()))
+        figures += [(row.work, row.size, figure, value, FIGURES[figure][1]) for figure, value in values.items()]
+    Console(width=180).print(table)
+    if folder is not None:
+        results.write_timings(folder, benchmark, device_name(torch.device("cuda")), figures)
 
 
-def blocks() -> list[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
+Work = tuple[str, str, Callable[[], nn.Module], tuple[int, ...]]
+
+
+def blocks() -> list[Work]:
+    """Work, size, what builds it and its input's shape, of single blocks."""
     sizes = [(32, 64, 96), (32, 32, 192), (32, 16, 384), (32, 8, 768), (12, 128, 96)]
-    return [
-        (f"BSS B{b} {s}x{s} C{c}", lambda c=c: BSS(c, thickness=(2, 4)), (b, s, s, c))  # type: ignore[misc]
-        for b, s, c in sizes
+    return [("BSS", f"B{b} {s}x{s} C{c}", partial(BSS, c, thickness=(2, 4)), (b, s, s, c)) for b, s, c in sizes]
+
+
+def networks(quick: bool) -> list[Work]:
+    """The same of whole networks."""
+    small, large = ("B32 256x256", (32, 3, 256, 256)), ("B12 512x512", (12, 3, 512, 512))
+    builders: list[tuple[str, Callable[[], nn.Module], tuple[str, tuple[int, ...]]]] = [
+        *((f"SliceMamba {size}", partial(slicemamba2d, size), small) for size in "LMS"),
+        ("nnU-Net PlainConvUNet", partial(unet2d, PlainConvUNet), small),
     ]
-
-
-def networks(quick: bool) -> list[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
-    small = (32, 3, 256, 256)
-    listed = [("SliceMamba L B32 256x256", lambda: SliceMambaUNet(3, 2, **PAPER, deep_supervision=True), small)]
-    for size, width in (("M", 48), ("S", 24)):
-        kwargs = {**PAPER, "features_per_stage": [width * 2**i for i in range(4)]}
-        listed.append(
-            (
-                f"SliceMamba {size} B32 256x256",
-                lambda kwargs=kwargs: SliceMambaUNet(3, 2, **kwargs, deep_supervision=True),  # type: ignore[misc]
-                small,
-            )
-        )
-    listed.append(("PlainConvUNet B32 256x256", lambda: unet2d(PlainConvUNet), small))
     if not quick:
-        large = (12, 3, 512, 512)
-        listed.append(("ResidualEncoderUNet B32 256x256", lambda: unet2d(ResidualEncoderUNet), small))
-        listed.append(("SliceMamba L B12 512x512", lambda: SliceMambaUNet(3, 2, **PAPER, deep_supervision=True), large))
-        listed.append(("PlainConvUNet B12 512x512", lambda: unet2d(PlainConvUNet, 8), large))
-    return listed
+        builders += [
+            ("nnU-Net ResidualEncoderUNet", partial(unet2d, ResidualEncoderUNet), small),
+            ("SliceMamba L", partial(slicemamba2d, "L"), large),
+            ("nnU-Net PlainConvUNet", partial(unet2d, PlainConvUNet, 8), large),
+        ]
+    return [(work, size, build, shape) for work, build, (size, shape) in builders]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer networks")
     parser.add_argument("--blocks", action="store_true", help="no networks")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--compile", action="store_true", help="also with torch.compile, as nnU-Net trains by default")
-    parser.add_argument("--json", type=Path, default=None)
+    add_csv(parser)
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
-    work = [(*block, False) for block in blocks()]
+    listed = [(*block, False) for block in blocks()]
     if not arguments.blocks:
-        work += [(*network, True) for network in networks(arguments.quick)]
+        listed += [(*network, True) for network in networks(arguments.quick)]
     rows = []
-    for name, build, shape, optimise in work:
+    for work, size, build, shape, optimise in listed:
         for compiled in (False, True) if arguments.compile and optimise else (False,):
             module = build()
             x = torch.randn(*shape, device="cuda", requires_grad=not optimise)
-            title = f"{name}, torch.compile" if compiled else name
+            title = f"{work}, torch.compile" if compiled else work
             try:
-                rows.append(measure(title, module, x, arguments.repeats, optimise, compiled))
+                rows.append(measure(title, size, module, x, arguments.repeats, optimise, compiled))
                 print(rows[-1], flush=True)
             except RuntimeError as error:
-                print(f"{title}: {str(error).splitlines()[0]}", flush=True)
+                print(f"{title}, {size}: {str(error).splitlines()[0]}", flush=True)
             del module, x
             gc.collect()
             torch.cuda.empty_cache()
-    print_table(rows)
+    show("network_gpu", rows, arguments.csv)
     print(f"first call of a BSS, forward and backward, nothing compiled before: {first_call_seconds():.1f} s")
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
 
 
 if __name__ == "__main__":

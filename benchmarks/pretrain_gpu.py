@@ -1,7 +1,7 @@
 """ImageNet pretraining on GPUs: images a second of the paper's encoder beside timm's Swin-T, in the same run.
 
-    python benchmarks/pretrain_gpu.py [--batch 128] [--precision fp16] [--json FILE] [--images FOLDER --workers 16]
-        [--processes 2]
+    python benchmarks/pretrain_gpu.py [--batch 128] [--precision fp16] [--images FOLDER --workers 16] [--processes 2]
+        [--csv FOLDER]
 
 Prints one table. A step is what `slicemamba pretrain` does: mixup, forward, backward, clipping, AdamW, moving average.
 Images are random and lie on the GPU already; with --images SliceMamba is also fed by the real loader (ImageNet's
@@ -15,9 +15,6 @@ import argparse
 import gc
 import json
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -25,37 +22,46 @@ from itertools import chain, count, repeat
 from pathlib import Path
 from typing import Any
 
+import results
 import timm
 import torch
+from network_gpu import POOLING
 from rich.console import Console
 from rich.table import Table
+from timing import add_csv, by_torchrun, device_name
 from torch import Tensor, nn
 
+from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
 from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier
 from nnunetv2_slicemamba.pretraining.images import Images, Loading, find_images
 from nnunetv2_slicemamba.pretraining.processes import Processes, processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
 from nnunetv2_slicemamba.pretraining.training import Training
 
-PAPER: dict[str, Any] = {
-    "n_stages": 4,
-    "features_per_stage": [96, 192, 384, 768],
-    "strides": [[4, 4], [2, 2], [2, 2], [2, 2]],
-    "n_blocks_per_stage": [2, 2, 9, 2],
-    "n_blocks_per_stage_decoder": [2, 2, 2, 1],
-}
 SWIN = "swin_tiny_patch4_window7_224"
 # as many as ImageNet, so that the schedule is the real one; nothing reads them
 CLASSES, N_TRAIN, N_VALIDATION = 1000, 1281167, 50000
 
 
+# figures of a row, in its order, and their units
+FIGURES = {"images": "1/s", "step": "ms", "peak": "GiB", "parameters": "M"}
+
+
 @dataclass
 class Row:
+    """One network on one kind of device."""
+
     work: str
+    device: str
     images_a_second: float
     step_ms: float
     peak_gib: float
     parameters_m: float
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Values of FIGURES."""
+        return self.images_a_second, self.step_ms, self.peak_gib, self.parameters_m
 
 
 class RandomImages(Loading):
@@ -103,21 +109,16 @@ def measure(work: str, network: nn.Module, loading: Loading, blocks: int, steps:
         times.append((time.perf_counter() - start) / steps)
     seconds = statistics.median(times[1:])
     peak = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else 0.0
-    return Row(work, loading.images_per_step / seconds, 1e3 * seconds, peak, parameters)
+    on = f"{process.world} x " * (process.world > 1) + device_name(device)
+    return Row(work, on, loading.images_per_step / seconds, 1e3 * seconds, peak, parameters)
 
 
 def by_processes(arguments: argparse.Namespace) -> list[Row]:
     """The rows of SliceMamba alone, measured by this program started --processes times by torchrun."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "shared.json"
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        options = ["--only-slicemamba", "--json", str(file)]
-        for name in ("batch", "size", "precision", "steps", "blocks", "device", "workers"):
-            options += [f"--{name}", str(getattr(arguments, name))]
-        if arguments.images is not None:
-            options += ["--images", str(arguments.images)]
-        subprocess.run([*launcher, "--nproc-per-node", str(arguments.processes), __file__, *options], check=True)
-        return [Row(**row) for row in json.loads(file.read_text())["rows"]]
+    names = ("batch", "size", "precision", "steps", "blocks", "device", "workers", "images")
+    options = {name: getattr(arguments, name) for name in names}
+    found = by_torchrun(__file__, arguments.processes, {**options, "only-slicemamba": True})
+    return [Row(**row) for row in found]
 
 
 def main() -> None:
@@ -132,7 +133,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--processes", type=int, default=1, help="also SliceMamba's encoder on so many GPUs")
     parser.add_argument("--only-slicemamba", action="store_true", help="leave timm's network out")
-    parser.add_argument("--json", type=Path, default=None)
+    parser.add_argument("--json", type=Path, default=None, help=argparse.SUPPRESS)
+    add_csv(parser)
     arguments = parser.parse_args()
     shared = by_processes(arguments) if arguments.processes > 1 else []
     torch.backends.cudnn.benchmark = True
@@ -140,7 +142,7 @@ def main() -> None:
     slicing = [(2, 2), (2, 4), (4, 2), (4, 4)] * 5 + [(2, 4), (4, 2)]
 
     def slicemamba(classes: int = CLASSES) -> nn.Module:
-        return SliceMambaClassifier(classes, PAPER, slicing, recipe.drop_path)
+        return SliceMambaClassifier(classes, architecture_kwargs(POOLING, "L"), slicing, recipe.drop_path)
 
     with processes(arguments.device) as process:
         work: list[tuple[str, Any, Any]] = [
@@ -164,8 +166,7 @@ def main() -> None:
             )
         rows = []
         for name, build, load in work:
-            by = f", {process.world} processes" if process.world > 1 else ""
-            rows.append(measure(name + by, build(), load(), arguments.blocks, arguments.steps))
+            rows.append(measure(name, build(), load(), arguments.blocks, arguments.steps))
             if process.first:
                 print(rows[-1], flush=True)
             gc.collect()
@@ -173,25 +174,24 @@ def main() -> None:
                 torch.cuda.empty_cache()
         if not process.first:
             return
-        kind = torch.cuda.get_device_name() if process.device.type == "cuda" else "CPU"
-        title = (
-            f"{process.world} x {kind}, PyTorch {torch.__version__}, {recipe.precision}, {recipe.batch_size} images of "
-            f"{recipe.image_size} pixels a process"
-        )
-        table = Table("work", "images/s", "step ms", "peak GiB", "parameters M", title=title)
-        alone = {row.work: row.images_a_second for row in rows}
+        if arguments.json:
+            arguments.json.write_text(json.dumps([asdict(row) for row in rows]))
+            return
+        size = f"{recipe.batch_size} images of {recipe.image_size}x{recipe.image_size} a process, {recipe.precision}"
+        table = Table("work", "device", *FIGURES, title=f"PyTorch {torch.__version__}, {size}")
         for row in rows + shared:
-            figures = (f"{row.images_a_second:.0f}", f"{row.step_ms:.1f}", f"{row.peak_gib:.2f}")
-            table.add_row(row.work, *figures, f"{row.parameters_m:.1f}")
+            figures = [
+                (row.work, size, name, value, unit)
+                for (name, unit), value in zip(FIGURES.items(), row.values, strict=True)
+            ]
+            table.add_row(row.work, row.device, *(f"{figure[3]:,.1f} {figure[4]}" for figure in figures))
+            if arguments.csv is not None:
+                results.write_timings(arguments.csv, "pretrain_gpu", row.device, figures)
         console = Console(width=130)
         console.print(table)
         for row in shared:
-            times = row.images_a_second / alone[row.work.removesuffix(f", {arguments.processes} processes")]
-            console.print(f"{row.work}: {times:.2f} times the images of one", highlight=False)
-        if arguments.json:
-            rows += shared
-            about = {"processes": process.world, "device": kind, "torch": torch.__version__, "recipe": asdict(recipe)}
-            arguments.json.write_text(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1))
+            (alone,) = (one.images_a_second for one in rows if one.work == row.work)
+            console.print(f"{row.work}: {row.images_a_second / alone:.2f} times the images of one", highlight=False)
 
 
 if __name__ == "__main__":

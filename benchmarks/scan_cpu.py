@@ -1,6 +1,6 @@
-"""How fast is the scan on this CPU, and how much memory does it take, against an autograd loop over the tokens?
+"""Speed and memory of the scan on this CPU, beside an autograd loop over the tokens.
 
-    python benchmarks/scan_cpu.py [--threads N] [--rounds N] [--check]
+    python benchmarks/scan_cpu.py [--threads N] [--rounds N] [--check] [--csv FOLDER]
 
 One image, E 192, K 4, N 16: the paper's first stage. Every measurement is a process of its own, which warms up on a few
 tokens (numba's compilation included), then runs forward and backward; the methods take turns in every round, and the
@@ -21,10 +21,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import results
 import torch
 import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
+from timing import add_csv
 from torch import Tensor
 
 from nnunetv2_slicemamba.ops import available_backends, scan_orders, slice_scan
@@ -179,6 +181,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--check", action="store_true", help="exit with 1 if the torch backend misses its promise")
+    add_csv(parser)
     parser.add_argument("--cell", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--first-call", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -199,6 +202,12 @@ def main() -> None:
                 for _ in range(2)
             )
         print(f"numba's first call in a process: {cold:.1f} s with nothing cached, {warm:.1f} s from its cache")
+    if arguments.csv is not None:
+        figures: list[tuple[str, str, str, float | None, str]] = []
+        for (name, tokens), cell in cells.items():
+            of = (name, f"{tokens:,} tokens")
+            figures += [(*of, "forward + backward", 1e3 * cell["total"], "ms"), (*of, "memory", cell["mib"], "MiB")]
+        results.write_timings(arguments.csv, "scan_cpu", f"CPU, {arguments.threads} threads", figures)
     missed = broken_promises(cells)
     print("\n".join(missed) or "torch: at least twice as fast as the loop with at most a quarter of its memory")
     if arguments.check and missed:

@@ -1,26 +1,26 @@
-"""How fast is the scan on this GPU? One table over sizes and backends, forward and forward plus backward.
+"""Speed of the scan on this GPU: one table over sizes and backends, forward and forward plus backward.
 
-    python benchmarks/scan_gpu.py [--backends cuda torch] [--dtype float16] [--repeats 9]
+    python benchmarks/scan_gpu.py [--backends cuda torch] [--dtype float16] [--repeats 9] [--csv FOLDER]
 
 Times are GPU milliseconds: medians over replays of a CUDA graph, or between events where a backend cannot be captured.
 `memory` is the peak of one forward and backward above inputs and gradients of the output, `saved` what the forward pass
 leaves for the backward one. `bytes` and `exp` say how much of the forward plus backward time the hardware's ceilings,
 measured in the same run, would take for the fewest bytes (inputs read in both passes, outputs and gradients written
-once) and for one exponential per state update and pass. `host` is the CPU time of one forward and backward in
-microseconds. `published` is mamba_ssm's selective scan in float32 on an H100, on gathered copies, for orientation.
+once) and for one exponential per state update and pass. `host` is the CPU time to queue one forward and backward, in
+microseconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import struct
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
+import results
 import torch
+from timing import add_csv, as_graph, device_name, gpu_milliseconds, queueing_milliseconds
 from torch import Tensor
 
 from nnunetv2_slicemamba.ops import slice_scan
@@ -30,13 +30,12 @@ from nnunetv2_slicemamba.ops.cuda import cubins, driver
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes of one scan; published: (forward, forward plus backward) ms, see the file's head."""
+    """Sizes of one scan: images, tokens per axis, channels E, states N."""
 
     batch: int
     sizes: tuple[int, ...]
     E: int
     N: int = 16
-    published: tuple[float, float] | None = None
 
     @property
     def K(self) -> int:
@@ -51,16 +50,16 @@ class Case:
 
 
 CASES = (
-    Case(32, (64, 64), 192, published=(3.73, 12.9)),
-    Case(32, (32, 32), 384, published=(1.70, 6.34)),
-    Case(32, (16, 16), 768, published=(0.72, 3.19)),
-    Case(32, (8, 8), 1536, published=(0.90, 3.27)),
-    Case(12, (128, 128), 192, published=(5.37, 19.5)),
-    Case(2, (128, 128), 192, published=(0.96, 3.45)),
-    Case(2, (32, 32, 32), 192, published=(2.68, 9.96)),
-    Case(2, (16, 16, 16), 384, published=(0.71, 2.56)),
+    Case(32, (64, 64), 192),
+    Case(32, (32, 32), 384),
+    Case(32, (16, 16), 768),
+    Case(32, (8, 8), 1536),
+    Case(12, (128, 128), 192),
+    Case(2, (128, 128), 192),
+    Case(2, (32, 32, 32), 192),
+    Case(2, (16, 16, 16), 384),
 )
-CAPTURE_WARMUPS = 2
+LASTING = 20.0  # milliseconds of a measurement at least
 EXPONENTIALS = r"""
 struct Arguments { float* out; int rounds, unused; };
 extern "C" __global__ void exponentials(const Arguments p) {
@@ -83,54 +82,16 @@ def make_inputs(case: Case, dtype: torch.dtype) -> list[Tensor]:
         return torch.randn(shape, device="cuda", dtype=dtype)
 
     b, L, E, K, N = case.batch, case.L, case.E, case.K, case.N
-    rates = torch.arange(1.0, N + 1, device="cuda").expand(K, E, N)
+    A = -torch.arange(1.0, N + 1, device="cuda").repeat(K, E, 1)
     bias = torch.rand(K, E, device="cuda") * 4.6 - 6.9  # softplus between 1e-3 and 0.1
-    tensors = [normal(b, L, E), normal(b, L, K, E), normal(b, L, K, N), normal(b, L, K, N), -rates.contiguous()]
+    tensors = [normal(b, L, E), normal(b, L, K, E), normal(b, L, K, N), normal(b, L, K, N), A]
     tensors += [torch.ones(K, E, device="cuda"), bias]
     return [t.requires_grad_() for t in tensors] + [normal(b, L, E)]
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:
-    """Median GPU milliseconds of one call of `work`."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(CAPTURE_WARMUPS):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
-    try:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            work()
-        run: Callable[[], object] = graph.replay
-    except RuntimeError:
-        torch.cuda.synchronize()
-        run = work
-    run()
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    times, calls = [], 1
-    for attempt in range(repeats + 1):
-        begin.record()
-        for _ in range(calls):
-            run()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) / calls)
-        if attempt == 0:  # the first one only says how many calls make about 20 ms
-            calls = max(1, min(50, int(20 / max(times.pop(), 1e-3))))
-    return statistics.median(times)
-
-
-def host_microseconds(work: Callable[[], object], calls: int = 20) -> float:
-    """Median CPU time of one call, with the GPU's queue empty at the start of each."""
-    times = []
-    for _ in range(calls):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return 1e6 * statistics.median(times)
+    """Median GPU milliseconds of one call of `work`, as a CUDA graph where it can be captured."""
+    return gpu_milliseconds(as_graph(work), repeats, LASTING)
 
 
 def copy_bandwidth(repeats: int) -> float:
@@ -174,7 +135,7 @@ def measure(case: Case, backend: str, dtype: torch.dtype, repeats: int) -> dict[
             forward()
 
     result = {"forward": timed(infer, repeats), "both": timed(both, repeats)}
-    result["host"] = host_microseconds(both)
+    result["host"] = 1e3 * queueing_milliseconds(both)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
@@ -198,6 +159,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=["cuda", "mamba_ssm", "torch"])
     parser.add_argument("--dtype", default="float16", choices=[str(t).removeprefix("torch.") for t in cubins.ELEMENTS])
     parser.add_argument("--repeats", type=int, default=9)
+    add_csv(parser)
     arguments = parser.parse_args()
     dtype = getattr(torch, arguments.dtype)
     item = dtype.itemsize
@@ -210,8 +172,9 @@ def main() -> None:
             print(f"without {backend}: {reasons.get(backend, 'there is no such backend')}")
     print(
         f"{'case':26} {'backend':9} {'forward':>8} {'fwd+bwd':>8} {'memory':>9} {'saved':>9} {'bytes':>6} {'exp':>5} "
-        f"{'host':>6} {'published':>12} {'ratio':>10}"
+        f"{'host':>6}"
     )
+    figures: list[tuple[str, str, str, float | None, str]] = []
     for case in CASES:
         for backend in arguments.backends:
             if reasons.get(backend, "") is not None:
@@ -224,16 +187,17 @@ def main() -> None:
             finally:
                 torch.cuda.empty_cache()
             updates = 2 * case.batch * case.K * case.L * case.E * case.N
-            published, ratio = "-", "-"
-            if case.published:
-                published = "{:.2f}/{:.1f}".format(*case.published)
-                ratio = f"{case.published[0] / got['forward']:.1f}/{case.published[1] / got['both']:.1f}"
             print(
                 f"{case!s:26} {backend:9} {got['forward']:8.3f} {got['both']:8.3f} {got['memory'] / 2**20:6.0f}MiB "
                 f"{got['saved'] / 2**20:6.0f}MiB {1e5 * fewest_bytes(case, item) / bandwidth / got['both']:5.0f}% "
-                f"{1e5 * updates / exponentials / got['both']:4.0f}% {got['host']:6.0f} {published:>12} {ratio:>10}",
+                f"{1e5 * updates / exponentials / got['both']:4.0f}% {got['host']:6.0f}",
                 flush=True,
             )
+            of = (f"scan, {backend}, {arguments.dtype}", str(case))
+            figures += [(*of, "forward", got["forward"], "ms"), (*of, "forward + backward", got["both"], "ms")]
+            figures += [(*of, "memory", got["memory"] / 2**20, "MiB"), (*of, "host", got["host"] / 1e3, "ms")]
+    if arguments.csv is not None:
+        results.write_timings(arguments.csv, "scan_gpu", device_name(torch.device("cuda")), figures)
 
 
 if __name__ == "__main__":

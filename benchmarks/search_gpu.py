@@ -1,6 +1,6 @@
-"""How many architectures a second does the search evaluate, and how long does a whole search take?
+"""Speed of the search on a GPU: architectures a second, and the seconds of a whole search with its ledger.
 
-    python benchmarks/search_gpu.py --images ISIC2017 [--processes 2] [--device cuda] [--json FILE]
+    python benchmarks/search_gpu.py --images ISIC2017 [--processes 2] [--device cuda] [--json FILE] [--csv FOLDER]
 
 Without cache, with it, and one by one with nnU-Net's predictor, all in one run, on real images with the paper's network
 and random weights (what they are does not matter for time). The whole search runs as `slicemamba search` does: its
@@ -18,8 +18,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,12 +25,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import results
 import torch
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from timing import add_csv, by_torchrun, device_name
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
 from nnunetv2_slicemamba.search import (
@@ -47,7 +47,7 @@ from nnunetv2_slicemamba.search import (
 from nnunetv2_slicemamba.search.evaluation.counting import Classes
 from nnunetv2_slicemamba.search.evaluation.one_by_one import OneByOne
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathEvaluation
-from nnunetv2_slicemamba.search.evaluation.supernet_fold import TILE_STEP_SIZE, ValidationCase, quiet
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import TILE_STEP_SIZE
 from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
 from nnunetv2_slicemamba.search.ledger.evaluation_log import LOG_FOLDER
@@ -56,6 +56,7 @@ from nnunetv2_slicemamba.search.records import Done, Evaluation, tasks_of
 from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, Workers, no_more
 from nnunetv2_slicemamba.search.workers.processes import Process
 from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
+from nnunetv2_slicemamba.trainers.offline import ValidationCase, quiet
 
 PATCH = (256, 256)
 LABELS = LabelManager({"background": 0, "lesion": 1}, None)
@@ -98,7 +99,7 @@ def read_cases(folder: Path, n: int) -> list[ValidationCase]:
 
 
 class Evaluator:
-    """What SupernetFold does after it has read its files."""
+    """The work of SupernetFold after it has read its files."""
 
     def __init__(self, network: SliceMambaSupernet, cases: list[ValidationCase], device: torch.device, cached: bool):
         made = [make_case(case.data, case.truth, PATCH, TILE_STEP_SIZE) for case in cases]
@@ -140,16 +141,9 @@ def timed(evaluator: Evaluator, generations: list[list[Architecture]]) -> tuple[
 
 
 def by_processes(arguments: argparse.Namespace) -> dict[str, float]:
-    """What `share` writes, of this program started --processes times by torchrun."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "shared.json"
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        options = ["--images", str(arguments.images), "--device", arguments.device, "--json", str(file)]
-        for name in ("cases", "width", "population", "generations"):
-            options += [f"--{name}", str(getattr(arguments, name))]
-        call = [*launcher, "--nproc-per-node", str(arguments.processes), __file__, *options]
-        subprocess.run(call, check=True)
-        return json.loads(file.read_text())
+    """The content that `share` writes, of this program started --processes times by torchrun."""
+    names = ("images", "device", "cases", "width", "population", "generations")
+    return by_torchrun(__file__, arguments.processes, {name: getattr(arguments, name) for name in names})
 
 
 def share(evaluator: Evaluator, process: Process, settings: SearchSettings, n_blocks: int, file: Path) -> None:
@@ -191,6 +185,7 @@ def main() -> None:
     parser.add_argument("--one-by-one", type=int, default=6, help="architectures")
     parser.add_argument("--processes", type=int, default=1, help="that share the whole search, with a GPU each")
     parser.add_argument("--json", type=Path, default=None)
+    add_csv(parser)
     arguments = parser.parse_args()
     process = Process.from_environment()
     if process.world > 1 and arguments.json is None:
@@ -290,6 +285,15 @@ def main() -> None:
             "processes": arguments.processes, "shared": shared,
         }  # fmt: skip
         arguments.json.write_text(json.dumps(content, indent=1))
+    if arguments.csv is not None:
+        size = f"{len(cases)} cases of {PATCH[0]}x{PATCH[1]}, width {arguments.width}"
+        whole = ("whole search, ledger included", size, f"{len(records):,} architectures")
+        alone = [(label, size, "architectures", rate, "1/s") for label, rate in list(rates.items())[:4]]
+        results.write_timings(arguments.csv, "search_gpu", device_name(device), [*alone, (*whole, seconds, "s")])
+        if shared is not None:
+            devices = f"{arguments.processes} x {device_name(device)}"
+            rate = (*whole[:2], "architectures", shared["architectures"] / shared["seconds"], "1/s")
+            results.write_timings(arguments.csv, "search_gpu", devices, [rate, (*whole, shared["seconds"], "s")])
     if not identical:
         raise SystemExit("the cache changed a Dice")
 

@@ -1,7 +1,7 @@
-"""What is the choice of a search worth on cases that did not make it?
+"""Worth of a search's choice on cases that did not make it.
 
     python benchmarks/search_worth.py -d 501 -c 2d -f 0 -p PLANS -tr SliceMambaSupernetTrainer [--device cuda]
-        [--population 50 --generations 20] [--splits 4] [--keep FILE] [--json FILE]
+        [--population 50 --generations 20] [--splits 4] [--keep FILE] [--json FILE] [--csv FOLDER]
 
 Takes a fold's trained supernet and all cases that it has not seen: the fold's validation cases and, if it was trained
 with one, its holdout. Several times they are drawn into two halves. The whole search runs on one half, and the path
@@ -10,7 +10,7 @@ random generation is shown on the cases that chose, which is what a report on th
 is what it is worth.
 
 Every path that a search asks for is evaluated once, on all cases. --keep FILE takes them down as they are made; the
-same command continues.
+same command continues. --csv adds the gains to searches.csv in FOLDER.
 """
 
 from __future__ import annotations
@@ -19,20 +19,25 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import results
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
+from timing import add_csv
 
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import Architecture, Fingerprint, SearchSettings, open_ledger, run_search
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathCounts
@@ -45,7 +50,7 @@ POINTS = 100  # Dice points in a Dice of 1
 
 
 class CountsPaths(Protocol):
-    """What PathEvaluation does."""
+    """The part of PathEvaluation that is used here."""
 
     def count_paths(self, tasks: Sequence[Task], go_on: Callable[[], bool]) -> Iterator[PathCounts]:
         """The voxels of each path, as they are finished."""
@@ -122,7 +127,7 @@ class Outcome:
     agreement: float
 
     def gain(self, what: str, where: str) -> float:
-        """Of "best_random" or "chosen" on the "choosing" cases or the "others", over a random path; Dice points."""
+        """Dice points of "best_random" or "chosen" over a random path, on the "choosing" cases or the "others"."""
         return POINTS * (getattr(self, f"{what}_{where}") - getattr(self, f"random_{where}"))
 
 
@@ -177,21 +182,29 @@ def study(
     return outcomes, first
 
 
-def tabulate(outcomes: Sequence[Outcome], title: str) -> Table:
-    table = Table("path", "gain on the cases that chose", "gain on the others", "above random there", title=title)
-    rows = [("chosen", f"what the search chose from {max(o.paths for o in outcomes)}")]
+def gains(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Rows of searches.csv: of the path chosen, and of the best random one where it is another."""
+    paths = {"chosen": f"chosen by a search from {max(o.paths for o in outcomes):,}"}
     if any(o.chosen_choosing != o.best_random_choosing for o in outcomes):  # else there was nothing but that generation
-        rows.insert(0, ("best_random", "the best of the random generation"))
-    for what, name in rows:
-        here, there = ([o.gain(what, where) for o in outcomes] for where in ("choosing", "others"))
-        above = sum(gain > 0 for gain in there)
-        table.add_row(name, spread(here), spread(there), f"{above} of {len(there)}")
+        paths = {"best_random": "the best of the random generation", **paths}
+    rows = []
+    for what, path in paths.items():
+        row: dict[str, Any] = {"path": path, "searches": len(outcomes)}
+        for where in ("choosing", "others"):
+            values = [outcome.gain(what, where) for outcome in outcomes]
+            sd = statistics.stdev(values) if len(values) > 1 else math.nan
+            row |= {f"gain_{where}": statistics.fmean(values), f"gain_{where}_sd": sd}
+        rows.append(row | {"above_random": sum(outcome.gain(what, "others") > 0 for outcome in outcomes)})
+    return rows
+
+
+def tabulate(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    """The rows of `gains` as a table on the terminal."""
+    table = Table("path", "gain on the cases that chose", "gain on the others", "above random there", title=title)
+    for row in rows:
+        shown = [f"{row[f'gain_{where}']:+.2f} ± {row[f'gain_{where}_sd']:.2f}" for where in ("choosing", "others")]
+        table.add_row(row["path"], *shown, f"{row['above_random']} of {row['searches']}")
     return table
-
-
-def spread(values: Sequence[float]) -> str:
-    sd = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):+.2f}{sd}"
 
 
 def unseen(prepared: PreparedSearch) -> list[str]:
@@ -219,11 +232,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the search")
     parser.add_argument("--keep", type=Path, default=None, help="file for what was evaluated, to continue")
     parser.add_argument("--json", type=Path, default=None)
+    add_csv(parser)
     given = parser.parse_args()
     console = Console(width=120)
     selection = select(given.d, given.c, given.f, given.p)
     settings = SearchSettings(given.population, given.generations, seed=given.seed)
-    prepared = prepare_search(selection, given.tr, settings, torch.device(given.device))
+    prepared = prepare_search(SupernetFolder(selection, given.tr), settings, torch.device(given.device))
     prepared.fold.case_names = names = unseen(prepared)
     if len(names) < 4:
         raise SystemExit(f"the supernet has {len(names)} unseen cases, two halves need at least 4")
@@ -236,7 +250,12 @@ def main() -> None:
     counts = Counts(evaluation, given.keep, identity)
     outcomes, first = study(counts, len(names), given.splits, prepared.fingerprint, console)
     title = f"{selection.dataset}, fold {given.f}, {given.tr}: {len(outcomes)} searches, halves of {len(names)} cases"
-    console.print(tabulate(outcomes, f"{title}; Dice points, mean ± SD over the searches"))
+    rows = gains(outcomes)
+    console.print(tabulate(rows, f"{title}; Dice points, mean ± SD over the searches"))
+    if given.csv:
+        of = {"data": selection.dataset, "fold": given.f, "supernet": f"{given.tr}, {given.p}", "cases": len(names)}
+        of |= {"date": time.strftime("%Y-%m-%d"), "commit": results.commit()}
+        results.write("searches", [{**row, **of} for row in rows], given.csv)
     on_all = [POINTS * counts.dice(path, range(len(names))) for path in first]
     console.print(
         f"Random paths have a Dice of {statistics.fmean(on_all):.2f} ± {statistics.pstdev(on_all):.2f} on all cases. "

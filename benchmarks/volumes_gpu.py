@@ -1,6 +1,6 @@
-"""How fast is a 3D training step beside nnU-Net's, at the patch and batch that our planner chooses for a memory target?
+"""3D training steps at the patch and batch that the planner chooses for a memory target, beside nnU-Net's network.
 
-    python benchmarks/volumes_gpu.py [--target 8] [--sizes M L] [--json FILE]
+    python benchmarks/volumes_gpu.py [--target 8] [--sizes M L] [--csv FOLDER]
 
 Plans of the real planner for two made-up fingerprints, one like hippocampus crops and one like CT; PlainConvUNet as
 nnU-Net's planner builds it for the same patch, same batch, same run. Random data, fp16 autocast, medians after
@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
-from memory_check import DATASETS, plan
-from memory_training import use_folders
-from network_gpu import Row, measure, print_table
+from memory_training import DATASETS, plan, use_folders
+from network_gpu import Row, measure, nnunet_network, show
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from timing import add_csv
 from torch import nn
 
 
@@ -41,26 +39,9 @@ def ours(configuration: dict[str, Any], channels: int, classes: int) -> nn.Modul
 
 
 def plain(spacing: tuple[float, ...], patch: tuple[int, ...], channels: int, classes: int) -> nn.Module:
-    """nnU-Net's network for a patch: its topology, its widths (32 doubled up to 320), its blocks."""
+    """nnU-Net's default network for a patch: its topology, its widths, its blocks."""
     _, strides, kernels, _, _ = get_pool_and_conv_props(spacing, patch, 4, 999999)
-    n = len(strides)
-    return PlainConvUNet(
-        input_channels=channels,
-        n_stages=n,
-        features_per_stage=[min(320, 32 * 2**i) for i in range(n)],
-        conv_op=nn.Conv3d,
-        kernel_sizes=kernels,
-        strides=strides,
-        n_conv_per_stage=[2] * n,
-        num_classes=classes,
-        n_conv_per_stage_decoder=[2] * (n - 1),
-        conv_bias=True,
-        norm_op=nn.InstanceNorm3d,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-        deep_supervision=True,
-    )
+    return nnunet_network(PlainConvUNet, channels, classes, strides, kernels, 320)
 
 
 def main() -> None:
@@ -68,7 +49,7 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=8, help="GB that the plans are made for")
     parser.add_argument("--sizes", nargs="+", default=["M"])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path, default=None)
+    add_csv(parser)
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     rows: list[Row] = []
@@ -82,20 +63,18 @@ def main() -> None:
                 configuration = plans["configurations"][kind]
                 _, _, _, patch, _ = get_pool_and_conv_props(spacing, configuration["patch_size"], 4, 999999)
                 batch = configuration["batch_size"]
-                shape = f"B{batch} {'x'.join(str(axis) for axis in patch)}"
-                for title, network in (
-                    (f"SliceMamba {size}, {name}, {shape}", ours(configuration, channels, classes)),
-                    (f"PlainConvUNet, {name}, {shape}", plain(spacing, patch, channels, classes)),
+                shape = f"{name}, B{batch} {'x'.join(str(axis) for axis in patch)}"
+                for work, network in (
+                    (f"SliceMamba {size}", ours(configuration, channels, classes)),
+                    ("nnU-Net PlainConvUNet", plain(spacing, patch, channels, classes)),
                 ):
                     x = torch.randn(batch, channels, *patch, device="cuda")
-                    rows.append(measure(title, network, x, arguments.repeats, optimise=True))
+                    rows.append(measure(work, shape, network, x, arguments.repeats, optimise=True))
                     print(rows[-1], flush=True)
                     del network, x
                     gc.collect()
                     torch.cuda.empty_cache()
-    print_table(rows)
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    show("volumes_gpu", rows, arguments.csv)
 
 
 if __name__ == "__main__":

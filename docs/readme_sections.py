@@ -11,7 +11,7 @@ REQUEST = re.compile(r"^\{\{ README: (.+?) \}\}$", re.MULTILINE)
 
 
 def section(text: str, heading: str) -> str:
-    """What stands below `## HEADING` up to the next heading of that level; KeyError where there is no such heading."""
+    """Text below `## HEADING` up to the next heading of that level; KeyError where there is no such heading."""
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))[heading].strip("\n")
 

@@ -1,7 +1,7 @@
 """SliceMamba and its architecture search as an extension of nnU-Net v2."""
 
-from nnunetv2_slicemamba.common.nnunet_version import require_nnunet
+from nnunetv2_slicemamba.common.version import __version__, require_nnunet
 
-__version__ = "0.1.0"
+__all__ = ["__version__"]
 
 require_nnunet()

@@ -16,8 +16,8 @@ from nnunetv2_slicemamba.search.loop import SearchFailedError, SearchResult, run
 from nnunetv2_slicemamba.search.proposals.evolution import propose, propose_with_origins, select_parents
 from nnunetv2_slicemamba.search.records import Evaluation, History, Proposal, Record, best_record, history_of
 from nnunetv2_slicemamba.search.settings import SAMPLERS, SearchSettings
-from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
-from nnunetv2_slicemamba.slicing.choice import MAX_THICKNESS, SlicingChoice
+from nnunetv2_slicemamba.slicing.candidates import MAX_THICKNESS, Architecture, Slicing
+from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
 from nnunetv2_slicemamba.slicing.find import (
     SLICING_FILE,

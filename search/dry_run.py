@@ -1,4 +1,4 @@
-"""Estimate of what a search would cost: some paths are timed on the real cases, and nothing is written."""
+"""An estimate of a search's cost: some paths are timed on the real cases, and nothing is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.search.ledger.ledger import read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError, location_of
 from nnunetv2_slicemamba.search.proposals.evolution import propose
-from nnunetv2_slicemamba.search.run import PreparedSearch, prepare_search
+from nnunetv2_slicemamba.search.run import PreparedSearch, SearchOptions, prepare_search
 from nnunetv2_slicemamba.search.settings import SearchSettings
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from nnunetv2_slicemamba.planning.selection import Selection
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 
 # Paths differ little in cost: five tell it, and three do where five would take long.
 TIMED, AT_LEAST, ENOUGH_SECONDS = 5, 3, 60.0
@@ -72,18 +72,17 @@ class CostEstimate:
 
 
 def estimate_cost(
-    selection: Selection,
-    trainer: str,
+    folder: SupernetFolder,
     settings: SearchSettings,
     device: torch.device,
-    storage: str | None = None,
-    study: str | None = None,
-    discard: bool = False,
+    options: SearchOptions | None = None,
     console: Console | None = None,
 ) -> CostEstimate:
     """Loads a fold's supernet and times some paths; arguments and errors as search_fold's, but nothing is written."""
-    prepared = prepare_search(selection, trainer, settings, device)
-    kept, refused = kept_in(prepared, prepared.storage(storage), study, discard)
+    options = options or SearchOptions()
+    prepared = prepare_search(folder, settings, device)
+    storage = prepared.storage(options.storage)
+    kept, refused = kept_in(prepared, storage, options.study, options.discard)
     n_candidates = prepared.fingerprint.n_candidates_per_block
     paths = propose(SearchSettings(TIMED + 1, 0, seed=settings.seed), n_candidates, 0, [])
     measured_on = prepared.fold.measured_on
@@ -94,7 +93,7 @@ def estimate_cost(
         seconds=tuple(time_paths(prepared.fold, paths, console or Console())),
         cases=measured_on.number,
         kind=measured_on.kind,
-        location=str(prepared.folder),
+        location=str(prepared.folder.search),
         refused=refused,
     )
 
@@ -117,7 +116,7 @@ def kept_in(prepared: PreparedSearch, storage: str | Path, study: str | None, di
     if discard:
         return 0, None
     try:
-        stored, records = read_ledger(storage, study or prepared.fingerprint.study_name, folder=prepared.folder)
+        stored, records = read_ledger(storage, study or prepared.fingerprint.study_name, folder=prepared.folder.search)
     except NoSearchError:
         return 0, None
     except LedgerError as error:

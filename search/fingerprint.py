@@ -1,12 +1,13 @@
-"""Do two searches mean the same thing by an architecture and its fitness?"""
+"""Fingerprint of a search: everything that its evaluations depend on, and what tells two searches apart."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.objectives import DICE
 from nnunetv2_slicemamba.search.settings import SearchSettings
@@ -31,7 +32,7 @@ _UNSET = {"settings.objective": DICE}
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Everything that the evaluations of a search depend on.
+    """The settings and files that the evaluations of a search depend on.
 
     trainer: class name of the supernet's trainer. candidates: the thicknesses to choose from at every block, the same
     for all. evaluation: what else changes the fitness, e.g. {"tile_step_size": 0.5}; plain JSON values.
@@ -63,25 +64,17 @@ class Fingerprint:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as the study keeps them."""
         content = {**vars(self), "settings": self.settings.as_dict(), "schema_version": SCHEMA_VERSION}
-        return json.loads(json.dumps(content))
+        return plain_json(content)
 
     def differences(self, stored: Mapping[str, Any]) -> list[str]:
-        """What differs from a stored as_dict(), one readable phrase each, naming both values; empty if nothing does."""
-        theirs, ours = dict(_leaves(stored)), dict(_leaves(self.as_dict()))
+        """Differences from a stored as_dict(), a readable phrase each, naming both values."""
+        theirs, ours = dict(leaves(stored)), dict(leaves(self.as_dict()))
         return [
             f"{_title(key)} {_shown(theirs.get(key, unset))}, this search has {_shown(ours.get(key, unset))}"
             for key in dict.fromkeys([*ours, *theirs])
             for unset in [_UNSET.get(key)]
             if theirs.get(key) != ours.get(key)
         ]
-
-
-def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _title(key: str) -> str:

@@ -1,4 +1,4 @@
-"""What is a search after: Dice alone, or Dice and a cost that is measured for every architecture?"""
+"""Objectives of a search: Dice alone, or Dice and a cost that is measured for every architecture."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ class Cost:
 
     @property
     def unit(self) -> str:
+        """ms or MiB."""
         return _UNITS[self.kind]
 
     @property
     def title(self) -> str:
-        """With its unit, for tables and axes."""
+        """The cost's name with its unit, for tables and axes."""
         return f"{_TITLES[self.kind]} ({self.unit})"
 
     @property
     def name(self) -> str:
-        """As files name it: latency_ms or memory_mib."""
+        """The cost's name in files: latency_ms or memory_mib."""
         return _LIMITS[self.kind].removeprefix("max_")
 
     @property
@@ -49,15 +50,16 @@ class Cost:
         return flag_of(_LIMITS[self.kind])
 
     def allows(self, value: float | None) -> bool:
-        """Whether an architecture of this cost may be chosen."""
+        """True if an architecture of this cost may be chosen."""
         return self.limit is None or (value is not None and value <= self.limit)
 
     def shown(self, value: float) -> str:
-        """With its unit, for people to read."""
+        """A value with its unit, for people to read."""
         return f"{value:.4g} {self.unit}" if self.kind == LATENCY else f"{value:.1f} {self.unit}"
 
 
 def flag_of(setting: str) -> str:
+    """The command line's option of a setting."""
     return f"--{setting.replace('_', '-')}"
 
 

@@ -1,4 +1,4 @@
-"""How far is the search, and how good is it?"""
+"""Progress of a search on the terminal: evaluations done, best fitness, the generation's mean."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
 from nnunetv2_slicemamba.search.records import Record, mean_fitness
 from nnunetv2_slicemamba.search.settings import SearchSettings
@@ -58,7 +59,7 @@ class SearchProgress:
         self._bar.update(self._task, description=f"generation {generation}/{self._settings.generations}")
 
     def add(self, record: Record, stored: bool) -> None:
-        """One more record of this generation. stored: it is of an earlier run."""
+        """Counts a record of this generation. stored: it is of an earlier run."""
         self._in_generation.append(record)
         so_far = [record] if self._best is None else [self._best, record]
         self._best = chosen_record(so_far, self._settings.cost)
@@ -72,7 +73,7 @@ class SearchProgress:
             mean = mean_fitness(self._in_generation)
             seconds = math.fsum(record.seconds for record in self._in_generation)
             self._console.print(
-                f"{generation}: {len(self._in_generation)} architectures in {seconds:.1f} s, "
+                f"{generation}: {len(self._in_generation)} architectures in {duration_text(seconds)}, "
                 f"best so far {self._shown_best()}, mean {_shown(mean)}",
                 markup=False,
                 highlight=False,

@@ -1,4 +1,4 @@
-"""An architecture before, during and after its evaluation: the forms in which it travels.
+"""Records of an architecture before, during and after its evaluation.
 
 Notation: an architecture is a tuple of one candidate index per block, in network order (encoder stages first, then
 decoder stages); in 2D the indices 0..3 mean the thicknesses (2, 2), (2, 4), (4, 2), (4, 4). Fitness has no unit and
@@ -49,7 +49,7 @@ def tasks_of(architectures: Iterable[Architecture]) -> list[Task]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The outcome of evaluating one architecture.
+    """The result of evaluating an architecture.
 
     fitness: larger is better, finite or NaN (undefined). details: anything else worth keeping, e.g. Dice per class;
     names to numbers, strings, lists or dicts of them (NumPy's included). cost: as measured, in the unit of the search's
@@ -85,7 +85,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Record:
-    """One finished evaluation, as the ledger keeps it.
+    """A finished evaluation, as the ledger keeps it.
 
     generation: 0 is the random one. index: position within the generation. origin: one of ORIGINS. seconds: duration
     of the evaluation. details: as in Evaluation, plain JSON values. cost: as in Evaluation.

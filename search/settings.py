@@ -1,4 +1,4 @@
-"""How large the search is and what it draws: the settings of the sampler."""
+"""Settings of the search: its size, its sampler and its objective."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SearchSettings:
 
     population: architectures per generation, the random generation 0 included.
     generations: generations after the random one; 0 makes the search a random one.
-    parents: how many of the best architectures seen so far have children.
+    parents: number of the best architectures seen so far that have children.
     mutants, crossovers: children of each kind per generation; what they leave of the population is random.
         None stands for half the population, rounded down, and for the rest of the population.
     mutation_probability: probability with which a mutant's gene is drawn anew.
@@ -74,17 +74,17 @@ class SearchSettings:
 
     @property
     def evaluations(self) -> int:
-        """How many architectures the whole search evaluates; fewer only if there are not so many."""
+        """Number of architectures that the whole search evaluates; fewer only if there are not so many."""
         return self.population * (self.generations + 1)
 
     @property
     def cost(self) -> Cost | None:
-        """What is measured for every architecture beside its Dice; None for nothing."""
+        """The cost that is measured for every architecture beside its Dice; None for none."""
         return cost_of(self.objective, self.max_latency_ms, self.max_memory_mib)
 
     @property
     def children(self) -> tuple[int, int]:
-        """How many (mutants, crossovers) a generation has."""
+        """Numbers of (mutants, crossovers) in a generation."""
         assert self.mutants is not None
         assert self.crossovers is not None
         return self.mutants, self.crossovers

@@ -1,35 +1,43 @@
-"""What our two trainers share: AdamW with warm-up, safe checkpoints, deep supervision scales, the finite check."""
+"""Base of our trainers: AdamW with warm-up, safe checkpoints, deep supervision scales, the finite check."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
-from nnunetv2_slicemamba.nets.hybrid import output_scales
+from nnunetv2_slicemamba.nets.resolutions import output_scales
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
-from nnunetv2_slicemamba.trainers import graphing
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
+from nnunetv2_slicemamba.trainers.gpu_augment import GPUAugmentation
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
 from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
 
 
-class SliceMambaBaseTrainer(nnUNetTrainer):
+class SliceMambaBaseTrainer(GPUAugmentation):
     """nnU-Net's trainer with SliceMamba's optimiser and guards; subclasses say which network and which slicing.
 
     Class attributes are the settings that variants change: nnU-Net rebuilds trainers from constructor arguments
     that subclasses must not extend.
     """
 
+    role: ClassVar[str]  # see trainers.roles
+    # learning rate and decay of the publication
+    learning_rate: ClassVar[float] = 1e-3
+    decay: ClassVar[float] = 1e-2
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    warmup_iterations: ClassVar[int] = 1250  # a twentieth of the training where that is less
+    rate_factors: ClassVar[Mapping[str, float]] = {}  # see parameter_groups
     epochs: ClassVar[int] = 1000
     iterations_per_epoch: ClassVar[int] = 250
     validation_iterations: ClassVar[int] = 50
@@ -44,9 +52,8 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        # learning rate and decay of the publication
-        self.initial_lr = 1e-3
-        self.weight_decay = 1e-2
+        self.initial_lr = self.learning_rate
+        self.weight_decay = self.decay
         self.num_epochs = self.epochs
         self.num_iterations_per_epoch = self.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.validation_iterations
@@ -87,12 +94,13 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         optimizer = torch.optim.AdamW(
-            parameter_groups(self.network, self.weight_decay),
+            parameter_groups(self.network, self.weight_decay, self.rate_factors),
             lr=self.initial_lr,
+            betas=self.betas,
             fused=self.device.type == "cuda",
         )
         total = self.num_epochs * self.num_iterations_per_epoch
-        schedule = WarmupPoly(self.initial_lr, warmup=max(1, min(1250, total // 20)), total=total)
+        schedule = WarmupPoly(self.initial_lr, warmup=max(1, min(self.warmup_iterations, total // 20)), total=total)
         return optimizer, IterationScheduler(optimizer, schedule, self.num_iterations_per_epoch)
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
@@ -121,23 +129,23 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         super().on_train_start()
 
     def on_train_end(self) -> None:
-        graphing.drop(self.bare_network, inference=True)
+        training_graphs.drop(self.bare_network, inference=True)
         super().on_train_end()
 
     def record_graphs(self, data: torch.Tensor) -> None:
         """Before the first training step: from then on steps replay CUDA graphs, where they can."""
         self.tried_to_record = True
         compiled = isinstance(self.network.module if self.is_ddp else self.network, OptimizedModule)
-        reason = "torch.compile" if compiled else graphing.why_not(self.bare_network, self.device)
+        reason = "torch.compile" if compiled else training_graphs.unavailable_reason(self.bare_network, self.device)
         if reason is not None:
             if self.device.type == "cuda":
                 self.print_to_log_file(f"training steps replay no CUDA graphs: {reason}")
             return
         try:
             with torch.autocast("cuda"):
-                graphing.record(self.bare_network, data.to(self.device))
+                training_graphs.record(self.bare_network, data.to(self.device))
         except RuntimeError as error:
-            graphing.drop(self.bare_network, inference=False)
+            training_graphs.drop(self.bare_network, inference=False)
             self.print_to_log_file(f"training goes on without CUDA graphs, which could not be recorded: {error}")
         else:
             self.replays = True
@@ -172,7 +180,7 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
                 raise
         # not in the handler: the error holds the tensors of the step that failed
         self.replays = False
-        graphing.drop(self.bare_network, inference=False)
+        training_graphs.drop(self.bare_network, inference=False)
         torch.cuda.empty_cache()
         self.print_to_log_file("training goes on without CUDA graphs, which left too little memory")
         return super().train_step(batch)
@@ -191,7 +199,7 @@ class SliceMambaBaseTrainer(nnUNetTrainer):
         return NonFiniteLossError(message)
 
     def describe_path(self) -> str:
-        """What the network computes with now, for messages."""
+        """The network and its settings of this moment, for messages."""
         return f"network {type(self.bare_network).__name__}"
 
     def save_checkpoint(self, filename: str) -> None:

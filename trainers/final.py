@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
@@ -17,6 +18,8 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
     own. Continued training, validation and prediction use the checkpoint's slicing and need no file; continuing
     beside files of which none has that slicing is refused.
     """
+
+    role: ClassVar[str] = "final"
 
     @property
     def sliced_network(self) -> SliceMambaUNet:

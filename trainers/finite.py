@@ -1,4 +1,4 @@
-"""What a non-finite loss came from: input, weights, or the first block with a non-finite output."""
+"""Origin of a non-finite loss: input, weights, or the first block with a non-finite output."""
 
 from __future__ import annotations
 

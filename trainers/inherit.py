@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -23,6 +24,8 @@ class SliceMambaInheritTrainer(SliceMambaTrainer):
     configuration and fold. It is read when training starts from epoch 0, and takes the place of -pretrained_weights; a
     continued training needs it no more.
     """
+
+    role: ClassVar[str] = "inherit"
 
     def _use_slicing_file(self) -> None:
         file = self.find_slicing()

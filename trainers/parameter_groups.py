@@ -1,23 +1,33 @@
-"""Which parameters decay: matrices and convolution kernels do, scan parameters, biases and norms do not."""
+"""Parameter groups of the optimiser: decay for matrices and kernels only, and learning rates of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 WITHOUT_DECAY = ("A_logs", "Ds", "dt_projs_bias")
+RATE_FACTOR = "rate_factor"  # entry of a group: its learning rate as a multiple of the schedule's
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for the optimiser, with and without decay; parameters without gradient are left out.
+def parameter_groups(
+    network: nn.Module, weight_decay: float, rate_factors: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Groups for the optimiser, with decay and without, and one pair for every rate; none is empty but the first two.
 
-    A_logs and Ds are excluded as in Mamba (Gu & Dao 2023); everything one-dimensional is a bias or a norm.
+    rate_factors: end of a parameter's name -> its learning rate as a multiple of the schedule's; 1 for all others.
+    Parameters without gradient are left out. A_logs and Ds have no decay, as in Mamba (Gu & Dao 2023); everything
+    one-dimensional is a bias or a norm.
     """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+    factors = dict(rate_factors or {})
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            spared = parameter.ndim <= 1 or name.endswith(WITHOUT_DECAY)
-            (kept if spared else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
+            factor = next((value for end, value in factors.items() if name.endswith(end)), 1.0)
+            decays = parameter.ndim > 1 and not name.endswith(WITHOUT_DECAY)
+            groups.setdefault((factor, decays), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": weight_decay if decays else 0.0, RATE_FACTOR: factor}
+        for (factor, decays), parameters in groups.items()
+    ]

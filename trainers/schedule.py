@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch.optim import Optimizer
 
+from nnunetv2_slicemamba.trainers.parameter_groups import RATE_FACTOR
+
 
 @dataclass(frozen=True)
 class WarmupPoly:
@@ -30,7 +32,7 @@ class WarmupPoly:
 
 
 class IterationScheduler:
-    """What nnU-Net expects of a scheduler (`step(epoch)` as an epoch starts), plus a step per iteration."""
+    """A scheduler as nnU-Net calls it (`step(epoch)` as an epoch starts), with a step per iteration besides."""
 
     def __init__(self, optimizer: Optimizer, schedule: WarmupPoly, iterations_per_epoch: int) -> None:
         self.optimizer, self.schedule, self.iterations_per_epoch = optimizer, schedule, iterations_per_epoch
@@ -40,6 +42,7 @@ class IterationScheduler:
         self.step_iteration(epoch * self.iterations_per_epoch)
 
     def step_iteration(self, iteration: int) -> None:
-        """Sets the learning rate of a global iteration."""
+        """Sets the learning rates of a global iteration, each group's by its factor."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule(iteration)
+            # groups of checkpoints of earlier versions have no factor
+            group["lr"] = self.schedule(iteration) * group.get(RATE_FACTOR, 1.0)

@@ -13,12 +13,15 @@ from nnunetv2.paths import nnUNet_results
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_slicemamba.nets.supernet import Architecture, SliceMambaSupernet
-from nnunetv2_slicemamba.search.holdout import CHECKPOINT_KEY, holdout_in
+from nnunetv2_slicemamba.common.names import final_trainer_name
+from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import (
+    CHECKPOINT_KEY,
     Holdout,
     check_fits,
     check_trained_with,
+    holdout_in,
     holdout_path,
     read_holdout,
 )
@@ -38,7 +41,7 @@ def path_generator(seed: int, iteration: int) -> torch.Generator:
 
 
 def with_unused_parameters(wrapped: DistributedDataParallel) -> DistributedDataParallel:
-    """The same network in a DDP that does not wait for the gradients of the candidates off the path.
+    """The wrapped network in a DDP that does not wait for the gradients of the candidates off the path.
 
     nnU-Net makes its DDP without options, and that one stops in the second iteration.
     """
@@ -58,6 +61,7 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
     the one that SLICEMAMBA_PREVIOUS_STAGE names.
     """
 
+    role: ClassVar[str] = "supernet"
     path_seed: ClassVar[int] = 12345
     # the draw of the path that validation uses; no training iteration is negative
     validation_draw: ClassVar[int] = 2**40
@@ -152,9 +156,14 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         if not self.was_initialized:
             self.initialize()
         if self.current_epoch == 0:
-            generator = path_generator(self.path_seed, self.validation_draw)
+            generator = path_generator(self.paths_from, self.validation_draw)
             self.supernet.set_architecture(self.supernet.sample_architecture(generator))
         super().on_train_start()
+
+    @property
+    def paths_from(self) -> int:
+        """The seed of the paths."""
+        return self.path_seed if self.seed is None else self.seed
 
     def train_step(self, batch: dict) -> dict:
         self.draw_path(self.iteration)
@@ -162,7 +171,7 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
 
     def draw_path(self, iteration: int) -> Architecture:
         """Selects and returns the path of a global iteration."""
-        return self.supernet.sample_architecture(path_generator(self.path_seed, iteration))
+        return self.supernet.sample_architecture(path_generator(self.paths_from, iteration))
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
@@ -212,8 +221,3 @@ def require_predictions(folder: Path) -> None:
         f"-tr {trainer} -p {plans}' makes them, for every FOLD. If another final trainer made them, name it: "
         f"export {PREVIOUS_STAGE_VARIABLE}=TRAINER"
     )
-
-
-def final_trainer_name(supernet_trainer: str) -> str:
-    """Name of the final trainer that goes with a supernet trainer: SliceMambaTrainer with the same suffix."""
-    return supernet_trainer.replace("SharedSupernet", "").replace("Supernet", "")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
 from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer
+from nnunetv2_slicemamba.trainers.gpu_augment import nnUNetTrainerGPUAugment
 from nnunetv2_slicemamba.trainers.inherit import SliceMambaInheritTrainer
 from nnunetv2_slicemamba.trainers.supernet import SliceMambaSharedSupernetTrainer, SliceMambaSupernetTrainer
 
@@ -26,7 +28,7 @@ SUPERNET_SETTINGS = {
 }
 
 
-def variant(trainer: type[SliceMambaBaseTrainer], suffix: str) -> type[SliceMambaBaseTrainer]:
+def variant(trainer: type[nnUNetTrainer], suffix: str) -> type[nnUNetTrainer]:
     """The trainer class with the suffix's settings, importable from this module under its name."""
     settings = SUPERNET_SETTINGS if issubclass(trainer, SliceMambaSupernetTrainer) else SETTINGS
     changed = ", ".join(f"{key} = {value}" for key, value in settings[suffix].items())
@@ -34,13 +36,14 @@ def variant(trainer: type[SliceMambaBaseTrainer], suffix: str) -> type[SliceMamb
     return type(f"{trainer.__name__}{suffix}", (trainer,), attributes)
 
 
-TRAINERS: dict[str, type[SliceMambaBaseTrainer]] = {
+TRAINERS: dict[str, type[nnUNetTrainer]] = {
     cls.__name__: cls
     for base in (
         SliceMambaTrainer,
         SliceMambaInheritTrainer,
         SliceMambaSupernetTrainer,
         SliceMambaSharedSupernetTrainer,
+        nnUNetTrainerGPUAugment,
     )
     for cls in (base, *(variant(base, suffix) for suffix in SETTINGS))
 }

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nnunetv2_slicemamba.cli.comparison_options import Output, Supernet, Trainer, require_final_trainer
+from nnunetv2_slicemamba.cli.comparison_options import Output, Supernet, Trainer
 from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Device, Fold, Plans
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 
@@ -57,10 +57,11 @@ def compare(
     from nnunetv2_slicemamba.comparison.folder import RESULTS_FILE, comparison_folder
     from nnunetv2_slicemamba.comparison.tables import show_result
     from nnunetv2_slicemamba.planning.selection import choose_device, select
+    from nnunetv2_slicemamba.trainers.roles import require_trainer_from_scratch
 
     if dry_run and collect_only:
         raise InputError("--dry-run and --collect exclude each other; give one of them")
-    require_final_trainer(trainer)
+    require_trainer_from_scratch(trainer)
     selection = select(dataset, configuration, fold, plans)
     require_folder("nnUNet_results", writable=not dry_run)
     folder = comparison_folder(selection, trainer, output)

@@ -10,17 +10,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_slicemamba.datasets.converter import Converter
+from nnunetv2_slicemamba.datasets.registry import all_converters, converter_of
+
 
 def add_commands(app: typer.Typer) -> None:
     app.command("convert")(convert)
 
 
+def help_of_name() -> str:
+    """`isic2017, ..., or folders for one's own.`"""
+    keys = [converter.key for converter in all_converters() if not converter.two_folders]
+    return f"{', '.join(keys)}, or folders for one's own."
+
+
 def convert(
     key: Annotated[
         str | None,
-        typer.Argument(
-            metavar="NAME", help="isic2017, isic2018, kvasir, clinicdb, uwf-rhs, synapse, or folders for one's own."
-        ),
+        typer.Argument(metavar="NAME", help=help_of_name()),
     ] = None,
     source: Annotated[Path | None, typer.Argument(metavar="SOURCE", help="The unpacked download.")] = None,
     dataset_id: Annotated[int | None, typer.Option("-d", help="ID of the new dataset, 1 to 999.")] = None,
@@ -54,21 +61,22 @@ def convert(
     """
     console = Console()
     if listing:
-        show_catalogue(console)
+        show_converters(console)
         return
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
-    from nnunetv2_slicemamba.datasets.conversion import Request
     from nnunetv2_slicemamba.datasets.convert import convert as run
     from nnunetv2_slicemamba.datasets.problems import count
+    from nnunetv2_slicemamba.datasets.request import Request
     from nnunetv2_slicemamba.datasets.splits import parse_split
 
     if key is None or dataset_id is None:
         raise InputError("give the dataset's name and -d ID; 'slicemamba convert --list' shows the names")
     if processes is not None and processes < 1:
         raise InputError(f"-np is {processes}, it must be at least 1")
+    converter = converter_of(key)
     request = Request(
         key=key,
-        sources=choose_sources(key, source, images, masks),
+        sources=choose_sources(converter, source, images, masks),
         dataset_id=dataset_id,
         split=parse_split(split),
         name=name,
@@ -82,8 +90,7 @@ def convert(
         require_folder(variable, writable=True) if os.environ.get(variable) else None
         for variable in ("nnUNet_preprocessed", "nnUNet_results")
     )
-    # a volume takes a few hundred MB while it is worked on
-    limit = processes or min(os.cpu_count() or 1, 4 if key == "synapse" else 8)
+    limit = processes or min(os.cpu_count() or 1, converter.files_at_once)
     try:
         done = run(request, raw, preprocessed, results, limit, console)
     except KeyboardInterrupt:
@@ -91,7 +98,7 @@ def convert(
         raise
     for note in done.conversion.notes:
         console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"  terms: {request.facts.licence}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"  terms: {converter.licence}", highlight=False, markup=False, soft_wrap=True)
     ready = len(done.conversion.cases) - done.written
     console.print(
         f"{done.folder}: {count(done.conversion.number('Tr'), 'training case')}, "
@@ -102,29 +109,30 @@ def convert(
     console.print(f"Next: slicemamba plan -d {dataset_id} --verify_dataset_integrity", highlight=False)
 
 
-def choose_sources(key: str, source: Path | None, images: Path | None, masks: Path | None) -> tuple[Path, ...]:
+def choose_sources(
+    converter: Converter, source: Path | None, images: Path | None, masks: Path | None
+) -> tuple[Path, ...]:
     """SOURCE, or for `folders` the two folders; InputError for the wrong one of the two ways."""
     from nnunetv2_slicemamba.common.folders import InputError
 
-    if key == "folders":
+    if converter.two_folders:
         if source is not None or images is None or masks is None:
-            raise InputError("convert folders takes --images DIR and --masks DIR instead of a source")
+            raise InputError(f"convert {converter.key} takes --images DIR and --masks DIR instead of a source")
         return images, masks
     if images is not None or masks is not None:
-        raise InputError(f"--images and --masks are for 'convert folders'; {key} takes one source folder")
+        raise InputError(f"--images and --masks are for 'convert folders'; {converter.key} takes one source folder")
     if source is None:
-        raise InputError(f"give the folder with the download: slicemamba convert {key} SOURCE -d ID")
+        raise InputError(f"give the folder with the download: slicemamba convert {converter.key} SOURCE -d ID")
     return (source,)
 
 
-def show_catalogue(console: Console) -> None:
+def show_converters(console: Console) -> None:
     """The datasets with their layouts, terms, splits and home pages."""
-    from nnunetv2_slicemamba.datasets.catalogue import CATALOGUE
-
     table = Table(show_lines=True)
     table.add_column("name", no_wrap=True)
     table.add_column("layouts of the source, where to get it, terms of use, what --split published does")
-    for facts in CATALOGUE.values():
-        lines = [*(f"layout  {layout}" for layout in facts.layouts), f"where   {facts.home or '-'}"]
-        table.add_row(facts.key, "\n".join([*lines, f"terms   {facts.licence}", f"split   {facts.split}"]))
+    for converter in all_converters():
+        lines = [f"layout  {layout.words}" for layout in converter.layouts]
+        lines += [f"where   {converter.home or '-'}", f"terms   {converter.licence}", f"split   {converter.split}"]
+        table.add_row(converter.key, "\n".join(lines))
     console.print(table, highlight=False, markup=False)

@@ -1,4 +1,4 @@
-"""`slicemamba doctor`: what is installed, which scan runs here and whether it is right, and what nnU-Net finds."""
+"""`slicemamba doctor`: a report on the installation, the scans that run here, and what nnU-Net finds."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def installed(distribution: str) -> str | None:
 
 
 def devices() -> Iterator[Finding]:
-    """What torch can compute on."""
+    """Findings on the devices that torch can compute on."""
     import torch
 
     yield Finding("ok", "cpu", f"{os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads")
@@ -161,7 +161,13 @@ def present_devices() -> list[torch.device]:
 
 def backends() -> Iterator[Finding]:
     """For every device, which scan runs, its errors against the reference, and why the others do not run."""
-    from nnunetv2_slicemamba.ops.backends import ENVIRONMENT_VARIABLE, PREFERENCE, chosen_backend, explain_backends
+    from nnunetv2_slicemamba.ops.backends import (
+        ENVIRONMENT_VARIABLE,
+        PREFERENCE,
+        block_backend,
+        chosen_backend,
+        explain_backends,
+    )
 
     forced = os.environ.get(ENVIRONMENT_VARIABLE)
     reasons: dict[str, str | None] = {}
@@ -180,7 +186,7 @@ def backends() -> Iterator[Finding]:
                 passed_over = "only for tests" if name not in PREFERENCE else f"could run, {chosen} is preferred"
                 yield Finding("info", "", f"{name}: {reason or passed_over}")
         yield check_of(chosen, device)
-        if chosen == "cuda" and os.environ.get("SLICEMAMBA_FUSED") != "0":
+        if block_backend(device) is not None:
             yield block_check(device)
     if reasons.get("mamba_ssm"):
         yield Finding(
@@ -193,7 +199,7 @@ def backends() -> Iterator[Finding]:
 
 def check_of(backend: str, device: torch.device) -> Finding:
     """The self-check of a backend as a finding."""
-    from nnunetv2_slicemamba.cli.scan_check import TOLERANCE, scan_errors
+    from nnunetv2_slicemamba.nets.self_check import TOLERANCE, scan_errors
 
     avoid = "SLICEMAMBA_BACKEND=torch avoids this backend; please report this output"
     what = f"{backend} against the reference in float64"
@@ -201,8 +207,8 @@ def check_of(backend: str, device: torch.device) -> Finding:
 
 
 def block_check(device: torch.device) -> Finding:
-    """The same for a whole block by the kernels that the networks use on a GPU."""
-    from nnunetv2_slicemamba.cli.scan_check import BLOCK_TOLERANCE, block_errors
+    """The self-check of whole blocks by the kernels that networks use on a GPU, as a finding."""
+    from nnunetv2_slicemamba.nets.self_check import BLOCK_TOLERANCE, block_errors
 
     avoid = "SLICEMAMBA_FUSED=0 avoids these kernels; please report this output"
     what = "a fused block against PyTorch's operators in float64"

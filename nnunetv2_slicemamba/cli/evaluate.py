@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+from typer.core import TyperCommand
 
-PROTOCOLS = ("paper", "per-case")
+
+class CommandWithMetrics(TyperCommand):
+    """Command whose help ends with the list of metrics, made only when help is asked for: it imports NumPy."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        without = self.help
+        self.help = f"{without}\n\n{metric_list()}"
+        super().format_help(ctx, formatter)
+        self.help = without
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("evaluate")(evaluate)
+    app.command("evaluate", cls=CommandWithMetrics)(evaluate)
 
 
 def evaluate(
@@ -49,7 +62,9 @@ def evaluate(
             "image's).",
         ),
     ] = "undefined",
-    surface: Annotated[bool, typer.Option("--surface/--no-surface", help="Compute HD95 and NSD.")] = True,
+    surface: Annotated[
+        bool, typer.Option("--surface/--no-surface", help="Compute the metrics of masks, too: they take longest.")
+    ] = True,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
     partial: Annotated[
         bool, typer.Option("--chill", help="Leave out cases without a prediction, as in nnU-Net.")
@@ -60,23 +75,81 @@ def evaluate(
 ) -> None:
     """Compares predictions with the truth: pooled as in the paper, and per case.
 
-    Empty masks: where truth and prediction are both empty, Dice, IoU, HD95 and
-    NSD are undefined; the case is left out of their means (as in nnU-Net's
-    summary.json) and counted. Where only one is empty, Dice, IoU and NSD are 0,
-    and HD95 is undefined unless --hd95-one-empty says otherwise.
+    A case in which a metric is undefined is left out of its mean (as in nnU-Net's
+    summary.json) and counted.
 
     Intervals are BCa bootstrap intervals of the mean over cases. An interrupted
     evaluation continues with the same command.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-    from nnunetv2_slicemamba.common.folders import InputError, is_writable
+    from nnunetv2_slicemamba.common.folders import InputError
+    from nnunetv2_slicemamba.evaluation.results import PROTOCOLS
 
     if protocol is not None and protocol not in PROTOCOLS:
         raise InputError(f"protocol {protocol!r} does not exist; give {' or '.join(PROTOCOLS)}")
-    shown = PROTOCOLS if protocol is None else (protocol,)
+    shown = tuple(PROTOCOLS) if protocol is None else (protocol,)
     wanted = _whole_numbers(labels)
     file = output or predictions / "slicemamba_metrics.json"
+    _refuse_outputs(predictions, file, latex)
+
+    from nnunetv2_slicemamba.common.whole_file import replacing
+    from nnunetv2_slicemamba.evaluation import (
+        EvaluationSettings,
+        evaluate_folders,
+        latex_tables,
+        print_evaluation,
+        write_evaluation,
+    )
+
+    settings = EvaluationSettings(confidence, tolerance, surface and "per-case" in shown, hd95_one_empty, seed=seed)
+    journal = file.with_name(f".{file.stem}.partial.jsonl")
+    console = Console()
+    with _progress_bar() as progress:
+        evaluation = evaluate_folders(
+            predictions,
+            truth,
+            settings=settings,
+            dataset_json=dataset_json,
+            labels=wanted,
+            ignore_label=ignore_label,
+            partial=partial,
+            processes=processes,
+            journal=journal,
+            progress=progress,
+        )
+    write_evaluation(evaluation, file, shown)
+    if latex is not None:
+        with replacing(latex) as temporary:
+            temporary.write_text(latex_tables(evaluation, shown), encoding="utf-8")
+    journal.unlink(missing_ok=True)
+    print_evaluation(evaluation, console, shown)
+    console.print(f"JSON:  {file}", highlight=False, soft_wrap=True)
+    if latex is not None:
+        console.print(f"LaTeX: {latex}", highlight=False, soft_wrap=True)
+
+
+def metric_list() -> str:
+    """The metrics with their definitions, as lines of a help text."""
+    from nnunetv2_slicemamba.evaluation.metrics import METRICS, CountMetric, MaskMetric
+
+    lines = ["Metrics, empty masks included:"]
+    for metric in METRICS.values():
+        facts = []
+        if isinstance(metric, CountMetric) and metric.pooled:
+            facts.append(f"pooled as {metric.pooled_title}" if metric.pooled_title else "pooled")
+        if isinstance(metric, MaskMetric):
+            facts.append("of masks")
+        if not metric.higher_is_better:
+            facts.append("lower is better")
+        head = f"{metric.title} ({', '.join(facts)})" if facts else metric.title
+        text = f"{head}: {metric.definition}"
+        lines += textwrap.wrap(text, 76, initial_indent="  ", subsequent_indent="    ")
+    return escape("\n".join(lines))
+
+
+def _refuse_outputs(predictions: Path, file: Path, latex: Path | None) -> None:
+    """InputError if one of the files cannot be written."""
+    from nnunetv2_slicemamba.common.folders import InputError, is_writable
+
     if file.suffix != ".json":
         raise InputError(f"-o {file} must end with .json")
     for written in (file, latex):
@@ -87,26 +160,14 @@ def evaluate(
             if not folder.is_dir() or not is_writable(folder):
                 raise InputError(f"{written} cannot be written: {folder} is missing or not writable; name another file")
 
-    from nnunetv2_slicemamba.common.whole_file import replacing
-    from nnunetv2_slicemamba.evaluation import (
-        EvaluationSettings,
-        evaluate_folders,
-        latex_tables,
-        print_evaluation,
-        write_json,
-    )
 
-    settings = EvaluationSettings(confidence, tolerance, surface and "per-case" in shown, hd95_one_empty, seed=seed)
-    journal = file.with_name(f".{file.stem}.partial.jsonl")
-    console = Console()
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Bars on standard error, driven by a function of (phase, done, total); after Ctrl-C, how to continue."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def progress(phase: str, done: int, total: int) -> None:
@@ -115,31 +176,11 @@ def evaluate(
             bar.update(tasks[phase], completed=done, total=total)
 
         try:
-            evaluation = evaluate_folders(
-                predictions,
-                truth,
-                settings=settings,
-                dataset_json=dataset_json,
-                labels=wanted,
-                ignore_label=ignore_label,
-                partial=partial,
-                processes=processes,
-                journal=journal,
-                progress=progress,
-            )
+            yield progress
         except KeyboardInterrupt:
             bar.stop()
             bar.console.print("Interrupted: the same command continues after the cases that are done.")
             raise
-    write_json(evaluation, file, shown)
-    if latex is not None:
-        with replacing(latex) as temporary:
-            temporary.write_text(latex_tables(evaluation, shown), encoding="utf-8")
-    journal.unlink(missing_ok=True)
-    print_evaluation(evaluation, console, shown)
-    console.print(f"JSON:  {file}", highlight=False, soft_wrap=True)
-    if latex is not None:
-        console.print(f"LaTeX: {latex}", highlight=False, soft_wrap=True)
 
 
 def _whole_numbers(labels: list[str] | None) -> list[int] | None:

@@ -39,9 +39,11 @@ def export(
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.exporting.export import TOLERANCE, write_record
     from nnunetv2_slicemamba.exporting.export import export as export_network
-    from nnunetv2_slicemamba.exporting.fold_network import find_checkpoint, load_fold_network, require_final_trainer
+    from nnunetv2_slicemamba.exporting.fold_network import find_checkpoint, load_fold_network
     from nnunetv2_slicemamba.exporting.formats import FORMATS
+    from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
     from nnunetv2_slicemamba.planning.selection import select
+    from nnunetv2_slicemamba.trainers.roles import require_final_trainer
 
     if format_name not in FORMATS:
         raise InputError(f"format {format_name!r} does not exist; give one of {', '.join(FORMATS)}")
@@ -51,11 +53,12 @@ def export(
     chosen.require()
     selection = select(dataset, configuration, fold, plans)
     require_final_trainer(trainer)
-    weights = find_checkpoint(selection, trainer, checkpoint)
+    folder = FoldFolder(selection, trainer)
+    weights = find_checkpoint(folder, checkpoint)
     file = output or weights.parent / f"network{chosen.suffix}"
     console = Console()
     with console.status("reading network and case") as status:
-        source = load_fold_network(selection, trainer, weights, patches)
+        source = load_fold_network(folder, weights, patches)
         status.update(f"exporting {source.network.n_blocks} blocks, minutes for large networks")
         parity = export_network(source, chosen, file)
     names = {"dataset": selection.dataset, "plans": plans, "configuration": configuration, "fold": fold}

@@ -42,20 +42,22 @@ def holdout(
 
     check_draw(fraction, seed)
 
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.search.holdout import hold_out, remove_holdout
 
-    selection = select(dataset, configuration, fold, plans)
+    folder = SupernetFolder(select(dataset, configuration, fold, plans), trainer)
     require_folder("nnUNet_results", writable=True)
     console = Console()
     if remove:
-        removed = remove_holdout(selection, trainer)
+        removed = remove_holdout(folder)
         text = f"Removed {removed}; the search chooses on the validation cases." if removed else "There is no holdout."
     else:
-        held_out, file, kept = hold_out(selection, trainer, fraction, seed)
+        held_out, file, kept = hold_out(folder, fraction, seed)
         shown = ", ".join(held_out.cases[:5]) + (", ..." if len(held_out.cases) > 5 else "")
+        n = len(held_out.cases)
         text = (
-            f"Fold {selection.fold}: {len(held_out.cases)} of {len(held_out.cases) + len(kept)} training cases are "
+            f"Fold {folder.selection.fold}: {n} of {n + len(kept)} training cases are "
             f"held out ({shown}).\n{trainer} trains on the other {len(kept)}. Written to {file}"
         )
     console.print(text, soft_wrap=True, highlight=False, markup=False)

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from nnunetv2_slicemamba.cli.options import Dataset
+from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -19,7 +20,7 @@ def plan(
     configurations: Annotated[
         list[str] | None, typer.Option("-c", help="Configurations to preprocess; default: all that the plans have.")
     ] = None,
-    size: Annotated[str, typer.Option("--size", help="S, M or L (the paper's).")] = "L",
+    size: Annotated[str, typer.Option("--size", help=f"{', '.join(SIZES)}; {PAPER} is the paper's.")] = PAPER,
     gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
     plans_name: Annotated[
         str | None, typer.Option("-overwrite_plans_name", help="Another name for the plans, as in nnU-Net.")
@@ -47,11 +48,10 @@ def plan(
     were trained with are only written again if they say the same.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
-    from nnunetv2_slicemamba.planning.planner import PLANNERS
     from nnunetv2_slicemamba.planning.selection import require_dataset
 
-    if size not in PLANNERS:
-        raise InputError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
+    if size not in SIZES:
+        raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
     if not gpu_memory > 0:
         raise InputError(f"--gpu-memory is {gpu_memory}, it must be a positive number of GB; 8 is usual")
     if plans_name is not None and ("__" in plans_name or "/" in plans_name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from rich.console import Console
 
-from nnunetv2_slicemamba.cli.comparison_options import Output, Supernet, Trainer, require_final_trainer
+from nnunetv2_slicemamba.cli.comparison_options import Output, Supernet, Trainer
 from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Device, Fold, Plans
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 
@@ -30,17 +30,18 @@ def rank(
     Writes rank.json and rank.png into the comparison's folder. Needs the supernet's checkpoint and three finished arms.
     """
     from nnunetv2_slicemamba.common.folders import require_folder
-    from nnunetv2_slicemamba.comparison.arms import supernet_of
+    from nnunetv2_slicemamba.comparison.arms import searched_supernet
     from nnunetv2_slicemamba.comparison.folder import comparison_folder
     from nnunetv2_slicemamba.comparison.rank import rank_arms, show_ranking
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import choose_device, select
-    from nnunetv2_slicemamba.search.evaluation.supernet_fold import require_supernet_trainer
+    from nnunetv2_slicemamba.trainers.roles import require_supernet_trainer, require_trainer_from_scratch
 
-    require_final_trainer(trainer)
+    require_trainer_from_scratch(trainer)
     selection = select(dataset, configuration, fold, plans)
     require_folder("nnUNet_results", writable=True)
-    supernet = supernet_trainer or supernet_of(selection)
-    require_supernet_trainer(supernet)
+    supernet = SupernetFolder(selection, supernet_trainer) if supernet_trainer else searched_supernet(selection)
+    require_supernet_trainer(supernet.trainer)
     console = Console()
     ranking = rank_arms(comparison_folder(selection, trainer, output), supernet, choose_device(device), console)
     show_ranking(ranking, console)

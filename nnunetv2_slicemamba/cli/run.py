@@ -11,6 +11,7 @@ from rich.table import Table
 
 from nnunetv2_slicemamba.cli.options import Configuration, Dataset, Device
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
+from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, plans_name_of
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -21,7 +22,9 @@ def run(
     dataset: Dataset,
     configuration: Configuration,
     folds: Annotated[list[str] | None, typer.Option("-f", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")] = None,
-    size: Annotated[str, typer.Option("--size", help="S, M or L: size to plan, if there are no plans yet.")] = "L",
+    size: Annotated[
+        str, typer.Option("--size", help=f"Size to plan, if there are no plans yet: {', '.join(SIZES)}.")
+    ] = PAPER,
     plans: Annotated[str | None, typer.Option("-p", help="Plans' name; default: those of --size.")] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Plan as `slicemamba plan --hybrid`, if needed.")] = False,
     gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
@@ -46,33 +49,34 @@ def run(
     What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
-    from nnunetv2_slicemamba.pipeline.fold_steps import ChainSettings, hold_out_all, run_fold
-    from nnunetv2_slicemamba.planning.planner import PLANNERS, planner_of
+    from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import choose_device, select
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.slicing.holdout_file import check_draw
     from nnunetv2_slicemamba.trainers import TRAINERS
+    from nnunetv2_slicemamba.trainers.roles import FINAL, INHERIT, SUPERNET
 
     console = Console()
     supernet = supernet_trainer or re.sub("^SliceMamba(Inherit)?Trainer", "SliceMambaSupernetTrainer", trainer)
     for name in (trainer, supernet):
         if name not in TRAINERS:
             raise InputError(f"there is no trainer {name!r}; there are: {', '.join(TRAINERS)}")
-    if "Supernet" in trainer or "Supernet" not in supernet:
+    if TRAINERS[trainer].role not in (FINAL, INHERIT) or TRAINERS[supernet].role != SUPERNET:
         raise InputError(f"-tr {trainer} must be a final trainer and --supernet-trainer {supernet} a supernet's")
-    if size not in PLANNERS:
-        raise InputError(f"size {size!r} does not exist; give one of {', '.join(PLANNERS)}")
+    if size not in SIZES:
+        raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
     if holdout is not None:
         check_draw(holdout, 0)
     SearchSettings(population=population, generations=generations, seed=seed)
     chosen = choose_device(device).type
     require_folder("nnUNet_results", writable=True)
-    plans_name = plans or planner_of(size, hybrid).default_plans_name
+    plans_name = plans or plans_name_of(size, hybrid)
 
     prepare(dataset, configuration, size, plans_name, gpu_memory, console, hybrid)
     # every fold is checked before the first one trains for days
     selections = [select(dataset, configuration, fold, plans_name) for fold in folds or ["0", "1", "2", "3", "4"]]
-    settings = ChainSettings(
+    settings = RunSettings(
         trainer,
         supernet,
         chosen,
@@ -80,7 +84,7 @@ def run(
         npz,
     )
     if holdout is not None:
-        hold_out_all(selections, supernet, holdout, console)
+        hold_out_all([SupernetFolder(selection, supernet) for selection in selections], holdout, console)
     table = Table("fold", "validation Dice", title=f"{trainer}, {configuration}")
     for selection in selections:
         table.add_row(str(selection.fold), f"{run_fold(selection, settings, console):.4f}")

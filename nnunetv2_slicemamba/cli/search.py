@@ -96,8 +96,10 @@ def search(
     listed and in pareto.json. Slicings hardly differ in latency and memory.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import choose_device, select
     from nnunetv2_slicemamba.search import SearchSettings
+    from nnunetv2_slicemamba.search.run import SearchOptions, search_fold
     from nnunetv2_slicemamba.search.workers.processes import Process
 
     if sampler != "evolution" and (mutants is not None or crossovers is not None):
@@ -123,7 +125,14 @@ def search(
         raise InputError(f"--cache-gb is {cache_gb}, it must be 0 or more")
     if dry_run and figures_only:
         raise InputError("--dry-run and --figures-only exclude each other; give one of them")
-    selection = select(dataset, configuration, fold, plans)
+    folder = SupernetFolder(select(dataset, configuration, fold, plans), trainer)
+    options = SearchOptions(
+        storage,
+        study,
+        discard,
+        time_budget=None if time_budget is None else 60 * time_budget,
+        cache_bytes=None if cache_gb is None else round(cache_gb * 2**30),
+    )
     require_folder("nnUNet_results", writable=not dry_run)
     console = Console()
     if (dry_run or figures_only) and not Process.from_environment().is_writer:
@@ -131,30 +140,17 @@ def search(
     if dry_run:
         from nnunetv2_slicemamba.search.dry_run import estimate_cost
 
-        estimate = estimate_cost(selection, trainer, settings, choose_device(device), storage, study, discard, console)
+        estimate = estimate_cost(folder, settings, choose_device(device), options, console)
         for line in estimate.lines():
             console.print(line, soft_wrap=True, highlight=False, markup=False)
         return
     if figures_only:
         from nnunetv2_slicemamba.search.figures.fold import redraw
 
-        page = redraw(selection, trainer, storage, study, console)
+        page = redraw(folder, storage, study, console)
         console.print(f"Figures: {page}", soft_wrap=True, highlight=False)
         return
-    from nnunetv2_slicemamba.search.run import search_fold
-
-    found = search_fold(
-        selection,
-        trainer,
-        settings,
-        choose_device(device),
-        storage=storage,
-        study=study,
-        discard=discard,
-        console=console,
-        time_budget=None if time_budget is None else 60 * time_budget,
-        cache_bytes=None if cache_gb is None else round(cache_gb * 2**30),
-    )
+    found = search_fold(folder, settings, choose_device(device), options, console)
     if found is None:  # another process of the job writes
         return
     if not found.complete:
@@ -168,7 +164,7 @@ def search(
     if found.front is not None:
         from nnunetv2_slicemamba.search.choosing.pareto import front_table
 
-        console.print(front_table(found.front, selection.candidates))
+        console.print(front_table(found.front, folder.selection.candidates))
     best = "Best fitness" if found.complete else "Best fitness so far"
     console.print(
         f"{best} [bold]{found.fitness:.4f}[/] of {found.evaluations} architectures "

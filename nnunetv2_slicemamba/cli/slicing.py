@@ -34,12 +34,13 @@ def slicing(
 ) -> None:
     """Writes a fold's best_slicing.json without a search."""
     from nnunetv2_slicemamba.common.folders import require_folder
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
 
-    selection = select(dataset, configuration, fold, plans)
+    folder = SupernetFolder(select(dataset, configuration, fold, plans), trainer)
     require_folder("nnUNet_results", writable=True)
-    file, choice = set_slicing(selection, trainer, value)
+    file, choice = set_slicing(folder, value)
     distinct = sorted(set(choice.slicing))
     shown = " ".join("x".join(map(str, thickness)) for thickness in distinct)
     Console().print(

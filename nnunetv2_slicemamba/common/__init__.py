@@ -1,1 +1,1 @@
-"""The ground that every other room stands on: files, folders, names, hashes, commands; no nnU-Net."""
+"""Ground of all rooms: files, folders, names, hashes, versions, commands; imports neither PyTorch nor nnU-Net."""

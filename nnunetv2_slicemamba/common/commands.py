@@ -1,4 +1,4 @@
-"""Running nnU-Net's and our own commands as a user would, in processes of their own."""
+"""nnU-Net's and our own commands, run as a user would, in processes of their own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CommandError(RuntimeError):
 
 
 def environment(changed: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of child processes, in which nnU-Net finds our trainers."""
+    """Environment of child processes, in which nnU-Net finds our trainers."""
     variables = {**os.environ, **(changed or {})}
     folders = [part for part in variables.get(EXT_TRAINER_VARIABLE, "").split(os.pathsep) if part]
     if str(EXT_TRAINER_FOLDER) not in folders:

@@ -1,4 +1,4 @@
-"""The three nnU-Net folders, and the error for input that cannot be worked with. Imports nothing that is slow."""
+"""nnU-Net's three folders, and the error for input that cannot be worked with; nothing slow is imported."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 
 
 class InputError(ValueError):
-    """What the user gave cannot be worked with; the message names the value, the rule and the remedy."""
+    """Input that cannot be worked with; the message names the value, the rule and the remedy."""
 
 
 def require_folder(variable: str, writable: bool = False) -> Path:
@@ -33,7 +33,7 @@ def require_folder(variable: str, writable: bool = False) -> Path:
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether a file can really be made in `folder`: permission bits say nothing on read-only mounts, nor to root."""
+    """True if a file can really be made in `folder`: permission bits say nothing on read-only mounts, nor to root."""
     probe = folder / f".slicemamba_{os.getpid()}"
     try:
         probe.touch()

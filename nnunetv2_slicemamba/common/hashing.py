@@ -1,4 +1,4 @@
-"""What identifies a checkpoint, a plan and a set of cases?"""
+"""SHA-256 of checkpoints, plans and sets of cases."""
 
 from __future__ import annotations
 

@@ -1,5 +1,21 @@
-"""Names that commands default to; imports nothing, so that the command line starts quickly."""
+"""Default names of plans and trainers, and pairs of trainers' names; nothing slow is imported."""
+
+from __future__ import annotations
+
+import re
 
 DEFAULT_PLANS = "nnUNetSliceMambaPlans"
 DEFAULT_SUPERNET_TRAINER = "SliceMambaSupernetTrainer"
 DEFAULT_TRAINER = "SliceMambaTrainer"
+
+_SUPERNET_TRAINER = re.compile(r"SliceMamba\w*SupernetTrainer\w*")
+
+
+def names_supernet_trainer(name: str) -> bool:
+    """True if a result folder's trainer trained a supernet; for a trainer class, ask its `role`."""
+    return _SUPERNET_TRAINER.fullmatch(name) is not None
+
+
+def final_trainer_name(supernet_trainer: str) -> str:
+    """Name of the final trainer that goes with a supernet trainer: SliceMambaTrainer with the same suffix."""
+    return supernet_trainer.replace("SharedSupernet", "").replace("Supernet", "")

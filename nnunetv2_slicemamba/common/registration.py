@@ -1,4 +1,4 @@
-"""Registration: the two ways in which nnU-Net finds our classes, a folder in nnUNet_extTrainer and shims in its own."""
+"""Registration of our classes with nnU-Net: a folder in nnUNet_extTrainer, or shims in nnU-Net's own folders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+from nnunetv2_slicemamba.common.version import NNUNET_REQUIREMENT
 
 EXT_TRAINER_VARIABLE = "nnUNet_extTrainer"
 EXT_TRAINER_FOLDER = Path(__file__).absolute().parents[1] / "ext_trainer"  # holds the trainers' shim and nothing else
@@ -23,7 +25,7 @@ from importlib.util import find_spec
 
 
 def __getattr__(name):
-    if name.startswith("SliceMamba") and find_spec("nnunetv2_slicemamba") is not None:
+    if name.startswith(("SliceMamba", "nnUNetTrainerGPUAugment")) and find_spec("nnunetv2_slicemamba") is not None:
         from {module} import {table}
 
         for found in {table}.values():
@@ -34,12 +36,12 @@ def __getattr__(name):
 
 
 class RegistrationError(RuntimeError):
-    """The shims cannot be written or removed."""
+    """Shims that cannot be written or removed."""
 
 
 @dataclass(frozen=True)
 class Shim:
-    """A module that we add to nnU-Net: `file` below the folder of nnunetv2, passing on the classes in module.table."""
+    """One module added to nnU-Net: `file` below the folder of nnunetv2, passing on the classes in module.table."""
 
     what: str
     file: str
@@ -48,6 +50,7 @@ class Shim:
 
     @property
     def text(self) -> str:
+        """Source code of the shim."""
         return SHIM.format(marker=MARKER, what=self.what, module=self.module, table=self.table)
 
 
@@ -70,7 +73,9 @@ SHIMS = (
 def nnunet_folder() -> Path:
     """The folder of the nnunetv2 that Python imports; RegistrationError if there is none."""
     if find_spec("nnunetv2") is None:
-        raise RegistrationError("nnunetv2 is not installed in this Python environment: pip install 'nnunetv2>=2.8,<3'")
+        raise RegistrationError(
+            f"nnunetv2 is not installed in this Python environment: pip install '{NNUNET_REQUIREMENT}'"
+        )
     import nnunetv2
 
     # not site-packages: nnunetv2 may be an editable install, whose folder is elsewhere
@@ -78,7 +83,7 @@ def nnunet_folder() -> Path:
 
 
 def is_ours(file: Path) -> bool:
-    """Whether `register` wrote this file."""
+    """True if `register` wrote the file."""
     try:
         return file.read_text(encoding="utf-8").startswith(MARKER)
     except (OSError, UnicodeDecodeError):
@@ -86,7 +91,7 @@ def is_ours(file: Path) -> bool:
 
 
 def registered_shims(nnunet: Path) -> list[Path]:
-    """The shims that are there now."""
+    """Paths of the shims that are there now."""
     return [nnunet / shim.file for shim in SHIMS if is_ours(nnunet / shim.file)]
 
 

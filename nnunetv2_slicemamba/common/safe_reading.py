@@ -1,4 +1,7 @@
-"""How is a checkpoint from elsewhere read without running any code that it names?"""
+"""Checkpoints and pickles from elsewhere, read without running any code that they name.
+
+PyTorch is imported only when a checkpoint is read.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nnunetv2_slicemamba.common.folders import InputError
 
 
 class PlainDtype:
-    """What stands for a numpy dtype: its code, such as "f8"."""
+    """Stand-in for a numpy dtype: its code, such as "f8"."""
 
     def __init__(self, code: str, *rest: Any) -> None:
         self.code = code
@@ -48,11 +49,13 @@ STAND_INS: dict[str, Any] = {
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What torch.save wrote to `path`, on the CPU, through torch's weights-only loader.
+    """Content of a torch.save file, on the CPU, through torch's weights-only loader.
 
     Numbers of numpy and yacs settings, which published trainings save along, are read as plain numbers and dicts.
     Raises InputError if the file is none, is damaged, or holds objects that only running its code could restore.
     """
+    import torch
+
     require_file(path)
     try:
         with _stand_ins_allowed():
@@ -83,12 +86,13 @@ def read_plain_pickle(path: Path) -> Any:
 
 
 def require_file(path: Path) -> None:
+    """Raises InputError unless there is such a file."""
     if not path.is_file():
         raise InputError(f"there is no file {path}; give the path of a checkpoint")
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Knows no code but the stand-ins; see "Restricting Globals" in Python's documentation of pickle."""
+    """Unpickler that knows no code but the stand-ins; see "Restricting Globals" in Python's documentation of pickle."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):
@@ -104,16 +108,13 @@ class _PlainUnpickler(pickle.Unpickler):
 
 @contextlib.contextmanager
 def _stand_ins_allowed() -> Iterator[None]:
-    try:
-        allowed = torch.serialization.safe_globals([(value, name) for name, value in STAND_INS.items()])
-        allowed.__enter__()
-    except (AttributeError, TypeError):  # PyTorch before 2.6 has no stand-ins: such files are refused
+    from torch import serialization
+
+    with contextlib.ExitStack() as stack:
+        # PyTorch before 2.6 has no stand-ins: such files are refused
+        with contextlib.suppress(AttributeError, TypeError):
+            stack.enter_context(serialization.safe_globals([(value, name) for name, value in STAND_INS.items()]))
         yield
-        return
-    try:
-        yield
-    finally:
-        allowed.__exit__(None, None, None)
 
 
 def _first_sentence(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""How a file is written so that a reader never sees half of it."""
+"""Files written whole: a reader sees the old content or the new one, never half of it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Does the search help? The searched slicing beside controls, and the supernet's ranking beside the retrained Dice."""
+"""Comparison of the searched slicing with controls, and of the supernet's ranking with the retrained Dice."""

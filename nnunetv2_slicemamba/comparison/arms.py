@@ -1,4 +1,4 @@
-"""Which slicings are compared? What `--arms searched,random:3,2x4,FILE` means."""
+"""Arms of a comparison: the slicings that `--arms searched,random:3,2x4,FILE` names."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from pathlib import Path
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
+from nnunetv2_slicemamba.slicing.candidates import thickness_text
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
-from nnunetv2_slicemamba.slicing.find import SeveralSlicingsError, SlicingNotFoundError, find_slicing_file
+from nnunetv2_slicemamba.slicing.find import (
+    SLICING_VARIABLE,
+    SeveralSlicingsError,
+    SlicingNotFoundError,
+    find_slicing_file,
+)
 
 SEARCHED, CONSENSUS, RANDOM, FIXED, FILE = "searched", "consensus", "random", "fixed", "file"
 # arms that no search chose
@@ -30,12 +37,13 @@ class Arm:
 
     @property
     def is_control(self) -> bool:
+        """True if no search chose this slicing."""
         return self.kind in CONTROLS
 
 
 def default_arms(candidates: Sequence[Sequence[int]]) -> str:
-    """The search, three random slicings, and every candidate in all blocks."""
-    return ",".join([SEARCHED, f"{RANDOM}:3", *(shown_thickness(thickness) for thickness in candidates)])
+    """Arms of a comparison that names none: the search, three random slicings, every candidate in all blocks."""
+    return ",".join([SEARCHED, f"{RANDOM}:3", *(thickness_text(thickness) for thickness in candidates)])
 
 
 def parse_arms(text: str) -> list[Arm]:
@@ -107,7 +115,9 @@ def _resolve(arm: Arm, selection: Selection, supernet_trainer: str | None) -> Sl
         selection.n_blocks,
         selection.n_dims,
         selection.candidates,
-        lambda: fold_histories(selection, supernet_trainer or supernet_of(selection)),
+        lambda: fold_histories(
+            SupernetFolder(selection, supernet_trainer) if supernet_trainer else searched_supernet(selection)
+        ),
     )
     return SlicingFile(
         choice=choice,
@@ -123,7 +133,7 @@ def _resolve(arm: Arm, selection: Selection, supernet_trainer: str | None) -> Sl
 
 
 def _searched(selection: Selection, supernet_trainer: str | None) -> SlicingFile:
-    file = searched_file(selection, supernet_trainer)
+    file = searched_supernet(selection, supernet_trainer).slicing_file
     content = read_slicing_file(file)
     if content.choice.how_chosen != "search":
         raise InputError(
@@ -134,43 +144,33 @@ def _searched(selection: Selection, supernet_trainer: str | None) -> SlicingFile
     return content
 
 
-def searched_file(selection: Selection, supernet_trainer: str | None = None) -> Path:
-    """best_slicing.json of the fold's search. supernet_trainer: None stands for whichever has one.
+def searched_supernet(selection: Selection, trainer: str | None = None) -> SupernetFolder:
+    """The supernet's folder that holds the fold's slicing. trainer: None stands for the only one that has a slicing.
 
     Raises InputError if there is none, or several and no name.
     """
-    from nnunetv2_slicemamba.slicing.find import SLICING_FILE, slicing_search_folder
-
-    try:
-        if supernet_trainer is None:
-            folder = selection.fold_folder("").parent.parent
-            return find_slicing_file(folder, selection.plans_name, selection.configuration, selection.fold)
-    except (SlicingNotFoundError, SeveralSlicingsError) as error:
-        listed = str(error).partition("\nSLICEMAMBA_SLICING")[0]
-        raise InputError(f"{listed}\n--supernet-trainer NAME says whose search is meant") from error
-    file = slicing_search_folder(selection.fold_folder(supernet_trainer)) / SLICING_FILE
-    if not file.is_file():
+    if trainer is None:
+        folder = selection.results_folder
+        try:
+            file = find_slicing_file(folder, selection.plans_name, selection.configuration, selection.fold)
+        except (SlicingNotFoundError, SeveralSlicingsError) as error:
+            listed = str(error).partition(f"\n{SLICING_VARIABLE}")[0]
+            raise InputError(f"{listed}\n--supernet-trainer NAME says whose search is meant") from error
+        return SupernetFolder(selection, file.parents[2].name.partition("__")[0])
+    supernet = SupernetFolder(selection, trainer)
+    if not supernet.slicing_file.is_file():
         raise InputError(
-            f"there is no {file}; search it with 'slicemamba search -d {selection.dataset} -c "
-            f"{selection.configuration} -f {selection.fold} -p {selection.plans_name} -tr {supernet_trainer}'"
+            f"there is no {supernet.slicing_file}; search it with 'slicemamba search -d {selection.dataset} -c "
+            f"{selection.configuration} -f {selection.fold} -p {selection.plans_name} -tr {trainer}'"
         )
-    return file
+    return supernet
 
 
-def supernet_of(selection: Selection) -> str:
-    """The class name of the only supernet trainer that has a slicing for the fold; InputError as searched_file."""
-    return searched_file(selection).parents[2].name.partition("__")[0]
-
-
-def shown_thickness(thickness: Sequence[int]) -> str:
-    return "x".join(map(str, thickness))
-
-
-def shown_slicing(slicing: Sequence[Sequence[int]]) -> str:
+def slicing_text(slicing: Sequence[Sequence[int]]) -> str:
     """A slicing in a few words: the commonest thicknesses first, with their numbers of blocks."""
     counts: dict[str, int] = {}
     for thickness in slicing:
-        name = shown_thickness(thickness)
+        name = thickness_text(thickness)
         counts[name] = counts.get(name, 0) + 1
     if len(counts) == 1:
         return f"{next(iter(counts))} in all {len(slicing)}"

@@ -1,4 +1,4 @@
-"""Runs what a comparison lacks, training after training, and says what the arms have reached."""
+"""Run of a comparison: its missing trainings one after another, and what the arms have reached."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from nnunetv2_slicemamba.comparison.arms import Arm, resolve_arms, same_slicings
 from nnunetv2_slicemamba.comparison.folder import RESULTS_FILE, ComparisonFolder
 from nnunetv2_slicemamba.comparison.results import ComparisonResult, collect
 from nnunetv2_slicemamba.comparison.tables import show_trainings
-from nnunetv2_slicemamba.comparison.trainings import FINISHED, Training, listed_states, state_of, trainings_of
+from nnunetv2_slicemamba.comparison.trainings import FINISHED, ArmTraining, listed_states, state_of, trainings_of
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """arms: of parse_arms. repeats: trainings per arm. device: as nnU-Net's -device. supernet_trainer: whose search is
-    meant, None for the only one. verbose: show all of nnU-Net's output, not only its latest line."""
+    """Settings of a comparison.
+
+    arms: of parse_arms. repeats: trainings per arm. device: as nnU-Net's -device. supernet_trainer: whose search is
+    meant, None for the only one. verbose: show all of nnU-Net's output, not only its latest line.
+    """
 
     arms: tuple[Arm, ...]
     repeats: int
@@ -67,7 +70,7 @@ def write_result(folder: ComparisonFolder, names: Sequence[str] | None = None) -
 
 
 def _run_all(
-    trainings: Sequence[Training], slicings: dict[str, Slicing], settings: CompareSettings, console: Console
+    trainings: Sequence[ArmTraining], slicings: dict[str, Slicing], settings: CompareSettings, console: Console
 ) -> None:
     left = [training for training in trainings if training.state != FINISHED]
     whole: list[float] = []
@@ -83,7 +86,7 @@ def _run_all(
         whole.append(time.monotonic() - started)
 
 
-def _run(training: Training, slicing: Slicing, settings: CompareSettings, console: Console) -> None:
+def _run(training: ArmTraining, slicing: Slicing, settings: CompareSettings, console: Console) -> None:
     """Runs one training; the lock keeps a second command with the same arm from writing to the same files."""
     fold_folder = training.folder.fold_folder(training.arm, training.repeat)
     lock = FileLock(training.lock_file)
@@ -95,7 +98,9 @@ def _run(training: Training, slicing: Slicing, settings: CompareSettings, consol
         ) from None
     with lock:
         # another command may have trained it meanwhile
-        now = Training(training.folder, training.arm, training.repeat, state_of(fold_folder, training.folder, slicing))
+        now = ArmTraining(
+            training.folder, training.arm, training.repeat, state_of(fold_folder, training.folder, slicing)
+        )
         if now.state == FINISHED:
             console.print("finished by another command", highlight=False)
             return

@@ -1,4 +1,4 @@
-"""How well does one ranking agree with another, and how sure is that with few arms?
+"""Rank correlation of a few pairs, with exact p values and intervals that hold for so few.
 
 Kendall's tau-b and Spearman's rho, with p values of exact permutation tests, and intervals that hold for few pairs. A
 bootstrap over a handful of arms does not: with perfect order every resample is in perfect order, and the interval has
@@ -35,9 +35,12 @@ class Correlation:
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """kendall: tau-b. spearman: rho. n: pairs. needed_tau: smallest |tau| that n pairs without ties can tell from
-    chance at 5 %, None if none is."""
+class RankAgreement:
+    """Agreement of two rankings of the same n things.
+
+    kendall: tau-b. spearman: rho. needed_tau: smallest |tau| that n pairs without ties can tell from chance at 5 %,
+    None if none is.
+    """
 
     n: int
     kendall: Correlation
@@ -45,9 +48,9 @@ class Agreement:
     needed_tau: float | None
 
 
-def agreement(
+def rank_agreement(
     x: Sequence[float], y: Sequence[float], confidence: float = 0.95, draws: int = 20000, seed: int = 0
-) -> Agreement:
+) -> RankAgreement:
     """Correlation of the ranks of x and y, paired.
 
     confidence: of the intervals. draws: of the simulated samples. Raises ValueError for fewer than three pairs,
@@ -70,7 +73,7 @@ def agreement(
     tau = stats.kendalltau(one, other, method="auto" if has_ties else "exact")
     rho = stats.spearmanr(one, other)
     tail = (1 - confidence) / 2
-    return Agreement(
+    return RankAgreement(
         n,
         Correlation(
             float(tau.statistic),
@@ -155,8 +158,8 @@ def needed_tau(n: int, level: float = 0.05) -> float | None:
     return None if fitting.size == 0 else float(1 - 2 * fitting[-1] / pairs)
 
 
-def conclusion(found: Agreement) -> str:
-    """What n arms allow to conclude, in plain words."""
+def conclusion(found: RankAgreement) -> str:
+    """Conclusion that n arms allow, in plain words."""
     tau, n = found.kendall, found.n
     if found.needed_tau is None:
         chance = 2 / math.factorial(n)

@@ -1,4 +1,4 @@
-"""Where does a comparison lie, and does what lies there belong to it?
+"""Folder of a comparison, and the check that what lies there belongs to it.
 
 ROOT/settings.json says what is compared; ROOT/ARM/slicing.json is an arm's slicing; ROOT/ARM/repeat_0 is the
 nnUNet_results of one training, so that nnU-Net's own commands work on it.
@@ -28,7 +28,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class ComparisonFolder:
-    """selection, trainer: what every arm trains. root: where its arms lie."""
+    """Folder of one comparison. selection, trainer: what every arm trains. root: the folder that holds the arms."""
 
     selection: Selection
     trainer: str
@@ -36,7 +36,7 @@ class ComparisonFolder:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What must be the same for all arms; plain JSON values."""
+        """Settings that must be the same for all arms; plain JSON values."""
         return {
             "schema_version": SCHEMA_VERSION,
             "dataset": self.selection.dataset,
@@ -49,17 +49,19 @@ class ComparisonFolder:
         }
 
     def arm_folder(self, arm: str) -> Path:
+        """Folder of one arm."""
         return self.root / arm
 
     def slicing_file(self, arm: str) -> Path:
+        """File with the slicing of one arm."""
         return self.arm_folder(arm) / SLICING
 
     def results_root(self, arm: str, repeat: int) -> Path:
-        """nnUNet_results of one training."""
+        """Folder that serves one training as nnUNet_results."""
         return self.arm_folder(arm) / f"repeat_{repeat}"
 
     def fold_folder(self, arm: str, repeat: int) -> Path:
-        """Where nnU-Net writes one training."""
+        """Result folder of one training, as nnU-Net names it."""
         own = self.selection.fold_folder(self.trainer)
         return self.results_root(arm, repeat) / own.relative_to(require_folder("nnUNet_results"))
 
@@ -107,7 +109,7 @@ class ComparisonFolder:
             raise InputError(f"{self.root} is not empty and holds no comparison; give another --output")
 
     def write(self, arms: list[Arm], contents: Mapping[str, SlicingFile]) -> None:
-        """Settings and slicings, as far as they are not there yet; `check` comes first."""
+        """Writes settings and slicings that are not there yet; `check` comes first."""
         self.root.mkdir(parents=True, exist_ok=True)
         if not is_writable(self.root):
             raise InputError(f"{self.root} is not writable; give another --output")

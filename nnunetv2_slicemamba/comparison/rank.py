@@ -1,12 +1,11 @@
-"""Does the supernet rank slicings as retraining does? Fitness beside the retrained Dice of a comparison's arms."""
+"""Ranking of a comparison's arms: the supernet's fitness beside the Dice after retraining."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +13,25 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.hashing import sha256_of_file, sha256_of_names
 from nnunetv2_slicemamba.common.json_files import write_json
-from nnunetv2_slicemamba.comparison.correlation import FEWEST, Agreement, Correlation, agreement, conclusion
+from nnunetv2_slicemamba.comparison.correlation import FEWEST, Correlation, conclusion, rank_agreement
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
+from nnunetv2_slicemamba.comparison.ranking import RankedArm, Ranking
 from nnunetv2_slicemamba.comparison.results import ArmResult, ComparisonResult, collect
 from nnunetv2_slicemamba.comparison.scatter import write_scatter
 from nnunetv2_slicemamba.comparison.tables import dice
-from nnunetv2_slicemamba.search.evaluation.supernet_fold import MIRRORING, TILE_STEP_SIZE, SupernetFold
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
+    MIRRORING,
+    TILE_STEP_SIZE,
+    SupernetFold,
+    check_same_plans,
+)
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
-from nnunetv2_slicemamba.search.run import check_same_plans
 from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
-from nnunetv2_slicemamba.slicing.find import STUDY_FILE, slicing_search_folder
 
 if TYPE_CHECKING:
     import torch
@@ -36,34 +40,7 @@ RANK_FILE, RANK_FIGURE, FITNESS_FILE = "rank.json", "rank.png", "supernet_fitnes
 LEDGER, EVALUATED = "the search", "evaluated"
 
 
-@dataclass(frozen=True)
-class RankedArm:
-    """fitness: of the arm's path in the supernet. source: LEDGER or EVALUATED. dice: mean over its trainings, spread
-    their standard deviation (NaN for one)."""
-
-    name: str
-    kind: str
-    architecture: Architecture
-    fitness: float
-    source: str
-    dice: float
-    spread: float
-    trainings: int
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """left_out: names of arms and why. file, figure: what was written."""
-
-    arms: tuple[RankedArm, ...]
-    agreement: Agreement
-    conclusion: str
-    left_out: Mapping[str, str]
-    file: Path
-    figure: Path
-
-
-def rank_arms(folder: ComparisonFolder, supernet_trainer: str, device: torch.device, console: Console) -> Ranking:
+def rank_arms(folder: ComparisonFolder, supernet: SupernetFolder, device: torch.device, console: Console) -> Ranking:
     """Fitness and retrained Dice of every arm that has both, and their rank correlation; writes rank.json and rank.png.
 
     Fitness that the fold's search did not evaluate is evaluated now and kept, so the command can be stopped. Raises
@@ -77,8 +54,8 @@ def rank_arms(folder: ComparisonFolder, supernet_trainer: str, device: torch.dev
             f"{folder.root} has {len(usable)} arms that can be ranked, a rank correlation needs at least {FEWEST}; add "
             f"some with 'slicemamba compare --arms'{reasons}"
         )
-    check_same_plans(folder.selection, supernet_trainer)
-    fitness = fitness_of([architecture for _, architecture in usable], folder, supernet_trainer, device, console)
+    check_same_plans(supernet)
+    fitness = fitness_of([architecture for _, architecture in usable], folder, supernet, device, console)
     arms = tuple(
         RankedArm(
             row.arm.name,
@@ -95,7 +72,7 @@ def rank_arms(folder: ComparisonFolder, supernet_trainer: str, device: torch.dev
     if undefined:
         raise InputError(f"the supernet's fitness of {', '.join(undefined)} is undefined: no case has foreground")
     try:
-        found = agreement([arm.fitness for arm in arms], [arm.dice for arm in arms])
+        found = rank_agreement([arm.fitness for arm in arms], [arm.dice for arm in arms])
     except ValueError as error:
         raise InputError(f"the {len(arms)} arms in {folder.root} have no rank correlation: {error}") from error
     said = conclusion(found)
@@ -104,7 +81,7 @@ def rank_arms(folder: ComparisonFolder, supernet_trainer: str, device: torch.dev
     figure = write_scatter(arms, found, title, folder.root / RANK_FIGURE)
     content = {
         **folder.settings,
-        "supernet_trainer": supernet_trainer,
+        "supernet_trainer": supernet.trainer,
         "fitness_definition": FITNESS_DEFINITION,
         "n": found.n,
         "kendall_tau_b": asdict(found.kendall),
@@ -147,19 +124,19 @@ def usable_arms(
 def fitness_of(
     architectures: list[Architecture],
     folder: ComparisonFolder,
-    supernet_trainer: str,
+    supernet: SupernetFolder,
     device: torch.device,
     console: Console,
 ) -> dict[Architecture, tuple[float, str]]:
     """Fitness and its source for every architecture: from the fold's ledger, from an earlier call, or evaluated now."""
-    fold = SupernetFold(folder.selection, supernet_trainer, device)
+    fold = SupernetFold(supernet, device)
     key = {
         "supernet_checkpoint_sha256": sha256_of_file(fold.checkpoint),
         "tile_step_size": TILE_STEP_SIZE,
         "mirroring": MIRRORING,
-        "cases_sha256": hashlib.sha256("\n".join(fold.case_names).encode()).hexdigest(),
+        "cases_sha256": sha256_of_names(fold.case_names),
     }
-    known = _from_ledger(slicing_search_folder(folder.selection.fold_folder(supernet_trainer)), key)
+    known = _from_ledger(supernet, key)
     file = folder.root / FITNESS_FILE
     own = _from_file(file, key)
     missing = [architecture for architecture in architectures if architecture not in known | own]
@@ -172,11 +149,11 @@ def fitness_of(
     return {a: (known[a], LEDGER) if a in known else (own[a], EVALUATED) for a in architectures}
 
 
-def _from_ledger(search: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
-    """What the fold's search evaluated, if it was with this supernet and on these cases."""
-    if not has_ledger(search / STUDY_FILE):
+def _from_ledger(supernet: SupernetFolder, key: Mapping[str, Any]) -> dict[Architecture, float]:
+    """Fitness that the fold's search found, if it was with this supernet and on these cases."""
+    if not has_ledger(supernet.study):
         return {}
-    fingerprint, records = read_fold_ledger(search)
+    fingerprint, records = read_fold_ledger(supernet.search)
     evaluation = dict(fingerprint.get("evaluation", {}))
     # the entry is named after the kind of cases
     evaluation["cases_sha256"] = next((v for k, v in evaluation.items() if k.endswith("_cases_sha256")), None)
@@ -187,7 +164,7 @@ def _from_ledger(search: Path, key: Mapping[str, Any]) -> dict[Architecture, flo
 
 
 def _from_file(file: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
-    """What an earlier call evaluated; nothing if the supernet or the cases have changed, or the file is damaged."""
+    """Fitness that an earlier call found; empty if the supernet or the cases have changed, or the file is damaged."""
     try:
         content = json.loads(file.read_text())
         if any(content.get(k) != v for k, v in key.items()):
@@ -201,7 +178,7 @@ def _from_file(file: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
 
 
 def show_ranking(ranking: Ranking, console: Console) -> None:
-    """The arms in the order of their Dice, both coefficients, and what they allow to conclude."""
+    """Prints the arms in the order of their Dice, both coefficients, and the conclusion."""
     by_fitness = sorted(ranking.arms, key=lambda arm: -arm.fitness)
     table = Table("arm", title="Retrained Dice and the supernet's fitness", title_justify="left")
     for heading in ("Dice", "SD", "fitness", "rank by Dice", "rank by fitness"):

@@ -1,4 +1,4 @@
-"""What have the arms reached? From nnU-Net's summary.json files to numbers per arm."""
+"""Results of a comparison's arms, from nnU-Net's summary.json files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.comparison.arms import RANDOM, SEARCHED, Arm, shown_slicing
+from nnunetv2_slicemamba.comparison.arms import RANDOM, SEARCHED, Arm, slicing_text
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.comparison.statistics import (
+    DiceTable,
     Difference,
-    Table,
     foreground_dice,
     paired_difference,
     pooled_spread,
@@ -31,35 +31,43 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class ArmResult:
-    """One arm. dice: of every finished training, mean foreground Dice of nnU-Net's validation. table: (trainings,
-    classes, cases), None without a finished training. difference: to the best control, None if there is none."""
+    """Result of one arm.
+
+    dice: of every finished training, mean foreground Dice of nnU-Net's validation. table: (trainings, classes, cases),
+    None without a finished training. difference: to the best control, None if there is none.
+    """
 
     arm: Arm
     content: SlicingFile
     dice: tuple[float, ...]
-    table: Table | None
+    table: DiceTable | None
     difference: Difference | None = None
 
     @property
     def slicing(self) -> Slicing:
+        """Thickness per block."""
         return self.content.slicing
 
     @property
     def mean(self) -> float:
-        """Over the trainings; NaN without any."""
+        """Mean Dice of the trainings; NaN without any."""
         return math.fsum(self.dice) / len(self.dice) if self.dice else math.nan
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the trainings; NaN for fewer than two."""
+        """Standard deviation of the trainings' Dice; NaN for fewer than two."""
         return spread(self.dice)
 
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """arms: as they were named. cases, classes: of the validation. best_control: name of the control with the highest
-    mean, None without one. noise: standard deviation between trainings of the same arm, pooled over the arms, and its
-    degrees of freedom. random: mean and standard deviation over the random arms, None for fewer than two."""
+    """Result of a comparison.
+
+    arms: in the order in which they were named. cases, classes: of the validation. best_control: name of the control
+    with the highest mean, None without one. noise: standard deviation between trainings of the same arm, pooled over
+    the arms, and its degrees of freedom. random: mean and standard deviation over the random arms, None for fewer than
+    two.
+    """
 
     arms: tuple[ArmResult, ...]
     cases: tuple[str, ...]
@@ -70,10 +78,11 @@ class ComparisonResult:
 
     @property
     def finished(self) -> tuple[ArmResult, ...]:
+        """Arms with a finished training."""
         return tuple(arm for arm in self.arms if arm.dice)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The result as plain JSON values."""
         return {
             "dice": "mean foreground Dice of nnU-Net's validation of the fold",
             "confidence": CONFIDENCE,
@@ -95,7 +104,7 @@ def _entry(result: ArmResult) -> dict[str, Any]:
         "kind": result.arm.kind,
         "is_control": result.arm.is_control,
         "slicing": result.slicing,
-        "slicing_in_words": shown_slicing(result.slicing),
+        "slicing_in_words": slicing_text(result.slicing),
         "dice_per_training": result.dice,
         "dice_mean": result.mean,
         "dice_sd": result.spread,
@@ -107,7 +116,7 @@ def _entry(result: ArmResult) -> dict[str, Any]:
 
 
 def collect(folder: ComparisonFolder, names: Sequence[str] | None = None) -> ComparisonResult:
-    """What the finished trainings in a comparison's folder have reached.
+    """Result of the finished trainings in a comparison's folder.
 
     names: arms to show, None for all. Raises InputError if there is no comparison, or trainings that cannot be
     compared: with other cases or classes, plans or slicings.
@@ -167,7 +176,7 @@ def _compared(rows: Sequence[ArmResult], cases: tuple[str, ...], classes: tuple[
     )
 
 
-def read_cases(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], Table]:
+def read_cases(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], DiceTable]:
     """Cases, classes and Dice (classes, cases) of a summary.json as nnU-Net writes it; cases in alphabetical order.
 
     NaN where neither truth nor prediction has the class. Raises InputError if it is none.

@@ -1,4 +1,4 @@
-"""The supernet's fitness beside the retrained Dice, as a picture."""
+"""Scatter plot of the retrained Dice over the supernet's fitness."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2_slicemamba.common.whole_file import replacing
-from nnunetv2_slicemamba.comparison.correlation import Agreement
+from nnunetv2_slicemamba.comparison.correlation import RankAgreement
+from nnunetv2_slicemamba.comparison.ranking import RankedArm
 from nnunetv2_slicemamba.search.figures.style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from nnunetv2_slicemamba.comparison.rank import RankedArm
 
 # kind: colour (Okabe and Ito's, which colour-blind readers can tell apart) and marker
 _KINDS = {
@@ -26,8 +25,8 @@ _KINDS = {
 }
 
 
-def write_scatter(arms: Sequence[RankedArm], found: Agreement, title: str, path: Path) -> Path:
-    """One point per arm, bars of one standard deviation over its trainings; 3.5 x 3.2 inches at 200 dots per inch."""
+def write_scatter(arms: Sequence[RankedArm], found: RankAgreement, title: str, path: Path) -> Path:
+    """One point per arm, bars of one standard deviation over its trainings; 3.5 x 3.3 inches at 200 dots per inch."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

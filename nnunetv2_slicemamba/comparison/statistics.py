@@ -1,4 +1,4 @@
-"""How far apart are two arms, and how much of that may be chance?"""
+"""Difference between two arms, with the interval that the choice of cases leaves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 VALUES_AT_ONCE = 4_000_000  # resampled values held in memory: 32 MB
-Table = NDArray[np.float64]
+DiceTable = NDArray[np.float64]  # (trainings, classes, cases), NaN where undefined
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Difference:
     high: float
 
 
-def foreground_dice(table: Table) -> float:
+def foreground_dice(table: DiceTable) -> float:
     """Mean Dice of one arm. table: (trainings, classes, cases), NaN where undefined.
 
     Per training nnU-Net's foreground mean: over the cases per class, then over the classes that are defined.
@@ -33,7 +33,7 @@ def foreground_dice(table: Table) -> float:
 
 
 def paired_difference(
-    one: Table, other: Table, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
+    one: DiceTable, other: DiceTable, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
 ) -> Difference:
     """foreground_dice(one) - foreground_dice(other) with a paired bootstrap interval over the cases.
 
@@ -69,13 +69,13 @@ def paired_difference(
 
 
 def _differs(statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], n: int) -> bool:
-    """Whether the difference depends on the case: resampling says nothing otherwise."""
+    """True if the difference varies over the cases; resampling says nothing otherwise."""
     single = statistic(np.arange(n)[:, None])
     defined = single[~np.isnan(single)]
     return bool(defined.size > 1 and np.ptp(defined) > 0)
 
 
-def _means(table: Table, cases: NDArray[np.int64]) -> NDArray[np.float64]:
+def _means(table: DiceTable, cases: NDArray[np.int64]) -> NDArray[np.float64]:
     """foreground_dice over chosen cases. cases: (..., drawn) indices. Returns (...)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -1,4 +1,4 @@
-"""How is a comparison shown in a terminal?"""
+"""Tables and sentences that show a comparison in a terminal."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from nnunetv2_slicemamba.comparison.arms import CONSENSUS, SEARCHED, shown_slicing
+from nnunetv2_slicemamba.comparison.arms import CONSENSUS, SEARCHED, slicing_text
 from nnunetv2_slicemamba.comparison.results import ComparisonResult
 from nnunetv2_slicemamba.comparison.statistics import Difference
-from nnunetv2_slicemamba.comparison.trainings import FINISHED, Training
+from nnunetv2_slicemamba.comparison.trainings import FINISHED, ArmTraining
 from nnunetv2_slicemamba.slicing.file import SlicingFile
 from nnunetv2_slicemamba.slicing.measured_on import HOLDOUT
 
@@ -23,8 +23,8 @@ OPTIMISTIC = (
 )
 
 
-def show_trainings(trainings: Sequence[Training], device: str, console: Console) -> None:
-    """What would be run, as commands that can be pasted into a shell."""
+def show_trainings(trainings: Sequence[ArmTraining], device: str, console: Console) -> None:
+    """Prints what would be run, as commands that can be pasted into a shell."""
     for training in trainings:
         console.print(f"[bold]{training.name}[/]: {training.state}", highlight=False)
         if training.state != FINISHED:
@@ -34,7 +34,7 @@ def show_trainings(trainings: Sequence[Training], device: str, console: Console)
 
 
 def show_result(result: ComparisonResult, title: str, console: Console) -> None:
-    """The table of arms, and what may be concluded from it."""
+    """Prints the table of arms, and what may be concluded from it."""
     table = Table(title=title, title_justify="left")
     table.add_column("arm")
     table.add_column("thickness of the blocks")
@@ -47,7 +47,7 @@ def show_result(result: ComparisonResult, title: str, console: Console) -> None:
     for row in result.arms:
         table.add_row(
             row.arm.name,
-            shown_slicing(row.slicing),
+            slicing_text(row.slicing),
             str(len(row.dice)),
             dice(row.mean),
             dice(row.spread),
@@ -59,7 +59,7 @@ def show_result(result: ComparisonResult, title: str, console: Console) -> None:
 
 
 def sentences(result: ComparisonResult) -> list[str]:
-    """What the table allows to say, in words."""
+    """Conclusions that the table allows, in words."""
     said = []
     if result.cases:
         said.append(f"Dice: mean foreground Dice of {len(result.cases)} validation cases; SD: between trainings.")
@@ -92,15 +92,17 @@ def sentences(result: ComparisonResult) -> list[str]:
 
 
 def on_holdout(content: SlicingFile) -> bool:
-    """Whether the search chose on cases set aside for it, which leaves the validation cases unseen."""
+    """True if the search chose on cases set aside for it, which leaves the validation cases unseen."""
     return content.measured_on is not None and content.measured_on.kind == HOLDOUT
 
 
 def dice(value: float) -> str:
+    """Dice with four digits, "-" for NaN."""
     return "-" if math.isnan(value) else f"{value:.4f}"
 
 
 def shown_difference(difference: Difference | None) -> str:
+    """Difference and its interval, "-" for None."""
     if difference is None:
         return "-"
     interval = "no interval" if math.isnan(difference.low) else f"{difference.low:+.4f} to {difference.high:+.4f}"

@@ -1,4 +1,4 @@
-"""Which trainings does a comparison need, how far is each, and what runs it?"""
+"""Trainings of a comparison: their states, and the command that runs each."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.checkpoint_names import FINAL, UNFINISHED
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
-from nnunetv2_slicemamba.pipeline.fold_steps import FINAL, UNFINISHED
 from nnunetv2_slicemamba.slicing.candidates import Slicing
+from nnunetv2_slicemamba.slicing.trained import trained_slicing
 
 NEW, CONTINUE, VALIDATE, FINISHED = "to train", "to continue", "to validate", "finished"
 _FLAGS = {NEW: [], CONTINUE: ["--c"], VALIDATE: ["--val"]}
 
 
 @dataclass(frozen=True)
-class Training:
+class ArmTraining:
     """One training of one arm, and its state: NEW, CONTINUE, VALIDATE or FINISHED."""
 
     folder: ComparisonFolder
@@ -28,14 +29,16 @@ class Training:
 
     @property
     def name(self) -> str:
+        """Name for people: arm and repeat."""
         return f"{self.arm}, repeat {self.repeat}"
 
     @property
     def lock_file(self) -> Path:
+        """File that is locked while this training runs."""
         return self.folder.arm_folder(self.arm) / f".repeat_{self.repeat}.lock"
 
     def arguments(self, device: str) -> list[str]:
-        """For nnUNetv2_train."""
+        """Arguments of nnUNetv2_train."""
         selection = self.folder.selection
         return [
             *(selection.dataset, selection.configuration, str(selection.fold)),
@@ -51,20 +54,20 @@ class Training:
         }
 
 
-def trainings_of(folder: ComparisonFolder, slicings: dict[str, Slicing], repeats: int) -> list[Training]:
+def trainings_of(folder: ComparisonFolder, slicings: dict[str, Slicing], repeats: int) -> list[ArmTraining]:
     """Every training of the arms, repeat after repeat, so that all arms have one training before one has two.
 
     slicings: of the arms by name. Raises InputError if what lies in a folder does not belong to the comparison.
     """
     return [
-        Training(folder, arm, repeat, state_of(folder.fold_folder(arm, repeat), folder, slicing))
+        ArmTraining(folder, arm, repeat, state_of(folder.fold_folder(arm, repeat), folder, slicing))
         for repeat in range(repeats)
         for arm, slicing in slicings.items()
     ]
 
 
 def state_of(fold_folder: Path, folder: ComparisonFolder, slicing: Slicing) -> str:
-    """How far the training in a result folder is; InputError if its plans or slicing are not the arm's."""
+    """State of the training in a result folder; InputError if its plans or slicing are not the arm's."""
     trained = (fold_folder / FINAL).is_file()
     checkpoint = next((fold_folder / name for name in (FINAL, *UNFINISHED) if (fold_folder / name).is_file()), None)
     if checkpoint is None:
@@ -90,24 +93,14 @@ def _check_plans(file: Path, folder: ComparisonFolder) -> None:
 
 
 def _check_slicing(checkpoint: Path, slicing: Slicing) -> None:
-    import torch
-
-    try:
-        weights = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)["network_weights"]
-        used = tuple(tuple(row) for row in weights["slicing"].tolist())
-    except Exception as error:  # whatever a damaged archive, a damaged pickle or another network raises
-        raise InputError(
-            f"{checkpoint} cannot be read as a checkpoint of SliceMambaTrainer ({type(error).__name__}: {error}); move "
-            f"the folder {checkpoint.parent} away to train it anew"
-        ) from error
-    if used != slicing:
+    if trained_slicing(checkpoint) != slicing:
         raise InputError(
             f"{checkpoint} was trained with another slicing than its arm has; move the folder {checkpoint.parent} away "
             "to train it anew, or give another --output"
         )
 
 
-def listed_states(trainings: Sequence[Training]) -> str:
-    """How many trainings are in which state, in words."""
+def listed_states(trainings: Sequence[ArmTraining]) -> str:
+    """Numbers of trainings per state, in words."""
     counts = {state: sum(t.state == state for t in trainings) for state in (FINISHED, VALIDATE, CONTINUE, NEW)}
     return ", ".join(f"{number} {state}" for state, number in counts.items() if number)

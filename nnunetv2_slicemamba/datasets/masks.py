@@ -1,4 +1,4 @@
-"""Reading a mask, and deciding whether its values can be meant as labels."""
+"""The labels that a mask file holds, or the reason why its values cannot be meant as labels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import minimum_filter
 
-from nnunetv2_slicemamba.datasets.upright import orientation, pages
+from nnunetv2_slicemamba.datasets.orientation import orientation, pages
 
 # JPEG changes the channels of a grey image by a few values at most
 CHANNEL_DIFFERENCE = 16
@@ -67,6 +67,7 @@ def grey_values(image: Image.Image) -> np.ndarray:
 
 
 def check_opaque(image: Image.Image) -> None:
+    """Refuses a mask with transparent pixels, which could mean any label."""
     if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
         raise MaskError("is transparent in places; expected black and white without transparency")
 
@@ -88,16 +89,16 @@ def to_labels(values: np.ndarray, n_labels: int = 2) -> np.ndarray:
     """
     present = distinct(values)
     if not np.isfinite(present).all() or present[0] < 0 or (present != np.round(present)).any():
-        raise MaskError(f"holds the values {shown(present)}; expected whole numbers from 0")
+        raise MaskError(f"holds the values {listed(present)}; expected whole numbers from 0")
     if n_labels > 2:
         if present[-1] >= n_labels:
-            raise MaskError(f"holds the values {shown(present)}; expected the labels 0 to {n_labels - 1}")
+            raise MaskError(f"holds the values {listed(present)}; expected the labels 0 to {n_labels - 1}")
         return values.astype(np.uint8)
     for foreground in (1, 255, 65535):
         if np.isin(present, (0, foreground)).all():
             return (values == foreground).astype(np.uint8)
     if not is_soft_binary(values) or has_further_classes(values, present):
-        raise MaskError(f"holds the values {shown(present)}; expected 0 and 1, 0 and 255, or grey only along edges")
+        raise MaskError(f"holds the values {listed(present)}; expected 0 and 1, 0 and 255, or grey only along edges")
     return (values > THRESHOLD).astype(np.uint8)
 
 
@@ -109,7 +110,7 @@ def distinct(values: np.ndarray) -> np.ndarray:
 
 
 def is_soft_binary(values: np.ndarray) -> bool:
-    """Whether an 8 bit mask is black and white but for grey edges, so that cutting it at 127 is safe.
+    """True if an 8 bit mask is black and white but for grey edges, so that cutting it at 127 is safe.
 
     It must reach values near 255, grey must be rare, and no grey region may be as thick as a class of its own.
     """
@@ -123,7 +124,7 @@ def is_soft_binary(values: np.ndarray) -> bool:
 
 
 def has_further_classes(values: np.ndarray, present: np.ndarray) -> bool:
-    """Whether several values near black, or near white, look like classes rather than like edges: 0, 1 and 255."""
+    """True if several values near black, or near white, look like classes rather than like edges: 0, 1 and 255."""
     low, high = BETWEEN
     ends = present[present <= low], present[present >= high]
     if max(map(len, ends)) > 1 and sum(map(len, ends)) == len(present):
@@ -135,7 +136,7 @@ def _is_thick(region: np.ndarray) -> bool:
     return bool(minimum_filter(region.astype(np.uint8), size=REGION, mode="constant").any())
 
 
-def shown(present: np.ndarray) -> str:
+def listed(present: np.ndarray) -> str:
     """Up to six of the values of a mask, and how many more there are."""
     text = ", ".join(f"{value:g}" for value in present[:6])
     return text if len(present) <= 6 else f"{text}, ... ({len(present)} different ones up to {present[-1]:g})"

@@ -1,4 +1,4 @@
-"""Which image of a folder belongs to which mask of another, by name."""
+"""Pairs of an image and its mask, found by name in a folder of images and a folder of masks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ TRAIN, VAL, TEST, SEARCH = "train", "val", "test", "search"
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask. stem: the image's name without ending. mask: None for a test image without truth."""
+    """An image and its mask. stem: the image's name without ending. mask: None for a test image without truth.
+
+    part: train, val, test or search.
+    """
 
     stem: str
     image: Path
@@ -30,9 +33,18 @@ class Pair:
     part: str
 
 
+@dataclass(frozen=True)
+class FolderPair:
+    """A folder of images and its folder of masks, None if there is none. part: as of a pair."""
+
+    part: str
+    images: Path
+    masks: Path | None
+
+
 @dataclass
-class Found:
-    """What a source holds. layout: official, parts, flat, joint or folders."""
+class FoundPairs:
+    """The pairs of a source, and what is wrong with it or worth knowing. layout: its name, as in dataset.json."""
 
     layout: str
     pairs: list[Pair] = field(default_factory=list)
@@ -62,12 +74,13 @@ def by_name(files: Iterable[Path], what: str, problems: list[Problem]) -> dict[s
     return named
 
 
-def pair_folders(part: str, images: Path, masks: Path | None, found: Found) -> None:
+def pair_folders(folders: FolderPair, found: FoundPairs) -> None:
     """Adds the pairs of two folders to `found`, and what is missing, extra or twice there to its problems.
 
-    A mask is named as its image, or so with _segmentation, _mask, _lesion, _label or _gt appended. masks: None is
-    accepted for the test part, whose truth may not be at hand.
+    A mask is named as its image, or so with _segmentation, _mask, _lesion, _label or _gt appended. The test part needs
+    no folder of masks, as its truth may not be at hand.
     """
+    part, images, masks = folders.part, folders.images, folders.masks
     named_images = by_name(image_files(images), "images", found.problems)
     if not named_images:
         found.problems.append(Problem("no images", f"{images} holds no file with one of {', '.join(ENDINGS)}"))
@@ -101,13 +114,13 @@ def pair_folders(part: str, images: Path, masks: Path | None, found: Found) -> N
 
 
 def channels_of_nnunet(images: Mapping[str, Path], masks: Mapping[str, Path]) -> dict[str, str]:
-    """Of images whose mask is named as they are but for nnU-Net's channel number: the image's name -> the mask's."""
+    """Image's name -> mask's, of images whose mask lacks only nnU-Net's channel number."""
     without = {stem: CHANNEL_SUFFIX.sub("", stem) for stem in images if stem not in masks}
     return {stem: case for stem, case in without.items() if stem != case and case in masks}
 
 
 def nnunet_hint(folder: Path, channels: Mapping[str, str]) -> str:
-    """What the names mean, and what to do about them."""
+    """The remedy for images that are named as nnU-Net's. channels: as from `channels_of_nnunet`."""
     first = min(channels)
     more = f" and {len(channels) - 1} more end" if len(channels) > 1 else " ends"
     told = (

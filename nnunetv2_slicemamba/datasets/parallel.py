@@ -1,4 +1,4 @@
-"""Doing one thing to many files at once, with a progress bar."""
+"""A function applied to many files at once, with a progress bar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 def for_each(
     function: Callable[[Item], Result], items: Sequence[Item], processes: int, title: str, console: Console | None
 ) -> list[Result]:
-    """`function` of every item, in the order of `items`; the first exception ends it and is raised.
+    """The results of `function` in the order of `items`; the first exception ends it and is raised.
 
     Threads suffice: decoding, encoding and compressing images and volumes leave Python's lock. console: None for no
     progress bar.

@@ -1,8 +1,8 @@
-"""Everything that is wrong with a source, collected first and shown at once."""
+"""The problems of a source, collected first and shown at once, and notes of what is missing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SHOWN_PER_KIND = 25
@@ -10,7 +10,7 @@ SHOWN_PER_KIND = 25
 
 @dataclass(frozen=True)
 class Problem:
-    """kind: what is wrong, the same words for all of its kind. detail: where, and with which values."""
+    """A reason not to convert. kind: the same words for all of its kind. detail: the place and the values."""
 
     kind: str
     detail: str
@@ -33,3 +33,12 @@ def describe(problems: Sequence[Problem], source: str) -> str:
 def count(number: int, noun: str) -> str:
     """`1 image`, `2 images`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def count_notes(there: Mapping[str, int], complete: Mapping[str, int], noun: str) -> list[str]:
+    """A note per part that has another number of images or scans than the complete source."""
+    return [
+        f"{part}: {there.get(part, 0)} {noun}, the complete source has {number}"
+        for part, number in complete.items()
+        if there.get(part, 0) != number
+    ]

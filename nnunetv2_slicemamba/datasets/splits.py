@@ -1,23 +1,23 @@
-"""Which cases train, validate and stay held out."""
+"""Divisions of cases into those that train, validate and stay held out."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from nnunetv2_slicemamba.datasets.problems import count
 
 FOLDS = 5
 TEST_FRACTION = 0.1
 Fold = dict[str, list[str]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SplitChoice:
-    """kind: published, random, by-sequence or none. seed: of the two that draw."""
+    """The split asked for. kind: published, random, by-sequence or none. seed: of the two that draw."""
 
     kind: str
     seed: int = 0
@@ -40,23 +40,44 @@ def parse_split(text: str) -> SplitChoice:
 
 @dataclass(frozen=True)
 class Split:
-    """test: cases that no fold sees. folds: for splits_final.json, or None where nnU-Net shall draw its own five.
-
-    notes: what the user should know of it.
+    """A division of the cases. test: those that no fold sees. folds: for splits_final.json, or None where nnU-Net
+    shall draw its own five. notes: what the user should know of it.
     """
 
     test: frozenset[str]
     folds: list[Fold] | None
     notes: tuple[str, ...] = ()
 
+    def with_note(self, note: str) -> Split:
+        """This split with one more note."""
+        return replace(self, notes=(*self.notes, note))
+
+
+def drawn_split(choice: SplitChoice, cases: Sequence[str], test: frozenset[str]) -> Split:
+    """The split of `random`, or of `none`, which leaves the drawing to nnU-Net. cases: all but those of the test."""
+    if choice.kind == "random":
+        note = f"five random folds of {len(cases)} cases, seed {choice.seed}"
+        return Split(test, random_folds(cases, choice.seed), (note,))
+    return Split(test, None, (f"no split: nnU-Net draws five folds of {len(cases)} cases",))
+
 
 def random_folds(cases: Sequence[str], seed: int) -> list[Fold]:
     """Five folds over shuffled cases; every case validates once. ValueError with fewer cases than folds."""
     if len(cases) < FOLDS:
         raise ValueError(f"{count(len(cases), 'training case')} cannot make {FOLDS} folds; give --split none")
-    ordered = sorted(cases)
-    shuffled = np.random.default_rng(seed).permutation(len(ordered))
-    return folds_of([[ordered[i] for i in part] for part in np.array_split(shuffled, FOLDS)])
+    order = shuffled(sorted(cases), seed)
+    # the first folds get one case more where the number does not divide
+    size, larger = divmod(len(order), FOLDS)
+    ends = [(i + 1) * size + min(i + 1, larger) for i in range(FOLDS)]
+    return folds_of([order[start:end] for start, end in zip([0, *ends], ends, strict=False)])
+
+
+def shuffled(items: Sequence[T], seed: int) -> list[T]:
+    """The items in an order that the seed decides."""
+    # numpy is slow to import, and lists of the converters do without
+    import numpy as np
+
+    return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
 
 
 def folds_of(validations: Sequence[Sequence[str]]) -> list[Fold]:
@@ -81,7 +102,7 @@ def sequence_split(sequence_of: Mapping[str, int], seed: int) -> Split:
         raise ValueError(
             f"the source has frames of {count(len(members), 'sequence')}; splitting by sequence needs at least three"
         )
-    order = [sorted(members)[i] for i in np.random.default_rng(seed).permutation(len(members))]
+    order = shuffled(sorted(members), seed)
     test: list[int] = []
     # at least two sequences have to remain for training and validation
     while sum(len(members[s]) for s in test) < TEST_FRACTION * len(sequence_of) and len(order) > 2:
@@ -95,7 +116,7 @@ def sequence_split(sequence_of: Mapping[str, int], seed: int) -> Split:
         f"by sequence: {count(len(test), 'sequence')} ({', '.join(map(str, sorted(test)))}) with "
         f"{count(len(held_out), 'frame')} held out, {count(len(order), 'sequence')} in {len(folds)} folds"
     )
-    return Split(held_out, folds, (note, "which sequences show the same patient is not public"))
+    return Split(held_out, folds, (note,))
 
 
 def parts_split(cases_of: Mapping[str, Sequence[str]], search: Sequence[str] = ()) -> Split:

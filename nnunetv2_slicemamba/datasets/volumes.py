@@ -1,4 +1,4 @@
-"""Reading and writing volumes: NIfTI, and the npz slices and h5 volumes that TransUNet's preprocessing makes."""
+"""Volumes read and written: NIfTI, and the npz slices and h5 volumes that TransUNet's preprocessing makes."""
 
 from __future__ import annotations
 

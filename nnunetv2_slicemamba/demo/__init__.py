@@ -1,1 +1,1 @@
-"""The demo: shipped real images through the whole chain."""
+"""Demo: shipped real images through every step, from plans to the report."""

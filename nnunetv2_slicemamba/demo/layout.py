@@ -1,11 +1,12 @@
-"""Laying out the shipped images as nnU-Net raw data with two folds and a test set that neither fold sees."""
+"""Layout of the shipped images as nnU-Net raw data with two folds and a test set that neither fold sees."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+
+from nnunetv2_slicemamba.common.json_files import write_json
 
 DATA = Path(__file__).parent / "data"
 
@@ -30,6 +31,7 @@ class DemoDataset:
 
     @property
     def folder_name(self) -> str:
+        """DatasetXXX_NAME, as in nnUNet_raw."""
         return f"Dataset{self.dataset_id:03d}_{self.name}"
 
 
@@ -70,7 +72,7 @@ class Split:
 
 
 def split_cases(cases: list[str]) -> Split:
-    """Every fourth case is held out; of the rest, every fourth validates fold 0 and the next ones fold 1."""
+    """Split with every fourth case held out; of the rest, every fourth validates fold 0 and the next ones fold 1."""
     test = cases[3::4]
     rest = [case for case in cases if case not in test]
     folds = []
@@ -106,7 +108,7 @@ def lay_out(dataset: DemoDataset, raw: Path) -> Split:
         "name": dataset.name,
         "licence": dataset.licence,
     }
-    (target / "dataset.json").write_text(json.dumps(description, indent=2))
+    write_json(target / "dataset.json", description)
     # nnU-Net's planner copies a split that lies beside the raw data
-    (target / "splits_final.json").write_text(json.dumps(split.folds, indent=2))
+    write_json(target / "splits_final.json", split.folds)
     return split

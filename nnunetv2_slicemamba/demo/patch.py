@@ -1,4 +1,4 @@
-"""How does the demo get patches that are small enough for a CPU?"""
+"""Patches of the demo, small enough for a CPU."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2_slicemamba.common.whole_file import replacing
+from nnunetv2_slicemamba.common.json_files import write_json
 
 
 def patch_size(plans: Path, configuration: str) -> tuple[int, ...]:
-    """The patch of a configuration in a plans file."""
+    """Patch of a configuration in a plans file."""
     return tuple(json.loads(plans.read_text())["configurations"][configuration]["patch_size"])
 
 
@@ -24,6 +24,5 @@ def set_patch_size(plans: Path, configuration: str, wanted: Sequence[int]) -> tu
     settings = content["configurations"][configuration]
     planned = tuple(settings["patch_size"])
     settings["patch_size"] = list(wanted)
-    with replacing(plans) as temporary:
-        temporary.write_text(json.dumps(content, indent=4))
+    write_json(plans, content, indent=4)
     return planned

@@ -1,4 +1,4 @@
-"""A picture of test cases: image, truth and prediction side by side."""
+"""Picture of test cases: image, truth and prediction side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's run: the commands a user would type, then the table and the picture."""
+"""Run of the demo: the commands that a user would type, then the table and the picture."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from nnunetv2_slicemamba.common.commands import run_command
 from nnunetv2_slicemamba.demo.layout import DATASETS, DemoDataset, lay_out
 from nnunetv2_slicemamba.demo.patch import patch_size, set_patch_size
 from nnunetv2_slicemamba.demo.picture import draw_cases
-from nnunetv2_slicemamba.pipeline.fold_steps import ChainSettings, summary_dice, train
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, summary_dice, train
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
+from nnunetv2_slicemamba.slicing.candidates import thickness_text
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
-from nnunetv2_slicemamba.slicing.find import SLICING_FILE, slicing_search_folder
 
 PLANS = "nnUNetSliceMambaSPlans"
 SEARCH = ("--population", "6", "--generations", "1", "--parents", "2")
@@ -32,7 +33,7 @@ class DemoResult:
 
 
 def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResult:
-    """Runs the whole chain on a shipped dataset below `folder`; continues where an earlier run stopped.
+    """Runs every step on a shipped dataset below `folder`; continues where an earlier run stopped.
 
     data: "2d" or "3d". device: "cpu", "cuda" or "mps".
     """
@@ -51,16 +52,17 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     trainer, supernet = trainers_of(dataset)
     plan_demo(dataset, console)
 
-    settings = ChainSettings(trainer, supernet, device, quiet=True)
+    settings = RunSettings(trainer, supernet, device, quiet=True)
     selections = [select(name, configuration, str(fold), PLANS) for fold in range(2)]
-    for selection in selections:
-        fold = str(selection.fold)
-        train(selection, supernet, settings, console)
+    supernets = [SupernetFolder(selection, supernet) for selection in selections]
+    for own in supernets:
+        fold = str(own.selection.fold)
+        train(own, own, settings, console)
         search = ["-d", name, "-c", configuration, "-f", fold, "-p", PLANS, "-tr", supernet, "-device", device]
         run_command("slicemamba", ["search", *search, "--seed", fold, *SEARCH], console)
-    make_slicings_differ(selections, supernet, console)
-    chain = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", trainer, "-device", device]
-    run_command("slicemamba", ["run", *chain], console, quiet=True)
+    make_slicings_differ(supernets, console)
+    flags = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", trainer, "-device", device]
+    run_command("slicemamba", ["run", *flags], console, quiet=True)
 
     predictions = {}
     for title, folds in (("fold_0", ["0"]), ("fold_1", ["1"]), ("ensemble", ["0", "1"])):
@@ -71,7 +73,7 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     }
     picture = folder / f"demo_{data}.png"
     draw_cases(raw / dataset.folder_name, predictions["ensemble"], split.test[:4], dataset.file_ending, picture)
-    show(dice, selections, supernet, console)
+    show(dice, supernets, console)
     console.print(f"Picture of image, truth and prediction: {picture}", highlight=False, soft_wrap=True)
     report = ["-d", name, "-o", str(folder / "report.html"), "--predictions", str(predictions["ensemble"])]
     run_command("slicemamba", ["report", *report], console)
@@ -79,7 +81,7 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
 
 
 def trainers_of(dataset: DemoDataset) -> tuple[str, str]:
-    """Final and supernet trainer, as long as this dataset needs."""
+    """Class names of the final and the supernet trainer, of the length that this dataset needs."""
     return f"SliceMambaTrainer{dataset.trainers}", f"SliceMambaSupernetTrainer{dataset.trainers}"
 
 
@@ -101,16 +103,12 @@ def plan_demo(dataset: DemoDataset, console: Console) -> None:
     )
 
 
-def slicing_file(selection: Selection, supernet: str) -> Path:
-    return slicing_search_folder(selection.fold_folder(supernet)) / SLICING_FILE
-
-
-def make_slicings_differ(selections: list[Selection], supernet: str, console: Console) -> None:
-    """Should both short searches agree, fold 1 takes a random slicing: the demo shows that folds may differ."""
-    first, other = (read_slicing_file(slicing_file(selection, supernet)).slicing for selection in selections)
+def make_slicings_differ(supernets: list[SupernetFolder], console: Console) -> None:
+    """Gives fold 1 a random slicing should both short searches agree: the demo shows that folds may differ."""
+    first, other = (read_slicing_file(own.slicing_file).slicing for own in supernets)
     if first == other:
-        second = selections[1]
-        flags = ["-d", second.dataset, "-c", second.configuration, "-f", "1", "-p", PLANS, "-tr", supernet]
+        second = supernets[1].selection
+        flags = ["-d", second.dataset, "-c", second.configuration, "-f", "1", "-p", PLANS, "-tr", supernets[1].trainer]
         run_command("slicemamba", ["slicing", *flags, "--set", "random:1"], console)
 
 
@@ -144,12 +142,12 @@ def evaluate(truth: Path, output: Path, selection: Selection, trainer: str, cons
     return summary_dice(output / "summary.json")
 
 
-def show(dice: dict[str, float], selections: list[Selection], supernet: str, console: Console) -> None:
-    """The table of the demo's result."""
-    slicings = [read_slicing_file(slicing_file(selection, supernet)).choice for selection in selections]
+def show(dice: dict[str, float], supernets: list[SupernetFolder], console: Console) -> None:
+    """Prints the table of the demo's result."""
+    slicings = [read_slicing_file(own.slicing_file).choice for own in supernets]
     table = Table("model", "Dice on the held-out cases", "slicing of the blocks", title="SliceMamba demo")
     for fold, choice in enumerate(slicings):
-        shown = " ".join("x".join(map(str, thickness)) for thickness in choice.slicing)
+        shown = " ".join(map(thickness_text, choice.slicing))
         table.add_row(f"fold {fold}", f"{dice[f'fold_{fold}']:.4f}", f"{choice.how_chosen}: {shown}")
     table.add_row("ensemble of both", f"[bold]{dice['ensemble']:.4f}[/]", "each fold with its own")
     console.print(table)

@@ -1,30 +1,34 @@
-"""What does one case score? Reads its two files, counts pixels and measures borders; nothing else is kept in memory."""
+"""Evaluation of one case: reads its two files and computes every metric of every class.
+
+Nothing but the values is kept in memory.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_slicemamba.evaluation.confusion import contingency_table, counts_of
+from nnunetv2_slicemamba.evaluation.confusion import Counts, contingency_table, counts_of
+from nnunetv2_slicemamba.evaluation.masks import Masks
+from nnunetv2_slicemamba.evaluation.metrics import COUNT_METRICS, MASK_METRICS
 from nnunetv2_slicemamba.evaluation.pairs import Pair
 from nnunetv2_slicemamba.evaluation.reading import Reader, read_segmentation
-from nnunetv2_slicemamba.evaluation.results import CaseResult, ClassLabel, Scores
-from nnunetv2_slicemamba.evaluation.surface import SurfaceScores, surface_scores
+from nnunetv2_slicemamba.evaluation.results import CaseResult, ClassLabel, EvaluationSettings, Scores
 
 
 @dataclass(frozen=True)
 class CaseJob:
-    """A pair to evaluate. labels: all that occur in the two folders, ascending. tolerance: None: no HD95, no NSD."""
+    """A pair to evaluate. labels: all that occur in the two folders, ascending."""
 
     pair: Pair
     reader: Reader
     classes: tuple[ClassLabel, ...]
     labels: tuple[int, ...]
     ignore_label: int | None
-    tolerance: float | None
-    hd95_one_empty: str
+    settings: EvaluationSettings
 
 
 def evaluate_case(job: CaseJob) -> CaseResult:
@@ -41,19 +45,23 @@ def _evaluate(job: CaseJob) -> CaseResult:
     table = contingency_table(truth.labels, prediction.labels, job.labels, job.ignore_label)
     scores = {}
     for one in job.classes:
-        counts = counts_of(table, job.labels, one.labels)
-        surface = SurfaceScores(float("nan"), float("nan"))
-        if job.tolerance is not None:
-            surface = surface_scores(
+        of_masks: dict[str, float] = {}
+        if job.settings.surface:
+            masks = Masks(
                 _mask(truth.labels, truth.labels, one, job.ignore_label),
                 _mask(prediction.labels, truth.labels, one, job.ignore_label),
                 spacing,
-                job.tolerance,
-                job.hd95_one_empty,
             )
-        scores[one.name] = Scores(counts, surface.hd95, surface.nsd)
+            of_masks = {metric.key: float(metric.function(masks, job.settings)) for metric in MASK_METRICS}
+        scores[one.name] = scores_from(counts_of(table, job.labels, one.labels), of_masks)
     pair = job.pair
     return CaseResult(pair.case, pair.prediction, pair.truth, truth.labels.shape, spacing, scores)
+
+
+def scores_from(counts: Counts, of_masks: Mapping[str, float]) -> Scores:
+    """Scores of one class. of_masks: the values of the metrics that counts do not give, empty if not computed."""
+    of_counts = {metric.key: float(metric.function(counts)) for metric in COUNT_METRICS if metric.per_case}
+    return Scores(counts, {**of_counts, **of_masks})
 
 
 def _mask(labels: NDArray, truth: NDArray, one: ClassLabel, ignore_label: int | None) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Can these pairs be compared? Reads every file once before anything is computed."""
+"""Checks of all pairs before anything is computed: every file is read once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class CheckJob:
 
 @dataclass(frozen=True)
 class Checked:
-    """problems: sentences, empty if the pair can be compared. shifted: whether origin or direction differ."""
+    """A pair as found by its check.
+
+    problems: sentences, empty if the pair can be compared. shifted: whether origin or direction differ.
+    """
 
     case: str
     problems: tuple[str, ...]

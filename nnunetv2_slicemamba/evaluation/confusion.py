@@ -1,15 +1,14 @@
-"""How many pixels of each class are right and wrong, and which rates follow?
+"""Counts of the pixels of each class that are right and wrong.
 
 The published protocol (SliceMamba's and VM-UNet's code, one foreground class) binarises prediction and truth at 0.5,
 joins the pixels of all images, makes one 2x2 confusion matrix and computes from it accuracy (TN+TP)/all, sensitivity
 TP/(TP+FN), specificity TN/(TN+FP), DSC 2TP/(2TP+FP+FN), and TP/(TP+FP+FN) under the name mIoU: the foreground's IoU,
-neither averaged with the background's nor over images. A rate without pixels to compute it from is 0 there, and
+neither averaged with the background's nor over images. A metric without pixels to compute it from is 0 there, and
 undefined (NaN) here. nnU-Net's label maps are binarised already: of two softmax outputs the larger is above 0.5.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Counts:
-    """Pixels of one class against all others; counts of several images add up. Rates without pixels are NaN."""
+    """Pixels of one class against all others; counts of several images add up. Metrics of them are in metrics.py."""
 
     tp: int
     fp: int
@@ -28,26 +27,6 @@ class Counts:
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
-
-    @property
-    def dice(self) -> float:
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
-
-    @property
-    def iou(self) -> float:
-        return _ratio(self.tp, self.tp + self.fp + self.fn)
-
-    @property
-    def accuracy(self) -> float:
-        return _ratio(self.tp + self.tn, self.tp + self.tn + self.fp + self.fn)
-
-    @property
-    def specificity(self) -> float:
-        return _ratio(self.tn, self.tn + self.fp)
-
-    @property
-    def sensitivity(self) -> float:
-        return _ratio(self.tp, self.tp + self.fn)
 
     @property
     def truth_is_empty(self) -> bool:
@@ -90,7 +69,3 @@ def _indices(values: NDArray, known: NDArray) -> NDArray[np.int64]:
     if wrong.any():
         raise ValueError(f"labels {np.unique(flat[wrong])[:5].tolist()} are not among {known.tolist()}")
     return indices
-
-
-def _ratio(numerator: int, denominator: int) -> float:
-    return numerator / denominator if denominator else math.nan

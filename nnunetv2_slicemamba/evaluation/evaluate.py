@@ -1,4 +1,4 @@
-"""How is a folder of predictions evaluated? Find pairs, check all of them, compute case by case, summarise."""
+"""Evaluation of a folder of predictions: find pairs, check all of them, compute case by case, summarise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.evaluation.cases import CaseJob, evaluate_case
 from nnunetv2_slicemamba.evaluation.checks import CheckJob, check_pair, refuse_problems
-from nnunetv2_slicemamba.evaluation.journal import Journal
+from nnunetv2_slicemamba.evaluation.finished_cases import FinishedCases
+from nnunetv2_slicemamba.evaluation.job_pool import JobPool, choose_processes
 from nnunetv2_slicemamba.evaluation.labels import (
     Labelling,
     find_dataset_json,
@@ -19,12 +20,18 @@ from nnunetv2_slicemamba.evaluation.labels import (
     labelling_without_dataset,
     read_dataset_json,
 )
-from nnunetv2_slicemamba.evaluation.notes import notes_on_cases, notes_on_input, notes_on_means, notes_on_paper
+from nnunetv2_slicemamba.evaluation.metrics import per_case_metrics
+from nnunetv2_slicemamba.evaluation.notes import (
+    notes_on_cases,
+    notes_on_input,
+    notes_on_means,
+    notes_on_metrics,
+    notes_on_paper,
+)
 from nnunetv2_slicemamba.evaluation.pairs import Pairs, check_folders, find_pairs, guess_file_ending
 from nnunetv2_slicemamba.evaluation.reading import Reader, find_reader, read_segmentation
 from nnunetv2_slicemamba.evaluation.results import CaseResult, Evaluation, EvaluationSettings, pixels
-from nnunetv2_slicemamba.evaluation.summaries import metrics_of, paper_result, per_case_result
-from nnunetv2_slicemamba.evaluation.workers import Workers, choose_processes
+from nnunetv2_slicemamba.evaluation.summaries import paper_result, per_case_result
 
 Progress = Callable[[str, int, int], None]  # what is done, how many of how many
 
@@ -55,9 +62,8 @@ def evaluate_folders(
     dataset_json: default: see labels.find_dataset_json; without one, the classes are `labels` or what the files hold.
     labels: evaluate these in place of dataset.json's classes. ignore_label: pixels with it in the truth count nowhere;
     default: dataset.json's. partial: leave out cases without a prediction. processes: default: several only where the
-    work is long. journal: file that keeps finished cases, for an interrupted
-    evaluation to continue; delete it when the result is safe.
-    progress: called as (phase, done, total).
+    work is long. journal: file that keeps finished cases, for an interrupted evaluation to continue; delete it when the
+    result is safe. progress: called as (phase, done, total).
 
     Every file is read and checked first. Raises InputError (a ValueError) listing all that is wrong before anything is
     computed, RuntimeError if a case fails later.
@@ -70,9 +76,9 @@ def evaluate_folders(
     # reading is quick beside measuring borders
     work = _pixels(given) if settings.surface else _pixels(given) // 10
     count = choose_processes(processes, work, len(given.pairs.pairs))
-    with Workers(count) as workers:
+    with JobPool(count) as pool:
         check_jobs = [CheckJob(pair, given.reader, known) for pair in given.pairs.pairs]
-        checks = _reported("Checking", workers.results_of(check_pair, check_jobs), len(check_jobs), progress)
+        checks = _reported("Checking", pool.results_of(check_pair, check_jobs), len(check_jobs), progress)
         checked = sorted(checks, key=lambda one: one.case)
         refuse_problems(checked, () if partial else given.pairs.missing)
         found = sorted(frozenset[int]().union(*(one.truth_labels | one.prediction_labels for one in checked)))
@@ -84,37 +90,36 @@ def evaluate_folders(
                 labelling.classes,
                 tuple(sorted({*found, *(labelling.known or ())})),
                 labelling.ignore_label,
-                settings.tolerance if settings.surface else None,
-                settings.hd95_one_empty,
+                settings,
             )
             for pair in given.pairs.pairs
         ]
-        cases = _evaluate_cases(jobs, workers, Journal(Path(journal) if journal else None), progress)
-    metrics = metrics_of(settings)
+        cases = _evaluate_cases(jobs, pool, FinishedCases(Path(journal) if journal else None), progress)
+    metrics = tuple(metric.key for metric in per_case_metrics(settings))
     per_case = per_case_result(cases, labelling.classes, metrics, settings)
     in_pixels = "voxels" if pixels(cases) == "voxels" else "px"
-    unit = "mm" if any(one.has_spacing for one in checked) else in_pixels
     return Evaluation(
-        Path(predictions),
-        Path(truth),
-        given.dataset_json,
-        settings,
-        labelling.classes,
-        labelling.ignore_label,
-        metrics,
-        unit,
-        cases,
-        paper_result(cases, labelling.classes),
-        per_case,
-        (
+        predictions=Path(predictions),
+        truth=Path(truth),
+        dataset_json=given.dataset_json,
+        settings=settings,
+        classes=labelling.classes,
+        ignore_label=labelling.ignore_label,
+        metrics=metrics,
+        unit="mm" if any(one.has_spacing for one in checked) else in_pixels,
+        cases=cases,
+        paper=paper_result(cases, labelling.classes),
+        per_case=per_case,
+        notes=(
             *notes_on_input(
                 Path(predictions), Path(truth), given.pairs, checked, given.dataset_json, labels is not None
             ),
             *notes_on_means(cases, labelling),
         ),
-        {
+        metric_notes=notes_on_metrics(per_case, settings),
+        protocol_notes={
             "paper": tuple(notes_on_paper(cases, labelling)),
-            "per-case": tuple(notes_on_cases(cases, labelling, per_case, settings)),
+            "per-case": tuple(notes_on_cases(cases, labelling, settings)),
         },
     )
 
@@ -140,7 +145,7 @@ def _find_input(
 
 
 def _pixels(given: _Input) -> int:
-    """Roughly, by the first file: only the number of processes depends on it."""
+    """Number of pixels in all cases, roughly, by the first file: only the number of processes depends on it."""
     try:
         shape = read_segmentation(given.pairs.pairs[0].truth, given.reader).labels.shape
     except (ValueError, OSError):
@@ -149,12 +154,12 @@ def _pixels(given: _Input) -> int:
 
 
 def _evaluate_cases(
-    jobs: Sequence[CaseJob], workers: Workers, journal: Journal, progress: Progress | None
+    jobs: Sequence[CaseJob], pool: JobPool, finished: FinishedCases, progress: Progress | None
 ) -> tuple[CaseResult, ...]:
-    done, left = journal.split(jobs)
+    done, left = finished.split(jobs)
     by_case = {job.pair.case: job for job in jobs}
-    for result in _reported("Evaluating", workers.results_of(evaluate_case, left), len(jobs), progress, len(done)):
-        journal.add(by_case[result.case], result)
+    for result in _reported("Evaluating", pool.results_of(evaluate_case, left), len(jobs), progress, len(done)):
+        finished.add(by_case[result.case], result)
         done.append(result)
     return tuple(sorted(done, key=lambda one: one.case))
 

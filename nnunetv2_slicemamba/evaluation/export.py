@@ -1,27 +1,19 @@
-"""How is an evaluation kept? As JSON that says what its numbers mean."""
+"""An evaluation as JSON that says what its numbers mean."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_slicemamba.common.whole_file import replacing
-from nnunetv2_slicemamba.evaluation.metrics import METRICS, PAPER_METRICS
-from nnunetv2_slicemamba.evaluation.results import CaseResult, Evaluation
+from nnunetv2_slicemamba.common.json_files import plain_json, write_json
+from nnunetv2_slicemamba.evaluation.metrics import METRICS, POOLED_METRICS
+from nnunetv2_slicemamba.evaluation.results import PROTOCOLS, CaseResult, Evaluation
 
 SCHEMA = 1
-PROTOCOLS = {
-    "paper": "the pixels (voxels) of all cases in one confusion matrix per class; mIoU is the IoU of that class; mean: "
-    "over the foreground classes",
-    "per-case": "every metric in every case, then mean with bootstrap confidence interval (BCa, cases resampled), "
-    "median and SD over the cases in which it is defined; mean: of the foreground classes' means",
-}
 PACKAGES = ("nnunetv2-slicemamba", "nnunetv2", "monai", "scipy", "numpy", "torch")
 
 
@@ -44,7 +36,7 @@ def to_dict(evaluation: Evaluation, protocols: Sequence[str] = tuple(PROTOCOLS))
     }
     if "paper" in protocols:
         content["paper"] = {
-            "metrics": {key: f"{title}: {METRICS[key].definition}" for key, title in PAPER_METRICS.items()},
+            "metrics": {metric.key: f"{metric.pooled_head}: {metric.definition}" for metric in POOLED_METRICS},
             "classes": {
                 name: {**scores, "counts": asdict(evaluation.paper.counts[name])}
                 for name, scores in evaluation.paper.scores.items()
@@ -61,13 +53,12 @@ def to_dict(evaluation: Evaluation, protocols: Sequence[str] = tuple(PROTOCOLS))
             "mean": {metric: asdict(summary) for metric, summary in evaluation.per_case.mean.items()},
             "cases": [_case(one, evaluation.metrics) for one in evaluation.cases],
         }
-    return _plain(content)
+    return plain_json(content)
 
 
-def write_json(evaluation: Evaluation, file: Path, protocols: Sequence[str] = tuple(PROTOCOLS)) -> None:
-    """Writes `to_dict` in one step: a file that is there is replaced whole or not at all."""
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(to_dict(evaluation, protocols), indent=2, allow_nan=False), encoding="utf-8")
+def write_evaluation(evaluation: Evaluation, file: Path, protocols: Sequence[str] = tuple(PROTOCOLS)) -> None:
+    """Writes `to_dict` as a JSON file, whole or not at all."""
+    write_json(file, to_dict(evaluation, protocols))
 
 
 def _case(case: CaseResult, metrics: Sequence[str]) -> dict[str, Any]:
@@ -82,13 +73,3 @@ def _case(case: CaseResult, metrics: Sequence[str]) -> dict[str, Any]:
             for name, scores in case.scores.items()
         },
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

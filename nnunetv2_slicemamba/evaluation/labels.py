@@ -1,4 +1,4 @@
-"""Which classes are there? From dataset.json with nnU-Net's LabelManager, or from labels that are given or found."""
+"""Classes to evaluate: from dataset.json with nnU-Net's LabelManager, or from labels that are given or found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_LABELS = 64  # that are taken for classes without being asked; more are rat
 
 @dataclass(frozen=True)
 class Labelling:
-    """classes: what is evaluated. known: labels that may occur, ascending; None if any may. ignore_label: or None."""
+    """Classes to evaluate. known: labels that may occur, ascending; None if any may. ignore_label: None without one."""
 
     classes: tuple[ClassLabel, ...]
     known: tuple[int, ...] | None

@@ -1,13 +1,12 @@
-"""How does an evaluation look in a paper? Tables for LaTeX's booktabs."""
+"""Tables of an evaluation for a paper, with LaTeX's booktabs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
-from nnunetv2_slicemamba.evaluation.export import PROTOCOLS
-from nnunetv2_slicemamba.evaluation.metrics import PAPER_METRICS
-from nnunetv2_slicemamba.evaluation.results import Evaluation, Summary
-from nnunetv2_slicemamba.evaluation.rows import head, paper_rows, per_case_rows, shown
+from nnunetv2_slicemamba.evaluation.metrics import METRICS, POOLED_METRICS, Metric
+from nnunetv2_slicemamba.evaluation.results import PROTOCOLS, Evaluation, Summary
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -19,7 +18,6 @@ _SPECIAL = {
     '"': r"\textquotedbl{}",
     **{character: f"\\{character}" for character in "&%$#_{}"},
 }
-PER_CASE_METRICS = ("dice", "iou", "hd95", "nsd")
 
 
 def latex_tables(evaluation: Evaluation, protocols: Sequence[str] = tuple(PROTOCOLS)) -> str:
@@ -39,39 +37,39 @@ def escape_latex(text: str) -> str:
 
 def _paper(evaluation: Evaluation) -> str:
     rows = {
-        name: [shown(scores[metric], metric) for metric in PAPER_METRICS]
-        for name, scores in paper_rows(evaluation).items()
+        name: [metric.shown(scores[metric.key]) for metric in POOLED_METRICS]
+        for name, scores in evaluation.paper.rows.items()
     }
     caption = f"All {evaluation.pixels} of {len(evaluation.cases)} cases pooled, in \\%."
-    return _table(caption, "pooled", [escape_latex(title) for title in PAPER_METRICS.values()], rows)
+    return _table(caption, "pooled", [escape_latex(metric.pooled_head) for metric in POOLED_METRICS], rows)
 
 
 def _per_case(evaluation: Evaluation) -> str:
-    metrics = [metric for metric in PER_CASE_METRICS if metric in evaluation.metrics]
+    metrics = [METRICS[key] for key in evaluation.metrics if METRICS[key].in_short_tables]
+    heads = {metric.key: escape_latex(metric.head(evaluation.settings, evaluation.unit)) for metric in metrics}
     rows = {
-        name: [_cell(summaries[metric], metric) for metric in metrics]
-        for name, summaries in per_case_rows(evaluation).items()
+        name: [_cell(summaries[metric.key], metric) for metric in metrics]
+        for name, summaries in evaluation.per_case.rows.items()
     }
     level = f"{100 * evaluation.settings.confidence:g}\\%"
     caption = (
         f"Mean over {len(evaluation.cases)} cases with the {level} bootstrap confidence interval (BCa); "
-        "fractions in \\%." + _left_out(evaluation, metrics)
+        "fractions in \\%." + _left_out(evaluation, heads)
     )
-    return _table(caption, "per-case", [escape_latex(head(metric, evaluation)) for metric in metrics], rows)
+    return _table(caption, "per-case", list(heads.values()), rows)
 
 
-def _cell(summary: Summary, metric: str) -> str:
-    low, high = shown(summary.low, metric), shown(summary.high, metric)
-    bounds = f" [{low}, {high}]" if summary.low == summary.low else ""
-    return f"{shown(summary.mean, metric)}{bounds}"
+def _cell(summary: Summary, metric: Metric) -> str:
+    bounds = "" if math.isnan(summary.low) else f" [{metric.shown(summary.low)}, {metric.shown(summary.high)}]"
+    return f"{metric.shown(summary.mean)}{bounds}"
 
 
-def _left_out(evaluation: Evaluation, metrics: Sequence[str]) -> str:
+def _left_out(evaluation: Evaluation, heads: Mapping[str, str]) -> str:
     undefined = [
-        f"{escape_latex(head(metric, evaluation))} of {escape_latex(name)} in {summaries[metric].undefined}"
+        f"{head} of {escape_latex(name)} in {summaries[key].undefined}"
         for name, summaries in evaluation.per_case.summaries.items()
-        for metric in metrics
-        if summaries[metric].undefined
+        for key, head in heads.items()
+        if summaries[key].undefined
     ]
     return f" Cases left out as undefined: {', '.join(undefined)}." if undefined else ""
 

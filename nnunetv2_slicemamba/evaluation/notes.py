@@ -1,4 +1,4 @@
-"""What does a reader of the results have to know?"""
+"""Notes: what a reader of the results has to know."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunetv2_slicemamba.evaluation.checks import Checked
 from nnunetv2_slicemamba.evaluation.labels import Labelling
+from nnunetv2_slicemamba.evaluation.metrics import MASK_METRICS, METRICS
 from nnunetv2_slicemamba.evaluation.pairs import Pairs, listed, look_swapped
 from nnunetv2_slicemamba.evaluation.results import CaseResult, EvaluationSettings, PerCaseResult, pixels
 
@@ -21,7 +22,7 @@ def notes_on_input(
     dataset_json: Path | None,
     labels_given: bool,
 ) -> list[str]:
-    """About the files, for every protocol: what was left out, guessed or looks wrong without being an error."""
+    """Notes on the files, for every protocol: what was left out, guessed or looks wrong without being an error."""
     notes = []
     if look_swapped(predictions, truth):
         notes.append(
@@ -45,7 +46,7 @@ def notes_on_input(
 
 
 def notes_on_means(cases: Sequence[CaseResult], labelling: Labelling) -> list[str]:
-    """About the means over classes, which every protocol has."""
+    """Notes on the means over classes, which every protocol has."""
     return [
         f"{one.name} occurs neither in the truth nor in the predictions: the mean leaves it out"
         for one in labelling.classes
@@ -54,7 +55,7 @@ def notes_on_means(cases: Sequence[CaseResult], labelling: Labelling) -> list[st
 
 
 def notes_on_paper(cases: Sequence[CaseResult], labelling: Labelling) -> list[str]:
-    """About the pooled metrics: where these data differ from the paper's."""
+    """Notes on the pooled metrics: where these data differ from the paper's."""
     notes = []
     if len({case.shape for case in cases}) > 1:
         notes.append(
@@ -66,26 +67,26 @@ def notes_on_paper(cases: Sequence[CaseResult], labelling: Labelling) -> list[st
     return notes
 
 
-def notes_on_cases(
-    cases: Sequence[CaseResult], labelling: Labelling, per_case: PerCaseResult, settings: EvaluationSettings
-) -> list[str]:
-    """About the metrics per case: which cases a mean leaves out, and how far intervals can be trusted."""
+def notes_on_metrics(per_case: PerCaseResult, settings: EvaluationSettings) -> dict[str, tuple[str, ...]]:
+    """Notes of the metrics on their values in the cases, by the metric's key: of each class that calls for one."""
+    found: dict[str, tuple[str, ...]] = {}
+    for key in per_case.mean:
+        note = METRICS[key].note
+        if note is not None:
+            notes = (note(name, summaries[key], settings) for name, summaries in per_case.summaries.items())
+            found[key] = tuple(one for one in notes if one)
+    return found
+
+
+def notes_on_cases(cases: Sequence[CaseResult], labelling: Labelling, settings: EvaluationSettings) -> list[str]:
+    """Notes on the metrics per case as a whole."""
     notes = []
-    if settings.surface:
-        for name, summaries in per_case.summaries.items():
-            half = summaries["hd95"].one_empty
-            if half and settings.hd95_one_empty == "undefined":
-                notes.append(
-                    f"HD95 of {name} leaves out {half} of {len(cases)} cases in which only the truth or only the "
-                    "prediction is empty, which flatters it; --hd95-one-empty diagonal counts each as the image's "
-                    "diagonal"
-                )
-            elif half:
-                notes.append(f"HD95 of {name} counts {half} of {len(cases)} cases as the image's diagonal")
-        if labelling.ignore_label is not None:
-            notes.append(
-                f"for HD95 and NSD, {pixels(cases)} with the ignore label are background in truth and prediction"
-            )
+    if settings.surface and labelling.ignore_label is not None:
+        *titles, last = [metric.title for metric in MASK_METRICS]
+        listed_titles = f"{', '.join(titles)} and {last}" if titles else last
+        notes.append(
+            f"for {listed_titles}, {pixels(cases)} with the ignore label are background in truth and prediction"
+        )
     if len(cases) < FEW_CASES:
         notes.append(f"bootstrap intervals from {len(cases)} cases are rough, and rather too narrow")
     return notes

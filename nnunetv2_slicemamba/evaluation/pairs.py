@@ -1,4 +1,4 @@
-"""Which prediction belongs to which truth? Folders, file ending and cases, without opening a segmentation."""
+"""Pairs of a prediction and its truth, by folders, file ending and names, without opening a segmentation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairs:
-    """pairs: in the order of their names. missing: cases without a prediction. extra: predictions without a truth."""
+    """Pairs of two folders, in the order of their names.
+
+    missing: cases without a prediction. extra: predictions without a truth.
+    """
 
     pairs: tuple[Pair, ...]
     missing: tuple[str, ...]
@@ -40,7 +43,7 @@ def check_folders(predictions: Path, truth: Path) -> None:
 
 
 def look_swapped(predictions: Path, truth: Path) -> bool:
-    """Whether only the truth folder has what nnU-Net's prediction writes: nnUNetv2_evaluate_folder wants it first."""
+    """True if only the truth folder has what nnU-Net's prediction writes: nnUNetv2_evaluate_folder wants it first."""
     mark = "predict_from_raw_data_args.json"
     return (truth / mark).is_file() and not (predictions / mark).is_file()
 

@@ -1,4 +1,4 @@
-"""How is a segmentation read? Through nnU-Net's own readers, without axes of one pixel."""
+"""Segmentations as read by nnU-Net's own readers, without axes of one pixel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Reader = type[BaseReaderWriter]
 
 @dataclass(frozen=True)
 class Segmentation:
-    """labels: (*shape) int32, 2D or 3D. spacing: per axis, in `unit`, None if the file has none (pixels count then).
+    """A label map. labels: (*shape) int32, 2D or 3D. spacing: per axis, None if the file has none (pixels count then).
 
     geometry: origin, direction or affine, whatever of them the format has.
     """

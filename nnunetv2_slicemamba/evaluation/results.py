@@ -1,4 +1,4 @@
-"""What does an evaluation say? Settings, results per case, pooled results and summaries."""
+"""Settings and results of an evaluation: per case, pooled, and summarised."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.evaluation.confusion import Counts
 
 HD95_ONE_EMPTY = ("undefined", "diagonal")
+PROTOCOLS = {
+    "paper": "the pixels (voxels) of all cases in one confusion matrix per class; mIoU is the IoU of that class; mean: "
+    "over the foreground classes",
+    "per-case": "every metric in every case, then mean with bootstrap confidence interval (BCa, cases resampled), "
+    "median and SD over the cases in which it is defined; mean: of the foreground classes' means",
+}
+MEAN_ROW = "mean"
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """How to evaluate; InputError for values that make no sense.
+    """Settings of an evaluation; InputError for values that make no sense.
 
     confidence: level of the intervals, between 0 and 1. tolerance: NSD's, in mm (pixels or voxels where files have no
-    spacing). surface: whether to compute HD95 and NSD. hd95_one_empty: what HD95 is where exactly one of truth and
-    prediction is empty: "undefined" (NaN, left out and counted) or "diagonal" (the image's, the worst possible).
-    resamples, seed: of the bootstrap.
+    spacing). surface: whether to compute the metrics of masks, HD95 and NSD. hd95_one_empty: HD95 where exactly one of
+    truth and prediction is empty: "undefined" (NaN, left out and counted) or "diagonal" (the image's, the worst
+    possible). resamples, seed: of the bootstrap.
     """
 
     confidence: float = 0.95
@@ -56,15 +63,14 @@ class ClassLabel:
 
 @dataclass(frozen=True)
 class Scores:
-    """One class in one case. hd95: in the evaluation's unit; nsd: 0..1; both NaN where undefined or not computed."""
+    """One class in one case: its pixels counted, and the value of each metric that was computed, by its key."""
 
     counts: Counts
-    hd95: float = math.nan
-    nsd: float = math.nan
+    values: Mapping[str, float]
 
     def value(self, metric: str) -> float:
-        """The value of one of METRICS, NaN where it is undefined."""
-        return float(getattr(self if metric in ("hd95", "nsd") else self.counts, metric))
+        """The value of a metric, NaN where it is undefined or was not computed."""
+        return self.values.get(metric, math.nan)
 
     @property
     def both_empty(self) -> bool:
@@ -91,13 +97,18 @@ class CaseResult:
 class PaperResult:
     """The published protocol: one confusion matrix per class over the pixels of all cases.
 
-    counts: per class name. scores: per class name and metric (PAPER_METRICS), fractions. mean: of the classes, NaN left
-    out.
+    counts: per class name. scores: per class name and metric (POOLED_METRICS), fractions. mean: of the classes, NaN
+    left out.
     """
 
     counts: Mapping[str, Counts]
     scores: Mapping[str, Mapping[str, float]]
     mean: Mapping[str, float]
+
+    @property
+    def rows(self) -> dict[str, Mapping[str, float]]:
+        """Scores by the names of a table's rows; the mean is a row where there are several classes."""
+        return {**self.scores, MEAN_ROW: self.mean} if len(self.scores) > 1 else dict(self.scores)
 
 
 @dataclass(frozen=True)
@@ -105,8 +116,8 @@ class Summary:
     """One metric over cases. All values are over the `defined` cases; NaN where there are too few.
 
     low, high: bootstrap confidence interval of the mean, NaN if all values are the same. sd: with n-1. undefined: cases
-    left out. one_empty: cases in which exactly one of truth and prediction is empty; HD95 leaves them out unless
-    settings.hd95_one_empty is "diagonal", other metrics count them (Dice, IoU and NSD as 0).
+    left out. one_empty: cases in which exactly one of truth and prediction is empty; the metric's definition says
+    whether it is defined there.
     """
 
     cases: int
@@ -124,7 +135,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class PerCaseResult:
-    """summaries: per class name and metric. mean: per metric, over the classes.
+    """Metrics summarised over the cases. summaries: per class name and metric. mean: per metric, over the classes.
 
     The mean of `mean` is the mean of the classes' means (nnU-Net's foreground_mean), with its interval from resampled
     cases; its median, SD, minimum and maximum are those of the cases' means over their defined classes.
@@ -133,14 +144,20 @@ class PerCaseResult:
     summaries: Mapping[str, Mapping[str, Summary]]
     mean: Mapping[str, Summary]
 
+    @property
+    def rows(self) -> dict[str, Mapping[str, Summary]]:
+        """Summaries by the names of a table's rows; the mean is a row where there are several classes."""
+        return {**self.summaries, MEAN_ROW: self.mean} if len(self.summaries) > 1 else dict(self.summaries)
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """Everything about one folder of predictions.
 
-    classes: in the order of dataset.json. metrics: the keys of METRICS that were computed. unit: of HD95 and tolerance,
-    "mm", or "px" or "voxels" for files without spacing. dataset_json: None if there was none. notes: what a reader has
-    to know whatever is shown, one sentence each. protocol_notes: what belongs to one protocol ("paper", "per-case").
+    classes: in the order of dataset.json. metrics: the keys of METRICS that were computed per case. unit: of lengths,
+    "mm", or "px" or "voxels" for files without spacing. dataset_json: None if there was none. notes: sentences that a
+    reader has to know whatever is shown. metric_notes: those on a metric's values in the cases, by its key.
+    protocol_notes: those that belong to one protocol ("paper", "per-case").
     """
 
     predictions: Path
@@ -155,18 +172,25 @@ class Evaluation:
     paper: PaperResult
     per_case: PerCaseResult
     notes: tuple[str, ...]
+    metric_notes: Mapping[str, tuple[str, ...]]
     protocol_notes: Mapping[str, tuple[str, ...]]
 
     @property
     def pixels(self) -> str:
-        """What the images consist of: "pixels" or "voxels"."""
+        """The images' elements: "pixels" or "voxels"."""
         return pixels(self.cases)
 
-    def notes_for(self, protocols: Sequence[str]) -> tuple[str, ...]:
-        """The notes that concern what these protocols show."""
-        return (*self.notes, *(note for name in protocols for note in self.protocol_notes.get(name, ())))
+    def notes_for(self, protocols: Sequence[str], metrics: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The notes that concern what these protocols show. metrics: keys of those shown per case, None: all."""
+        found = list(self.notes)
+        for name in protocols:
+            if name == "per-case":
+                shown = self.metrics if metrics is None else metrics
+                found += [note for key in shown for note in self.metric_notes.get(key, ())]
+            found += self.protocol_notes[name]
+        return tuple(found)
 
 
 def pixels(cases: Sequence[CaseResult]) -> str:
-    """Says "voxels" if there are volumes among the cases, else "pixels"."""
+    """The images' elements: "voxels" if there are volumes among the cases, else "pixels"."""
     return "voxels" if any(len(case.shape) > 2 for case in cases) else "pixels"

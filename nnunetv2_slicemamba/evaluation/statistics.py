@@ -1,4 +1,4 @@
-"""What is the mean over cases, and how sure is it?
+"""Mean over cases, with its confidence interval.
 
 Intervals are bootstrap intervals of the mean: cases are drawn with replacement and the BCa method (bias-corrected and
 accelerated, Efron 1987) is used, which respects the skew that Dice near 1 and HD95 have.

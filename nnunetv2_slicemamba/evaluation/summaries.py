@@ -1,4 +1,4 @@
-"""How do the cases' scores become results? Pooled as the paper does it, and summarised over cases."""
+"""Results from the cases' scores: pooled as the paper does it, and summarised over cases."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from nnunetv2_slicemamba.evaluation.confusion import Counts
-from nnunetv2_slicemamba.evaluation.metrics import COUNT_METRICS, PAPER_METRICS, SURFACE_METRICS
+from nnunetv2_slicemamba.evaluation.metrics import POOLED_METRICS
 from nnunetv2_slicemamba.evaluation.results import (
     CaseResult,
     ClassLabel,
@@ -19,16 +19,15 @@ from nnunetv2_slicemamba.evaluation.results import (
 from nnunetv2_slicemamba.evaluation.statistics import summarise
 
 
-def metrics_of(settings: EvaluationSettings) -> tuple[str, ...]:
-    """The keys of METRICS that are computed."""
-    return (*COUNT_METRICS, *SURFACE_METRICS) if settings.surface else COUNT_METRICS
-
-
 def paper_result(cases: Sequence[CaseResult], classes: Sequence[ClassLabel]) -> PaperResult:
     """The pixels of all cases in one confusion matrix per class, and the mean of the classes' scores."""
     counts = {one.name: sum((case.scores[one.name].counts for case in cases), Counts(0, 0, 0, 0)) for one in classes}
-    scores = {name: {key: float(getattr(pooled, key)) for key in PAPER_METRICS} for name, pooled in counts.items()}
-    return PaperResult(counts, scores, {key: _mean([one[key] for one in scores.values()]) for key in PAPER_METRICS})
+    scores = {
+        name: {metric.key: float(metric.function(pooled)) for metric in POOLED_METRICS}
+        for name, pooled in counts.items()
+    }
+    mean = {metric.key: _mean([one[metric.key] for one in scores.values()]) for metric in POOLED_METRICS}
+    return PaperResult(counts, scores, mean)
 
 
 def per_case_result(

@@ -1,4 +1,4 @@
-"""How far apart are two borders? HD95 and NSD of one class, with MONAI.
+"""Distances between the borders of two masks: HD95 and NSD, with MONAI.
 
 HD95 takes the pixels at the border (4 neighbours in 2D, 6 in 3D) and their distances to the other border's nearest
 pixel; of each direction's 95th percentiles the larger one counts. medpy's, which publications on Synapse use, joins
@@ -10,58 +10,63 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+from nnunetv2_slicemamba.evaluation.masks import Masks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-@dataclass(frozen=True)
-class SurfaceScores:
-    """hd95 in the spacing's unit, nsd 0..1; NaN where undefined."""
+def hd95(masks: Masks, one_empty: str = "undefined") -> float:
+    """95th percentile of the Hausdorff distance, in the spacing's unit.
 
-    hd95: float
-    nsd: float
-
-
-def surface_scores(
-    truth: NDArray[np.bool_],
-    prediction: NDArray[np.bool_],
-    spacing: tuple[float, ...],
-    tolerance: float,
-    hd95_one_empty: str = "undefined",
-) -> SurfaceScores:
-    """HD95 and NSD of two masks of one shape, 2D or 3D, neither axis of which is a single pixel.
-
-    spacing: per axis. tolerance: NSD's, in the same unit; a distance equal to it is tolerated. Both masks empty: both
-    NaN. One empty: NSD 0, HD95 NaN, or the image's diagonal for hd95_one_empty="diagonal".
+    Both masks empty: NaN. One empty: NaN, or the image's diagonal for one_empty="diagonal".
     """
-    if not truth.any() or not prediction.any():
-        if truth.any() == prediction.any():
-            return SurfaceScores(math.nan, math.nan)
-        extent = [(size - 1) * step for size, step in zip(truth.shape, spacing, strict=True)]
-        return SurfaceScores(math.hypot(*extent) if hd95_one_empty == "diagonal" else math.nan, 0.0)
+    if masks.both_empty:
+        return math.nan
+    if masks.one_empty:
+        extent = [(size - 1) * step for size, step in zip(masks.truth.shape, masks.spacing, strict=True)]
+        return math.hypot(*extent) if one_empty == "diagonal" else math.nan
+    from monai.metrics import compute_hausdorff_distance
 
-    import torch
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
-
-    box = bounding_box(truth | prediction)
-    predicted, true = (torch.from_numpy(np.ascontiguousarray(mask[box]))[None, None] for mask in (prediction, truth))
-    # MONAI wants one type for all numbers of the spacing
-    steps = [float(step) for step in spacing]
+    prediction, truth, spacing = _for_monai(masks)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about an argument that MONAI itself passes
-        hd95 = compute_hausdorff_distance(predicted, true, include_background=True, percentile=95, spacing=steps)
-        nsd = compute_surface_dice(
-            predicted, true, [float(tolerance)], include_background=True, spacing=steps, use_subvoxels=True
+        return float(
+            compute_hausdorff_distance(prediction, truth, include_background=True, percentile=95, spacing=spacing)
         )
-    return SurfaceScores(float(hd95), float(nsd))
 
 
-def bounding_box(mask: NDArray[np.bool_]) -> tuple[slice, ...]:
-    """The smallest box around a mask that is not empty. Distances inside it do not change: MONAI pads it with 0."""
-    box = []
-    for axis in range(mask.ndim):
-        inside = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    return tuple(box)
+def nsd(masks: Masks, tolerance: float) -> float:
+    """Normalised surface Dice, 0..1. tolerance: in the spacing's unit; a distance equal to it is tolerated.
+
+    Both masks empty: NaN. One empty: 0.
+    """
+    if masks.both_empty or masks.one_empty:
+        return math.nan if masks.both_empty else 0.0
+    from monai.metrics import compute_surface_dice
+
+    prediction, truth, spacing = _for_monai(masks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return float(
+            compute_surface_dice(
+                prediction, truth, [float(tolerance)], include_background=True, spacing=spacing, use_subvoxels=True
+            )
+        )
+
+
+def _for_monai(masks: Masks) -> tuple[Tensor, Tensor, list[float]]:
+    """Prediction, truth and spacing as MONAI takes them, in the box around the objects.
+
+    Distances inside the box are those of the whole image: MONAI pads it with background.
+    """
+    import torch
+
+    prediction, truth = (
+        torch.from_numpy(np.ascontiguousarray(mask[masks.box]))[None, None] for mask in (masks.prediction, masks.truth)
+    )
+    return prediction, truth, [float(step) for step in masks.spacing]  # one type for all numbers: MONAI wants it

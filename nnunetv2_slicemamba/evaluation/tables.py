@@ -1,21 +1,18 @@
-"""How does an evaluation look on a terminal?"""
+"""Tables of an evaluation on a terminal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nnunetv2_slicemamba.evaluation.export import PROTOCOLS
-from nnunetv2_slicemamba.evaluation.metrics import PAPER_METRICS
-from nnunetv2_slicemamba.evaluation.results import Evaluation
-from nnunetv2_slicemamba.evaluation.rows import head, interval, paper_rows, per_case_rows, shown
+from nnunetv2_slicemamba.evaluation.metrics import METRICS, MISSING, POOLED_METRICS, Metric
+from nnunetv2_slicemamba.evaluation.results import PROTOCOLS, Evaluation, Summary
 
-# with many classes only what is usual for organs; the others stay in the JSON file
-SHOWN_FOR_MANY = ("dice", "iou", "hd95", "nsd")
-MANY_CLASSES = 3
+MANY_CLASSES = 3  # with more, metrics that are not for short tables stay in the JSON file
 
 
 def print_evaluation(evaluation: Evaluation, console: Console, protocols: Sequence[str] = tuple(PROTOCOLS)) -> None:
@@ -34,10 +31,10 @@ def print_evaluation(evaluation: Evaluation, console: Console, protocols: Sequen
 def _paper(evaluation: Evaluation) -> Table:
     table = Table()
     table.add_column("class")
-    for title in PAPER_METRICS.values():
-        table.add_column(title, justify="right")
-    for name, scores in paper_rows(evaluation).items():
-        table.add_row(escape(name), *(shown(scores[metric], metric) for metric in PAPER_METRICS))
+    for metric in POOLED_METRICS:
+        table.add_column(metric.pooled_head, justify="right")
+    for name, scores in evaluation.paper.rows.items():
+        table.add_row(escape(name), *(metric.shown(scores[metric.key]) for metric in POOLED_METRICS))
     return table
 
 
@@ -48,20 +45,24 @@ def _per_case(evaluation: Evaluation) -> Table:
     table.add_column("metric", no_wrap=True)
     for title in ("mean", level, "median", "SD", "left out"):
         table.add_column(title, justify="right", no_wrap=True)
-    metrics = evaluation.metrics
+    metrics = [METRICS[key] for key in evaluation.metrics]
     if len(evaluation.classes) > MANY_CLASSES:
-        metrics = tuple(metric for metric in metrics if metric in SHOWN_FOR_MANY)
-    for name, summaries in per_case_rows(evaluation).items():
+        metrics = [metric for metric in metrics if metric.in_short_tables]
+    for name, summaries in evaluation.per_case.rows.items():
         table.add_section()
         for position, metric in enumerate(metrics):
-            one = summaries[metric]
+            one = summaries[metric.key]
             table.add_row(
                 escape(name) if position == 0 else "",
-                head(metric, evaluation),
-                shown(one.mean, metric),
-                interval(one, metric),
-                shown(one.median, metric),
-                shown(one.sd, metric),
+                escape(metric.head(evaluation.settings, evaluation.unit)),
+                metric.shown(one.mean),
+                _interval(one, metric),
+                metric.shown(one.median),
+                metric.shown(one.sd),
                 f"{one.undefined} of {one.cases}" if one.undefined else "-",
             )
     return table
+
+
+def _interval(summary: Summary, metric: Metric) -> str:
+    return MISSING if math.isnan(summary.low) else f"{metric.shown(summary.low)} to {metric.shown(summary.high)}"

@@ -1,1 +1,1 @@
-"""A fold's trained network as one file for other programs: ONNX, TorchScript or PyTorch's exported program."""
+"""Export of a fold's trained network to one file for other programs: ONNX, TorchScript or PyTorch's own format."""

@@ -1,8 +1,7 @@
-"""Exporting a network, and comparing what the file computes on real patches with what the network does."""
+"""Export of a network to a file, and the comparison of both on real patches."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,10 +12,11 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.exporting.fold_network import FoldNetwork
 from nnunetv2_slicemamba.exporting.formats import Format, quietly
-from nnunetv2_slicemamba.slicing.file import installed_versions, now
 
 # of the largest logit: float32 sums in another order, over a network of tens of blocks
 TOLERANCE = 1e-3
@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Parity:
-    """How the file agrees with the network on `patches` patches of `case`.
+    """Agreement of the file with the network on `patches` patches of `case`.
 
     largest_difference: of logits. relative_difference: that, over the largest logit. same_labels: share of voxels with
     the same largest logit. network_seconds, file_seconds: per patch on this CPU, after a first run.
@@ -40,6 +40,7 @@ class Parity:
 
     @property
     def holds(self) -> bool:
+        """True if the logits differ by rounding only."""
         return self.relative_difference <= TOLERANCE
 
 
@@ -58,7 +59,7 @@ def export(source: FoldNetwork, format: Format, file: Path) -> Parity:
 
 
 def compare(source: FoldNetwork, run: Callable[[Tensor], Tensor]) -> Parity:
-    """Logits of the network and of `run` on each patch."""
+    """Agreement of `run`, logits from one patch, with the network on each patch."""
     expected, network_seconds = _timed(source.network, source.patches)
     found, file_seconds = _timed(run, source.patches)
     difference = (expected - found).abs().max().item()
@@ -95,6 +96,5 @@ def write_record(file: Path, source: FoldNetwork, format: Format, parity: Parity
         "created": now(),
     }
     record = file.with_name(f"{file.name}.json")
-    with replacing(record) as temporary:
-        temporary.write_text(json.dumps(content, indent=2))
+    write_json(record, content)
     return record

@@ -1,4 +1,4 @@
-"""Which formats can a network be exported to, and how is such a file run?"""
+"""Formats that a network can be exported to, and how a file of each is run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ Run = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Format:
-    """write(network, example, file) exports; load(file) gives what computes logits (1, classes, *patch) on the CPU.
+    """One format.
 
+    write(network, example, file) exports; load(file) gives what computes logits (1, classes, *patch) on the CPU.
     needs: packages that must be installed. suffix: of the file.
     """
 
@@ -92,7 +93,7 @@ FORMATS = {
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """The exporters report every step and warn of constants, which all sizes of an exported network are."""
+    """Context without the exporters' reports and their warnings of constants, which all sizes in a network are."""
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),

@@ -12,38 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nnunetv2_slicemamba.nets.token_norm import block_type
 from nnunetv2_slicemamba.ops import slice_scan
-from nnunetv2_slicemamba.ops.inputs import compute_dtype
+from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
+from nnunetv2_slicemamba.ops.dtypes import block_dtype, recurrence_dtype
+from nnunetv2_slicemamba.ops.fused import fused_bss
+from nnunetv2_slicemamba.slicing.candidates import check_thickness
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
-def check_thickness(thickness: tuple[int, ...], n_dims: int) -> tuple[int, ...]:
-    """A slicing's thickness as a tuple of `n_dims` ints in 1..255 (the range of the network's uint8 buffer).
-
-    Raises ValueError naming the value, the rule and the remedy.
-    """
-    values = tuple(int(v) for v in thickness)
-    if len(values) != n_dims:
-        raise ValueError(
-            f"thickness {values} has {len(values)} entries, this block has {n_dims} spatial axes; "
-            f"give one thickness per axis"
-        )
-    if any(v < 1 or v > 255 for v in values):
-        raise ValueError(
-            f"thickness {values} is out of range: every entry must be between 1 and 255, 2 and 4 are usual"
-        )
-    return values
-
-
 def move_channels_first(x: Tensor) -> Tensor:
-    """(B, *spatial, C) -> (B, C, *spatial) as a view, i.e. in PyTorch's channels-last memory format."""
+    """View (B, C, *spatial) of (B, *spatial, C), i.e. in PyTorch's channels-last memory format."""
     return x.movedim(-1, 1)
 
 
 def move_channels_last(x: Tensor) -> Tensor:
-    """(B, C, *spatial) -> (B, *spatial, C) as a view."""
+    """View (B, *spatial, C) of (B, C, *spatial)."""
     return x.movedim(1, -1)
 
 
@@ -96,10 +80,11 @@ class BSS(nn.Module):
         nn.init.ones_(self.Ds)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda:
-            out = self.fused(x)
-            if out is not None:
-                return out
+        out = self.fused(x)
+        return self.composed(x) if out is None else out
+
+    def composed(self, x: Tensor) -> Tensor:
+        """The block by PyTorch's operators around the scan."""
         sizes = tuple(x.shape[1:-1])
         x, gate = self.in_proj(x).chunk(2, dim=-1)
         x = move_channels_last(F.silu(self.conv(move_channels_first(x))))
@@ -107,15 +92,13 @@ class BSS(nn.Module):
         return self.out_proj(self.out_norm(y) * F.silu(gate))
 
     def fused(self, x: Tensor) -> Tensor | None:
-        """The whole block by the CUDA backend's kernels, if they take it and SLICEMAMBA_FUSED is not 0, else None."""
-        from nnunetv2_slicemamba.ops.cuda import block, block_operator
+        """The whole block by kernels of the backend that scans; None where it has none for this one."""
+        return fused_bss(x, self.block_parameters, self.thickness)
 
-        under_autocast = torch.is_autocast_enabled("cuda")
-        dtype = block_type(torch.get_autocast_dtype("cuda")) if under_autocast else x.dtype
-        if not block_operator.is_chosen(x.device, dtype) or not block.fits(x, self.inner):
-            return None
+    def block_parameters(self) -> BssParameters:
+        """All parameters, as kernels for whole blocks take them."""
         assert self.conv.bias is not None
-        parameters = block.Parameters(
+        return BssParameters(
             self.in_proj.weight,
             self.conv.weight,
             self.conv.bias,
@@ -128,22 +111,17 @@ class BSS(nn.Module):
             self.out_norm.bias,
             self.out_proj.weight,
         )
-        # modules converted to half precision compute as PyTorch decides
-        taken = (dtype, torch.float32, torch.float16) if under_autocast else (dtype, torch.float32)
-        if x.dtype not in taken or any(p.dtype != torch.float32 for p in parameters):
-            return None
-        return block_operator.apply(x, parameters, self.thickness, dtype)
 
     def scan(self, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        """(B, L, E) tokens in raster order -> (B, L, E), the sum of the scans along all directions."""
+        """Sum of the scans along all directions: (B, L, E) tokens in raster order -> (B, L, E)."""
         directions, inner, n = self.directions, self.inner, self.d_state
         # dt, B and C are linear per token, so one product serves all directions before any reordering
         projected = F.linear(tokens, self.x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
-        if block_type(tokens.dtype) != tokens.dtype and self.Ds.dtype == torch.float32:
+        if block_dtype(tokens.dtype) != tokens.dtype and self.Ds.dtype == torch.float32:
             # autocast's; a module converted to float16 gets what it asks for
             tokens, projected = tokens.float(), projected.float()
         dt, B, C = projected.split([self.rank, n, n], dim=-1)
-        recurrence = compute_dtype(tokens.dtype)
+        recurrence = recurrence_dtype(tokens.dtype)
         return slice_scan(
             tokens,
             dt,

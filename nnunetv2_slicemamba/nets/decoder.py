@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets.bss import CONVOLUTIONS, move_channels_first
 from nnunetv2_slicemamba.nets.encoder import BlockFactory
-from nnunetv2_slicemamba.nets.hybrid import PAPER, Extras
 from nnunetv2_slicemamba.nets.resampling import FinalMapping, PatchExpanding
+from nnunetv2_slicemamba.nets.settings import NetworkSettings
 from nnunetv2_slicemamba.nets.stem import StemDecoder
 
 
@@ -27,7 +27,7 @@ class DecoderStage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def enter(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """What enters the first block; x and skip: (B, *spatial, C) alike, at the resolution below."""
+        """Input of the first block; x and skip: (B, *spatial, C) alike, at the resolution below."""
         if skip is not None:
             x = x + skip if self.fuse is None else self.fuse(torch.cat([x, skip], dim=-1))
         return self.upsample(x)
@@ -40,7 +40,7 @@ class DecoderStage(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Features of the encoder -> logits, or a list of them under deep supervision.
+    """Decoder: features of the encoder -> logits, or a list of them under deep supervision.
 
     Stage 0 works on the bottleneck; before stage j the input of encoder stage S-j is added (S stages), or joined by a
     Linear, then stage j expands it to the next higher resolution. The output after the last stage is mapped to full
@@ -53,48 +53,37 @@ class Decoder(nn.Module):
     `deep_supervision` may be switched at any time (nnU-Net does, for validation).
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        features_per_stage: Sequence[int],
-        strides: Sequence[tuple[int, ...]],
-        n_blocks_per_stage: Sequence[int],
-        drop_paths: Sequence[float],
-        block: BlockFactory,
-        deep_supervision: bool,
-        extras: Extras = PAPER,
-    ) -> None:
+    def __init__(self, settings: NetworkSettings, block: BlockFactory) -> None:
         super().__init__()
-        rates = iter(drop_paths)
-        features, steps = list(reversed(features_per_stage)), list(reversed(strides))
-        n_dims = len(strides[0])
-        self.deep_supervision = deep_supervision
+        drop_paths = iter(settings.decoder_drop_paths)
+        features, steps = settings.features_per_stage[::-1], settings.strides[::-1]
+        self.deep_supervision = settings.deep_supervision
         self.stages = nn.ModuleList()
-        for j, (dim, n_blocks) in enumerate(zip(features, n_blocks_per_stage, strict=True)):
+        for j, (dim, n_blocks) in enumerate(zip(features, settings.n_blocks_per_stage_decoder, strict=True)):
             upsample = PatchExpanding(features[j - 1], dim, steps[j - 1]) if j else nn.Identity()
-            own = [block(dim, next(rates)) for _ in range(n_blocks)]
-            joined = j > 0 and extras.skip == "concatenate"
+            own = [block(dim, next(drop_paths)) for _ in range(n_blocks)]
+            joined = j > 0 and settings.skip == "concatenate"
             fuse = nn.Linear(2 * features[j - 1], features[j - 1], bias=False) if joined else None
             self.stages.append(DecoderStage(upsample, own, fuse))
-        self.embedding_skip = extras.embedding_skip
+        self.embedding_skip = settings.embedding_skip
         self.stem: StemDecoder | None = None
-        widths = [*features[1:], *reversed(extras.stem_features)]
-        if extras.stem_features:
-            convolutions = extras.n_conv_per_stem_stage
-            self.stem = StemDecoder(extras.stem_features, features[-1], strides[0], convolutions)
+        stem, stride = settings.stem_features, settings.strides[0]
+        widths = [*features[1:], *reversed(stem)]
+        if stem:
+            self.stem = StemDecoder(stem, features[-1], stride, settings.n_conv_per_stem_stage)
         else:
-            self.final_mapping = FinalMapping(features[-1], features[-1] // 4, strides[0])
+            self.final_mapping = FinalMapping(features[-1], features[-1] // 4, stride)
             widths.append(features[-1] // 4)
 
-        convolution = CONVOLUTIONS[n_dims]
-        self.seg_layers = nn.ModuleList(convolution(width, num_classes, kernel_size=1) for width in widths)
+        convolution = CONVOLUTIONS[settings.n_dims]
+        self.seg_layers = nn.ModuleList(convolution(width, settings.num_classes, kernel_size=1) for width in widths)
         for layer in self.seg_layers[:-1]:
-            layer.requires_grad_(deep_supervision)
+            layer.requires_grad_(settings.deep_supervision)
 
     def forward(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor | list[Tensor]:
-        """x: (B, *spatial, C) bottleneck; skips: as the encoder gives them.
+        """Logits (B, classes, *full resolution), or the list of all resolutions', highest first.
 
-        Returns (B, classes, *full resolution), or the list of all resolutions, highest first.
+        x: (B, *spatial, C) bottleneck. skips: as the encoder gives them.
         """
         outputs = []
         for j, stage in enumerate(self.stages):
@@ -105,11 +94,13 @@ class Decoder(nn.Module):
         return [*finest, *reversed(outputs)] if self.deep_supervision else finest[0]
 
     def finish(self, x: Tensor, skips: Sequence[Tensor]) -> list[Tensor]:
-        """What follows the last stage: logits at full resolution, and under deep supervision, after them, at a stem's
-        other resolutions, highest first. x: (B, *spatial, C), the last stage's result; skips: the encoder's."""
+        """Logits at full resolution and, under deep supervision, after them those at a stem's other resolutions.
+
+        x: (B, *spatial, C), the last stage's result. skips: the encoder's. Highest resolution first.
+        """
         if self.stem is None:
             x = x + skips[0] if self.embedding_skip else x
             return [self.final_mapping(x, self.seg_layers[-1])]
         made = self.stem(x, skips[: len(self.stem.stages)])
-        kept = len(made) if self.deep_supervision else 1
-        return [self.seg_layers[-i](made[-i]) for i in range(1, kept + 1)]
+        count = len(made) if self.deep_supervision else 1
+        return [self.seg_layers[-i](made[-i]) for i in range(1, count + 1)]

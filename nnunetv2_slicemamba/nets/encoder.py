@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from nnunetv2_slicemamba.nets.hybrid import PAPER, Extras
 from nnunetv2_slicemamba.nets.resampling import PatchEmbedding, PatchMerging
+from nnunetv2_slicemamba.nets.settings import NetworkSettings
 from nnunetv2_slicemamba.nets.stem import Stem
 
 BlockFactory = Callable[[int, float], nn.Module]  # (dim, drop_path) -> block on (B, *spatial, dim)
@@ -22,7 +22,7 @@ class EncoderStage(nn.Module):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the output and what entered the first block."""
+        """Output of the last block, and input of the first one."""
         x = entered = self.downsample(x)
         for block in self.blocks:
             x = block(x)
@@ -30,35 +30,26 @@ class EncoderStage(nn.Module):
 
 
 class Encoder(nn.Module):
-    """(B, input_channels, *spatial) -> (bottleneck features, skips), highest resolution first.
+    """Encoder: (B, input_channels, *spatial) -> (bottleneck features, skips), highest resolution first.
 
     The skips are the inputs of every stage, channels last, and before them the features of a stem's stages, channels
-    first. features_per_stage, strides, n_blocks_per_stage: one entry per stage; strides[0] is the patch embedding's,
-    or the whole stem's. drop_paths: stochastic depth of every block, in order.
+    first.
     """
 
-    def __init__(
-        self,
-        input_channels: int,
-        features_per_stage: Sequence[int],
-        strides: Sequence[tuple[int, ...]],
-        n_blocks_per_stage: Sequence[int],
-        drop_paths: Sequence[float],
-        block: BlockFactory,
-        extras: Extras = PAPER,
-    ) -> None:
+    def __init__(self, settings: NetworkSettings, block: BlockFactory) -> None:
         super().__init__()
-        rates = iter(drop_paths)
+        features, strides = settings.features_per_stage, settings.strides
+        drop_paths = iter(settings.encoder_drop_paths)
         self.stem: Stem | None = None
-        if extras.stem_features:
-            convolutions = extras.n_conv_per_stem_stage
-            self.stem = Stem(input_channels, extras.stem_features, features_per_stage[0], strides[0], convolutions)
+        if settings.stem_features:
+            convolutions = settings.n_conv_per_stem_stage
+            self.stem = Stem(settings.input_channels, settings.stem_features, features[0], strides[0], convolutions)
         else:
-            self.patch_embedding = PatchEmbedding(input_channels, features_per_stage[0], strides[0])
+            self.patch_embedding = PatchEmbedding(settings.input_channels, features[0], strides[0])
         self.stages = nn.ModuleList()
-        for i, (dim, n_blocks) in enumerate(zip(features_per_stage, n_blocks_per_stage, strict=True)):
-            downsample = PatchMerging(features_per_stage[i - 1], dim, strides[i]) if i else nn.Identity()
-            self.stages.append(EncoderStage(downsample, [block(dim, next(rates)) for _ in range(n_blocks)]))
+        for i, (dim, n_blocks) in enumerate(zip(features, settings.n_blocks_per_stage, strict=True)):
+            downsample = PatchMerging(features[i - 1], dim, strides[i]) if i else nn.Identity()
+            self.stages.append(EncoderStage(downsample, [block(dim, next(drop_paths)) for _ in range(n_blocks)]))
 
     def embed(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The tokens that enter the first stage, and the skips that a stem has made on the way."""

@@ -1,4 +1,4 @@
-"""What changes resolution: patch embedding, merging, expanding and the final mapping. All channels last."""
+"""Changes of resolution: patch embedding, merging, expanding and the final mapping. All channels last."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class FinalMapping(PatchExpanding):
 
 
 def arrange_cells(x: Tensor, n: int, channels_first: bool = False) -> Tensor:
-    """(B, s_1..s_n, p_1..p_n, c) -> (B, s_1 p_1, .., s_n p_n, c), or (B, c, ..) if `channels_first`."""
+    """Cells in place: (B, s_1..s_n, p_1..p_n, c) -> (B, s_1 p_1, .., s_n p_n, c), or (B, c, ..) if `channels_first`."""
     axes = [axis for i in range(n) for axis in (1 + i, 1 + n + i)]
     sizes = [x.shape[1 + i] * x.shape[1 + n + i] for i in range(n)]
     if channels_first:

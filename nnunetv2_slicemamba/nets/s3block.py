@@ -9,13 +9,15 @@ from dynamic_network_architectures.building_blocks.regularization import DropPat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from nnunetv2_slicemamba.nets.bss import BSS, check_thickness
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs
+from nnunetv2_slicemamba.nets.bss import BSS
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
+from nnunetv2_slicemamba.nets.settings import NetworkSettings
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
+from nnunetv2_slicemamba.slicing.candidates import check_thickness
 
 
 class S3Block(nn.Module):
-    """x + DropPath(BSS(LayerNorm(x))); after Fan et al. 2025. No MLP.
+    """S3 block: x + DropPath(BSS(LayerNorm(x))); after Fan et al. 2025. No MLP.
 
     Arguments as in BSS; drop_path: probability that a sample skips the block in training. checkpointed: keep only the
     input for the backward pass and compute the block again there, which costs a forward pass and saves its memory.
@@ -37,7 +39,15 @@ class S3Block(nn.Module):
         self.norm = TokenNorm(dim, for_block=True)
         self.bss = BSS(dim, n_dims, thickness, d_state, expand)
         self.drop_path = DropPath(drop_path)
-        self.graphs: BlockGraphs | None = None  # see trainers.graphing
+        self.graphs: BlockGraphs | None = None  # see training_graphs
+
+    @classmethod
+    def from_settings(
+        cls, settings: NetworkSettings, dim: int, thickness: tuple[int, ...], drop_path: float
+    ) -> S3Block:
+        """A block of a network with these settings."""
+        shape = (dim, settings.n_dims, thickness, settings.d_state, settings.expand)
+        return cls(*shape, drop_path, settings.activation_checkpointing)
 
     def set_thickness(self, thickness: tuple[int, ...]) -> None:
         """Changes the slicing; raises ValueError if it does not fit the block's axes."""
@@ -57,27 +67,14 @@ class S3Block(nn.Module):
 class CandidateBlock(nn.ModuleList):
     """One block position of the supernet: an S3 block per candidate slicing, one of which is used at a time.
 
-    candidates: thickness per candidate. share_weights: one block serves all candidates, only its slicing changes.
-    `choose(index)` selects the candidate of the next forward passes.
+    blocks: one per candidate, or one that serves all candidates, of which only the slicing changes. candidates:
+    thickness per candidate. `choose(index)` selects the candidate of the next forward passes.
     """
 
-    def __init__(
-        self,
-        candidates: Sequence[tuple[int, ...]],
-        share_weights: bool,
-        dim: int,
-        n_dims: int = 2,
-        d_state: int = 16,
-        expand: int = 2,
-        drop_path: float = 0.0,
-        checkpointed: bool = False,
-    ) -> None:
-        built = candidates[:1] if share_weights else candidates
-        super().__init__(
-            S3Block(dim, n_dims, thickness, d_state, expand, drop_path, checkpointed) for thickness in built
-        )
+    def __init__(self, blocks: Sequence[S3Block], candidates: Sequence[tuple[int, ...]]) -> None:
+        super().__init__(blocks)
         self.candidates = tuple(candidates)
-        self.share_weights = share_weights
+        self.share_weights = len(blocks) < len(candidates)
         self.choice = 0
 
     def choose(self, index: int) -> None:

@@ -15,19 +15,22 @@ from dynamic_network_architectures.initialization.weight_init import InitWeights
 from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets.bss import CONVOLUTIONS, move_channels_first, move_channels_last
-from nnunetv2_slicemamba.nets.hybrid import stem_strides
+from nnunetv2_slicemamba.nets.resolutions import stem_strides
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
 
 NEGATIVE_SLOPE = 1e-2
 
 
 def kernel_of(stride: Sequence[int]) -> list[int]:
-    """3 on every axis, or the next odd size that leaves no voxel out; padded by half of it, sizes divide exactly."""
+    """Kernel size: 3 on every axis, or the next odd size that leaves no voxel out.
+
+    Padded by half of it, sizes divide exactly.
+    """
     return [max(3, s | 1) for s in stride]
 
 
 def convolutions(n: int, channels_in: int, channels_out: int, stride: tuple[int, ...]) -> StackedConvBlocks:
-    """n times convolution, InstanceNorm, LeakyReLU, the first with the stride, as in nnU-Net's plans.
+    """Stage of n times convolution, InstanceNorm, LeakyReLU, the first with the stride, as in nnU-Net's plans.
 
     (B, channels_in, *spatial) -> (B, channels_out, *(spatial / stride)).
     """
@@ -65,7 +68,7 @@ class StridedEmbedding(nn.Module):
 
 
 class Stem(nn.Module):
-    """Takes the patch embedding's place: convolutional stages from full resolution downwards, then the tokens.
+    """Stem in the patch embedding's place: convolutional stages from full resolution downwards, then the tokens.
 
     features: channels per stage. dim, stride: of the first S3 stage; the steps to it are `stem_strides`.
     (B, input_channels, *spatial) -> (tokens (B, *(spatial / stride), dim), features of every stage, channels first,
@@ -94,8 +97,9 @@ class Stem(nn.Module):
 
 
 class StemDecoder(nn.Module):
-    """From the last S3 decoder stage to full resolution: per stage of the stem a transposed convolution, the stem's
-    features beside its result, convolutions. Arguments as Stem's.
+    """Decoder stages from the last S3 stage to full resolution; arguments as Stem's.
+
+    Per stage of the stem a transposed convolution, the stem's features beside its result, convolutions.
 
     forward(x, skips): x (B, *spatial, dim) tokens, skips as Stem gives them. Returns features of every resolution,
     channels first, lowest resolution first.

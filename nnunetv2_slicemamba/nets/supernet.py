@@ -9,21 +9,19 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
-from nnunetv2_slicemamba.nets.bss import check_thickness
-from nnunetv2_slicemamba.nets.hybrid import Extras
-from nnunetv2_slicemamba.nets.s3block import CandidateBlock
+from nnunetv2_slicemamba.nets.s3block import CandidateBlock, S3Block
+from nnunetv2_slicemamba.nets.settings import NetworkSettings
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
-from nnunetv2_slicemamba.slicing.candidates import default_candidates
-
-Architecture = tuple[int, ...]
+from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, default_candidates
 
 
 class SliceMambaSupernet(SliceMambaBase):
     """The supernet of the slicing search; after Fan et al. 2025 and single-path one-shot search (Guo et al. 2020).
 
-    Arguments as SliceMambaUNet's, but for candidates: thickness per candidate, default {2, 4}^n; share_weights: one
-    set of weights per position, used by all candidates. Only the current path, one candidate per position, takes
-    part in a forward pass. The path is the uint8 buffer `architecture` (blocks,), index 0 everywhere at first.
+    candidates: thickness per candidate, default {2, 4}^n. share_weights: one set of weights per position, used by all
+    candidates. The other arguments, and the options by name: see NetworkSettings. Only the current path, one candidate
+    per position, takes part in a forward pass. The path is the uint8 buffer `architecture` (blocks,), index 0
+    everywhere at first. Raises ValueError for settings that contradict each other.
     """
 
     def __init__(
@@ -41,70 +39,37 @@ class SliceMambaSupernet(SliceMambaBase):
         candidates: Sequence[Sequence[int]] | None = None,
         share_weights: bool = False,
         deep_supervision: bool = False,
-        activation_checkpointing: bool = False,
-        stem_features: Sequence[int] = (),
-        n_conv_per_stem_stage: int = 2,
-        skip: str = "add",
-        embedding_skip: bool = False,
+        **options: Any,
     ) -> None:
-        n_dims = len(strides[0])
-        given = default_candidates(n_dims) if candidates is None else candidates
-        checked = tuple(check_thickness(tuple(c), n_dims) for c in given)
-        if not 1 <= len(checked) <= 256 or len(set(checked)) != len(checked):
-            raise ValueError(f"candidates {checked} must be 1 to 256 different slicings")
+        shape = (input_channels, num_classes, n_stages, features_per_stage, strides)
+        blocks = (n_blocks_per_stage, n_blocks_per_stage_decoder, d_state, expand, drop_path_rate)
+        settings = NetworkSettings.from_arguments(*shape, *blocks, deep_supervision, candidates=candidates, **options)
+        slicings = settings.candidates or default_candidates(settings.n_dims)
 
         def block(dim: int, drop_path: float) -> CandidateBlock:
-            return CandidateBlock(
-                checked, share_weights, dim, n_dims, d_state, expand, drop_path, activation_checkpointing
-            )
+            built = slicings[:1] if share_weights else slicings
+            own = [S3Block.from_settings(settings, dim, thickness, drop_path) for thickness in built]
+            return CandidateBlock(own, slicings)
 
-        super().__init__(
-            input_channels,
-            num_classes,
-            n_stages,
-            features_per_stage,
-            strides,
-            n_blocks_per_stage,
-            n_blocks_per_stage_decoder,
-            drop_path_rate,
-            deep_supervision,
-            block,
-            Extras(tuple(stem_features), n_conv_per_stem_stage, skip, embedding_skip),
-        )
-        self.candidates = checked
+        super().__init__(settings, block)
+        self.candidates = slicings
         self.share_weights = share_weights
-        # what a single path's network is built with, see `extract`
-        self._settings: dict[str, Any] = {
-            "input_channels": input_channels,
-            "num_classes": num_classes,
-            "n_stages": n_stages,
-            "features_per_stage": features_per_stage,
-            "strides": strides,
-            "n_blocks_per_stage": n_blocks_per_stage,
-            "n_blocks_per_stage_decoder": n_blocks_per_stage_decoder,
-            "d_state": d_state,
-            "expand": expand,
-            "drop_path_rate": drop_path_rate,
-            "deep_supervision": deep_supervision,
-            "activation_checkpointing": activation_checkpointing,
-            "stem_features": stem_features,
-            "n_conv_per_stem_stage": n_conv_per_stem_stage,
-            "skip": skip,
-            "embedding_skip": embedding_skip,
-        }
         self.architecture: Tensor
         self.register_buffer("architecture", torch.zeros(self.n_blocks, dtype=torch.uint8))
         self.register_load_state_dict_post_hook(_follow_buffer)
 
     def check_architecture(self, indices: Sequence[int]) -> Architecture:
-        """`indices` as a tuple of one candidate index per block; ValueError naming the numbers if it is none."""
+        """One candidate index per block, `indices` as a tuple; ValueError naming the numbers that do not fit."""
         values = tuple(int(i) for i in indices)
         if len(values) != self.n_blocks:
-            raise ValueError(f"the architecture has {len(values)} indices, this network has {self.n_blocks} blocks")
+            raise ValueError(
+                f"the architecture has {len(values)} indices, this network has {self.n_blocks} blocks; "
+                "it was made for another network or other plans"
+            )
         if any(not 0 <= i < len(self.candidates) for i in values):
             raise ValueError(
                 f"architecture {values} has an index outside 0..{len(self.candidates) - 1}, "
-                f"the range of the {len(self.candidates)} candidates"
+                f"the range of the {len(self.candidates)} candidates; was it searched with other candidates?"
             )
         return values
 
@@ -132,7 +97,7 @@ class SliceMambaSupernet(SliceMambaBase):
         """The path that the forward pass uses now."""
         return tuple(block.choice for block in self.block_positions())  # type: ignore[misc]
 
-    def slicing_of(self, indices: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    def slicing_of(self, indices: Sequence[int]) -> Slicing:
         """Thickness per block of an architecture."""
         return tuple(self.candidates[i] for i in self.check_architecture(indices))
 
@@ -142,7 +107,7 @@ class SliceMambaSupernet(SliceMambaBase):
         On the supernet's device, in its training mode and with its present deep supervision switch.
         """
         values = self.check_architecture(indices)
-        network = SliceMambaUNet(**self._settings, slicing=self.slicing_of(values))
+        network = SliceMambaUNet(**self.settings.as_arguments(), slicing=self.slicing_of(values))
         chosen = {
             name: f"{name}.{0 if self.share_weights else index}"
             for (name, _), index in zip(self.named_block_positions(), values, strict=True)

@@ -8,34 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.nets.base import SliceMambaBase, Slicing
-from nnunetv2_slicemamba.nets.bss import check_thickness
-from nnunetv2_slicemamba.nets.graphs import NetworkGraphs
-from nnunetv2_slicemamba.nets.hybrid import Extras
+from nnunetv2_slicemamba.nets.base import SliceMambaBase
+from nnunetv2_slicemamba.nets.network_graphs import NetworkGraphs
 from nnunetv2_slicemamba.nets.s3block import S3Block
+from nnunetv2_slicemamba.nets.settings import NetworkSettings
+from nnunetv2_slicemamba.slicing.candidates import Slicing, check_thickness
 
 
 class SliceMambaUNet(SliceMambaBase):
     """U-shaped network of S3 blocks; after Fan et al. 2025, with the general shape taken from nnU-Net's plans.
 
-    input_channels, num_classes: of the data. n_stages: resolutions. features_per_stage: channels per stage, the
-    first a multiple of 4. strides: per stage, one int per axis; strides[0] is the patch embedding's ([4, 4] in the
-    paper) and a stride of 1 keeps an axis. n_blocks_per_stage: S3 blocks per encoder stage;
-    n_blocks_per_stage_decoder: per decoder stage, bottleneck first, n_stages entries. d_state, expand: see BSS.
-    drop_path_rate: stochastic depth, rising linearly over the encoder's blocks, falling over the decoder's.
-    slicing: thickness per block in network order, default 2 everywhere. deep_supervision: return logits at all
-    `output_scales` instead of the full resolution only. activation_checkpointing: blocks are computed again in the
-    backward pass instead of keeping what they need for it (less memory, about a third more time).
-
-    What follows is not the paper's. stem_features: channels of convolutional stages, full resolution first, that take
-    the patch embedding's place, with skips to convolutional decoder stages in place of the final mapping; strides[0] is
-    then the stride of all of them together (see `stem_strides`). n_conv_per_stem_stage: convolutions in each of these.
-    skip: how the S3 decoder takes the encoder's features, "add" or "concatenate" (and a Linear). embedding_skip: the
-    patch embedding's result is added before the final mapping; only without a stem.
-
-    (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size. The slicing is the uint8 buffer
-    `slicing` (blocks, n): it travels with the weights, so that every fold's checkpoint brings its own.
-    Raises ValueError for settings that contradict each other.
+    slicing: thickness per block in network order, default 2 everywhere. The other arguments, and the options by name:
+    see NetworkSettings. (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size. The slicing
+    is the uint8 buffer `slicing` (blocks, n): it travels with the weights, so that every fold's checkpoint brings its
+    own. Raises ValueError for settings that contradict each other.
     """
 
     def __init__(
@@ -50,35 +36,18 @@ class SliceMambaUNet(SliceMambaBase):
         d_state: int = 16,
         expand: int = 2,
         drop_path_rate: float = 0.2,
-        slicing: Slicing | None = None,
+        slicing: Sequence[Sequence[int]] | None = None,
         deep_supervision: bool = False,
-        activation_checkpointing: bool = False,
-        stem_features: Sequence[int] = (),
-        n_conv_per_stem_stage: int = 2,
-        skip: str = "add",
-        embedding_skip: bool = False,
+        **options: Any,
     ) -> None:
-        n_dims = len(strides[0])
-
-        def block(dim: int, drop_path: float) -> S3Block:
-            return S3Block(dim, n_dims, (2,) * n_dims, d_state, expand, drop_path, activation_checkpointing)
-
-        super().__init__(
-            input_channels,
-            num_classes,
-            n_stages,
-            features_per_stage,
-            strides,
-            n_blocks_per_stage,
-            n_blocks_per_stage_decoder,
-            drop_path_rate,
-            deep_supervision,
-            block,
-            Extras(tuple(stem_features), n_conv_per_stem_stage, skip, embedding_skip),
-        )
+        shape = (input_channels, num_classes, n_stages, features_per_stage, strides)
+        blocks = (n_blocks_per_stage, n_blocks_per_stage_decoder, d_state, expand, drop_path_rate)
+        settings = NetworkSettings.from_arguments(*shape, *blocks, deep_supervision, **options)
+        thickness = (2,) * settings.n_dims
+        super().__init__(settings, lambda dim, drop_path: S3Block.from_settings(settings, dim, thickness, drop_path))
         self.graphs = NetworkGraphs()
         self.slicing: Tensor
-        self.register_buffer("slicing", torch.full((self.n_blocks, n_dims), 2, dtype=torch.uint8))
+        self.register_buffer("slicing", torch.full((self.n_blocks, self.n_dims), 2, dtype=torch.uint8))
         # nnU-Net's predictor swaps folds by load_state_dict on one network: the slicing must follow the weights,
         # as plain ints, so that the forward pass never waits for a GPU to read the buffer
         self.register_load_state_dict_post_hook(_follow_buffer)
@@ -86,20 +55,20 @@ class SliceMambaUNet(SliceMambaBase):
             self.set_slicing(slicing)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """As SliceMambaBase's; on a GPU by a CUDA graph where one can be used."""
+        """Logits as SliceMambaBase gives them; on a GPU by a CUDA graph where one can be used."""
         plain = super().forward
         if not x.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return plain(x)
         return self.graphs.run(self, plain, x, self._graph_state())
 
     def record_training(self, x: Tensor) -> None:
-        """Records the training pass of a batch like x as a CUDA graph, under the present autocast, see nets.graphs."""
+        """Records the training pass of a batch like x as a CUDA graph, under the present autocast."""
         self.graphs.record_training(self, super().forward, x, self._graph_state())
 
     def _graph_state(self) -> tuple[Any, ...]:
         return self.get_slicing(), self.decoder.deep_supervision
 
-    def set_slicing(self, slicing: Slicing) -> None:
+    def set_slicing(self, slicing: Sequence[Sequence[int]]) -> None:
         """Sets the thickness of every block, given in network order as `blocks` entries of n ints in 1..255.
 
         Raises ValueError naming both numbers if the entries do not fit this network.
@@ -114,7 +83,7 @@ class SliceMambaUNet(SliceMambaBase):
         self.slicing.copy_(torch.tensor(values, dtype=torch.uint8))
         self._apply_slicing(values)
 
-    def get_slicing(self) -> tuple[tuple[int, ...], ...]:
+    def get_slicing(self) -> Slicing:
         """The thickness of every block in network order, as the forward pass uses it."""
         return tuple(block.bss.thickness for block in self.block_positions())  # type: ignore[union-attr, misc]
 

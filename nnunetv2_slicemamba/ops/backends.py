@@ -1,112 +1,78 @@
-"""Which implementation of the scan runs here? A registry of backends, the automatic choice and its overrides."""
+"""The backends of the scan, and the choice of the one that runs a scan or a whole block on a device.
+
+Another backend is a file of its own with `scan` and `unavailable_reason`, and one line in BACKENDS.
+"""
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from nnunetv2_slicemamba.ops import cuda_scan, mamba_ssm_scan, numba_scan, reference, torch_scan
+from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
+
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_BACKEND"
+FUSED_VARIABLE = "SLICEMAMBA_FUSED"
 AUTO = "auto"
+
+WholeBlock = Callable[[Tensor, BssParameters, tuple[int, ...], torch.dtype], Tensor | None]
+LayerNorm = Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor | None]
+
+
+def _runs_everywhere(device: torch.device, dtype: torch.dtype) -> str | None:
+    return None
 
 
 @dataclass(frozen=True)
 class Backend:
-    """One implementation of the scan.
+    """One implementation of the scan, and of what else of a block it has kernels for.
 
     scan(x, dt, B, C, A, D, sizes, thickness, delta_bias, dt_weight) -> (batch, L, E): arguments as in `slice_scan`,
     checked, in whatever floating types they came, contiguous or not; delta_bias is always given, dt_weight may be None.
-    The recurrence is computed in `inputs.compute_dtype(x.dtype)`; the caller converts the result to x's type.
-    why_not(device, dtype of x) -> the reason why it cannot run there, or None if it can.
+    The recurrence is computed in `recurrence_dtype(x.dtype)`; the caller converts the result to x's type.
+    unavailable_reason(device, dtype of x) -> the reason why it cannot run there, or None if it can.
+    bss(x, parameters, thickness, compute dtype) -> a whole block's result (batch, *sizes, C), None where its kernels do
+    not take this one. layer_norm(x, weight, bias, dtype of the result) -> the same for LayerNorm over the last axis.
+    automatic: chosen without being named.
     """
 
     name: str
     scan: Callable[..., Tensor]
-    why_not: Callable[[torch.device, torch.dtype], str | None]
+    unavailable_reason: Callable[[torch.device, torch.dtype], str | None] = _runs_everywhere
+    bss: WholeBlock | None = None
+    layer_norm: LayerNorm | None = None
+    automatic: bool = True
 
 
-# Modules are imported where they are used. Import statements, unlike importlib, can be traced by torch.compile, which
-# keeps a scan that is an operator, as the CUDA one is, inside the compiled graph.
-def _scan_cuda(*arguments: Any) -> Tensor:
-    from nnunetv2_slicemamba.ops.cuda import scan
-
-    return scan(*arguments)
-
-
-def _scan_mamba_ssm(*arguments: Any) -> Tensor:
-    from nnunetv2_slicemamba.ops.mamba_ssm_scan import scan
-
-    return scan(*arguments)
-
-
-def _scan_numba(*arguments: Any) -> Tensor:
-    from nnunetv2_slicemamba.ops.numba_scan import scan
-
-    return scan(*arguments)
-
-
-def _scan_torch(*arguments: Any) -> Tensor:
-    from nnunetv2_slicemamba.ops.torch_scan import scan
-
-    return scan(*arguments)
-
-
-def _scan_reference(*arguments: Any) -> Tensor:
-    from nnunetv2_slicemamba.ops.reference import slice_scan_reference
-
-    return slice_scan_reference(*arguments)
-
-
-def _asks(module: str) -> Callable[[torch.device, torch.dtype], str | None]:
-    """The module's own why_not; that it cannot be imported is a reason, too."""
-
-    def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-        try:
-            return importlib.import_module(f"nnunetv2_slicemamba.ops.{module}").why_not(device, dtype)
-        except ImportError as error:
-            return f"its module cannot be imported ({error})"
-
-    return why_not
-
-
+# in the order in which they are chosen
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
-        Backend("cuda", _scan_cuda, _asks("cuda")),
-        Backend("mamba_ssm", _scan_mamba_ssm, _asks("mamba_ssm_scan")),
-        Backend("numba", _scan_numba, _asks("numba_scan")),
-        Backend("torch", _scan_torch, _asks("torch_scan")),
-        Backend("reference", _scan_reference, lambda device, dtype: None),
+        Backend("cuda", cuda_scan.scan, cuda_scan.unavailable_reason, cuda_scan.bss, cuda_scan.layer_norm),
+        Backend("mamba_ssm", mamba_ssm_scan.scan, mamba_ssm_scan.unavailable_reason),
+        Backend("numba", numba_scan.scan, numba_scan.unavailable_reason),
+        Backend("torch", torch_scan.scan),
+        Backend("reference", reference.slice_scan_reference, automatic=False),
     )
 }
-PREFERENCE = ("cuda", "mamba_ssm", "numba", "torch")  # `reference` is never chosen automatically
-
-
-def get_backend(name: str) -> Backend:
-    """The backend of that name; ValueError for an unknown one."""
-    if name not in BACKENDS:
-        raise ValueError(
-            f"unknown scan backend {name!r}, it must be one of {', '.join(BACKENDS)} or {AUTO}; correct it"
-        )
-    return BACKENDS[name]
+PREFERENCE = tuple(name for name, backend in BACKENDS.items() if backend.automatic)
 
 
 @lru_cache(maxsize=256)
 def _choose(device: torch.device, dtype: torch.dtype, name: str, source: str) -> str:
     if name == AUTO:
-        return next(candidate for candidate in PREFERENCE if BACKENDS[candidate].why_not(device, dtype) is None)
+        return next(chosen for chosen in PREFERENCE if BACKENDS[chosen].unavailable_reason(device, dtype) is None)
     if name not in BACKENDS:
         raise ValueError(
             f"unknown scan backend {name!r} in {source}, it must be one of {', '.join(BACKENDS)} or {AUTO}; "
             "correct the name or leave it out"
         )
-    reason = BACKENDS[name].why_not(device, dtype)
+    reason = BACKENDS[name].unavailable_reason(device, dtype)
     if reason is not None:
         usable = ", ".join(available_backends(device, dtype))
         raise RuntimeError(
@@ -118,7 +84,7 @@ def _choose(device: torch.device, dtype: torch.dtype, name: str, source: str) ->
 
 @torch.compiler.assume_constant_result
 def chosen_backend(device: torch.device, dtype: torch.dtype = torch.float32, backend: str | None = None) -> str:
-    """The name of the backend that `slice_scan` uses for x on `device` with `dtype`.
+    """Name of the backend that `slice_scan` uses for x on `device` with `dtype`.
 
     backend: a name or "auto"; None leaves it to the environment variable SLICEMAMBA_BACKEND, unset means "auto".
     Raises ValueError for an unknown name, RuntimeError for a named backend that cannot run there.
@@ -129,9 +95,17 @@ def chosen_backend(device: torch.device, dtype: torch.dtype = torch.float32, bac
     return _choose(device, dtype, name, f"the environment variable {ENVIRONMENT_VARIABLE}")
 
 
-def default_device() -> torch.device:
-    """CUDA if there is a device, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+@torch.compiler.assume_constant_result
+def block_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:
+    """Name of the backend with kernels for whole blocks of compute type `dtype` on `device`, None where there is none.
+
+    It is the one that scans there, if it has such kernels; SLICEMAMBA_FUSED=0 switches them off. Raises as
+    `chosen_backend`.
+    """
+    if os.environ.get(FUSED_VARIABLE) == "0":
+        return None
+    name = chosen_backend(device, dtype)
+    return None if BACKENDS[name].bss is None else name
 
 
 def explain_backends(
@@ -141,12 +115,12 @@ def explain_backends(
 
     device: default CUDA if there is a device, else the CPU.
     """
-    device = default_device() if device is None else torch.device(device)
-    return {name: backend.why_not(device, dtype) for name, backend in BACKENDS.items()}
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return {name: backend.unavailable_reason(device, dtype) for name, backend in BACKENDS.items()}
 
 
 def available_backends(device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> list[str]:
-    """The names of the backends that can run on `device` (default: CUDA if there is a device, else the CPU).
+    """Names of the backends that can run on `device` (default: CUDA if there is a device, else the CPU).
 
     In the order in which they are chosen automatically; `reference`, which never is, comes last.
     """

@@ -1,4 +1,4 @@
-"""What does a scan take? Checks of its arguments and the conversions that several backends share."""
+"""Arguments and gradients of a scan: checks, and conversions that several backends share."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunetv2_slicemamba.ops.dtypes import has_autocast
 
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type of the recurrence: float64 for float64 tokens, float32 for everything else."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+# of x, dt, B, C, A, D, delta_bias, dt_weight
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def expand_dt(dt: Tensor, dt_weight: Tensor | None) -> Tensor:
-    """(batch, L, K, E) step sizes before bias and softplus from low-rank ones (batch, L, K, R), weight (K, E, R).
+    """Step sizes (batch, L, K, E) before bias and softplus from low-rank ones (batch, L, K, R), weight (K, E, R).
 
     Without a weight dt is already of full rank and is returned unchanged.
     """
@@ -27,26 +27,20 @@ def expand_dt(dt: Tensor, dt_weight: Tensor | None) -> Tensor:
     return torch.einsum("blkr,ker->blke", dt, dt_weight)
 
 
-@torch.compiler.assume_constant_result
-def _has_autocast(device_type: str) -> bool:
-    """A constant while compiling: at PyTorch 2.11 the question itself would break the graph of every block."""
-    return torch.amp.is_autocast_available(device_type)
-
-
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """A context in which operations on `device` compute in their arguments' types."""
-    if _has_autocast(device.type):
+    """Context in which operations on `device` compute in their arguments' types."""
+    if has_autocast(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
 def without_autocast(backward: Callable[..., Any]) -> Any:
-    """For backward(ctx, grad): computes in the gradient's type even if `.backward()` is called under autocast."""
+    """The function backward(ctx, grad_output), computing in the gradient's type even if it is called under autocast."""
 
     @wraps(backward)
-    def run(ctx: Any, grad: Tensor) -> Any:
-        with no_autocast(grad.device):
-            return backward(ctx, grad)
+    def run(ctx: Any, grad_output: Tensor) -> Any:
+        with no_autocast(grad_output.device):
+            return backward(ctx, grad_output)
 
     return run
 

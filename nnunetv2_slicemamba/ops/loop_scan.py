@@ -1,4 +1,4 @@
-"""How does a scan look in an exported network? One loop over the tokens, in the form that the format has for loops.
+"""The scan of an exported network: one loop over the tokens, in the form that the format has for loops.
 
 torch.export (and through it ONNX) takes PyTorch's `scan` operator, whose body becomes a subgraph; TorchScript takes a
 scripted loop. All directions advance together. Forward only. Recurrence: S6, Gu & Dao 2023.
@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
-from nnunetv2_slicemamba.ops.inputs import compute_dtype, expand_dt
+from nnunetv2_slicemamba.ops.dtypes import recurrence_dtype
+from nnunetv2_slicemamba.ops.inputs import expand_dt
 from nnunetv2_slicemamba.ops.orders import cached_inverse_orders, cached_orders
 
 
 def is_exporting() -> bool:
-    """Whether torch.export (not its strict form) or torch.jit.trace is recording what runs now."""
+    """True while torch.export (not its strict form) or torch.jit.trace records what runs."""
     # PyTorch 2.6 and older have no such question
     asked = getattr(torch.compiler, "is_exporting", None)
     # PyTorch 2.11 says yes to torch.compile, too
@@ -45,8 +46,8 @@ def loop_scan(
     delta_bias: Tensor,
     dt_weight: Tensor | None,
 ) -> Tensor:
-    """`slice_scan` for checked arguments as one loop; returns (batch, L, E) in the type of the recurrence."""
-    dtype = compute_dtype(x.dtype)
+    """The scan `slice_scan` for checked arguments as one loop; returns (batch, L, E) in the type of the recurrence."""
+    dtype = recurrence_dtype(x.dtype)
     x, dt, B, C, A, D = (tensor.to(dtype) for tensor in (x, dt, B, C, A, D))
     delta = F.softplus(expand_dt(dt, None if dt_weight is None else dt_weight.to(dtype)) + delta_bias.to(dtype))
     orders, inverse = _orders(sizes, thickness, x.device)
@@ -61,7 +62,7 @@ def loop_scan(
 
 
 def _operator_loop(h: Tensor, A: Tensor, x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """(L, batch, K, E) results of the recurrence by PyTorch's `scan` operator; arguments as in `_loop`."""
+    """Results (L, batch, K, E) of the recurrence by PyTorch's `scan` operator; arguments as in `_loop`."""
     from torch._higher_order_ops.scan import scan
 
     def step(h: Tensor, token: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
@@ -75,7 +76,10 @@ def _operator_loop(h: Tensor, A: Tensor, x: Tensor, delta: Tensor, B: Tensor, C:
 
 
 def _loop(h: Tensor, A: Tensor, x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
-    """The same for TorchScript. h: (batch, K, E, N). x, delta: (L, batch, K, E). B, C: (L, batch, K, N)."""
+    """Results (L, batch, K, E) of the recurrence as a loop for TorchScript.
+
+    h: (batch, K, E, N). x, delta: (L, batch, K, E). B, C: (L, batch, K, N).
+    """
     visited = torch.empty_like(x)
     for t in range(x.shape[0]):
         h = torch.exp(delta[t].unsqueeze(-1) * A) * h + (delta[t] * x[t]).unsqueeze(-1) * B[t].unsqueeze(2)

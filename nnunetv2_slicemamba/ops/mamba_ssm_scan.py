@@ -1,4 +1,4 @@
-"""How does the scan use mamba_ssm's compiled CUDA kernel? The directions become groups of channels of one scan."""
+"""The mamba_ssm backend: its compiled CUDA kernel, the directions as groups of channels of one scan."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def _import_problem() -> str | None:
     return None
 
 
-def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why mamba_ssm's kernel cannot run on `device` with tokens of type `dtype`; None if it can."""
+def unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Reason why mamba_ssm's kernel cannot run on `device` with tokens of type `dtype`, None if it can."""
     if device.type != "cuda":
         return f"mamba_ssm's kernel needs a CUDA device, not {device.type}"
     if dtype == torch.float64:
@@ -38,7 +38,7 @@ def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
 
 
 class _ExpandDt(torch.autograd.Function):
-    """`expand_dt` whose gradients are float32 even if `.backward()` is called under autocast."""
+    """The function `expand_dt`, whose gradients are float32 even if `.backward()` is called under autocast."""
 
     @staticmethod
     def forward(ctx: Any, dt: Tensor, dt_weight: Tensor) -> Tensor:
@@ -47,12 +47,12 @@ class _ExpandDt(torch.autograd.Function):
 
     @staticmethod
     @without_autocast
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         dt, dt_weight = ctx.saved_tensors
         for_dt, for_weight = ctx.needs_input_grad
         return (
-            torch.einsum("blke,ker->blkr", grad, dt_weight) if for_dt else None,
-            torch.einsum("blke,blkr->ker", grad, dt) if for_weight else None,
+            torch.einsum("blke,ker->blkr", grad_output, dt_weight) if for_dt else None,
+            torch.einsum("blke,blkr->ker", grad_output, dt) if for_weight else None,
         )
 
 
@@ -69,7 +69,7 @@ def scan(
     delta_bias: Tensor,
     dt_weight: Tensor | None,
 ) -> Tensor:
-    """`slice_scan` for checked arguments; returns (batch, L, E) float32. Makes K reordered copies of x and dt."""
+    """The scan `slice_scan` for checked arguments, (batch, L, E) float32. Makes K reordered copies of x and dt."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     x, dt, B, C, A, D, delta_bias = (t.float() for t in (x, dt, B, C, A, D, delta_bias))
@@ -82,7 +82,7 @@ def scan(
     directions = torch.arange(K, device=x.device).unsqueeze(1)
 
     def in_order(tensor: Tensor) -> Tensor:
-        """(batch, L, K, *) in raster order -> (batch, K, *, L) in scan order."""
+        """Copy in scan order: (batch, L, K, *) in raster order -> (batch, K, *, L)."""
         return tensor[:, orders, directions].transpose(2, 3).contiguous()
 
     u = x[:, orders].transpose(2, 3)  # (batch, K, E, L)

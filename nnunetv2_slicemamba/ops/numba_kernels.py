@@ -1,4 +1,4 @@
-"""What does a CPU core compute? The scan of one image, some directions and some channels, compiled by numba.
+"""The numba backend's kernels: the scan of one image, some directions and some channels on one CPU core.
 
 Channels are taken in blocks of WIDTH numbers that are computed together; within a block B and C are scalars. A block's
 state is N vectors. Tokens are taken in chunks of CHUNK: the forward keeps the state before each chunk, the backward
@@ -145,8 +145,8 @@ def _recompute(p_B, rows, K, k, N, j, a2, x_c, delta_c, decay_c, h_c):
 
 
 @_inlined
-def _reverse(p_B, p_C, p_gB, p_gC, rows, K, k, N, j, a2, x_c, delta_c, slope_c, gy_c, decay_c, h_c, later, gA_k):
-    """From a chunk's last token to its first: block j's gradients of x and dt replace x_c and delta_c.
+def _reverse(p_B, p_C, p_gB, p_gC, rows, K, k, N, j, a2, x_c, delta_c, derivative_c, gy_c, decay_c, h_c, later, gA_k):
+    """Block j's gradients of x and dt, from a chunk's last token to its first, replace x_c and delta_c.
 
     later: the gradient of the state after the token at hand that later tokens cause; it goes on to the chunk before.
     gB and gC are written for the first block, j = 0, and added to for the others.
@@ -169,7 +169,7 @@ def _reverse(p_B, p_C, p_gB, p_gC, rows, K, k, N, j, a2, x_c, delta_c, slope_c, 
             gdelta = gdelta + gh * load(a2, own)
             store(gA_k, own, load(gA_k, own) + gh * delta)
         store(x_c, place, gdx * delta)
-        store(delta_c, place, (gdelta * splat(_LN_2) + gdx * x) * load(slope_c, place))
+        store(delta_c, place, (gdelta * splat(_LN_2) + gdx * x) * load(derivative_c, place))
 
 
 @_compiled
@@ -186,7 +186,7 @@ def backward(gy, x, dt, bias, B, C, A2, orders, kept, gx, gdt, gB, gC, gA, E, N,
     a2, later, gA_k = _vectors(count * N), _vectors(count * N), _vectors(count * N)
     decay_c, h_c = _vectors(CHUNK * N), _vectors((CHUNK + 1) * N)  # h_c: before the chunk, then after each token
     x_c, gy_c = _vectors(count * CHUNK), _vectors(count * CHUNK)
-    delta_c, slope_c = _vectors(count * CHUNK), _vectors(count * CHUNK)
+    delta_c, derivative_c = _vectors(count * CHUNK), _vectors(count * CHUNK)
     for k in range(directions[0], directions[1]):
         later[:] = _ZERO
         gA_k[:] = _ZERO
@@ -196,9 +196,9 @@ def backward(gy, x, dt, bias, B, C, A2, orders, kept, gx, gdt, gB, gC, gA, E, N,
             for t in range(len(rows)):
                 for j in range(count):
                     block, place = blocks[0] + j, (j * CHUNK + t) * WIDTH
-                    delta, slope = softplus(_read(p_dt, rows[t] * K + k, E, block) + _read(p_bias, k, E, block))
+                    delta, derivative = softplus(_read(p_dt, rows[t] * K + k, E, block) + _read(p_bias, k, E, block))
                     store(delta_c, place, delta)
-                    store(slope_c, place, slope)
+                    store(derivative_c, place, derivative)
                     store(x_c, place, _read(p_x, rows[t], E, block))
                     store(gy_c, place, _read(p_gy, rows[t], E, block))
             for j in range(count):
@@ -218,7 +218,7 @@ def backward(gy, x, dt, bias, B, C, A2, orders, kept, gx, gdt, gB, gC, gA, E, N,
                     a2,
                     x_c,
                     delta_c,
-                    slope_c,
+                    derivative_c,
                     gy_c,
                     decay_c,
                     h_c,

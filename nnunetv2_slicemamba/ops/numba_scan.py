@@ -1,4 +1,4 @@
-"""How does the scan run fast on a CPU? Kernels compiled by numba, spread over threads, with their own backward."""
+"""The numba backend: the scan on a CPU by compiled kernels, spread over threads, with their own backward."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.ops import operator
-from nnunetv2_slicemamba.ops.operator import Gradients
+from nnunetv2_slicemamba.ops.inputs import Gradients
+from nnunetv2_slicemamba.ops.operator import ScanOperator
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 # Parts into which the channels are cut for the threads. Every part holds its own sums over its channels (the gradients
@@ -30,8 +30,8 @@ def _import_problem() -> str | None:
     return None
 
 
-def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why the numba kernels cannot run on `device` with tokens of type `dtype`; None if they can."""
+def unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Reason why the numba kernels cannot run on `device` with tokens of type `dtype`, None if they can."""
     if device.type != "cpu":
         return f"the numba kernels run on the CPU, not on {device.type}"
     if dtype == torch.float64:
@@ -85,12 +85,12 @@ def _sum_up(tensors: list[Tensor]) -> Tensor:
 
 
 def _by_direction(tensor: Tensor) -> Tensor:
-    """(K, batch * L, *) view of (batch, L, K, *)."""
+    """View (K, batch * L, *) of (batch, L, K, *)."""
     return tensor.flatten(0, 1).transpose(0, 1)
 
 
 def _full_rank(dt: Tensor, weight: Tensor | None) -> Tensor:
-    """(batch, L, K, E); like `expand_dt`, without a second copy in another order."""
+    """Step sizes (batch, L, K, E) as `expand_dt` gives them, without a second copy in another order."""
     if weight is None:
         return dt
     full = dt.new_empty(*dt.shape[:3], weight.shape[1])
@@ -124,7 +124,7 @@ def forward(
     thickness: tuple[int, ...],
     save: bool,
 ) -> tuple[Tensor, Tensor]:
-    """(out (batch, L, E), saved states or, unless `save`, an empty tensor); all float32."""
+    """Result (batch, L, E) of the scan and the saved states, an empty tensor unless `save`; all float32."""
     from nnunetv2_slicemamba.ops import numba_kernels
 
     batch, _, channels = x.shape
@@ -145,7 +145,7 @@ def forward(
 
 @torch.autocast("cpu", enabled=False)  # `.backward()` may be called under it
 def backward(
-    dy: Tensor,
+    grad_output: Tensor,
     x: Tensor,
     dt: Tensor,
     B: Tensor,
@@ -160,16 +160,16 @@ def backward(
 ) -> Gradients:
     """Gradients of (x, dt, B, C, A, D, delta_bias, dt_weight), the last empty where it is None.
 
-    dy: (batch, L, E), gradient of the output. states: what `forward` saved. The rest as given to `forward`.
+    grad_output: (batch, L, E). states: what `forward` saved. The rest as given to `forward`.
     """
     from nnunetv2_slicemamba.ops import numba_kernels
 
-    dy = dy.contiguous()
+    grad_output = grad_output.contiguous()
     batch, K, blocks = x.shape[0], A.shape[0], states.shape[3]
     orders = cached_orders(sizes, thickness, x.device)
     full = _full_rank(dt, dt_weight)
     A2 = A.transpose(1, 2).mul(log2(e)).contiguous()
-    arrays = _flat(dy, x, full, delta_bias, B, C, A2)
+    arrays = _flat(grad_output, x, full, delta_bias, B, C, A2)
     gx = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(K // 2)]
     gB, gC = (
         [torch.empty_like(B, memory_format=torch.contiguous_format) for _ in range(min(blocks, _CHANNEL_PARTS))]
@@ -188,15 +188,18 @@ def backward(
         gweight = rows.transpose(1, 2) @ _by_direction(dt)
         gdt = (rows @ dt_weight).transpose(0, 1).reshape(dt.shape).contiguous()
     return (
-        _sum_up(gx).addcmul_(dy, D.sum(0)),
+        _sum_up(gx).addcmul_(grad_output, D.sum(0)),
         gdt,
         _sum_up(gB),
         _sum_up(gC),
         gA.sum(0).transpose(1, 2).contiguous(),
-        (dy * x).sum((0, 1)).expand_as(D).contiguous(),
+        (grad_output * x).sum((0, 1)).expand_as(D).contiguous(),
         gbias,
         gweight,
     )
+
+
+_OPERATOR = ScanOperator("numba", "cpu", forward, backward, empty_states)
 
 
 def scan(
@@ -211,7 +214,7 @@ def scan(
     delta_bias: Tensor,
     dt_weight: Tensor | None,
 ) -> Tensor:
-    """`slice_scan` for checked arguments on the CPU; returns (batch, L, E) float32."""
+    """The scan `slice_scan` for checked arguments on the CPU; returns (batch, L, E) float32."""
     tensors = (x, dt, B, C, A, D, delta_bias, dt_weight)
     inputs = [None if t is None else t.to(torch.float32).contiguous() for t in tensors]
-    return operator.apply(*inputs, sizes, thickness)
+    return _OPERATOR.apply(*inputs, sizes, thickness)

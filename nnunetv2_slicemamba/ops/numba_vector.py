@@ -1,4 +1,4 @@
-"""How do numba kernels get vector instructions? A numba type for WIDTH float32 numbers that are computed together.
+"""Vector instructions in numba kernels: a numba type for WIDTH float32 numbers that are computed together.
 
 numba leaves vectorisation to LLVM's loop optimiser, which gives up on the scan's loops or guards them with checks, and
 it has no vector exponential without Intel's library. With a vector type the kernels say what they want, and LLVM maps
@@ -27,7 +27,7 @@ _INTEGERS_IR = ir.VectorType(ir.IntType(32), WIDTH)
 
 
 class VectorType(types.Type):
-    """numba's name for the vector."""
+    """Type of the vector in numba."""
 
     def __init__(self) -> None:
         super().__init__(name=f"float32x{WIDTH}")
@@ -59,12 +59,12 @@ def _mul(builder: Any, left: Any, right: Any) -> Any:
 
 
 def _select(builder: Any, left: Any, predicate: str, right: Any, yes: Any, no: Any) -> Any:
-    """yes where left (predicate) right, else no; a NaN on either side means no."""
+    """Selection: `yes` where left (predicate) right, else `no`; a NaN on either side means `no`."""
     return builder.select(builder.fcmp_ordered(predicate, left, right), yes, no)
 
 
 def _polynomial(builder: Any, x: Any, coefficients: tuple[float, ...]) -> Any:
-    """Highest power first."""
+    """A polynomial in x; the coefficient of the highest power comes first."""
     value = _constant(coefficients[0])
     for coefficient in coefficients[1:]:
         value = _add(builder, _mul(builder, value, x), _constant(coefficient))
@@ -72,7 +72,7 @@ def _polynomial(builder: Any, x: Any, coefficients: tuple[float, ...]) -> Any:
 
 
 def _exp2_ir(builder: Any, y: Any) -> Any:
-    """2^y to about 1e-7 of itself; 0 below -127, infinity from 127.5, NaN for NaN."""
+    """Power 2^y to about 1e-7 of itself; 0 below -127, infinity from 127.5, NaN for NaN."""
     lowest, highest = _constant(-127.0), _constant(128.0)
     y = _select(builder, y, "<", lowest, lowest, y)
     y = _select(builder, y, ">", highest, highest, y)
@@ -95,7 +95,7 @@ def _exp2_ir(builder: Any, y: Any) -> Any:
 
 
 def _softplus_ir(builder: Any, z: Any) -> tuple[Any, Any]:
-    """softplus(z) and its derivative, the logistic function; neither overflows."""
+    """Values of softplus(z) and its derivative, the logistic function; neither overflows."""
     zero, one, two = _constant(0.0), _constant(1.0), _constant(2.0)
     magnitude = _select(builder, z, "<", zero, builder.fneg(z), z)
     w = _exp2_ir(builder, _mul(builder, magnitude, _constant(-1.4426950408889634)))  # exp(-|z|)
@@ -134,7 +134,7 @@ def _lane(index: int) -> Any:
 
 @intrinsic
 def pointer(typingctx: Any, array: Any) -> Any:
-    """Where a contiguous float32 array begins.
+    """Address at which a contiguous float32 array begins.
 
     A kernel hands this on instead of the array: numba counts references at every call with an array, and threads that
     count references to the same array wait for each other. The array must outlive it: only for the kernel's arguments.
@@ -170,7 +170,7 @@ def store(typingctx: Any, target: Any, start: Any, value: Any) -> Any:
 
 @intrinsic
 def load_some(typingctx: Any, source: Any, start: Any, count: Any) -> Any:
-    """`load` of the first 1 to WIDTH numbers, then zeros."""
+    """The vector of the first 1 to WIDTH numbers at start, then zeros; see `load`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, start, count = args
@@ -188,7 +188,7 @@ def load_some(typingctx: Any, source: Any, start: Any, count: Any) -> Any:
 
 @intrinsic
 def store_some(typingctx: Any, target: Any, start: Any, count: Any, value: Any) -> Any:
-    """`store` of the first 1 to WIDTH numbers."""
+    """Writes the first 1 to WIDTH numbers of a vector; see `store`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         target, start, count, value = args
@@ -236,7 +236,7 @@ def total(typingctx: Any, values: Any) -> Any:
 
 @intrinsic
 def exp2(typingctx: Any, y: Any) -> Any:
-    """2 to the power of every number, to about 1e-7; 0 below -127, infinity from 127.5, NaN for NaN."""
+    """Vector of 2 to the power of every number, to about 1e-7; 0 below -127, infinity from 127.5, NaN for NaN."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return _exp2_ir(builder, args[0])
@@ -246,7 +246,7 @@ def exp2(typingctx: Any, y: Any) -> Any:
 
 @intrinsic
 def softplus(typingctx: Any, z: Any) -> Any:
-    """softplus of every number and its derivative, two vectors."""
+    """Vectors of softplus of every number and of its derivative."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.make_tuple(builder, signature.return_type, _softplus_ir(builder, args[0]))

@@ -1,4 +1,4 @@
-"""In which order are the tokens of an image visited? Slicing turned into scan orders (Fan et al. 2025, BSS)."""
+"""Scan orders: the orders in which a slicing visits the tokens of an image (Fan et al. 2025, BSS)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def _axis_values(values: Sequence[int], what: str, remedy: str) -> tuple[int, ...]:
-    """`values` as a tuple of ints >= 1; ValueError otherwise."""
+    """The values as a tuple of ints >= 1; ValueError otherwise."""
     try:
         whole = tuple(int(v) for v in values)
     except (TypeError, ValueError):
@@ -23,8 +23,8 @@ def _axis_values(values: Sequence[int], what: str, remedy: str) -> tuple[int, ..
     return whole
 
 
-def check_slicing(sizes: Sequence[int], thickness: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Both as tuples of ints, one entry per spatial axis.
+def check_axes(sizes: Sequence[int], thickness: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes and thickness as tuples of ints, one entry per spatial axis each.
 
     Raises ValueError for entries below 1, entries that are no whole numbers, no axis at all, and lengths that differ.
     """
@@ -47,7 +47,7 @@ def band_order(sizes: tuple[int, ...], thickness: tuple[int, ...], travel: int) 
     Returns (L,) int64, a permutation of range(L), L = prod(sizes); sizes need not be divisible.
     Raises ValueError if a thickness is below 1. After Fan et al. 2025 (BSS).
     """
-    sizes, thickness = check_slicing(sizes, thickness)
+    sizes, thickness = check_axes(sizes, thickness)
     travel = range(len(sizes))[travel]
     index = torch.arange(prod(sizes))
     coordinates: list[Tensor] = []
@@ -73,12 +73,12 @@ def scan_orders(sizes: Sequence[int], thickness: Sequence[int]) -> Tensor:
     axes come last axis first, each followed by its reverse: (w, w reversed, h, h reversed[, d, d reversed]).
     Raises ValueError for sizes or thicknesses below 1 and for lengths that differ. After Fan et al. 2025 (BSS).
     """
-    return cached_orders(*check_slicing(sizes, thickness), torch.device("cpu")).clone()
+    return cached_orders(*check_axes(sizes, thickness), torch.device("cpu")).clone()
 
 
 @lru_cache(maxsize=128)
 def cached_orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> Tensor:
-    """`scan_orders` on `device`, computed once; shared between callers, so never write to it."""
+    """Scan orders (2n, L) on `device`, computed once; shared between callers, so never write to them."""
     # nnU-Net predicts under inference_mode; an order first made there could not be used in training afterwards.
     with torch.inference_mode(False):
         rows = []
@@ -90,6 +90,9 @@ def cached_orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: to
 
 @lru_cache(maxsize=128)
 def cached_inverse_orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> Tensor:
-    """(2n, L) int64: in row k the step at which direction k visits each raster index; never write to it."""
+    """Inverse scan orders (2n, L) int64: row k holds the step at which direction k visits each raster index.
+
+    Shared between callers, so never write to them.
+    """
     with torch.inference_mode(False):
         return cached_orders(sizes, thickness, device).argsort(dim=1)

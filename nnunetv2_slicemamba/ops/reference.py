@@ -1,4 +1,4 @@
-"""What must every backend compute? The scan written down plainly, as the oracle of the tests (S6: Gu & Dao 2023)."""
+"""The scan written down plainly: what every backend must compute, the oracle of the tests (S6: Gu & Dao 2023)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nnunetv2_slicemamba.ops.inputs import compute_dtype, expand_dt
+from nnunetv2_slicemamba.ops.dtypes import recurrence_dtype
+from nnunetv2_slicemamba.ops.inputs import expand_dt
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 
@@ -28,7 +29,7 @@ def slice_scan_reference(
     Returns (batch, L, E) in raster order, float64 if x is, else float32. Slow, and keeps every state for the
     backward.
     """
-    dtype = compute_dtype(x.dtype)
+    dtype = recurrence_dtype(x.dtype)
     x, dt, B, C, A, D = (tensor.to(dtype) for tensor in (x, dt, B, C, A, D))
     dt = expand_dt(dt, None if dt_weight is None else dt_weight.to(dtype))
     if delta_bias is not None:

@@ -1,4 +1,4 @@
-"""The scan operation of the network: checks its arguments, chooses a backend and runs it."""
+"""The scan operation of the network: argument checks, then the chosen backend."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from nnunetv2_slicemamba.ops.backends import chosen_backend, get_backend
+from nnunetv2_slicemamba.ops.backends import BACKENDS, chosen_backend
 from nnunetv2_slicemamba.ops.inputs import check_inputs, no_autocast
 from nnunetv2_slicemamba.ops.loop_scan import is_exporting, loop_scan
-from nnunetv2_slicemamba.ops.orders import check_slicing
+from nnunetv2_slicemamba.ops.orders import check_axes
 
 
 def slice_scan(
@@ -42,13 +42,13 @@ def slice_scan(
     Raises ValueError for shapes, types or devices that do not fit and for an unknown backend, RuntimeError for a named
     backend that cannot run here. After Fan et al. 2025 (slicing) and Gu & Dao 2023 (S6).
     """
-    sizes, thickness = check_slicing(sizes, thickness)
+    sizes, thickness = check_axes(sizes, thickness)
     check_inputs(x, dt, B, C, A, D, sizes, delta_bias, dt_weight)
     if delta_bias is None:
         delta_bias = D.new_zeros(D.shape)
     if is_exporting():
         # a format knows no kernel of ours, and an autocast context cannot be saved
         return loop_scan(x, dt, B, C, A, D, sizes, thickness, delta_bias, dt_weight).to(x.dtype)
-    scan = get_backend(chosen_backend(x.device, x.dtype, backend)).scan
+    scan = BACKENDS[chosen_backend(x.device, x.dtype, backend)].scan
     with no_autocast(x.device):
         return scan(x, dt, B, C, A, D, sizes, thickness, delta_bias, dt_weight).to(x.dtype)

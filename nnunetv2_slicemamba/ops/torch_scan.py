@@ -1,4 +1,4 @@
-"""How does the scan run where no kernel does? PyTorch operations only, on any device, with its own backward.
+"""The torch backend: the scan by PyTorch operations only, on any device, with its own backward.
 
 The tokens are taken in chunks. The forward keeps the state at the start of every chunk and nothing else per step; the
 backward runs over the chunks from last to first and recomputes the states inside each one. Within a chunk everything
@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nnunetv2_slicemamba.ops.inputs import compute_dtype, without_autocast
+from nnunetv2_slicemamba.ops.dtypes import recurrence_dtype
+from nnunetv2_slicemamba.ops.inputs import without_autocast
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 _CHUNK_TOKENS = (8, 128)
@@ -44,14 +45,14 @@ _BUDGET = _Budget(state=1 << 20, chunk=1 << 23)
 
 @dataclass(frozen=True)
 class _Plan:
-    """How one scan is cut up: `images` at a time, `tokens` per chunk."""
+    """Sizes of the pieces of one scan: `images` at a time, `tokens` per chunk."""
 
     images: int
     tokens: int
 
     @staticmethod
-    def of(batch: int, per_image: int, length: int, device: torch.device) -> _Plan:
-        """per_image: numbers in the state of one image, K * E * N."""
+    def for_scan(batch: int, per_image: int, length: int, device: torch.device) -> _Plan:
+        """Plan for `length` tokens of `batch` images; per_image: numbers in the state of one image, K * E * N."""
         budget = _BUDGET_CPU if device.type == "cpu" else _BUDGET
         images = max(1, min(batch, budget.state // max(1, per_image)))
         low, high = _CHUNK_TOKENS
@@ -107,19 +108,19 @@ class _Chunk:
         directions = torch.arange(rows.shape[1], device=rows.device).unsqueeze(-1)
         self.direction_rows = (rows * rows.shape[1] + directions).flatten()
         self.x = scan.x.index_select(0, rows.flatten()).view(*rows.shape, -1)  # (T, K, images, E)
-        self.dt = self._of_directions(scan.dt)  # (T, K, images, E or R)
-        self.B = self._of_directions(scan.B)  # (T, K, images, N)
-        self.C = self._of_directions(scan.C)
+        self.dt = self._in_scan_order(scan.dt)  # (T, K, images, E or R)
+        self.B = self._in_scan_order(scan.B)  # (T, K, images, N)
+        self.C = self._in_scan_order(scan.C)
         raw = self.dt if scan.weight is None else torch.einsum("tkbr,ker->tkbe", self.dt, scan.weight)
         self.raw = raw + scan.bias
         self.delta = F.softplus(self.raw)
         self.dx = self.delta * self.x
 
-    def _of_directions(self, tensor: Tensor) -> Tensor:
+    def _in_scan_order(self, tensor: Tensor) -> Tensor:
         return tensor.index_select(0, self.direction_rows).view(*self.rows.shape, -1)
 
     def array(self, scan: _Scan, number: int) -> Tensor:
-        """(T, K, images, N, E), uninitialised, shared with the other chunks."""
+        """Array (T, K, images, N, E), uninitialised, shared with the other chunks."""
         return scan.arrays[number][: self.rows.shape[0], :, : self.rows.shape[2]]
 
     def states(self, scan: _Scan, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +161,7 @@ def _forward(scan: _Scan, out: Tensor, kept: Tensor | None) -> None:
 
 @dataclass(frozen=True)
 class _Gradients:
-    """Filled chunk by chunk: x, dt, B, C as rows, the parameters as sums."""
+    """Gradients that are filled chunk by chunk: x, dt, B, C as rows, the parameters as sums."""
 
     x: Tensor
     dt: Tensor
@@ -212,7 +213,7 @@ class _TorchScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, orders: Tensor, keep: bool, *inputs: Any) -> Tensor:
         x, _, _, _, A, D, _, _ = inputs
-        plan = _Plan.of(x.shape[0], A.numel(), x.shape[1], x.device)
+        plan = _Plan.for_scan(x.shape[0], A.numel(), x.shape[1], x.device)
         scan = _Scan(_Inputs(*inputs), orders, plan, arrays=2)
         chunks = -(-x.shape[1] // plan.tokens)
         kept = x.new_empty(chunks, A.shape[0], x.shape[0], A.shape[2], A.shape[1]) if keep else None
@@ -225,12 +226,12 @@ class _TorchScan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @without_autocast
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         *saved, kept = ctx.saved_tensors
         inputs = _Inputs(*saved)
         x, dt, B, C, A, D, bias, weight = inputs
         scan = _Scan(inputs, ctx.orders, ctx.plan, arrays=4)
-        gy = grad.reshape(-1, grad.shape[-1])
+        gy = grad_output.reshape(-1, grad_output.shape[-1])
         grads = _Gradients(
             x=gy * D.sum(0),
             dt=_rows_like(dt),
@@ -273,13 +274,8 @@ def scan(
     delta_bias: Tensor,
     dt_weight: Tensor | None,
 ) -> Tensor:
-    """`slice_scan` for checked arguments; returns (batch, L, E) in the type of the recurrence."""
-    dtype = compute_dtype(x.dtype)
+    """The scan `slice_scan` for checked arguments; returns (batch, L, E) in the type of the recurrence."""
+    dtype = recurrence_dtype(x.dtype)
     inputs = [None if t is None else t.to(dtype) for t in (x, dt, B, C, A, D, delta_bias, dt_weight)]
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in inputs)
     return _TorchScan.apply(cached_orders(sizes, thickness, x.device), keep, *inputs)
-
-
-def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-    """None: runs on every device with every floating type."""
-    return None

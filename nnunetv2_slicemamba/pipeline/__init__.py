@@ -1,1 +1,1 @@
-"""Whole runs over the folds of a configuration: the steps of each fold and their order."""
+"""Pipeline of a configuration's folds: supernet, search, final training and validation."""

@@ -1,4 +1,4 @@
-"""The whole chain for a configuration's folds: what is finished, what is next, and running it."""
+"""Steps of a fold, from its supernet to the validated final network; finished steps are skipped."""
 
 from __future__ import annotations
 
@@ -7,24 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
-from nnunetv2_slicemamba.common.checkpoint_names import FINAL, UNFINISHED
 from nnunetv2_slicemamba.common.commands import run_command
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
-from nnunetv2_slicemamba.slicing.find import SLICING_FILE, SLICING_VARIABLE, slicing_search_folder
+from nnunetv2_slicemamba.slicing.find import SLICING_VARIABLE
+from nnunetv2_slicemamba.slicing.trained import trained_slicing
+from nnunetv2_slicemamba.trainers.roles import SUPERNET, trainers_with
+from nnunetv2_slicemamba.trainers.supernet import PREVIOUS_STAGE_VARIABLE
 
 
 @dataclass(frozen=True)
-class ChainSettings:
-    """trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
+class RunSettings:
+    """Settings that all folds of a run share.
+
+    trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
     npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
-    quiet: show only the latest line of a training's output."""
+    quiet: show only the latest line of a training's output.
+    """
 
     trainer: str
     supernet_trainer: str
@@ -34,81 +39,78 @@ class ChainSettings:
     quiet: bool = False
 
 
-def run_fold(selection: Selection, settings: ChainSettings, console: Console) -> float:
+def run_fold(selection: Selection, settings: RunSettings, console: Console) -> float:
     """Supernet, search, final training and validation of one fold, skipping what is finished.
 
-    Returns the fold's mean validation Dice. Raises CommandError if a stage fails, InputError if a finished final
+    Returns the fold's mean validation Dice. Raises CommandError if a step fails, InputError if a finished final
     training used another slicing than the fold's file holds now.
     """
     console.rule(f"fold {selection.fold}")
-    train(selection, settings.supernet_trainer, settings, console)
-    search(selection, settings, console)
-    check_final_slicing(selection, settings)
-    train(selection, settings.trainer, settings, console)
-    return validation_dice(selection, settings.trainer)
+    supernet = SupernetFolder(selection, settings.supernet_trainer)
+    final = FoldFolder(selection, settings.trainer)
+    train(supernet, supernet, settings, console)
+    search(supernet, settings, console)
+    check_final_slicing(final, supernet)
+    train(final, supernet, settings, console)
+    return summary_dice(final.summary)
 
 
-def hold_out_all(selections: Sequence[Selection], supernet_trainer: str, fraction: float, console: Console) -> None:
+def hold_out_all(supernets: Sequence[SupernetFolder], fraction: float, console: Console) -> None:
     """Sets aside a part of each fold's training cases, before the first fold trains; a holdout of that part stays.
 
     Raises HoldoutError if a fold's supernet was trained without it.
     """
-    for selection in selections:
-        held_out, file, kept = hold_out(selection, supernet_trainer, fraction, seed=None)
+    for supernet in supernets:
+        held_out, file, kept = hold_out(supernet, fraction, seed=None)
         n = len(held_out.cases)
         console.print(
-            f"holdout, fold {selection.fold}: {n} of {n + len(kept)} training cases, in {file}", highlight=False
+            f"holdout, fold {supernet.selection.fold}: {n} of {n + len(kept)} training cases, in {file}",
+            highlight=False,
         )
 
 
-def train(selection: Selection, trainer: str, settings: ChainSettings, console: Console) -> None:
-    """Trains and validates a fold with nnU-Net's command: from the start, from a checkpoint, or not at all."""
-    folder = selection.fold_folder(trainer)
-    trained = (folder / FINAL).is_file()
-    npz = settings.npz and "Supernet" not in trainer
-    if trained and is_validated(folder, npz):
-        console.print(f"{trainer}, fold {selection.fold}: finished before", highlight=False)
+def train(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
+    """Trains and validates a fold with nnU-Net's command: from the start, from a checkpoint, or not at all.
+
+    supernet: of the fold, whose slicing file a final trainer takes.
+    """
+    selection = folder.selection
+    npz = settings.npz and folder.trainer not in trainers_with(SUPERNET)
+    if folder.is_trained and is_validated(folder, npz):
+        console.print(f"{folder.trainer}, fold {selection.fold}: finished before", highlight=False)
         return
-    flags = ["-tr", trainer, "-p", selection.plans_name, "-device", settings.device]
+    flags = ["-tr", folder.trainer, "-p", selection.plans_name, "-device", settings.device]
     if npz:
         flags.append("--npz")
-    if trained:
+    if folder.is_trained:
         flags.append("--val")
-    elif any((folder / name).is_file() for name in UNFINISHED):
+    elif folder.is_in_training:
         flags.append("--c")
     work = [selection.dataset, selection.configuration, str(selection.fold)]
-    variables = chain_variables(selection, settings)
+    variables = run_variables(supernet, settings)
     run_command("nnUNetv2_train", [*work, *flags], console, variables, quiet=settings.quiet)
 
 
-def chain_variables(selection: Selection, settings: ChainSettings) -> dict[str, str]:
-    """Environment variables that tie the stages together, whatever other supernets and trainings there are."""
-    from nnunetv2_slicemamba.trainers.supernet import PREVIOUS_STAGE_VARIABLE  # seconds, which not all importers need
-
-    return {SLICING_VARIABLE: str(slicing_file(selection, settings)), PREVIOUS_STAGE_VARIABLE: settings.trainer}
+def run_variables(supernet: SupernetFolder, settings: RunSettings) -> dict[str, str]:
+    """Environment variables that tie the steps together, whatever other supernets and trainings there are."""
+    return {SLICING_VARIABLE: str(supernet.slicing_file), PREVIOUS_STAGE_VARIABLE: settings.trainer}
 
 
-def slicing_file(selection: Selection, settings: ChainSettings) -> Path:
-    """Where the search with the chain's supernet writes, and `slicemamba slicing --set`."""
-    return slicing_search_folder(selection.fold_folder(settings.supernet_trainer)) / SLICING_FILE
-
-
-def is_validated(fold_folder: Path, npz: bool) -> bool:
-    """Whether nnU-Net's validation of a fold is finished, with the probabilities of every case if `npz`."""
-    summary = fold_folder / "validation" / "summary.json"
-    if not summary.is_file():
+def is_validated(folder: FoldFolder, npz: bool) -> bool:
+    """True if nnU-Net's validation of a fold is finished, with the probabilities of every case if `npz`."""
+    if not folder.summary.is_file():
         return False
-    return not npz or len(list(summary.parent.glob("*.npz"))) >= len(json.loads(summary.read_text())["metric_per_case"])
+    cases = json.loads(folder.summary.read_text())["metric_per_case"]
+    return not npz or len(list(folder.summary.parent.glob("*.npz"))) >= len(cases)
 
 
-def search(selection: Selection, settings: ChainSettings, console: Console) -> None:
-    """Searches the fold's slicing unless a finished search of the present supernet gave one, or it was set by hand."""
-    file = slicing_file(selection, settings)
+def search(supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
+    """Searches the fold's slicing unless a finished search of the present supernet gave one, or it was set."""
+    selection, file = supernet.selection, supernet.slicing_file
     if file.is_file():
         content = read_slicing_file(file)
-        by_hand = content.choice.how_chosen != "search"
-        supernet = file.parents[1] / FINAL
-        if by_hand or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet)):
+        was_set = content.choice.how_chosen != "search"
+        if was_set or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet.checkpoint)):
             console.print(f"slicing, fold {selection.fold}: {content.choice.how_chosen}, in {file}", highlight=False)
             return
     run_command(
@@ -116,32 +118,24 @@ def search(selection: Selection, settings: ChainSettings, console: Console) -> N
         [
             "search",
             *("-d", selection.dataset, "-c", selection.configuration, "-f", str(selection.fold)),
-            *("-p", selection.plans_name, "-tr", settings.supernet_trainer, "-device", settings.device),
+            *("-p", selection.plans_name, "-tr", supernet.trainer, "-device", settings.device),
             *settings.search_arguments,
         ],
         console,
-        chain_variables(selection, settings),
+        run_variables(supernet, settings),
     )
 
 
-def check_final_slicing(selection: Selection, settings: ChainSettings) -> None:
+def check_final_slicing(final: FoldFolder, supernet: SupernetFolder) -> None:
     """Refuses a finished final training whose slicing is not the one that the fold's file holds now."""
-    final = selection.fold_folder(settings.trainer) / FINAL
-    if not final.is_file():
+    if not final.is_trained:
         return
-    file = slicing_file(selection, settings)
-    wanted = [list(thickness) for thickness in read_slicing_file(file).slicing]
-    used = torch.load(final, map_location="cpu", weights_only=False)["network_weights"]["slicing"].tolist()
-    if used != wanted:
+    file = supernet.slicing_file
+    if trained_slicing(final.checkpoint) != read_slicing_file(file).slicing:
         raise InputError(
-            f"{final} was trained with another slicing than {file} holds now; move the folder {final.parent} away to "
-            f"train fold {selection.fold} anew, or restore the file ('slicemamba slicing --set FILE')"
+            f"{final.checkpoint} was trained with another slicing than {file} holds now; move the folder {final.path} "
+            f"away to train fold {final.selection.fold} anew, or restore the file ('slicemamba slicing --set FILE')"
         )
-
-
-def validation_dice(selection: Selection, trainer: str) -> float:
-    """Mean foreground Dice of nnU-Net's own validation of a fold."""
-    return summary_dice(selection.fold_folder(trainer) / "validation" / "summary.json")
 
 
 def summary_dice(summary: Path) -> float:

@@ -1,1 +1,1 @@
-"""Planning: SliceMamba's experiment planners, memory model and preprocessing."""
+"""Planning: experiment planners, the memory model, preprocessing, and what a command works on."""

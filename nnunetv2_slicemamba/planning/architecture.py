@@ -1,20 +1,18 @@
-"""From nnU-Net's pooling strides to SliceMamba's stages: widths, depths and strides of the three sizes."""
+"""SliceMamba's networks in the plans: widths, depths and strides per size, and the supernet's candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from nnunetv2_slicemamba.nets.hybrid import stem_strides
+from nnunetv2_slicemamba.nets.resolutions import stem_strides
+from nnunetv2_slicemamba.planning.sizes import SIZES
+from nnunetv2_slicemamba.slicing.candidates import Slicing, check_candidates, default_candidates
 
 NETWORK_CLASS = "nnunetv2_slicemamba.nets.unet.SliceMambaUNet"
 
-# width of the first stage; L is the paper's network
-BASE_FEATURES = {"S": 24, "M": 48, "L": 96}
-# channels of a hybrid's convolutional stages, full resolution first: nnU-Net's 32, but no more than the first S3 stage
-STEM_FEATURES = {"S": (16, 24), "M": (32, 48), "L": (32, 64)}
 MAX_STAGES = 4
 BLOCKS_ENCODER = (2, 2, 9, 2)
 BLOCKS_DECODER = (2, 2, 2, 1)
@@ -34,10 +32,12 @@ def fuse_strides(pool_strides: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 def stem_features(stride: Sequence[int], size: str) -> list[int]:
-    """Channels of the convolutional stages for the total stride in front of the S3 stages: one, or two where two steps
-    lead there."""
+    """Channels of the convolutional stages for the total stride in front of the S3 stages.
+
+    Two stages where two steps lead there, else one.
+    """
     for n in (2, 1):
-        features = STEM_FEATURES[size][:n]
+        features = SIZES[size].stem[:n]
         try:
             stem_strides(stride, n)
         except ValueError:
@@ -49,16 +49,16 @@ def stem_features(stride: Sequence[int], size: str) -> list[int]:
 def architecture_kwargs(
     pool_strides: Sequence[Sequence[int]], size: str, activation_checkpointing: bool = False, hybrid: bool = False
 ) -> dict[str, Any]:
-    """arch_kwargs of SliceMambaUNet for nnU-Net's pooling strides; size: "S", "M" or "L".
+    """arch_kwargs of SliceMambaUNet for nnU-Net's pooling strides; size: a key of SIZES.
 
-    A network with fewer than four stages is the paper's without its deepest ones. activation_checkpointing: see there.
-    hybrid: with a convolutional stem, see there.
+    A network with fewer than four stages is the paper's without its deepest ones. activation_checkpointing, hybrid
+    (a convolutional stem): see SliceMambaUNet.
     """
     strides = fuse_strides(pool_strides)
     n = len(strides)
     return {
         "n_stages": n,
-        "features_per_stage": [BASE_FEATURES[size] * 2**i for i in range(n)],
+        "features_per_stage": [SIZES[size].width * 2**i for i in range(n)],
         "strides": strides,
         "n_blocks_per_stage": list(BLOCKS_ENCODER[:n]),
         "n_blocks_per_stage_decoder": list(BLOCKS_DECODER[-n:]),
@@ -69,3 +69,13 @@ def architecture_kwargs(
         **({"activation_checkpointing": True} if activation_checkpointing else {}),
         **({"stem_features": stem_features(strides[0], size)} if hybrid else {}),
     }
+
+
+def planned_candidates(arch_kwargs: Mapping[str, Any]) -> Slicing:
+    """Thickness per candidate index of the supernet that `arch_kwargs` in the plans describe.
+
+    Their entry `candidates`, for instance [[2, 2], [2, 4], [4, 2], [4, 4], [8, 8]], else {2, 4}^n. Raises ValueError
+    naming a candidate that does not fit.
+    """
+    n_dims, named = len(arch_kwargs["strides"][0]), arch_kwargs.get("candidates")
+    return default_candidates(n_dims) if named is None else check_candidates(named, n_dims)

@@ -1,4 +1,4 @@
-"""What were preprocessed data made with, and may plans use them?"""
+"""Preprocessed data: the settings that they were made with, and whether plans may use them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
-from nnunetv2_slicemamba.common.whole_file import replacing
+from nnunetv2_slicemamba.common.json_files import plain_json, write_json
 
 # what decides the preprocessed arrays: if these agree, the data of another plan can be used
 PLAN_KEYS = ("image_reader_writer", "transpose_forward", "foreground_intensity_properties_per_channel")
@@ -33,14 +33,14 @@ Settings = dict[str, Any]
 
 
 def settings_of(plans: dict[str, Any], configuration: dict[str, Any]) -> Settings:
-    """The part of plans and of a configuration, with what it inherits, that decides the preprocessed arrays."""
+    """Part of plans and of a configuration, with what it inherits, that decides the preprocessed arrays."""
     values = {key: plans.get(key) for key in PLAN_KEYS}
     values |= {key: configuration.get(key) for key in CONFIGURATION_KEYS}
-    return json.loads(json.dumps(values, default=float))
+    return plain_json(values)
 
 
 def data_owner(manager: PlansManager, configuration: str) -> str:
-    """The configuration whose data this one reads: itself, or the one it inherits the data's identifier from."""
+    """Configuration whose data this one reads: itself, or the one it inherits the data's identifier from."""
     identifier = manager.get_configuration(configuration).data_identifier
     parent = manager.plans["configurations"][configuration].get("inherits_from")
     if parent is None or manager.get_configuration(parent).data_identifier != identifier:
@@ -55,7 +55,7 @@ def data_of(manager: PlansManager, configuration: str) -> tuple[str, Settings]:
 
 
 def all_data(plans: dict[str, Any]) -> list[tuple[str, Settings]]:
-    """`data_of` all configurations of these plans that have data of their own."""
+    """data_identifier and settings of all configurations of these plans that have data of their own."""
     manager, found = PlansManager(plans), []
     for configuration in manager.available_configurations:
         try:
@@ -68,7 +68,7 @@ def all_data(plans: dict[str, Any]) -> list[tuple[str, Settings]]:
 
 
 def data_settings(folder: Path) -> dict[str, list[tuple[str, Settings]]]:
-    """data_identifier -> name of plans and the settings that they give for it, of all plans in `folder`."""
+    """Settings that the plans in `folder` give for their data: data_identifier -> [(name of plans, settings)]."""
     found: dict[str, list[tuple[str, Settings]]] = {}
     for file in sorted(folder.glob("*.json")):
         try:
@@ -83,9 +83,9 @@ def data_settings(folder: Path) -> dict[str, list[tuple[str, Settings]]]:
 
 
 def made_with(folder: Path, identifier: str) -> Settings | None:
-    """What the data were preprocessed with, None if that is not known.
+    """Settings that the data were preprocessed with, None if they are not known.
 
-    Data without a marker, of nnU-Net's commands or an earlier version: what all plans say of them, if they agree.
+    Of data without a marker, made by nnU-Net's commands or an earlier version: what all plans say, if they agree.
     """
     marker = folder / identifier / MARKER
     if marker.is_file():
@@ -96,8 +96,7 @@ def made_with(folder: Path, identifier: str) -> Settings | None:
 
 def mark(data: Path, settings: Settings | None) -> None:
     """Writes down what the data in this folder were made with."""
-    with replacing(data / MARKER) as file:
-        file.write_text(json.dumps(settings, indent=4))
+    write_json(data / MARKER, settings)
 
 
 def mark_before_change(folder: Path, plans: dict[str, Any]) -> None:
@@ -124,7 +123,7 @@ def invalidate(data: Path) -> None:
 
 
 def is_ready(manager: PlansManager, configuration: str, folder: Path) -> bool:
-    """Whether a configuration's own data are there: every case, and made with the settings of its plans."""
+    """True if a configuration's own data are there: every case, and made with the settings of its plans."""
     identifier, settings = data_of(manager, configuration)
     return made_with(folder, identifier) == settings and has_every_case(folder / identifier, raw_cases(folder.name))
 
@@ -140,5 +139,5 @@ def raw_cases(dataset_name: str) -> set[str]:
 
 
 def has_every_case(data: Path, cases: set[str]) -> bool:
-    """Whether exactly `cases` are preprocessed in `data`; a case's properties are the last file nnU-Net writes."""
+    """True if exactly `cases` are preprocessed in `data`; a case's properties are the last file nnU-Net writes."""
     return {file.stem for file in data.glob("*.pkl")} == cases

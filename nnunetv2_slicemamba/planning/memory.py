@@ -1,4 +1,4 @@
-"""How much GPU memory a training step needs: the planner's model of activations, weights and overhead."""
+"""Model of the GPU memory of a training step: activations, weights and overhead; the planner's."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from nnunetv2_slicemamba.nets.hybrid import stem_strides
+from nnunetv2_slicemamba.nets.resolutions import stem_strides
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
-from nnunetv2_slicemamba.slicing.candidates import default_candidates
+from nnunetv2_slicemamba.planning.architecture import planned_candidates
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class MemoryModel:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one sample of a batch counts.
+    """Counts of one sample of a batch.
 
     kept: half-precision values that blocks and resampling keep for the backward pass. transient: those that the
     backward pass of the largest block needs beside them. head: values of the final mapping, its channels at full
@@ -57,6 +57,7 @@ class Sample:
     stem_decoder: float = 0.0
 
     def bytes(self, model: MemoryModel) -> float:
+        """Bytes of one sample."""
         # the head's memory is free again before the backward pass reaches a block; the loss is outside the CUDA graph
         # of a training step, which therefore cannot use its memory
         peak = max(model.transient * self.transient, model.head * self.head + model.stem * self.stem_decoder)
@@ -66,13 +67,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Static:
-    """What does not depend on the batch: `weight` parameters with their optimiser state, `gradient` of them trained
-    in one step (of a supernet those of one path), which have gradients and half-precision copies."""
+    """Counts that do not depend on the batch.
+
+    weight: parameters, with their optimiser state. gradient: those trained in one step (of a supernet those of one
+    path), which have gradients and half-precision copies.
+    """
 
     weight: float
     gradient: float
 
     def bytes(self, model: MemoryModel) -> float:
+        """Bytes of the parameters and of the workspace."""
         return model.weight * self.weight + model.gradient * self.gradient + model.workspace
 
 
@@ -165,15 +170,14 @@ def count_sample(
 
 
 def count_static(input_channels: int, num_classes: int, arch_kwargs: dict[str, Any], supernet: bool = True) -> Static:
-    """Counts the parameters of the supernet of the default candidates, or of the final network."""
+    """Counts the parameters of the supernet, or of the final network."""
     with torch.device("meta"):
         network = SliceMambaUNet(input_channels, num_classes, **arch_kwargs)
     everything = sum(p.numel() for p in network.parameters())
     if not supernet:
         return Static(everything, everything)
     in_blocks = sum(p.numel() for block in network.block_positions() for p in block.parameters())
-    n_candidates = len(default_candidates(network.n_dims))
-    return Static(everything + (n_candidates - 1) * in_blocks, everything)
+    return Static(everything + (len(planned_candidates(arch_kwargs)) - 1) * in_blocks, everything)
 
 
 def bytes_per_sample(

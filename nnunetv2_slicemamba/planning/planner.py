@@ -1,4 +1,4 @@
-"""nnU-Net experiment planners that write SliceMambaUNet into the plans, in three sizes, as published or hybrid."""
+"""nnU-Net experiment planners that write SliceMambaUNet into the plans, one per size, as published or hybrid."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
+from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, planner_name_of, plans_name_of
 
 SHARED_DATA = ("2d", "3d_fullres")
 
@@ -20,8 +21,8 @@ class SliceMambaPlanner(ExperimentPlanner):
     with our memory estimate. 2d and 3d_fullres use nnU-Net's own preprocessed data.
     """
 
-    size = "L"
-    default_plans_name = "nnUNetSliceMambaPlans"
+    size = PAPER
+    default_plans_name = plans_name_of(PAPER)
     activation_checkpointing = False
     hybrid = False
 
@@ -115,50 +116,30 @@ class SliceMambaPlanner(ExperimentPlanner):
             )
 
 
-class SliceMambaPlannerM(SliceMambaPlanner):
-    """The medium size: widths from 48."""
-
-    size = "M"
-    default_plans_name = "nnUNetSliceMambaMPlans"
-
-
-class SliceMambaPlannerS(SliceMambaPlanner):
-    """The small size: widths from 24, for CPUs and small GPUs."""
-
-    size = "S"
-    default_plans_name = "nnUNetSliceMambaSPlans"
-
-
-class SliceMambaPlannerHybrid(SliceMambaPlanner):
-    """Size L with convolutional stages at full and half resolution around the S3 stages; not the paper's network."""
-
-    default_plans_name = "nnUNetSliceMambaHybridPlans"
-    hybrid = True
+def _planner(size: str, hybrid: bool) -> type[SliceMambaPlanner]:
+    """The planner of a size, importable from this module under its name."""
+    attributes = {
+        "__module__": __name__,
+        "__doc__": f"Plans SliceMamba in size {size}: widths from {SIZES[size].width}"
+        + (", with convolutional stages around the S3 stages; not the paper's network." if hybrid else "."),
+        "size": size,
+        "hybrid": hybrid,
+        "default_plans_name": plans_name_of(size, hybrid),
+    }
+    return type(planner_name_of(size, hybrid), (SliceMambaPlanner,), attributes)
 
 
-class SliceMambaPlannerHybridM(SliceMambaPlannerM):
-    """The medium size with convolutional stages."""
-
-    default_plans_name = "nnUNetSliceMambaHybridMPlans"
-    hybrid = True
-
-
-class SliceMambaPlannerHybridS(SliceMambaPlannerS):
-    """The small size with convolutional stages."""
-
-    default_plans_name = "nnUNetSliceMambaHybridSPlans"
-    hybrid = True
-
-
-PLANNERS = {planner.size: planner for planner in (SliceMambaPlannerS, SliceMambaPlannerM, SliceMambaPlanner)}
-HYBRID_PLANNERS = {
-    planner.size: planner for planner in (SliceMambaPlannerHybridS, SliceMambaPlannerHybridM, SliceMambaPlannerHybrid)
+PLANNERS: dict[str, type[SliceMambaPlanner]] = {
+    size: SliceMambaPlanner if size == PAPER else _planner(size, hybrid=False) for size in SIZES
 }
+HYBRID_PLANNERS = {size: _planner(size, hybrid=True) for size in SIZES}
 BY_NAME = {planner.__name__: planner for planner in (*PLANNERS.values(), *HYBRID_PLANNERS.values())}
+# nnU-Net finds planners as attributes of modules
+globals().update(BY_NAME)
 
 
 def planner_of(size: str, hybrid: bool = False) -> type[SliceMambaPlanner]:
-    """The planner of "S", "M" or "L"; ValueError for another size."""
+    """The planner of a size in SIZES; ValueError for another one."""
     planners = HYBRID_PLANNERS if hybrid else PLANNERS
     if size not in planners:
         raise ValueError(f"size {size!r} does not exist; give one of {', '.join(planners)}")

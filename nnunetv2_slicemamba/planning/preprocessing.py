@@ -1,4 +1,4 @@
-"""Fingerprint, plan and preprocessing of a dataset, leaving alone what is already there and fits."""
+"""Fingerprint, plans and preprocessing of a dataset; what is already there and fits is left alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 
 @dataclass(frozen=True)
 class Planned:
-    """What `plan_and_preprocess` did: plans' name, configurations preprocessed now, and those found ready."""
+    """Result of `plan_and_preprocess`: plans' name, configurations preprocessed now, and those found ready."""
 
     plans_name: str
     preprocessed: tuple[str, ...]
@@ -61,9 +61,9 @@ def plan_and_preprocess(
     overwrite_plans: bool = False,
     hybrid: bool = False,
 ) -> Planned:
-    """Fingerprint, SliceMamba plans and preprocessed data of one dataset in nnUNet_raw.
+    """Makes fingerprint, SliceMamba plans and preprocessed data of one dataset in nnUNet_raw.
 
-    size: "S", "M" or "L". configurations: default all that the plans have and that need data of their own.
+    size: a key of SIZES. configurations: default all that the plans have and that need data of their own.
     gpu_memory: target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even
     where they are complete. activation_checkpointing: see SliceMambaUNet. overwrite_plans: also plans that differ
     from those that networks were trained with. hybrid: with a convolutional stem, see SliceMambaUNet. Raises ValueError
@@ -126,7 +126,7 @@ def with_kept_configurations(plans: dict[str, Any], file: Path) -> dict[str, Any
 
 
 def preprocess(manager: PlansManager, file: Path, configurations: Sequence[str], limit: int) -> None:
-    """nnU-Net's preprocessing of configurations with data of their own, marked when they are complete.
+    """Preprocesses configurations with data of their own by nnU-Net, and marks the data that are complete.
 
     file: the plans. limit: most processes.
     """
@@ -143,8 +143,10 @@ def preprocess(manager: PlansManager, file: Path, configurations: Sequence[str],
 
 
 def refuse_foreign_data(manager: PlansManager, configuration: str, file: Path) -> None:
-    """Raises ValueError if data, as far as is known, are those of other plans with other settings: redoing them would
-    spoil those. file: the plans that want to."""
+    """Raises ValueError if data, as far as is known, are those of other plans with other settings.
+
+    Redoing them would spoil those. file: the plans that want to.
+    """
     identifier, mine = data_of(manager, configuration)
     data, made = file.parent / identifier, made_with(file.parent, identifier)
     others = [(name, theirs) for name, theirs in data_settings(file.parent).get(identifier, []) if name != file.stem]

@@ -1,4 +1,4 @@
-"""What a command works on: dataset, plans, configuration and fold, with every mistake refused before work starts."""
+"""Selection of dataset, plans, configuration and fold for a command; mistakes are refused before work starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.names import DEFAULT_PLANS
-from nnunetv2_slicemamba.slicing.candidates import default_candidates
+from nnunetv2_slicemamba.planning.architecture import planned_candidates
+from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 
 def require_dataset(dataset: str, variable: str) -> str:
@@ -50,38 +51,47 @@ class Selection:
 
     @property
     def manager(self) -> PlansManager:
+        """nnU-Net's view of the plans."""
         return PlansManager(self.plans)
 
     @property
     def configuration_manager(self) -> ConfigurationManager:
+        """nnU-Net's view of the configuration."""
         return self.manager.get_configuration(self.configuration)
 
     @property
     def arch_kwargs(self) -> dict[str, Any]:
+        """Arguments of SliceMambaUNet in the plans."""
         return self.configuration_manager.network_arch_init_kwargs
 
     @property
     def n_dims(self) -> int:
+        """Spatial axes, 2 or 3."""
         return len(self.arch_kwargs["strides"][0])
 
     @property
     def n_blocks(self) -> int:
+        """Blocks of the network, encoder and decoder."""
         return sum(self.arch_kwargs["n_blocks_per_stage"]) + sum(self.arch_kwargs["n_blocks_per_stage_decoder"])
 
     @property
-    def candidates(self) -> tuple[tuple[int, ...], ...]:
+    def candidates(self) -> Slicing:
         """Thickness per candidate index, as the supernet trainers build them."""
-        return default_candidates(self.n_dims)
+        return planned_candidates(self.arch_kwargs)
 
     @property
     def preprocessed_folder(self) -> Path:
         """nnUNet_preprocessed/DATASET."""
         return require_folder("nnUNet_preprocessed") / self.dataset
 
+    @property
+    def results_folder(self) -> Path:
+        """nnUNet_results/DATASET."""
+        return require_folder("nnUNet_results") / self.dataset
+
     def configuration_folder(self, trainer: str) -> Path:
         """nnUNet_results/DATASET/TRAINER__PLANS__CONFIG."""
-        root = require_folder("nnUNet_results")
-        return root / self.dataset / f"{trainer}__{self.plans_name}__{self.configuration}"
+        return self.results_folder / f"{trainer}__{self.plans_name}__{self.configuration}"
 
     def fold_folder(self, trainer: str) -> Path:
         """The result folder of this fold."""

@@ -1,15 +1,16 @@
-"""Would new plans take the place of others that networks were trained with?"""
+"""Protection of plans that networks were trained with from other plans of the same name."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 
 MOST_SHOWN = 4
 
@@ -39,33 +40,25 @@ def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) 
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], configuration: str) -> list[str]:
-    """What plans say differently about a configuration, one phrase per setting; of a configuration that is gone, that.
+    """Differences of plans about a configuration, one phrase per setting; a configuration that is gone is the only one.
 
-    A setting that only one gives is another one in the network's description, elsewhere another version of nnU-Net's.
+    A setting that only one of them gives counts in the network's description; elsewhere versions of nnU-Net differ so.
     """
     values = []
     for plans in (old, new):
-        plain = json.loads(json.dumps(plans))
+        plain = plain_json(plans)
         manager = PlansManager(plain)
         if configuration not in manager.available_configurations:
             return [f"{configuration} would be missing"]
         # with what it inherits
         settings = manager.get_configuration(configuration).configuration
-        values.append(dict(_flat({key: value for key, value in plain.items() if key != "configurations"} | settings)))
+        values.append(dict(leaves({key: value for key, value in plain.items() if key != "configurations"} | settings)))
     before, after = values
     return [
         f"{key} {_short(after.get(key))} in place of {_short(before.get(key))}"
         for key in before | after
         if before.get(key) != after.get(key) and (key.startswith("architecture.") or (key in before and key in after))
     ]
-
-
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value
 
 
 def _short(value: Any) -> str:

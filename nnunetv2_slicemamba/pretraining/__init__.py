@@ -1,4 +1,4 @@
-"""Weights from elsewhere: import of published checkpoints."""
+"""Weights to start from: import of published checkpoints, and pretraining on ImageNet."""
 
 from nnunetv2_slicemamba.pretraining.published import published_state_dict
 

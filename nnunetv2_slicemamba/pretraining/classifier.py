@@ -1,4 +1,4 @@
-"""The encoder with a classification head: what is trained on ImageNet."""
+"""Classifier that is trained on ImageNet: the network's encoder with a head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 
 
 class SliceMambaClassifier(nn.Module):
-    """LayerNorm of the bottleneck, mean over the tokens, Linear; VMamba's head on SliceMamba's encoder.
+    """SliceMamba's encoder with VMamba's head: LayerNorm of the bottleneck, mean over the tokens, Linear.
 
     num_classes: of the images. arch_kwargs: of SliceMambaUNet, as the plans have them. slicing: thickness per block of
     the whole network; the buffer `slicing` (blocks, 2) keeps it. (B, channels, H, W), both sizes multiples of

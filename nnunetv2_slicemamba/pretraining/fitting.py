@@ -1,4 +1,4 @@
-"""How does one published weight become one of another shape: other channels, classes, widths, or a third axis?
+"""Conversion of a weight to another shape: other input channels, classes, widths, or a third axis.
 
 Every function takes and returns float weights and leaves its argument alone.
 """
@@ -42,7 +42,7 @@ def background_and_foreground(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """How channels are laid out in a network's weights: what has to be known to cut or repeat them.
+    """Layout of the channels in a network's weights, which has to be known to cut or repeat them.
 
     strides: per stage. d_state: N. directions: K.
     """
@@ -52,13 +52,13 @@ class Layout:
     directions: int
 
     @classmethod
-    def of(cls, network: SliceMambaBase) -> Layout:
-        """The layout of a network of ours."""
+    def from_network(cls, network: SliceMambaBase) -> Layout:
+        """Layout of a network of ours."""
         scan = next(module for name, module in network.named_modules() if name.endswith(".bss"))
         return cls(tuple(network.strides), int(scan.d_state), int(scan.directions))
 
     def stride(self, name: str) -> tuple[int, ...]:
-        """The stride of the merging or expanding that holds our weight `name`."""
+        """Stride of the merging or expanding that holds our weight `name`."""
         words = name.split(".")
         if "final_mapping" in words:
             return self.strides[0]

@@ -1,4 +1,4 @@
-"""Which images are there, and in which order and with which augmentation does a training see them?
+"""Images of a training: where they are, and the order and augmentation in which it sees them.
 
 Everything random is a function of the seed, the epoch and the image (or, in shards, the worker): a training that was
 stopped goes on with the very images that were next.
@@ -50,9 +50,9 @@ class Shards:
 
 @dataclass(frozen=True)
 class Images:
-    """Where images are, and how many.
+    """Place and number of the images.
 
-    shards: None for folders, one per class, below train/ and val/. classes: how many.
+    shards: None for folders, one per class, below train/ and val/. classes: their number.
     """
 
     root: Path
@@ -63,7 +63,7 @@ class Images:
 
 
 def find_images(root: Path, shards: Shards | None = None) -> Images:
-    """Looks at ImageNet's layout, root/train/CLASS/* and root/val/CLASS/*, or at shards.
+    """The images in ImageNet's layout, root/train/CLASS/* and root/val/CLASS/*, or at shards.
 
     Raises InputError for folders that are missing or empty, or classes that differ.
     """
@@ -116,7 +116,7 @@ def dataset_of(root: Path, shards: Shards | None, training: bool, batch_size: in
 
 
 class SeededImages(Dataset):
-    """timm's dataset, with what augments an image seeded by the seed, the epoch and the image's index."""
+    """timm's dataset with augmentation that depends on the seed, the epoch and the image's index alone."""
 
     def __init__(self, dataset: Any, seed: int, epoch: int) -> None:
         self.dataset, self.seed, self.epoch = dataset, seed, epoch
@@ -185,7 +185,7 @@ class Loading:
             )
 
     def order(self, epoch: int) -> list[list[int]]:
-        """Indices of the images in every batch of this process.
+        """Indices (batches, batch size) of the images of this process.
 
         A step has the same images for any number of processes that share it.
         """
@@ -207,14 +207,14 @@ class Loading:
 
 
 def seed_worker(worker: int) -> None:
-    """Python's and numpy's generators of a worker follow torch's, which the loader has seeded."""
+    """Seeds Python's and numpy's generators of a worker from torch's, which the loader has seeded."""
     state = torch.initial_seed()
     random.seed(state)
     np.random.seed(state % 2**32)  # noqa: NPY002 - timm draws from it
 
 
 def posterize(image: Image.Image, bits: int, **unused: Any) -> Image.Image:
-    """Keeps the highest bits of each channel; RandAugment also draws 0, which newer versions of Pillow refuse."""
+    """Posterisation to the highest bits of each channel; RandAugment also draws 0, which Pillow now refuses."""
     if bits >= 8:
         return image
     return ImageOps.posterize(image, bits) if bits >= 1 else Image.new(image.mode, image.size)

@@ -1,4 +1,4 @@
-"""From a checkpoint on disk to a file for `-pretrained_weights`: what `slicemamba import` does."""
+"""`slicemamba import`: from a checkpoint on disk to a file for `-pretrained_weights`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ import torch
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.safe_reading import read_checkpoint
 from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.pretraining.importing import Adaptations, Imported, import_weights
 from nnunetv2_slicemamba.pretraining.naming import CROSS_SCANNED, KINDS, Checkpoint, identify
 from nnunetv2_slicemamba.pretraining.weights_file import choose, planned_network, require_target, write_weights
+from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
-from nnunetv2_slicemamba.slicing.file import installed_versions, now
 
 
 @dataclass(frozen=True)
 class ImportRequest:
-    """What is imported and how.
+    """Settings of an import.
 
-    kind: whose the source is, None: told from its names. average: its moving average. slicing: of the result, as
+    kind: whose the source is; None: told from its names. average: its moving average. slicing: of the result, as
     `--set` or "fold", None: the source's. supernet: for the supernet trainer. trainer: the supernet trainer whose
     searches a consensus reads.
     Raises InputError for a kind that there is not.
@@ -48,11 +50,11 @@ class ImportRequest:
 
 @dataclass(frozen=True)
 class ImportResult:
-    """What was imported, into which kind of network, with which slicing, and the JSON record that was written."""
+    """Outcome of an import: what was loaded, the kind of network, its slicing, and the JSON record that was written."""
 
     imported: Imported
     network: str
-    slicing: tuple[tuple[int, ...], ...] | None
+    slicing: Slicing | None
     slicing_origin: str
     record: Mapping[str, Any]
     record_file: Path
@@ -73,7 +75,7 @@ def import_file(selection: Selection, request: ImportRequest) -> ImportResult:
         raise InputError(f"{request.source}: {error}") from None
     if not checkpoint.weights:
         raise InputError(f"{request.source} holds no weights; it has: {', '.join(map(str, loaded))[:200] or 'nothing'}")
-    choice = None if request.slicing is None else choose(selection, request.slicing, request.trainer)
+    choice = None if request.slicing is None else choose(SupernetFolder(selection, request.trainer), request.slicing)
     # a published supernet with a slicing is cut to that path
     cut = checkpoint.supernet and choice is not None and not request.supernet
     network = planned_network(selection, supernet=request.supernet or checkpoint.supernet)
@@ -126,7 +128,7 @@ def set_slicing(network: torch.nn.Module, checkpoint: Checkpoint, choice: Slicin
     return "thickness 2: the source does not say; --slicing tells"
 
 
-def indices_of(choice: SlicingChoice, candidates: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+def indices_of(choice: SlicingChoice, candidates: Slicing) -> Architecture:
     """The candidate of every block; InputError if the slicing has a thickness that is none."""
     other = sorted(set(choice.slicing) - set(candidates))
     if other:

@@ -1,4 +1,4 @@
-"""Whichever weights fit, in a network of ours: loaded, adapted or skipped, and a record of which."""
+"""Import of weights into a network of ours: loaded, adapted or skipped, with a record of which."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from nnunetv2_slicemamba.pretraining.naming import (
     Checkpoint,
     reorder_directions,
 )
-from nnunetv2_slicemamba.pretraining.versions import FITTING, reasons
+from nnunetv2_slicemamba.pretraining.vmamba_versions import FITTING, reasons
 
 BLOCK = re.compile(r"(encoder|decoder)\.stages\.(\d+)\.blocks\.(\d+)\.(.*)")
 
 
 @dataclass(frozen=True)
 class Adaptations:
-    """What may be done to weights that do not fit as they are.
+    """Changes that are allowed to weights that do not fit as they are.
 
     select_widths: cut wider weights down. inflation: how 2D kernels become 3D ones, "mean" or "center", or None.
     """
@@ -52,7 +52,7 @@ class Adaptations:
 
 @dataclass(frozen=True)
 class Entry:
-    """One weight that went from a checkpoint into a network. changes: in words, empty where it was only renamed."""
+    """A weight that went from a checkpoint into a network. changes: in words, empty where it was only renamed."""
 
     theirs: str
     ours: str
@@ -63,8 +63,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Imported:
-    """state_dict: for the network's load_state_dict. entries: what went in. skipped: their name -> why it did not.
+    """Result of an import.
 
+    state_dict: for the network's load_state_dict. entries: what went in. skipped: their name -> why it did not.
     initialised: names of ours that nothing in the checkpoint is for; they have the network's own values.
     """
 
@@ -77,7 +78,7 @@ class Imported:
 def import_weights(
     checkpoint: Checkpoint, network: SliceMambaBase, adaptations: Adaptations = Adaptations()
 ) -> Imported:
-    """The weights of `checkpoint` for `network`, which keeps its own.
+    """Weights of `checkpoint` for `network`, which keeps its own.
 
     A classifier gives the encoder and, mirrored, the blocks of the decoder, as the published code does: decoder stage j
     of S gets the first blocks of encoder stage S-1-j. A single network's weights go into every candidate of a supernet.
@@ -98,7 +99,7 @@ class _Import:
         self.checkpoint, self.network, self.adaptations = checkpoint, network, adaptations
         self.result = {name: value.detach().clone() for name, value in network.state_dict().items()}
         self.last_head = f"decoder.seg_layers.{len(network.decoder.seg_layers) - 1}."
-        self.target = Layout.of(network)
+        self.target = Layout.from_network(network)
         states = {v.shape[-1] for n, v in checkpoint.weights.items() if n.endswith(".A_logs") and v.ndim == 2}
         d_state = states.pop() if len(states) == 1 else self.target.d_state
         self.source = Layout(self.target.strides, d_state, self.target.directions)
@@ -146,7 +147,7 @@ class _Import:
             self._put(theirs, name, value)
 
     def _replaced_by_stem(self, ours: str) -> bool:
-        """Whether a weight belongs to what a network without a stem has between the S3 stages and the image."""
+        """True if a weight belongs to what a network without a stem has between the S3 stages and the image."""
         head = re.match(r"decoder\.seg_layers\.(\d+)\.", ours)
         last = len(self.network.decoder.stages) - 1
         return ours.startswith(("encoder.patch_embedding.", "decoder.final_mapping.")) or (

@@ -1,4 +1,4 @@
-"""What are published weights called, whose are they, and which of ours is which?"""
+"""Names of published weights: whose they are, and which of ours each stands for."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ CLASSIFIER = re.compile(r"(classifier\.)?(norm|head)\.(weight|bias)")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The bare weights of a checkpoint, and what they are.
+    """Bare weights of a checkpoint, and what they are.
 
     weights: without wrappers and prefixes, under their own names. kind: whose; "own" is this package's. classifier: an
     encoder without a decoder. supernet: with several candidates at each block position.
@@ -69,7 +69,7 @@ class Checkpoint:
 
     @property
     def hybrid(self) -> bool:
-        """Whether it has a convolutional stem."""
+        """True if it has a convolutional stem."""
         return self.kind == "own" and any(name.startswith(STEM) for name in self.weights)
 
     def our_name(self, name: str, last_head: str) -> str | None:

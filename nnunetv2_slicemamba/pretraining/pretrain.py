@@ -1,4 +1,4 @@
-"""From images and plans to a file for `-pretrained_weights`: what `slicemamba pretrain` does."""
+"""`slicemamba pretrain`: from images and plans to a file for `-pretrained_weights`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from rich.console import Console
 from torch import nn
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.provenance import installed_versions, now
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier, check_image_size
 from nnunetv2_slicemamba.pretraining.images import Images, Loading, Shards, find_images, reseed
 from nnunetv2_slicemamba.pretraining.importing import import_weights
-from nnunetv2_slicemamba.pretraining.journal import LOG_FILE, LOGS, Journal
 from nnunetv2_slicemamba.pretraining.naming import identify
 from nnunetv2_slicemamba.pretraining.processes import Processes, noticing_signals, processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
 from nnunetv2_slicemamba.pretraining.training import Saving, Stopped, Training
+from nnunetv2_slicemamba.pretraining.training_log import LOG_FILE, LOGS, TrainingLog
 from nnunetv2_slicemamba.pretraining.training_state import BEST, LATEST
 from nnunetv2_slicemamba.pretraining.weights_file import choose, planned_network, require_target, write_weights
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
-from nnunetv2_slicemamba.slicing.file import installed_versions, now
 
 
 @dataclass(frozen=True)
 class PretrainRequest:
-    """What is trained on what, where it is kept, and how.
+    """Settings of a pretraining.
 
     images: the folder, shards: in it, or None. target: the weights' file. output: the training's folder, None: beside.
     slicing: as `slicing --set`, or "fold". trainer: the supernet trainer whose searches "consensus" reads.
@@ -52,13 +53,13 @@ class PretrainRequest:
 
     @property
     def folder(self) -> Path:
-        """Where checkpoints and logs are."""
+        """Folder of checkpoints and logs."""
         return self.output or self.target.with_name(f"{self.target.stem}_pretraining")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """best: epoch, top-1 in % and which weights. finished: False if a signal stopped it."""
+    """Outcome of a pretraining. best: epoch, top-1 in % and which weights. finished: False if a signal stopped it."""
 
     best: dict[str, Any]
     step: int
@@ -80,7 +81,7 @@ def pretrain(selection: Selection, request: PretrainRequest, console: Console) -
         )
     check_image_size(request.recipe.image_size, selection.arch_kwargs)
     require_target(request.target)
-    choice = choose(selection, request.slicing, request.trainer)
+    choice = choose(SupernetFolder(selection, request.trainer), request.slicing)
     images = find_images(request.images, request.shards)
     with processes(request.device) as process:
         recipe = with_possible_precision(request.recipe, process)
@@ -133,13 +134,13 @@ def _train(
 
     finished = True
     with (
-        Journal(
+        TrainingLog(
             folder, training.total, training.state.step, training.state.validated, console, process.first
-        ) as journal,
+        ) as log,
         noticing_signals() as seen,
     ):
         try:
-            training.run(journal, saving, seen, write)
+            training.run(log, saving, seen, write)
         except Stopped:
             finished = False
     return Pretrained(training.state.best, training.state.step, training.total, finished, process.first)
@@ -179,7 +180,7 @@ def write_pretrained(
 def identity_of(
     selection: Selection, recipe: Recipe, choice: SlicingChoice, images: Images, images_per_step: int
 ) -> dict[str, Any]:
-    """What two runs must have in common to be one training; how many processes share a step is not part of it."""
+    """Settings that two runs must share to be one training; how many processes share a step is not among them."""
     changing = ("batch_size", "accumulate")
     return {
         **{key: value for key, value in asdict(recipe).items() if key not in changing},
@@ -194,7 +195,7 @@ def identity_of(
 
 
 def with_possible_precision(recipe: Recipe, process: Processes) -> Recipe:
-    """fp16 needs a GPU: elsewhere the recipe's default becomes fp32, as nnU-Net does."""
+    """The recipe with a precision that the device has: fp16 becomes fp32 without a GPU, as in nnU-Net."""
     if recipe.precision == "fp16" and process.device.type != "cuda":
         return replace(recipe, precision="fp32")
     if recipe.precision == "bf16" and process.device.type == "cuda" and not torch.cuda.is_bf16_supported():

@@ -1,4 +1,4 @@
-"""The processes of a training: alone, or started by torchrun on any number of GPUs and nodes."""
+"""Processes of a training: one, or those that torchrun started on any number of GPUs and nodes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nnunetv2_slicemamba.planning.selection import choose_device
 
 @dataclass(frozen=True)
 class Processes:
-    """rank: this process's number out of `world`. device: its own."""
+    """This process among those of a training. rank: its number out of `world`. device: its own."""
 
     rank: int
     world: int
@@ -28,7 +28,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """True if this is the process that writes and prints."""
         return self.rank == 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
@@ -46,18 +46,18 @@ class Processes:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether a flag is raised in any process."""
+        """True if a flag is raised in any process."""
         return bool(self.total(torch.tensor(float(flag), device=self.device))) if self.world > 1 else flag
 
     def wait(self) -> None:
-        """Until every process has come here."""
+        """Waits until every process has come here."""
         if self.world > 1:
             dist.barrier()
 
 
 @contextmanager
 def processes(device: str) -> Iterator[Processes]:
-    """The processes as torchrun's environment describes them; a single one without it.
+    """Processes as torchrun's environment describes them; a single one without it.
 
     device: "auto", "cuda" or "cpu", of every process; with CUDA, process i of a node takes its GPU i. NCCL joins GPUs,
     Gloo CPUs. Raises InputError for a device that is not there.
@@ -83,7 +83,7 @@ def processes(device: str) -> Iterator[Processes]:
 
 @contextmanager
 def noticing_signals() -> Iterator[list[int]]:
-    """While inside, SIGTERM and Ctrl-C only append their number to the list given; a second one acts as ever."""
+    """Context in which SIGTERM and Ctrl-C only append their number to the list given; a second one acts as ever."""
     noticed: list[int] = []
     before: dict[int, Any] = {}
 

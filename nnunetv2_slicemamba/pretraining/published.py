@@ -17,7 +17,7 @@ Source = Literal["slicemamba", "vmunet"]
 def published_state_dict(
     state_dict: Mapping[str, object], network: SliceMambaBase, source: Source | None = None
 ) -> dict[str, Tensor]:
-    """A published checkpoint renamed and reordered to load into `network` with load_state_dict.
+    """Published checkpoint renamed and reordered to load into `network` with load_state_dict.
 
     state_dict: a checkpoint as published: the bare weights, or wrapped under `model` or `model_state_dict`, with or
     without the prefixes `module.`, `smunet.`, `vmunet.`. network: a SliceMambaUNet, or a SliceMambaSupernet for a

@@ -1,61 +1,49 @@
-"""VMamba's published recipe of ImageNet training, every value with its source."""
+"""VMamba's published recipe of ImageNet training, every value with its place in github.com/MzeroMiko/VMamba."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass
 
 from nnunetv2_slicemamba.common.folders import InputError
 
-REPOSITORY = "github.com/MzeroMiko/VMamba, classification/"
 PRECISIONS = ("fp16", "bf16", "fp32")
-
-
-def published(value: Any, source: str) -> Any:
-    """A field of the recipe: its published value, and where in VMamba's repository that stands."""
-    return field(default=value, metadata={"source": source})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of the training; a value that is not given is VMamba's, as `sources` says.
+    """Settings of the training; the defaults are VMamba's. A comment names each one's place below classification/.
 
     Learning rates hold for 512 images a step and are scaled to the actual number, as there. epochs are of the training
     set. image_size in pixels. batch_size per process; accumulate: batches per step. Rates and probabilities in 0 .. 1.
     Raises InputError naming the value and the rule.
     """
 
-    epochs: int = published(300, "config.py: TRAIN.EPOCHS = 300")
-    warmup_epochs: int = published(20, "config.py: TRAIN.WARMUP_EPOCHS = 20")
-    batch_size: int = published(128, "README.md: --nproc_per_node=8 --batch-size 128")
-    accumulate: int = published(1, "config.py: TRAIN.ACCUMULATION_STEPS = 1")
-    image_size: int = published(224, "config.py: DATA.IMG_SIZE = 224")
-    learning_rate: float = published(5e-4, "config.py: TRAIN.BASE_LR = 5e-4; main.py: scaled by images a step / 512")
-    warmup_learning_rate: float = published(5e-7, "config.py: TRAIN.WARMUP_LR = 5e-7; main.py: scaled likewise")
-    least_learning_rate: float = published(5e-6, "config.py: TRAIN.MIN_LR = 5e-6; main.py: scaled likewise")
-    weight_decay: float = published(
-        0.05, "config.py: TRAIN.WEIGHT_DECAY = 0.05; utils/optimizer.py: none on 1D and bias"
-    )
-    betas: tuple[float, float] = published(
-        (0.9, 0.999), "config.py: TRAIN.OPTIMIZER.NAME = 'adamw', BETAS = (0.9, 0.999)"
-    )
-    epsilon: float = published(1e-8, "config.py: TRAIN.OPTIMIZER.EPS = 1e-8")
-    layer_decay: float = published(1.0, "config.py: TRAIN.LAYER_DECAY = 1.0, that is no layer-wise rates")
-    clip_norm: float = published(5.0, "config.py: TRAIN.CLIP_GRAD = 5.0")
-    drop_path: float = published(0.2, "configs/vssm/vmambav0_tiny_224.yaml: DROP_PATH_RATE: 0.2")
-    label_smoothing: float = published(0.1, "config.py: MODEL.LABEL_SMOOTHING = 0.1")
-    mixup: float = published(0.8, "config.py: AUG.MIXUP = 0.8")
-    cutmix: float = published(1.0, "config.py: AUG.CUTMIX = 1.0")
-    mix_probability: float = published(1.0, "config.py: AUG.MIXUP_PROB = 1.0, MIXUP_MODE = 'batch'")
-    cutmix_probability: float = published(0.5, "config.py: AUG.MIXUP_SWITCH_PROB = 0.5")
-    random_augment: str = published("rand-m9-mstd0.5-inc1", "config.py: AUG.AUTO_AUGMENT = 'rand-m9-mstd0.5-inc1'")
-    color_jitter: float = published(0.4, "config.py: AUG.COLOR_JITTER = 0.4")
-    erase_probability: float = published(0.25, "config.py: AUG.REPROB = 0.25, REMODE = 'pixel', RECOUNT = 1")
-    interpolation: str = published("bicubic", "config.py: DATA.INTERPOLATION = 'bicubic'")
-    crop_fraction: float = published(0.875, "data/build.py: resized to 256 / 224 of the size, then cropped")
-    average_decay: float = published(0.9999, "main.py: --model_ema_decay 0.9999")
-    precision: str = published("fp16", "config.py: AMP_ENABLE = True, that is float16")
-    seed: int = published(0, "config.py: SEED = 0")
+    epochs: int = 300  # config.py: TRAIN.EPOCHS = 300
+    warmup_epochs: int = 20  # config.py: TRAIN.WARMUP_EPOCHS = 20
+    batch_size: int = 128  # README.md: --nproc_per_node=8 --batch-size 128
+    accumulate: int = 1  # config.py: TRAIN.ACCUMULATION_STEPS = 1
+    image_size: int = 224  # config.py: DATA.IMG_SIZE = 224
+    learning_rate: float = 5e-4  # config.py: TRAIN.BASE_LR = 5e-4; main.py: scaled by images a step / 512
+    warmup_learning_rate: float = 5e-7  # config.py: TRAIN.WARMUP_LR = 5e-7; main.py: scaled likewise
+    least_learning_rate: float = 5e-6  # config.py: TRAIN.MIN_LR = 5e-6; main.py: scaled likewise
+    weight_decay: float = 0.05  # config.py: TRAIN.WEIGHT_DECAY = 0.05; utils/optimizer.py: none on 1D and bias
+    betas: tuple[float, float] = (0.9, 0.999)  # config.py: TRAIN.OPTIMIZER.NAME = 'adamw', BETAS = (0.9, 0.999)
+    epsilon: float = 1e-8  # config.py: TRAIN.OPTIMIZER.EPS = 1e-8
+    clip_norm: float = 5.0  # config.py: TRAIN.CLIP_GRAD = 5.0
+    drop_path: float = 0.2  # configs/vssm/vmambav0_tiny_224.yaml: DROP_PATH_RATE: 0.2
+    label_smoothing: float = 0.1  # config.py: MODEL.LABEL_SMOOTHING = 0.1
+    mixup: float = 0.8  # config.py: AUG.MIXUP = 0.8
+    cutmix: float = 1.0  # config.py: AUG.CUTMIX = 1.0
+    mix_probability: float = 1.0  # config.py: AUG.MIXUP_PROB = 1.0, MIXUP_MODE = 'batch'
+    cutmix_probability: float = 0.5  # config.py: AUG.MIXUP_SWITCH_PROB = 0.5
+    random_augment: str = "rand-m9-mstd0.5-inc1"  # config.py: AUG.AUTO_AUGMENT = 'rand-m9-mstd0.5-inc1'
+    color_jitter: float = 0.4  # config.py: AUG.COLOR_JITTER = 0.4
+    erase_probability: float = 0.25  # config.py: AUG.REPROB = 0.25, REMODE = 'pixel', RECOUNT = 1
+    interpolation: str = "bicubic"  # config.py: DATA.INTERPOLATION = 'bicubic'
+    crop_fraction: float = 0.875  # data/build.py: resized to 256 / 224 of the size, then cropped
+    average_decay: float = 0.9999  # main.py: --model_ema_decay 0.9999
+    precision: str = "fp16"  # config.py: AMP_ENABLE = True, that is float16
+    seed: int = 0  # config.py: SEED = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "image_size"):
@@ -74,15 +62,8 @@ class Recipe:
             raise InputError(f"precision is {self.precision!r}, it must be one of {', '.join(PRECISIONS)}")
         if not 0 <= self.seed < 2**31:
             raise InputError(f"seed is {self.seed}, it must be a whole number from 0 to 2147483647")
-        if self.layer_decay != 1.0:
-            raise InputError("layer_decay is 1: the published recipe has no layer-wise learning rates")
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed, so that targets are soft."""
+        """True if images are mixed, so that targets are soft."""
         return self.mix_probability > 0 and (self.mixup > 0 or self.cutmix > 0)
-
-    @classmethod
-    def sources(cls) -> dict[str, str]:
-        """Setting -> where in VMamba's repository its value stands."""
-        return {f.name: REPOSITORY + f.metadata["source"] for f in fields(cls)}

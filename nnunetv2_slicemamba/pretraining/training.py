@@ -1,4 +1,4 @@
-"""The training loop: steps that are functions of their number, validation, checkpoints."""
+"""Training loop: steps that are functions of their number, validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunetv2_slicemamba.pretraining.images import Loading, reseed
-from nnunetv2_slicemamba.pretraining.journal import Journal
 from nnunetv2_slicemamba.pretraining.processes import Processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
+from nnunetv2_slicemamba.pretraining.training_log import TrainingLog
 from nnunetv2_slicemamba.pretraining.training_state import TrainingState
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -24,7 +24,7 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 @dataclass(frozen=True)
 class Saving:
-    """Where and when checkpoints are written: into folder, `seconds` after the last one, looked at every `every` steps.
+    """Place and time of checkpoints: into folder, `seconds` after the last one, looked at every `every` steps.
 
     identity: what a checkpoint must have in common with the training that goes on from it.
     """
@@ -36,11 +36,11 @@ class Saving:
 
 
 class Stopped(Exception):
-    """A signal asked to stop; everything is saved."""
+    """Stop that a signal asked for; everything is saved."""
 
 
 class Augmentation:
-    """uint8 batches to normalised, erased and mixed ones, on the device; timm's Mixup and RandomErasing."""
+    """Augmentation of uint8 batches on the device: normalised, erased, mixed; timm's Mixup and RandomErasing."""
 
     def __init__(self, recipe: Recipe, classes: int, device: torch.device) -> None:
         from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, Mixup
@@ -63,6 +63,7 @@ class Augmentation:
         )
 
     def normalised(self, images: Tensor) -> Tensor:
+        """uint8 images as floats on the device, less ImageNet's mean and over its deviation."""
         return (images.to(self.device, non_blocking=True).float() - self.mean) / self.deviation
 
     def __call__(self, images: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,11 +121,12 @@ class Training:
         )
 
     def autocast(self) -> torch.autocast:
+        """Context of the recipe's precision."""
         precision = self.recipe.precision
         return torch.autocast(self.processes.device.type, DTYPES[precision], enabled=precision != "fp32")
 
     def run(
-        self, journal: Journal, saving: Saving, signals: list[int], best_changed: Callable[[nn.Module], None]
+        self, log: TrainingLog, saving: Saving, signals: list[int], best_changed: Callable[[nn.Module], None]
     ) -> None:
         """Trains to the end, from wherever the state is. best_changed: called by the first process with the weights.
 
@@ -134,14 +136,14 @@ class Training:
         while state.validated < self.recipe.epochs:
             epoch = state.validated
             if state.step < (epoch + 1) * per_epoch:
-                self._epoch(epoch, journal, saving, signals)
+                self._epoch(epoch, log, saving, signals)
             figures = self.validate()
             state.validated += 1
             self._keep_best(epoch, figures, saving, best_changed)
-            journal.epoch(state.step, epoch, figures)
+            log.epoch(state.step, epoch, figures)
             self._save(saving)
 
-    def _epoch(self, epoch: int, journal: Journal, saving: Saving, signals: list[int]) -> None:
+    def _epoch(self, epoch: int, log: TrainingLog, saving: Saving, signals: list[int]) -> None:
         state, per_epoch = self.state, self.loading.steps_per_epoch
         batches = self.loading.epoch(epoch, state.step - epoch * per_epoch)
         saved, losses, rates = time.monotonic(), [], []
@@ -155,7 +157,7 @@ class Training:
                 continue
             # only here the host waits for the device
             means = (self.processes.total(torch.stack(losses)) / self.processes.world).tolist()
-            journal.steps(state.step - len(losses), means, rates, self.loading.images_per_step, epoch)
+            log.steps(state.step - len(losses), means, rates, self.loading.images_per_step, epoch)
             if not all(map(torch.isfinite, torch.tensor(means))):
                 raise RuntimeError(
                     f"the loss is not finite at step {state.step}; {saving.folder} holds the last checkpoint. "

@@ -1,4 +1,4 @@
-"""What is kept of a training, so that it goes on after a kill as if there had been none."""
+"""State of a training, with which it goes on after a kill as if there had been none."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nnunetv2_slicemamba.common.whole_file import replacing
 
 @dataclass
 class TrainingState:
-    """Everything that changes while training. Random numbers are functions of the step, and need not be kept.
+    """Everything that changes in a training. Random numbers are functions of the step, and need not be kept.
 
     step: steps done. validated: epochs validated. best: figures of the best epoch so far, {} before the first.
     """

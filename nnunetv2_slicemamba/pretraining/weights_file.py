@@ -1,4 +1,4 @@
-"""The file that `nnUNetv2_train -pretrained_weights` takes, the network it is for, and its slicing."""
+"""File for `nnUNetv2_train -pretrained_weights`, the network it is for, and its slicing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
+from nnunetv2_slicemamba.common.json_files import plain_json, write_json
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.find import find_slicing_file
@@ -22,9 +24,8 @@ def planned_network(selection: Selection, supernet: bool = False, seed: int = 0)
     """The network that nnU-Net builds for a selection, or its supernet, with weights drawn from `seed`."""
     from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 
-    from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
-    from nnunetv2_slicemamba.trainers.base import build_from_plans
-    from nnunetv2_slicemamba.trainers.supernet import SUPERNET_CLASS
+    from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
+    from nnunetv2_slicemamba.trainers.supernet import SliceMambaSupernetTrainer
 
     file = selection.preprocessed_folder / "dataset.json"
     if not file.is_file():
@@ -35,18 +36,18 @@ def planned_network(selection: Selection, supernet: bool = False, seed: int = 0)
     heads = manager.get_label_manager(description).num_segmentation_heads
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build_from_plans(
-            SUPERNET_CLASS if supernet else NETWORK_CLASS, manager, configuration, channels, heads, False
-        )
+        builder = SliceMambaSupernetTrainer if supernet else SliceMambaBaseTrainer
+        network = builder.build_network_architecture(manager, configuration, channels, heads, False)
     assert isinstance(network, SliceMambaBase)
     return network.eval()
 
 
-def choose(selection: Selection, value: str, trainer: str) -> SlicingChoice:
-    """The slicing that `--slicing VALUE` names: as `slicemamba slicing --set`, or "fold": the selected fold's own."""
+def choose(supernet: SupernetFolder, value: str) -> SlicingChoice:
+    """Slicing that `--slicing VALUE` names: as `slicemamba slicing --set`, or "fold": the selected fold's own."""
     from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
     from nnunetv2_slicemamba.search.choosing.set_slicing import fold_histories
 
+    selection = supernet.selection
     if value == "fold":
         folder = require_folder("nnUNet_results") / selection.dataset
         value = str(find_slicing_file(folder, selection.plans_name, selection.configuration, selection.fold))
@@ -55,7 +56,7 @@ def choose(selection: Selection, value: str, trainer: str) -> SlicingChoice:
         selection.n_blocks,
         selection.n_dims,
         selection.candidates,
-        lambda: fold_histories(selection, trainer),
+        lambda: fold_histories(supernet),
     )
 
 
@@ -76,9 +77,9 @@ def write_weights(path: Path, state_dict: Mapping[str, Tensor], record: Mapping[
 
     nnU-Net reads the entry `network_weights`, which must hold every weight and buffer of the network.
     """
+    content = {"network_weights": dict(state_dict), "slicemamba": json.dumps(plain_json(record))}
     with replacing(path) as temporary:
-        torch.save({"network_weights": dict(state_dict), "slicemamba": json.dumps(record)}, temporary)
+        torch.save(content, temporary)
     beside = path.with_name(f"{path.name}.json")
-    with replacing(beside) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(beside, record, indent=1)
     return beside

@@ -1,4 +1,4 @@
-"""Which cases are worth a look? The best, the median and the worst of every model, and a few examples of the data."""
+"""Cases worth a look: the best, the median and the worst of every model, and a few examples of the data."""
 
 from __future__ import annotations
 

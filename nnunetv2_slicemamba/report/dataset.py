@@ -1,4 +1,4 @@
-"""Which dataset is meant, and what is known of it before any training?"""
+"""A dataset's folders, and what is known of it before any training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class DatasetFolders:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What dataset.json, the fingerprint, the folders and the splits say.
+    """A dataset according to dataset.json, the fingerprint, the folders and the splits.
 
     classes: name and labels of every foreground class or region, in nnU-Net's order. shapes: (z, y, x) voxels of the
     median, smallest and largest case, z is 1 in 2D. spacing: median, mm, same axes. splits: (training, validation)
@@ -66,12 +66,12 @@ class DatasetFacts:
 
     @property
     def has_spacing(self) -> bool:
-        """Whether the images say how large a pixel is; nnU-Net takes 1 for formats that do not."""
+        """True if the images say how large a pixel is; nnU-Net takes 1 for formats that do not."""
         return self.file_ending.lower() not in (".png", ".bmp", ".tif")
 
     @property
     def is_2d(self) -> bool | None:
-        """Whether the images are 2D; None as long as there is no fingerprint to tell."""
+        """True for 2D images; None as long as there is no fingerprint to tell."""
         return self.shapes[0][0] == 1 if self.shapes else None
 
 

@@ -1,31 +1,37 @@
-"""Curves and distributions: training, search and Dice as small charts that a phone can show, too."""
+"""Training, search, slicing and Dice as figures small enough for a phone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from markupsafe import Markup
 
+from nnunetv2_slicemamba.search import Slicing
+from nnunetv2_slicemamba.search.figures.agreement import draw_thicknesses
+from nnunetv2_slicemamba.search.figures.network import draw_slicing
+from nnunetv2_slicemamba.search.figures.stages import Stage
+from nnunetv2_slicemamba.search.figures.style import INK, MUTED, PAPER, Colours
+
 from .models import Model
 from .results import CaseDice
 from .searches import Search
-from .svg import INK, MUTED, PAPER, SERIES, matplotlib_style, themed
+from .svg import SERIES, matplotlib_style, themed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Panel = tuple[str, Markup]
-
 # Lines that go on top of each other differ in more than their colour.
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 WIDTH, HEIGHT = 3.6, 2.5
+# blocks beside each other that a phone can show: of one side of the network, and of all folds
+PER_SIDE, PER_LINE = 3, 11
 
 
 def training_panels(model: Model, name: str) -> list[Markup]:
-    """Losses, pseudo Dice, learning rate and epoch time of a model's trainings, a line per fold.
+    """Losses, pseudo Dice and epoch time of a model's trainings, a line per fold.
 
     name: unique in the page. Empty if no fold has finished an epoch.
     """
@@ -35,66 +41,40 @@ def training_panels(model: Model, name: str) -> list[Markup]:
     if not folds:
         return []
     listed = ", ".join(fold for _, fold, _ in folds)
-    who = f"{model.identifier}, fold {listed}"
+    longest = max(training.epochs for _, _, training in folds)
 
-    def losses(axes: Axes) -> None:
+    def draw_losses(axes: Axes) -> None:
         for i, fold, training in folds:
             epochs = np.arange(1, training.epochs + 1)
-            axes.plot(epochs, training.train_loss, color=SERIES[i % 8], lw=1.6, label=f"fold {fold}, training")
-            axes.plot(
-                epochs,
-                training.validation_loss,
-                color=SERIES[i % 8],
-                lw=1.4,
-                ls=DASHES[2],
-                label=f"fold {fold}, validation",
-            )
+            sides = (("training", training.train_loss, "-"), ("validation", training.validation_loss, DASHES[2]))
+            for side, losses, dashes in sides:
+                axes.plot(epochs, losses, color=SERIES[i % 8], ls=dashes, lw=1.6, label=f"fold {fold}, {side}")
 
-    def lines(values: str, scale: float = 1.0) -> Callable[[Axes], None]:
+    def drawing_of(values: str) -> Callable[[Axes], None]:
         def draw(axes: Axes) -> None:
             for i, fold, training in folds:
-                drawn = np.asarray(getattr(training, values)) * scale
-                epochs = np.arange(1, training.epochs + 1)
+                epochs, drawn = np.arange(1, training.epochs + 1), getattr(training, values)
                 axes.plot(epochs, drawn, color=SERIES[i % 8], ls=DASHES[i % 5], lw=1.6, label=f"fold {fold}")
 
         return draw
 
-    longest = max(training.epochs for _, _, training in folds)
-    charts: tuple[tuple[str, str, Callable[[Axes], None]], ...] = (
-        ("Loss", "minus soft Dice + cross-entropy", losses),
-        ("Pseudo Dice", "of validation patches", lines("pseudo_dice")),
-        (
-            "Learning rate",
-            "\N{MULTIPLICATION SIGN} 10\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT THREE}",
-            lines("learning_rate", 1e3),
-        ),
-        ("Epoch time", "seconds", lines("seconds")),
+    charts: tuple[tuple[str, str, str, Callable[[Axes], None]], ...] = (
+        ("Loss", "minus soft Dice + cross-entropy", "train_loss", draw_losses),
+        ("Pseudo Dice", "of validation patches", "pseudo_dice", drawing_of("pseudo_dice")),
+        ("Epoch time", "seconds", "seconds", drawing_of("seconds")),
     )
     panels = []
-    for i, (title, unit, draw) in enumerate(charts):
-        last = "; ".join(f"fold {fold}: {_last(title, training)}" for _, fold, training in folds)
-        panels.append(
-            chart(
-                f"{name}-{i}",
-                f"{title} ({unit}) over the epochs of {who}. Last epoch: {last}.",
-                title,
-                unit,
-                draw,
-                longest,
-            )
-        )
+    for i, (title, unit, values, draw) in enumerate(charts):
+        last = "; ".join(f"fold {fold}: {getattr(training, values)[-1]:.4g}" for _, fold, training in folds)
+        label = f"{title} ({unit}) over the epochs of {model.identifier}, fold {listed}. Last epoch: {last}."
+        panels.append(chart(f"{name}-{i}", label, title, unit, draw, longest))
     return panels
-
-
-def _last(title: str, training: object) -> str:
-    value = {"Loss": "train_loss", "Pseudo Dice": "pseudo_dice", "Learning rate": "learning_rate"}.get(title, "seconds")
-    return f"{getattr(training, value)[-1]:.4g}"
 
 
 def chart(
     name: str, label: str, title: str, unit: str, draw: Callable[[Axes], None], epochs: int, across: str = "epoch"
 ) -> Markup:
-    """One small chart over epochs or generations, its legend below where it covers nothing."""
+    """A small chart over epochs or generations, its legend below where it covers nothing."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -158,6 +138,33 @@ def search_panel(search: Search, fold: str, name: str) -> Markup | None:
         f"{generations[0].mean:.4f}, of the last {generations[-1].mean:.4f}."
     )
     return chart(name, label, f"Fold {fold}", "mean foreground Dice", draw, len(generations), "generation")
+
+
+def slicing_panel(slicing: Slicing, stages: Sequence[Stage], colours: Colours, name: str, label: str) -> Markup:
+    """A slicing on the network, as the search's own page draws it."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(matplotlib_style()):
+        figure = Figure()
+        figure.set_size_inches(draw_slicing(figure.add_axes((0, 0, 1, 1)), slicing, stages, colours, PER_SIDE))
+        return themed(figure, name, label)
+
+
+def agreement_panel(
+    slicings: Mapping[str, Slicing], stages: Sequence[Stage], colours: Colours, chance: float, name: str, label: str
+) -> Markup:
+    """Every fold's thicknesses, as the search's own page draws them, on as many lines as a phone needs.
+
+    slicings: two or more, by fold. chance: share of agreeing pairs of folds if thicknesses were drawn uniformly.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(matplotlib_style()):
+        figure = Figure(layout="constrained")
+        draw_thicknesses(figure, slicings, stages, colours, chance, WIDTH, PER_LINE)
+        return themed(figure, name, label)
 
 
 def dice_panel(groups: Sequence[tuple[str, Sequence[tuple[str, Sequence[CaseDice]]]]], name: str) -> Markup | None:

@@ -1,4 +1,4 @@
-"""How are numbers written? The same way everywhere, with their units, and a dash for what is undefined."""
+"""Numbers as the page writes them: the same way everywhere, with their units, and a dash for what is undefined."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from nnunetv2_slicemamba.common.durations import duration_text
+from nnunetv2_slicemamba.search.figures.style import TIMES
+
 from .results import Spread
 
 UNDEFINED = "\N{EN DASH}"
-TIMES = "\N{MULTIPLICATION SIGN}"
 THIN = "\N{NARROW NO-BREAK SPACE}"
 
 
@@ -51,19 +53,10 @@ def parameters(value: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """45 s, 3 min 20 s, 2 h 05 min, 3 d 4 h."""
+    """4.2 s, 3 min 20 s, 2 h 5 min, 3 d 4 h, with a space before the unit that keeps it on the number's line."""
     if math.isnan(seconds):
         return UNDEFINED
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f}{THIN}s" if seconds < 9.95 else f"{whole}{THIN}s"
-    if whole < 3600:
-        return f"{whole // 60}{THIN}min {whole % 60:02d}{THIN}s"
-    minutes = round(seconds / 60)
-    if minutes < 60 * 24:
-        return f"{minutes // 60}{THIN}h {minutes % 60:02d}{THIN}min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24}{THIN}d {hours % 24}{THIN}h"
+    return re.sub(r"(?<=\d) ", THIN, duration_text(seconds))
 
 
 def product(sizes: Sequence[float]) -> str:

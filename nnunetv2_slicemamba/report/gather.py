@@ -1,4 +1,4 @@
-"""What is there to report: everything of a dataset in nnU-Net's folders, read into plain data."""
+"""Everything of a dataset in nnU-Net's folders, read into plain data."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from .steps import Steps, find_steps
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What to report. dataset: ID or name. configurations: None for all. predictions: folders of segmentations of the
-    test cases. truth: folder of theirs, None for nnUNet_raw/DATASET/labelsTs. output: None for
-    nnUNet_results/DATASET/report.html, or the working folder's report.html where there are no results.
+    """The content and the file of a report.
+
+    dataset: ID or name. configurations: None for all. predictions: folders of segmentations of the test cases. truth:
+    folder of theirs, None for nnUNet_raw/DATASET/labelsTs. output: None for nnUNet_results/DATASET/report.html, or the
+    working folder's report.html where there are no results.
     """
 
     dataset: str
@@ -57,7 +59,7 @@ class Gathered:
 
 
 class GatherProgress:
-    """One line per kind of work, on a terminal a bar. Usable as a context manager; a no-op without a console."""
+    """Progress bars, one per kind of work, on a terminal; a context manager that shows nothing elsewhere."""
 
     def __init__(self, console: Console | None) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -76,14 +78,17 @@ class GatherProgress:
             self._bar.stop()
 
     def update(self, phase: str, done: int, total: int) -> None:
-        """phase: what is being done. done, total: how far it is."""
+        """Moves a bar. phase: the kind of work. done, total: how far it is."""
         if phase not in self._tasks:
             self._tasks[phase] = self._bar.add_task(phase)
         self._bar.update(self._tasks[phase], completed=done, total=total)
 
 
 def check(settings: ReportSettings) -> tuple[DatasetFolders, DatasetFacts, tuple[ConfigurationFacts, ...], list[Path]]:
-    """Everything that can be refused before work starts. Raises InputError naming value, rule and remedy."""
+    """Finds dataset, plans and result folders, and refuses what can be refused before work starts.
+
+    Raises InputError naming value, rule and remedy.
+    """
     folders = find_dataset(settings.dataset)
     dataset = read_dataset(folders)
     every_plan, every_model = read_plans(folders, None), model_folders(folders, None)

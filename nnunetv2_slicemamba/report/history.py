@@ -1,4 +1,4 @@
-"""With which commands is a result tree like this one made, and with which versions was it?"""
+"""Commands that make a result tree like this one, and the versions that made this one."""
 
 from __future__ import annotations
 
@@ -10,32 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.common.provenance import installed_versions
+from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, planner_name_of, plans_name_of
 from nnunetv2_slicemamba.search import SearchSettings
-from nnunetv2_slicemamba.slicing.file import installed_versions
+from nnunetv2_slicemamba.search.objectives import flag_of
 
 from .dataset import DatasetFolders
 from .models import Model
 from .plans import ConfigurationFacts
 
-SIZES = {f"SliceMambaPlanner{kind}{'' if size == 'L' else size}": size for kind in ("", "Hybrid") for size in "SML"}
-FLAGS = {
-    "population": "--population",
-    "generations": "--generations",
-    "parents": "--parents",
-    "mutants": "--mutants",
-    "crossovers": "--crossovers",
-    "mutation_probability": "--mutation",
-    "seed": "--seed",
-    "sampler": "--sampler",
-    "objective": "--objective",
-    "max_latency_ms": "--max-latency-ms",
-    "max_memory_mib": "--max-memory-mib",
-}
+SIZE_OF_PLANNER = {planner_name_of(size, hybrid): size for hybrid in (False, True) for size in SIZES}
 
 
 @dataclass(frozen=True)
 class VersionRow:
-    """What made which versions' results: `what` names the file or "this report", versions by package."""
+    """Versions that made a result. what: the result, or "this report". versions: by package."""
 
     what: str
     versions: Mapping[str, str]
@@ -55,7 +44,7 @@ def read_commands(
         configurations = " ".join(one.configuration for one in same)
         if same[0].is_slicemamba:
             planner = same[0].planner
-            size = SIZES.get(planner, "L")
+            size = SIZE_OF_PLANNER.get(planner, PAPER)
             hybrid = " --hybrid" if "Hybrid" in planner else ""
             named = "" if name == plans_name_of(size, bool(hybrid)) else f" -overwrite_plans_name {shlex.quote(name)}"
             lines.append(f"slicemamba plan -d {number} -c {configurations} --size {size}{hybrid}{named}")
@@ -74,7 +63,7 @@ def read_commands(
                 if model.trainer != DEFAULT_SUPERNET_TRAINER:
                     where += f" -tr {shlex.quote(model.trainer)}"
                 if choice.how_chosen == "search":
-                    lines.append(f"slicemamba search {where}{_search_flags(fold.search.settings)}")
+                    lines.append(f"slicemamba search {where}{search_flags(fold.search.settings)}")
                 else:
                     lines.append(f"slicemamba slicing {where} --set {_set_value(choice)}")
     return tuple(lines)
@@ -86,16 +75,20 @@ def _train(number: int, model: Model, fold: str) -> str:
     return f"nnUNetv2_train {number} {model.configuration} {fold}{trainer}{plans}"
 
 
-def _search_flags(settings: Mapping[str, Any]) -> str:
-    """The flags of the settings that are not the defaults; shares of the population follow from its size."""
+def search_flags(settings: Mapping[str, Any]) -> str:
+    """Options of `slicemamba search` for settings that are not the defaults, each after a space.
+
+    settings: as SearchSettings.as_dict gives them. Shares of the population follow from its size.
+    """
     try:
         used = SearchSettings(**settings)
         usual = SearchSettings(population=used.population)
     except (TypeError, ValueError):
         return ""
-    default = dataclasses.asdict(dataclasses.replace(usual)) | {"population": SearchSettings().population}
+    default = dataclasses.asdict(usual) | {"population": SearchSettings().population}
+    flags = {name: "--mutation" if name == "mutation_probability" else flag_of(name) for name in default}
     return "".join(
-        f" {flag} {getattr(used, name)}" for name, flag in FLAGS.items() if getattr(used, name) != default[name]
+        f" {flag} {getattr(used, name)}" for name, flag in flags.items() if getattr(used, name) != default[name]
     )
 
 
@@ -105,11 +98,6 @@ def _set_value(choice: Any) -> str:
     if choice.how_chosen == "fixed":
         return "x".join(map(str, choice.slicing[0]))
     return "consensus" if choice.how_chosen == "consensus" else "FILE"
-
-
-def plans_name_of(size: str, hybrid: bool) -> str:
-    """What `slicemamba plan` calls the plans of a size."""
-    return f"nnUNetSliceMamba{'Hybrid' if hybrid else ''}{'' if size == 'L' else size}Plans"
 
 
 def read_versions(models: Sequence[Model]) -> tuple[VersionRow, ...]:

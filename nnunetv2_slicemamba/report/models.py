@@ -1,4 +1,4 @@
-"""Which trainings lie in nnUNet_results, and what did each fold get to?"""
+"""Trainings in nnUNet_results, with what each of their folds has reached."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .curves import CheckpointError, Training, newest_checkpoint, read_training
+from nnunetv2_slicemamba.common.names import names_supernet_trainer
+
 from .dataset import DatasetFacts, DatasetFolders, read_json
-from .results import CaseDice, DiceScores, Spread, SummaryError, read_summary, spread
+from .results import CaseDice, DiceSummary, Spread, SummaryError, read_summary, spread
 from .searches import Search, read_search
+from .trainings import CheckpointError, TrainingLog, newest_checkpoint, read_training
 
 SUMMARY = Path("validation") / "summary.json"
 
 
 @dataclass(frozen=True)
 class Fold:
-    """One fold's folder. training, validation, search: None if it has none. problems: what could not be read."""
+    """A fold's folder. training, validation, search: None if it has none. problems: what could not be read."""
 
     name: str
     folder: Path
-    training: Training | None
-    validation: DiceScores | None
+    training: TrainingLog | None
+    validation: DiceSummary | None
     search: Search | None
     problems: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Model:
-    """One TRAINER__PLANS__CONFIG folder. folds: in order, those that exist."""
+    """A TRAINER__PLANS__CONFIG folder. folds: those that exist, in order."""
 
     trainer: str
     plans_name: str
@@ -42,11 +44,13 @@ class Model:
 
     @property
     def is_slicemamba(self) -> bool:
+        """True for the trainers of this package."""
         return self.trainer.startswith("SliceMamba")
 
     @property
     def is_supernet(self) -> bool:
-        return self.is_slicemamba and "SupernetTrainer" in self.trainer
+        """True for the trainers of a supernet."""
+        return names_supernet_trainer(self.trainer)
 
     @property
     def is_final(self) -> bool:
@@ -69,6 +73,7 @@ class Model:
         return tuple(case for fold in self.folds if fold.validation for case in fold.validation.cases)
 
     def fold(self, name: str) -> Fold | None:
+        """The fold of this name, None if it does not exist."""
         return next((fold for fold in self.folds if fold.name == name), None)
 
 
@@ -105,7 +110,7 @@ def read_models(
 
 
 def read_fold(folder: Path, dataset: DatasetFacts) -> Fold:
-    """Everything in a fold's folder; what cannot be read becomes a problem, not an error."""
+    """Reads everything in a fold's folder; what cannot be read becomes a problem, not an error."""
     problems: list[str] = []
     training, validation = None, None
     checkpoint = newest_checkpoint(folder)

@@ -98,7 +98,7 @@ def draw_case(
     dataset: DatasetFacts,
     name: str,
 ) -> list[CasePicture]:
-    """One picture of a 2D case, three of a volume: central slices through the truth's foreground.
+    """Pictures of a case: one in 2D, three of a volume, which are central slices through the truth's foreground.
 
     Without an image the contours are drawn on an empty one. name: unique in the page. Raises ValueError if sizes
     differ, or there is nothing to draw.

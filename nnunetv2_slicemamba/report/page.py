@@ -1,28 +1,28 @@
-"""What stands on the page: the gathered data as tiles, tables and drawn figures, in the order of the sections."""
+"""Content of the page: the gathered data as tiles, tables and drawn figures, in the order of the sections."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from nnunetv2_slicemamba.search import Slicing
+from nnunetv2_slicemamba.search.figures.agreement import thickness_agreement
+from nnunetv2_slicemamba.search.figures.network import describe_slicing
+from nnunetv2_slicemamba.search.figures.style import colours_of
 
 from . import formats
 from .case_gallery import CaseGroup, case_groups, example_cases
-from .figures import dice_panel, search_panel, training_panels
+from .figures import agreement_panel, dice_panel, search_panel, slicing_panel, training_panels
 from .gather import Gathered
 from .models import Fold, Model
-from .network_figure import agreement_figure, candidate_classes, draw_block, network_figure
-from .searches import Agreement, agreement, shown_thickness
-from .svg import Drawing
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A number worth seeing first: what it is, the number, and what it rests on."""
+    """A number worth seeing first: its name, the number, and what it rests on."""
 
     label: str
     value: str
@@ -49,20 +49,35 @@ class FoldSlicing:
 
 
 @dataclass(frozen=True)
+class FoldAgreement:
+    """Slicings of n_folds folds beside each other, and the share of pairs of folds that agree, over all blocks.
+
+    chance: the share that uniformly drawn candidates would have.
+    """
+
+    figure: Markup
+    n_folds: int
+    share: float
+    chance: float
+
+
+@dataclass(frozen=True)
 class SearchView:
-    """A supernet's searches: fitness per fold, the chosen slicings, and how far the folds agree."""
+    """A supernet's searches: fitness per fold, the chosen slicings, and how far the folds agree.
+
+    agreement: None for fewer than two slicings. is_3d: whether the blocks have a depth.
+    """
 
     model: Model
     panels: list[Markup]
     slicings: list[FoldSlicing]
-    agreed: Agreement | None
-    agreement_figure: Markup | None
-    legend: list[tuple[str, Markup]]
+    agreement: FoldAgreement | None
+    is_3d: bool
 
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that the template needs."""
+    """Content of the page, as the template needs it."""
 
     data: Gathered
     tiles: list[Tile]
@@ -111,7 +126,7 @@ def build_page(data: Gathered, progress: Callable[[str, int, int], None] = lambd
 
 
 def tiles(data: Gathered) -> list[Tile]:
-    """What to see first: results where there are any, what there is to work with where not."""
+    """The numbers to see first: results where there are any, the data to work with where not."""
     dataset, found = data.dataset, []
     validated = [model for model in data.models if model.validated and not model.is_supernet]
     ours = [model for model in validated if model.is_final] or validated
@@ -171,27 +186,33 @@ def search_view(data: Gathered, supernet: Model, name: str) -> SearchView | None
     ]
     chosen: dict[str, Slicing] = {f.name: f.search.content.slicing for f in searched if f.search and f.search.content}
     candidates: Slicing = next((f.search.content.candidates for f in searched if f.search and f.search.content), ())
-    classes = candidate_classes(candidates, list(chosen.values()))
     stages = plan.stages if plan else ()
     fits = {fold: slicing for fold, slicing in chosen.items() if plan and len(slicing) == plan.n_blocks}
+    colours = colours_of(candidates, fits.values())
     slicings = []
     for fold in searched:
         if fold.name in fits and fold.search and fold.search.content:
             choice = fold.search.content.choice
-            shown = " ".join(shown_thickness(thickness) for thickness in fits[fold.name])
-            label = f"Slicing of fold {fold.name}, in network order, encoder first: {shown}."
-            figure = network_figure(fits[fold.name], stages, classes, f"{name}-network-{fold.name}", label)
+            label = f"Slicing of fold {fold.name}, in network order: {describe_slicing(fits[fold.name], stages)}."
+            figure = slicing_panel(fits[fold.name], stages, colours, f"{name}-network-{fold.name}", label)
             fitness = "" if choice.fitness is None else f", fitness {choice.fitness:.4f}"
             slicings.append(
                 FoldSlicing(fold.name, f"{choice.how_chosen}{fitness}", figure, _warning(data, supernet, fold))
             )
-    agreed = agreement(fits, len(candidates) or len(classes))
-    drawn = agreement_figure(fits, agreed, stages, classes, f"{name}-agreement") if agreed else None
-    return SearchView(supernet, panels, slicings, agreed, drawn, legend(classes, name))
+    agreement = None
+    if len(fits) > 1:
+        shares = thickness_agreement(list(fits.values()))
+        chance = 1 / (len(candidates) or len(colours))
+        told = f"{int((shares == 1).sum())} of {len(shares)} blocks have one thickness in all folds"
+        label = f"Thickness of every block in folds {', '.join(fits)}: {told}."
+        figure = agreement_panel(fits, stages, colours, chance, f"{name}-agreement", label)
+        agreement = FoldAgreement(figure, len(fits), float(shares.mean()), chance)
+    is_3d = any(len(thickness) == 3 for thickness in colours)
+    return SearchView(supernet, panels, slicings, agreement, is_3d)
 
 
 def _warning(data: Gathered, supernet: Model, fold: Fold) -> str:
-    """Says so where a final network was trained with another slicing than the fold's file holds now."""
+    """A sentence if a final network was trained with another slicing than the fold's file holds now, else empty."""
     assert fold.search
     assert fold.search.content
     for model in data.models:
@@ -200,14 +221,3 @@ def _warning(data: Gathered, supernet: Model, fold: Fold) -> str:
         if final and final.training and final.training.slicing not in (None, fold.search.content.slicing):
             return f"{model.identifier}, fold {fold.name}, was trained with another slicing than the file holds now."
     return ""
-
-
-def legend(classes: Mapping[tuple[int, ...], int], name: str) -> list[tuple[str, Markup]]:
-    """Every thickness with a block that shows it."""
-    entries = []
-    for thickness, number in classes.items():
-        drawing = Drawing(32, 28, "swatch")
-        draw_block(drawing, 5, 1, thickness, classes)
-        shown = shown_thickness(thickness)
-        entries.append((shown, drawing.markup(f"{name}-swatch-{number}", f"a block with thickness {shown}")))
-    return entries

@@ -10,14 +10,14 @@ from typing import Any
 
 from nnunetv2_slicemamba.evaluation.confusion import Counts
 from nnunetv2_slicemamba.evaluation.evaluate import evaluate_folders
-from nnunetv2_slicemamba.evaluation.metrics import PAPER_METRICS
+from nnunetv2_slicemamba.evaluation.metrics import POOLED_METRICS
 from nnunetv2_slicemamba.evaluation.results import EvaluationSettings
 
 from .dataset import DatasetFacts
 from .models import SUMMARY, Model
-from .results import COUNTS, CaseDice, DiceScores, key_of
+from .results import COUNTS, CaseDice, DiceSummary, key_of
 
-NAMES = tuple(PAPER_METRICS.values())
+NAMES = tuple(metric.pooled_head for metric in POOLED_METRICS)
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class TestSet:
     name: str
     predictions: Path
     truth: Path
-    scores: DiceScores
+    scores: DiceSummary
     paper: PaperRow
     low: float
     high: float
@@ -50,7 +50,7 @@ class TestSet:
 
 def rates(counts: Counts) -> tuple[float, ...]:
     """The paper's metrics of one class, in NAMES' order."""
-    return tuple(float(getattr(counts, key)) for key in PAPER_METRICS)
+    return tuple(metric.function(counts) for metric in POOLED_METRICS)
 
 
 def validation_rows(model: Model, dataset: DatasetFacts) -> tuple[PaperRow, ...]:
@@ -103,8 +103,8 @@ def evaluate_test_set(
     )
     per_class = tuple(found.per_case.summaries[name]["dice"].mean for name in names)
     mean = found.per_case.mean["dice"]
-    values = tuple(tuple(found.paper.scores[name][key] for key in PAPER_METRICS) for name in names)
+    values = tuple(tuple(found.paper.scores[name][metric.key] for metric in POOLED_METRICS) for name in names)
     row = PaperRow(predictions.name, "test cases", len(cases), values)
-    scores = DiceScores(tuple(sorted(cases, key=lambda case: case.case)), per_class, mean.mean)
-    notes, paper_notes = found.notes_for(("per-case",)), found.protocol_notes["paper"]
+    scores = DiceSummary(tuple(sorted(cases, key=lambda case: case.case)), per_class, mean.mean)
+    notes, paper_notes = found.notes_for(("per-case",), ("dice",)), found.protocol_notes["paper"]
     return TestSet(predictions.name, predictions, truth, scores, row, mean.low, mean.high, notes, paper_notes)

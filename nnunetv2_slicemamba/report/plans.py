@@ -1,4 +1,4 @@
-"""Which plans are there, and what do they decide?"""
+"""Configurations of all plans files of a dataset, and what they decide."""
 
 from __future__ import annotations
 
@@ -7,27 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
+
 from .dataset import DatasetFolders, read_json
 
 SLICEMAMBA_NETWORK = "SliceMambaUNet"
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of the U-shape: its width in channels, and the thickness-searched blocks of its two sides.
-
-    decoder_blocks is the number at the same resolution. reduction: cumulated stride per axis, image voxels per token.
-    """
-
-    width: int
-    encoder_blocks: int
-    decoder_blocks: int
-    reduction: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class ConfigurationFacts:
-    """One configuration of one plans file.
+    """A configuration of a plans file.
 
     network: class name. patch: voxels per axis. spacing: mm per axis. batch: patches. stages: of a SliceMamba network,
     highest resolution first; empty for other networks. preprocessed: whether its data are there. stem: channels of a
@@ -49,6 +38,7 @@ class ConfigurationFacts:
 
     @property
     def is_slicemamba(self) -> bool:
+        """True for plans of a SliceMamba network."""
         return self.network == SLICEMAMBA_NETWORK
 
     @property
@@ -116,16 +106,3 @@ def _facts(
         preprocessed=data is not None and data.is_dir() and any(data.iterdir()),
         stem=tuple(int(width) for width in kwargs.get("stem_features", ())),
     )
-
-
-def stages_of(kwargs: Mapping[str, Any]) -> tuple[Stage, ...]:
-    """The U-shape of SliceMambaUNet's arguments. The decoder's first stage works at the bottleneck's resolution."""
-    reduction = [1] * len(kwargs["strides"][0])
-    stages = []
-    decoder = list(reversed(kwargs["n_blocks_per_stage_decoder"]))
-    for width, strides, encoder_blocks, decoder_blocks in zip(
-        kwargs["features_per_stage"], kwargs["strides"], kwargs["n_blocks_per_stage"], decoder, strict=True
-    ):
-        reduction = [total * step for total, step in zip(reduction, strides, strict=True)]
-        stages.append(Stage(int(width), int(encoder_blocks), int(decoder_blocks), tuple(reduction)))
-    return tuple(stages)

@@ -1,4 +1,4 @@
-"""How does a page become one file? Templates, escaping, and a name that changes only when all is written."""
+"""The page as one HTML file: templates, escaping, and a name that changes only when all is written."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from nnunetv2_slicemamba import __version__
 from nnunetv2_slicemamba.common.folders import InputError, is_writable
 from nnunetv2_slicemamba.common.whole_file import replacing
+from nnunetv2_slicemamba.search.figures.style import CANDIDATE_COLOURS
 
 from .dataset import outer_regions
 from .formats import FILTERS
@@ -40,7 +41,7 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Column:
-    """One model's Dice of one class, or of all (their mean): a value per fold and their spread."""
+    """A model's Dice of one class, or of all (their mean): a value per fold and their spread."""
 
     name: str
     values: tuple[float, ...]
@@ -72,7 +73,10 @@ def write_report(settings: ReportSettings, console: Console | None = None) -> Pa
 
 
 def output_file(settings: ReportSettings) -> Path:
-    """Where the report goes: `settings.output`, else beside the results, else into the working folder."""
+    """The report's file: `settings.output`, else beside the results, else in the working folder.
+
+    Raises InputError for a place that cannot be written.
+    """
     folders, *_ = check(settings)
     output = settings.output or (folders.results or Path.cwd()) / FILE_NAME
     if output.is_dir():
@@ -117,6 +121,7 @@ def render(page: Page, made: datetime.date) -> str:
         "score_folds": folds,
         "score_columns": rows[0].columns if rows else (),
         "paper_names": NAMES,
+        "candidate_colours": CANDIDATE_COLOURS,
     }
     return environment.get_template("report.html.j2").render(context)
 

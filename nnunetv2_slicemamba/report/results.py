@@ -1,4 +1,4 @@
-"""What Dice did the validations and predictions reach, per case and class?"""
+"""Dice of validations and predictions, per case and class."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ class SummaryError(ValueError):
 
 @dataclass(frozen=True)
 class CaseDice:
-    """One case's Dice per class, NaN where neither truth nor prediction has the class; file name of the prediction."""
+    """A case's Dice per class, NaN where neither truth nor prediction has the class.
+
+    file_name: of the prediction.
+    """
 
     case: str
     file_name: str
@@ -34,8 +37,8 @@ class CaseDice:
 
 
 @dataclass(frozen=True)
-class DiceScores:
-    """A fold's, or a test set's, Dice: its cases, the mean of each class over them, and the mean of those.
+class DiceSummary:
+    """Dice of a fold or a test set: its cases, the mean of each class over them, and the mean of those.
 
     The means are those of nnU-Net's summary.json: `foreground` is the mean of the classes' means.
     """
@@ -68,7 +71,7 @@ def mean_of(values: Iterable[float]) -> float:
 
 
 def key_of(labels: Labels, known: Collection[str]) -> str:
-    """How nnU-Net names a class in summary.json: "1", or for regions the tuple's text, "(1, 2)".
+    """Name of a class in nnU-Net's summary.json: "1", or for regions the tuple's text, "(1, 2)".
 
     known: the names there. A region of one label is named "2" if dataset.json gives a number, "(2,)" if a list.
     """
@@ -76,7 +79,7 @@ def key_of(labels: Labels, known: Collection[str]) -> str:
     return single if len(labels) == 1 and single in known else str(labels)
 
 
-def read_summary(file: Path, dataset: DatasetFacts) -> DiceScores:
+def read_summary(file: Path, dataset: DatasetFacts) -> DiceSummary:
     """Reads a summary.json as nnU-Net's evaluation writes it. Raises SummaryError for anything else."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -88,7 +91,7 @@ def read_summary(file: Path, dataset: DatasetFacts) -> DiceScores:
         ) from error
 
 
-def scores_of(content: Mapping[str, Any], dataset: DatasetFacts) -> DiceScores:
+def scores_of(content: Mapping[str, Any], dataset: DatasetFacts) -> DiceSummary:
     """Scores from the content of a summary.json; KeyError if a class of the dataset is not in it."""
     keys = [key_of(labels, content["mean"]) for _, labels in dataset.classes]
     cases = []
@@ -101,7 +104,7 @@ def scores_of(content: Mapping[str, Any], dataset: DatasetFacts) -> DiceScores:
         cases.append(CaseDice(name.removesuffix(dataset.file_ending), name, per_class))
     per_class = tuple(number(content["mean"][key]["Dice"]) for key in keys)
     ordered = tuple(sorted(cases, key=lambda case: case.case))
-    return DiceScores(ordered, per_class, number(content["foreground_mean"]["Dice"]))
+    return DiceSummary(ordered, per_class, number(content["foreground_mean"]["Dice"]))
 
 
 def number(value: Any) -> float:

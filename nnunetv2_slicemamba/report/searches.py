@@ -1,11 +1,10 @@
-"""What did a fold's search evaluate, and what did it choose?"""
+"""Searches of the folds: their evaluations and what they chose."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from nnunetv2_slicemamba.search import (
     STUDY_FILE,
     LedgerError,
     Record,
-    Slicing,
     SlicingFile,
     SlicingFileError,
     read_ledger,
@@ -25,19 +23,19 @@ from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
 from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
+from nnunetv2_slicemamba.search.records import mean_fitness
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Fitness over one generation's evaluations, and the best of all up to its end; NaN where nothing is defined."""
+    """Fitness over a generation's evaluations, and the best of all up to its end; NaN where nothing is defined."""
 
     number: int
-    best: float
-    best_so_far: float
-    mean: float
-    low: float
-    high: float
     evaluations: int
+    low: float
+    mean: float
+    high: float
+    best_so_far: float
 
 
 @dataclass(frozen=True)
@@ -56,24 +54,25 @@ class Search:
 
     @property
     def best(self) -> Record | None:
+        """The record that the search would choose now, None without any."""
         return chosen_record(self.records, stored_cost(self.settings))
 
     @property
     def planned_evaluations(self) -> int | None:
-        """Population times generations; None if the settings are unknown."""
+        """Number of evaluations that the settings ask for; None if the settings are unknown."""
         if not {"population", "generations"} <= set(self.settings):
             return None
         return int(self.settings["population"]) * (int(self.settings["generations"]) + 1)
 
     @property
     def evaluations(self) -> int:
-        """How many there were; where they cannot be read, the result's file knows."""
+        """Number of evaluations; where they cannot be read, as the result's file says."""
         told = self.content.choice.details.get("evaluations", 0) if self.content else 0
         return len(self.records) or int(told)
 
     @property
     def best_fitness(self) -> float:
-        """Of all evaluations, or that of the result's file; NaN if there is none."""
+        """Fitness of the best evaluation, or the one in the result's file; NaN if there is none."""
         if self.best:
             return self.best.fitness
         fitness = self.content.choice.fitness if self.content else None
@@ -86,16 +85,15 @@ class Search:
 
     @property
     def generations(self) -> tuple[Generation, ...]:
-        """One entry per generation, in order."""
+        """Fitness per generation, in order."""
         found: list[Generation] = []
         so_far = math.nan
         for number in sorted({record.generation for record in self.records}):
-            own = [r.fitness for r in self.records if r.generation == number and not math.isnan(r.fitness)]
-            best = max(own, default=math.nan)
-            so_far = best if math.isnan(so_far) else max(so_far, *own) if own else so_far
-            n = sum(record.generation == number for record in self.records)
-            mean = math.fsum(own) / len(own) if own else math.nan
-            found.append(Generation(number, best, so_far, mean, min(own, default=math.nan), best, n))
+            own = [record for record in self.records if record.generation == number]
+            defined = [record.fitness for record in own if not math.isnan(record.fitness)]
+            so_far = max((f for f in (so_far, *defined) if not math.isnan(f)), default=math.nan)
+            low, high = min(defined, default=math.nan), max(defined, default=math.nan)
+            found.append(Generation(number, len(own), low, mean_fitness(own), high, so_far))
         return tuple(found)
 
 
@@ -144,36 +142,3 @@ def _elsewhere(details: Mapping[str, Any]) -> Path | None:
         # opening what is not there would make it
         told = url.database or "" if url.get_backend_name() == "sqlite" else ""
     return Path(told) if told and has_ledger(told) else None
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far the folds' slicings agree.
-
-    per_block: share of the folds that have the block's most frequent thickness, 1 if all agree. pairwise: mean over
-    pairs of folds of the share of blocks with the same thickness. by_chance: what uniformly drawn candidates would
-    have pairwise.
-    """
-
-    folds: tuple[str, ...]
-    per_block: tuple[float, ...]
-    pairwise: float
-    by_chance: float
-
-
-def agreement(slicings: Mapping[str, Slicing], n_candidates: int) -> Agreement | None:
-    """Agreement of two folds' slicings or more; None for fewer, or for different numbers of blocks."""
-    if len(slicings) < 2 or len({len(slicing) for slicing in slicings.values()}) != 1:
-        return None
-    columns = list(zip(*slicings.values(), strict=True))
-    per_block = tuple(max(column.count(one) for one in column) / len(column) for column in columns)
-    pairs = [
-        sum(a == b for a, b in zip(first, second, strict=True)) / len(columns)
-        for first, second in combinations(slicings.values(), 2)
-    ]
-    return Agreement(tuple(slicings), per_block, math.fsum(pairs) / len(pairs), 1 / n_candidates)
-
-
-def shown_thickness(thickness: Sequence[int]) -> str:
-    """(2, 4) -> "2×4"."""
-    return "\N{MULTIPLICATION SIGN}".join(map(str, thickness))

@@ -1,15 +1,15 @@
-"""How far is every fold, what is missing, and which command gets it?"""
+"""State of every fold, and the commands that get what is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, final_trainer_name
+from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, plans_name_of
 
 from .dataset import DatasetFacts, DatasetFolders
 from .formats import folds_of
-from .history import plans_name_of
 from .models import Fold, Model
 from .plans import ConfigurationFacts
 
@@ -18,7 +18,7 @@ DONE, STARTED, MISSING = "done", "started", "missing"
 
 @dataclass(frozen=True)
 class StepRow:
-    """One step of one model: its state and a few words per fold, in the order of `Steps.folds`."""
+    """A step of a model: its state and a few words per fold, in the order of `Steps.folds`."""
 
     model: str
     step: str
@@ -27,7 +27,7 @@ class StepRow:
 
 @dataclass(frozen=True)
 class Remedy:
-    """What is not there, and the commands that get it."""
+    """Something that is missing, and the commands that get it."""
 
     what: str
     commands: tuple[str, ...]
@@ -35,7 +35,10 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Steps:
-    """folds: those of the splits and any others found. rows: a table of them. remedies: what to do next, in order."""
+    """State of all folds, and what to do next.
+
+    folds: those of the splits and any others found. rows: a table of them. remedies: in the order to follow.
+    """
 
     folds: tuple[str, ...]
     rows: tuple[StepRow, ...]
@@ -105,7 +108,7 @@ def _state(step: str, fold: Fold | None) -> tuple[str, str]:
 
 
 def _setup(folders: DatasetFolders, dataset: DatasetFacts, plans: Sequence[ConfigurationFacts]) -> list[Remedy]:
-    """What is missing before any training."""
+    """Remedies for what is missing before any training."""
     number = folders.number
     ours = [one for one in plans if one.is_slicemamba]
     if not ours:
@@ -114,14 +117,14 @@ def _setup(folders: DatasetFolders, dataset: DatasetFacts, plans: Sequence[Confi
     missing = [one for one in ours if not one.preprocessed]
     if len(missing) < len(ours):
         return []
-    named = {plans_name_of(size, bool(flag)): (size, flag) for size in "SML" for flag in ("", " --hybrid")}
-    size, hybrid = named.get(missing[0].plans_name, ("L", ""))
+    named = {plans_name_of(size, bool(flag)): (size, flag) for size in SIZES for flag in ("", " --hybrid")}
+    size, hybrid = named.get(missing[0].plans_name, (PAPER, ""))
     command = f"slicemamba plan -d {number} --size {size}{hybrid} -c {' '.join(one.configuration for one in missing)}"
     return [Remedy("The preprocessed data are not here", (command,))]
 
 
 def _chain(number: int, dataset: DatasetFacts, plan: ConfigurationFacts, models: Sequence[Model]) -> list[Remedy]:
-    """What is missing of the chain of one configuration."""
+    """Remedies for what is missing of the chain of one configuration."""
     same = [m for m in models if (m.plans_name, m.configuration) == (plan.plans_name, plan.configuration)]
     supernets, finals = [m for m in same if m.is_supernet], [m for m in same if m.is_final]
     where = f"{plan.plans_name}, {plan.configuration}"
@@ -152,7 +155,7 @@ def _chain(number: int, dataset: DatasetFacts, plan: ConfigurationFacts, models:
         who = f"{model.trainer} ({where})"
         remedies.extend(_trainings(number, dataset, model, who, validate=True, told=without))
     if supernets and not finals:
-        trainer = supernets[0].trainer.replace("SharedSupernet", "").replace("Supernet", "")
+        trainer = final_trainer_name(supernets[0].trainer)
         commands = tuple(
             f"nnUNetv2_train {number} {plan.configuration} {fold} -tr {trainer} {flags} --npz"
             for fold in sorted(chosen)

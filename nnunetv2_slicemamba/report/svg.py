@@ -1,6 +1,6 @@
-"""How does a figure become part of the page, in its colours and with a text for those who cannot see it?
+"""Figures as SVG elements of the page, in its colours and with a text for those who cannot see them.
 
-Figures are SVG elements inside the page, not images: they take their colours from the page's style sheet, which has a
+They are elements inside the page, not images: they take their colours from the page's style sheet, which has a
 light and a dark set and a light one for print, and their text takes the page's font.
 """
 
@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from nnunetv2_slicemamba.search.figures.style import GOOD, INK, MUTED, PAPER, RULE
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Colours that no figure would use, and the custom properties of style.css that take their place.
-INK, MUTED, RULE, PAPER = "#010203", "#010204", "#010205", "#010206"
+# Colours that no figure would use: each becomes a line colour of the page.
 SERIES = tuple(f"#0102{16 + i:02x}" for i in range(8))
+# Custom properties of style.css that take the place of a figure's colours.
 _PROPERTIES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
     RULE: "var(--rule)",
     PAPER: "var(--paper)",
+    GOOD: "var(--good)",
     **{colour: f"var(--series-{i})" for i, colour in enumerate(SERIES)},
 }
 # How much larger than planned a figure may get where there is room: it is planned for a phone.
@@ -65,7 +68,7 @@ def _label(root: ET.Element, name: str, label: str) -> None:
 
 
 def _n(value: float) -> str:
-    """At most two decimals, and none that say nothing."""
+    """A number with at most two decimals, without trailing zeros."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
@@ -125,9 +128,15 @@ def themed(figure: Figure, name: str, label: str) -> Markup:
     text = ET.tostring(root, encoding="unicode").replace(f' xmlns="{_SVG}"', "")
     text = text.replace("xmlns:ns1=", "xmlns:xlink=").replace("ns1:href", "href").replace("xlink:href", "href")
     for colour, value in _PROPERTIES.items():
-        text = text.replace(colour, value)
+        text = text.replace(colour.lower(), value)
+    text = re.sub(r' (?:d|x|y)="[^"]*"', _shorter, text)
     text = re.sub(r"font: (?:[a-z]+ )*?(bold )?([\d.]+)px [^;\"]*", _font, text)
     return Markup(_own_ids(text, name))
+
+
+def _shorter(match: re.Match[str]) -> str:
+    """An attribute without the digits below a hundredth of a point and the spaces that say nothing."""
+    return re.sub(r"\s*([MLQCz])\s*", r"\1", re.sub(r"(\.\d\d)\d+", r"\1", match[0]))
 
 
 def _font(match: re.Match[str]) -> str:

@@ -1,1 +1,1 @@
-"""Slicings on disk: candidates, the file of a fold's slicing and where it lies, and the holdout file."""
+"""Slicings: candidates, the file of a fold's slicing and its place, the holdout file, and published results."""

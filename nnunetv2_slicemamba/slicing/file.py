@@ -1,45 +1,26 @@
-"""What is in best_slicing.json, the result of a search?"""
+"""best_slicing.json, the result of a search: its content, and how it is written and read."""
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.metadata
 import json
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.whole_file import replacing
-from nnunetv2_slicemamba.slicing.candidates import Slicing
-from nnunetv2_slicemamba.slicing.choice import SlicingChoice, check_slicing
+from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, check_slicing
+from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 
 SCHEMA_VERSION = 1
 
 
 class SlicingFileError(ValueError):
-    """The slicing file cannot be read, or does not fit."""
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of this package and of what decides a result beside it; "not installed" where that is so."""
-    names = {"nnunetv2_slicemamba": "nnunetv2-slicemamba", "nnunetv2": "nnunetv2", "torch": "torch"}
-    versions = {"python": platform.python_version()}
-    for name, distribution in names.items():
-        try:
-            versions[name] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
-
-
-def now() -> str:
-    """The time, ISO 8601 in UTC, to the second."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    """Slicing file that cannot be read, or does not fit."""
 
 
 @dataclass(frozen=True)
@@ -102,17 +83,17 @@ class SlicingFile:
 
 
 def write_slicing_file(content: SlicingFile, path: str | Path) -> None:
-    """Write it as plain JSON, atomically: a reader finds the old file or the whole new one."""
+    """Writes plain JSON with a line for each entry; a reader finds the old file or the whole new one."""
     nested = plain_json(dataclasses.asdict(content))
     flat = {"schema_version": nested.pop("schema_version"), **nested.pop("choice"), **nested}
-    # A line for each entry: a slicing on 22 times 4 lines is hard to read.
+    # a slicing on 22 times 4 lines would be hard to read
     lines = (f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in flat.items())
     with replacing(path) as temporary:
         temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 def read_slicing_file(path: str | Path) -> SlicingFile:
-    """Read and validate. Raises SlicingFileError naming the file, what is wrong with it and the remedy."""
+    """Validated content of a slicing file. Raises SlicingFileError naming the file, what is wrong and the remedy."""
     path = Path(path)
     remedy = "Make it again with `slicemamba search` or `slicemamba slicing`"
     try:
@@ -165,7 +146,7 @@ def _tuples(lists: list[list[int]]) -> Slicing:
     return tuple(tuple(numbers) for numbers in lists)
 
 
-def _architecture(indices: list[int] | None) -> tuple[int, ...] | None:
+def _architecture(indices: list[int] | None) -> Architecture | None:
     return None if indices is None else tuple(indices)
 
 

@@ -1,25 +1,25 @@
-"""Where does the slicing of a fold lie?"""
+"""Place of a fold's slicing file, and the search for it among the supernets' folders."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from nnunetv2_slicemamba.common.names import names_supernet_trainer
 
 SLICING_VARIABLE = "SLICEMAMBA_SLICING"
 SEARCH_FOLDER = "slicing_search"
 SLICING_FILE = "best_slicing.json"
 STUDY_FILE = "study.db"
-_SUPERNET_TRAINER = re.compile(r"SliceMamba.*SupernetTrainer.*")
 
 
 class SlicingNotFoundError(FileNotFoundError):
-    """There is no slicing file for a fold."""
+    """Missing slicing file of a fold."""
 
 
 class SeveralSlicingsError(ValueError):
-    """There is more than one slicing file for a fold: `files`."""
+    """More than one slicing file for a fold: `files`."""
 
     def __init__(self, message: str, files: list[Path]) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class SeveralSlicingsError(ValueError):
 
 
 def slicing_search_folder(fold_folder: str | Path) -> Path:
-    """Where a search writes, in the supernet's nnUNet_results/DATASET/TRAINER__PLANS__CONFIG/fold_X."""
+    """Folder that a search writes to, in the supernet's nnUNet_results/DATASET/TRAINER__PLANS__CONFIG/fold_X."""
     return Path(fold_folder) / SEARCH_FOLDER
 
 
@@ -65,7 +65,7 @@ def find_slicing_file(results_dataset_folder: str | Path, plans: str, configurat
     found = []
     for trainer_folder in sorted(folder.iterdir()) if folder.is_dir() else []:
         trainer, *rest = trainer_folder.name.split("__")
-        if rest == [plans, configuration] and _SUPERNET_TRAINER.fullmatch(trainer):
+        if rest == [plans, configuration] and names_supernet_trainer(trainer):
             path = slicing_search_folder(trainer_folder / f"fold_{fold}") / SLICING_FILE
             if path.is_file():
                 found.append(path)

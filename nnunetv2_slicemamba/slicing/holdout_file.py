@@ -1,4 +1,4 @@
-"""Which of a fold's training cases are set aside for its search?
+"""holdout.json, the training cases of a fold that are set aside for its search.
 
 Choosing on a fold's validation cases makes the Dice that is reported on them optimistic. A holdout is a part of the
 training cases that the supernet does not see and the search chooses on; the final trainer uses them again.
@@ -21,10 +21,12 @@ from nnunetv2_slicemamba.slicing.find import slicing_search_folder
 
 SCHEMA_VERSION = 1
 HOLDOUT_FILE = "holdout.json"
+# entry of a checkpoint's init_args, the only dictionary in it that nnU-Net lets a trainer add to
+CHECKPOINT_KEY = "slicing_holdout"
 
 
 class HoldoutError(ValueError):
-    """A holdout cannot be made, or does not fit the split or the supernet."""
+    """Holdout that cannot be made, or does not fit the split or the supernet."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class Holdout:
 
     @property
     def sha256(self) -> str:
-        """Of the cases' names, 64 hexadecimal digits."""
+        """SHA-256 of the cases' names, 64 hexadecimal digits."""
         return sha256_of_names(self.cases)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON values, as the file and the supernet's checkpoint keep them."""
+        """The holdout as plain JSON values, which the file and the supernet's checkpoint keep."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self), "cases": list(self.cases)}
 
     def without(self, training: Iterable[str]) -> list[str]:
@@ -67,12 +69,12 @@ class Holdout:
 
 
 def holdout_path(fold_folder: str | Path) -> Path:
-    """Where the holdout of a supernet's fold lies: beside the search's files, in nnUNet_results/.../fold_X."""
+    """Path of a fold's holdout: beside the search's files, in the supernet's nnUNet_results/.../fold_X."""
     return slicing_search_folder(fold_folder) / HOLDOUT_FILE
 
 
 def draw_holdout(training: Iterable[str], fraction: float, seed: int) -> tuple[str, ...]:
-    """`fraction` of the training cases, rounded: a function of (the sorted cases, fraction, seed) alone.
+    """Draws `fraction` of the training cases, rounded: a function of (the sorted cases, fraction, seed) alone.
 
     Returns the names, sorted. Raises HoldoutError unless 0 < fraction < 1, seed is at least 0, and at least one case
     is held out and one stays.
@@ -103,7 +105,7 @@ def sha256_of_split(training: Iterable[str], validation: Iterable[str]) -> str:
 
 
 def write_holdout(holdout: Holdout, path: Path) -> None:
-    """Write it as plain JSON, atomically."""
+    """Writes plain JSON; a reader finds the old file or the whole new one."""
     write_json(path, holdout.as_dict())
 
 
@@ -130,6 +132,12 @@ def holdout_of(content: Mapping[str, Any]) -> Holdout:
     if not isinstance(cases, list) or not cases or not all(isinstance(case, str) for case in cases):
         raise ValueError("cases must be a list of at least one name")
     return Holdout(cases=tuple(sorted(cases)), **{name: content[name] for name in names})
+
+
+def holdout_in(init_args: dict[str, Any]) -> Holdout | None:
+    """The holdout in the init_args of a checkpoint, None if there is none."""
+    content = init_args.get(CHECKPOINT_KEY)
+    return None if content is None else holdout_of(content)
 
 
 def check_fits(

@@ -1,4 +1,4 @@
-"""Which cases is a fitness measured on?"""
+"""Cases that a fitness is measured on: the fold's validation cases or its holdout."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ class MeasuredOn:
             raise ValueError(f"measured_on has kind {self.kind!r}, it must be one of {', '.join(KINDS)}")
 
     def for_fingerprint(self) -> dict[str, Any]:
-        """As a search's fingerprint holds it: validation_cases, or holdout_cases, and their SHA-256."""
+        """Entries of a search's fingerprint: validation_cases, or holdout_cases, and their SHA-256."""
         return {f"{self.kind}_cases": self.number, f"{self.kind}_cases_sha256": self.sha256}

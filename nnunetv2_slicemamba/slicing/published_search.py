@@ -1,4 +1,4 @@
-"""Which architecture won, in the result file of the published SliceMamba search?
+"""Result files of the published SliceMamba search, and the architecture that won in one.
 
 The published search writes `checkpoint.pth.tar` with torch.save: `vis_dict` maps architectures (tuples of candidate
 indices) to their records, in which `miou_with_dice` is the fitness, a number or (mIoU, Dice). Its evaluation step
@@ -16,7 +16,7 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.safe_reading import read_checkpoint, read_plain_pickle
-from nnunetv2_slicemamba.slicing.candidates import Slicing
+from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
 
 FITNESS = "miou_with_dice"
 # index 0..3 of the published supernet
@@ -25,12 +25,13 @@ PUBLISHED_CANDIDATES = ((2, 2), (2, 4), (4, 2), (4, 4))
 
 @dataclass(frozen=True)
 class PublishedSearch:
-    """architecture: candidate indices, in network order. fitness: its numbers, () if the file has none.
+    """Winner of a published search.
 
-    evaluated: how many architectures the file has a fitness for.
+    architecture: candidate indices, in network order. fitness: its numbers, () if the file has none. evaluated: number
+    of architectures that the file has a fitness for.
     """
 
-    architecture: tuple[int, ...]
+    architecture: Architecture
     fitness: tuple[float, ...]
     evaluated: int
 
@@ -41,15 +42,16 @@ class PublishedSearch:
 
 
 def is_published_search(path: Path) -> bool:
-    """Whether a file is a pickle or an archive of torch.save, as the published search writes them, and no JSON."""
+    """True if a file is a pickle or an archive of torch.save, as the published search writes them, and no JSON."""
     with path.open("rb") as file:
         return file.read(1) == b"\x80" or zipfile.is_zipfile(path)
 
 
 def read_published_search(path: Path) -> PublishedSearch:
-    """The architecture with the best fitness in a published result file, which is read without running its code.
+    """Architecture with the best fitness in a published result file, which is read without running its code.
 
-    Of equals the one evaluated first. Raises InputError if the file is damaged, names code, or holds no architecture.
+    Among equals it is the one evaluated first. Raises InputError if the file is damaged, names code, or holds no
+    architecture.
     """
     content = read_checkpoint(path) if zipfile.is_zipfile(path) else read_plain_pickle(path)
     if not isinstance(content, Mapping):
@@ -79,7 +81,7 @@ def read_for(path: Path, n_blocks: int, n_dims: int) -> tuple[Slicing, dict[str,
     return found.slicing, {"file": str(path), "source": source}
 
 
-def _architecture(value: Any, path: Path) -> tuple[int, ...]:
+def _architecture(value: Any, path: Path) -> Architecture:
     numbers = isinstance(value, (tuple, list)) and value and all(type(v) is int for v in value)
     if not numbers:
         raise InputError(f"{path} is no result of the published search: {str(value)[:60]!r} is no architecture")

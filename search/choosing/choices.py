@@ -1,4 +1,4 @@
-"""Which slicing is meant by 2x4, random:SEED, consensus or a file?"""
+"""Slicings that a user names: 2x4, random:SEED, consensus, or a file."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from nnunetv2_slicemamba.search.choosing.consensus import consensus
 from nnunetv2_slicemamba.search.choosing.pareto import read_front_entry
 from nnunetv2_slicemamba.search.records import History
-from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
-from nnunetv2_slicemamba.slicing.choice import SlicingChoice, check_thickness
+from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, check_thickness
+from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 
 Histories = Mapping[int | str, History]
@@ -48,14 +48,13 @@ def choose_slicing(
 
 def _fixed(value: str, n_blocks: int, n_dims: int, candidates: Slicing) -> SlicingChoice:
     thickness = tuple(int(part) for part in value.split("x"))
-    for size in thickness:
-        check_thickness(size, f"'{value}'")
     if len(thickness) != n_dims:
         example = "x".join(["2", "4", "2"][:n_dims])
         raise ValueError(
             f"'{value}' has {len(thickness)} numbers, this network has {n_dims} axes; give one thickness per axis, "
             f"for example {example}"
         )
+    check_thickness(thickness, n_dims, f"'{value}'")
     index = candidates.index(thickness) if thickness in candidates else None
     architecture = None if index is None else (index,) * n_blocks
     return SlicingChoice((thickness,) * n_blocks, "fixed", architecture)

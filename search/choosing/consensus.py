@@ -1,4 +1,4 @@
-"""Which architecture do the searches of several folds agree on?"""
+"""Consensus of several folds' searches on one architecture."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PER_BLOCK = (
 
 @dataclass(frozen=True)
 class Consensus:
-    """What the folds agree on.
+    """An architecture that the folds agree on.
 
     rule: SHARED or PER_BLOCK. fitness: mean over the folds, None if not every fold evaluated the architecture.
     folds: whose searches took part. n_shared: architectures with a defined fitness in every fold.

@@ -1,4 +1,4 @@
-"""What is there to choose from between Dice and cost? The Pareto front as a file and as a table."""
+"""The Pareto front between Dice and cost, as a file and as a table."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ class Front:
 
     @classmethod
     def of(cls, records: Sequence[Record], chosen: Record, cost: Cost, measured_with: Mapping[str, str]) -> Front:
+        """The front of `records`, of which `chosen` is the one that the search chose."""
         infeasible = sum(not cost.allows(record.cost) for record in records)
         return cls(cost, measured_with, pareto_front(records, cost), chosen, len(records), infeasible)
 

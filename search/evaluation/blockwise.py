@@ -1,4 +1,4 @@
-"""How does a supernet run block by block, so that it can go on from where another path left off?"""
+"""A supernet's forward pass block by block, which can go on from where another path left off."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnunetv2_slicemamba.search.evaluation.prefix_cache import Features
 
 
 class BlockwiseSupernet:
-    """The same operations in the same order as the supernet's own forward pass, without deep supervision.
+    """A supernet's own forward pass, operation by operation in the same order, without deep supervision.
 
     Images are padded to the network's total stride beforehand.
     """

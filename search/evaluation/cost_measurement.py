@@ -1,4 +1,4 @@
-"""What does one forward pass of a path cost on this device? Measured: its time, or the memory that it needs."""
+"""Measured cost of one forward pass of a path on this device: its time, or the memory that it needs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def require_measurable(cost: Cost | None, device: torch.device) -> None:
 
 
 def measured_with(cost: Cost | None, device: torch.device) -> dict[str, str]:
-    """What the cost means and depends on, as a search's fingerprint and its files hold it; empty without a cost."""
+    """The cost's definition and conditions, as a search's fingerprint and its files hold them; empty without a cost."""
     if cost is None:
         return {}
     return {
@@ -119,7 +119,7 @@ class CostMeter:
         return 1000 * (time.perf_counter() - started)
 
     def _peak_bytes(self) -> int:
-        """What a pass allocates at most at a time, its input included."""
+        """Peak of the bytes that a pass allocates, its input included."""
         for _ in range(WARM_UP):
             self._pass()
         self._wait()
@@ -135,7 +135,7 @@ class CostMeter:
             self._network(self._input)
 
     def _bytes_of_path(self, blocks: Sequence[CandidateBlock]) -> int:
-        """Of all weights but those of the candidates that the path does not use."""
+        """Bytes of all weights but those of the candidates that the path does not use."""
         unused = {id(p) for block in blocks for one in block if one is not block.chosen for p in one.parameters()}
         used = [p for p in self._network.parameters() if id(p) not in unused]
         return sum(p.numel() * p.element_size() for p in used)

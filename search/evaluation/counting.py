@@ -1,4 +1,4 @@
-"""How many voxels did a prediction get right? Counted where the prediction lies, as nnU-Net's evaluation counts."""
+"""Counts of right and wrong voxels, made on the prediction's device as nnU-Net's evaluation makes them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Classes:
-    """What is judged. foreground: the labels that make up each class, one for labels, several for regions. written:
-    for regions, the label that each head writes, in order; None for labels. ignore: label of unjudged voxels."""
+    """Classes that are judged.
+
+    foreground: the labels that make up each class, one for labels, several for regions. written: for regions, the
+    label that each head writes, in order; None for labels. ignore: label of unjudged voxels.
+    """
 
     foreground: tuple[tuple[int, ...], ...]
     written: tuple[int, ...] | None = None

@@ -56,7 +56,7 @@ class OneByOne:
             trainer.configuration_manager,
             None,  # a list of parameters would be loaded for every case and reset the path
             trainer.dataset_json,
-            fold.trainer_name,
+            fold.folder.trainer,
             None,
         )
         return cls(fold.network, predictor, fold.cases(), fold.label_manager)

@@ -1,4 +1,4 @@
-"""Which features are kept, so that architectures with the same first blocks need not compute them again?"""
+"""Features that are kept, so that architectures with the same first blocks need not compute them again."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from nnunetv2_slicemamba.slicing.candidates import Architecture
 
 @dataclass(frozen=True)
 class Features:
-    """What a network has computed behind a block. x: (B, *spatial, C). skips: what the encoder gave so far, as in its
-    forward pass."""
+    """Features behind a block. x: (B, *spatial, C). skips: of the encoder so far, as in its forward pass."""
 
     x: Tensor
     skips: tuple[Tensor, ...] = ()
@@ -102,5 +101,5 @@ class PrefixCache:
 
 
 def shared_blocks(one: Architecture, other: Architecture) -> int:
-    """How many first blocks two architectures have in common."""
+    """Number of first blocks that two architectures have in common."""
     return next((i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b), len(one))

@@ -1,4 +1,4 @@
-"""Which windows are predicted of a case, and how do they become batches?
+"""Windows of a case that are predicted, and the batches that they make up.
 
 nnU-Net's sliding window: images smaller than the patch are padded to it, larger ones are cut into patches that overlap,
 whose logits are added up with a Gaussian weight. A case that fits into one window needs none of that.

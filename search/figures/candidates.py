@@ -1,4 +1,4 @@
-"""Which candidates do the best architectures hold at each block?"""
+"""Candidates that the best architectures hold at each block, as a figure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnunetv2_slicemamba.search.figures.block_axis import BLOCK_LABEL, block_axis
 from nnunetv2_slicemamba.search.figures.data import N_BEST, FigureData
-from nnunetv2_slicemamba.search.figures.style import BEST, MUTED, WIDTH, shown
+from nnunetv2_slicemamba.search.figures.style import BEST, INK, MUTED, PAPER, WIDTH, shown
 from nnunetv2_slicemamba.search.records import Record
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -28,16 +28,17 @@ def draw_candidates(figure: Figure, data: FigureData) -> None:
         for candidate in range(len(data.candidates)):
             value = share[candidate, block]
             if value > 0:
-                colour = "white" if value > 0.55 else "#33414E"
+                colour = PAPER if value > 0.55 else MUTED
                 axes.text(block, candidate, f"{100 * value:.0f}", ha="center", va="center", fontsize=5.5, color=colour)
-        axes.scatter(block + 0.36, chosen[block] - 0.3, s=14, marker="*", color=BEST, ec="white", lw=0.3, zorder=3)
-    block_axis(axes, data)
+        axes.scatter(block + 0.36, chosen[block] - 0.3, s=14, marker="*", color=BEST, ec=PAPER, lw=0.3, zorder=3)
+    block_axis(axes, data.stages)
+    axes.set_xlabel(BLOCK_LABEL)
     for line in axes.lines:
-        line.set(color="#15202B", zorder=3)
+        line.set(color=INK, zorder=3)
     axes.set_yticks(range(len(data.candidates)), [shown(thickness) for thickness in data.candidates])
     axes.set_ylabel("thickness (tokens)")
     axes.set_yticks(np.arange(len(data.candidates) + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", lw=0.8)
+    axes.grid(which="minor", color=PAPER, lw=0.8)
     axes.tick_params(which="both", length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
@@ -49,7 +50,7 @@ def draw_candidates(figure: Figure, data: FigureData) -> None:
 
 
 def candidate_shares(records: Sequence[Record], n_candidates: int, n_best: int) -> tuple[np.ndarray, int]:
-    """How often each candidate appears at each block among the best architectures.
+    """Shares of the candidates at each block among the best architectures.
 
     Returns (candidates, blocks) float64 shares, every column's sum 1, and the number of architectures, at most n_best.
     """
@@ -59,27 +60,8 @@ def candidate_shares(records: Sequence[Record], n_candidates: int, n_best: int) 
     return np.stack([(genes == candidate).mean(axis=0) for candidate in range(n_candidates)]), len(best)
 
 
-def block_axis(axes: Axes, data: FigureData, with_stages: bool = True) -> None:
-    """The blocks' names below, the stages' above, and lines between the stages."""
-    axes.set_xticks(range(data.n_blocks), data.block_names, fontsize=6, rotation=90 if data.n_blocks > 24 else 45)
-    axes.set_xticks(np.arange(data.n_blocks + 1) - 0.5, minor=True)
-    axes.set_xlim(-0.5, data.n_blocks - 0.5)
-    axes.set_xlabel("block, in network order (e: encoder, d: decoder; stage.block)")
-    end = 0
-    for name, number in data.stage_names:
-        middle = end + (number - 1) / 2
-        kind, stage = name.split()
-        label = name if number > 2 else f"{kind[:3]}. {stage}" if number > 1 else f"{kind[0]}. {stage}"
-        if with_stages:
-            place = axes.get_xaxis_transform()
-            axes.text(middle, 1.03, label, transform=place, ha="center", va="bottom", fontsize=6, color=MUTED)
-        end += number
-        if end < data.n_blocks:
-            axes.axvline(end - 0.5, color="#C3CCD5", lw=0.7, zorder=0.5)
-
-
 def describe_candidates(data: FigureData) -> str:
-    """The same in words, for those who cannot see it."""
+    """The figure in words, for those who cannot see it."""
     share, n = candidate_shares(data.eligible, len(data.candidates), N_BEST)
     top = share.argmax(axis=0)
     told = ", ".join(

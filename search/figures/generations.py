@@ -1,4 +1,4 @@
-"""How did the fitness grow over the generations, and where did the best architectures come from?"""
+"""Fitness over the generations, and the origin of each generation's best architecture, as a figure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunetv2_slicemamba.search.figures.data import FigureData
-from nnunetv2_slicemamba.search.figures.style import BEST, INK, MUTED, WIDTH, origin_style
+from nnunetv2_slicemamba.search.figures.style import BEST, FAINT, GRID, INK, MAIN, MUTED, PAPER, WIDTH, origin_style
 from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
 from nnunetv2_slicemamba.search.records import Record
 
@@ -32,19 +32,19 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
         seen = values[values >= low]
         hidden += len(values) - len(seen)
         x = number + rng.uniform(-0.22, 0.22, len(seen))
-        axes.scatter(x, seen, s=3, color="#B8C2CC", lw=0, label="evaluation" if number == numbers[0] else "_")
+        axes.scatter(x, seen, s=3, color=FAINT, lw=0, label="evaluation" if number == numbers[0] else "_")
     mean = np.array([values.mean() for values in fitness])
     sd = np.array([values.std(ddof=1) if len(values) > 1 else 0.0 for values in fitness])
     axes.fill_between(
         numbers,
         np.maximum(mean - sd, low),
         mean + sd,
-        color="#0072B2",
+        color=MAIN,
         alpha=0.16,
         lw=0,
         label="mean \N{PLUS-MINUS SIGN} SD",
     )
-    axes.plot(numbers, mean, color="#0072B2", lw=1.4, ls=(0, (5, 1.5)), label="mean")
+    axes.plot(numbers, mean, color=MAIN, lw=1.4, ls=(0, (5, 1.5)), label="mean")
     # what may be chosen; nothing, as long as all architectures exceed a limit
     bests = [chosen_record(records, data.cost) for records in by_generation.values()]
     best_so_far = np.fmax.accumulate([math.nan if best is None else best.fitness for best in bests])
@@ -58,7 +58,7 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
             s=26,
             marker=marker,
             color=colour,
-            ec="white",
+            ec=PAPER,
             lw=0.5,
             zorder=4,
             label=f"generation's best: {name}",
@@ -70,7 +70,7 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
         s=120,
         marker="*",
         color=BEST,
-        ec="white",
+        ec=PAPER,
         lw=0.6,
         zorder=5,
         label=f"chosen: {winner.fitness:.4f}",
@@ -81,7 +81,7 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.set_xlabel("generation (0: random)")
     axes.set_ylabel("fitness (mean foreground Dice)")
-    axes.grid(axis="y", color="#E6EAEE", lw=0.5)
+    axes.grid(axis="y", color=GRID, lw=0.5)
     axes.set_axisbelow(True)
     if hidden:
         note = f"{hidden} of {sum(map(len, fitness))} evaluations lie below"
@@ -107,7 +107,7 @@ def lower_limit(fitness: np.ndarray) -> float:
 
 
 def describe_generations(data: FigureData) -> str:
-    """The same in words, for those who cannot see it."""
+    """The figure in words, for those who cannot see it."""
     by_generation = generations_of(data)
     first, last = (by_generation[key] for key in (min(by_generation), max(by_generation)))
     means = [math.fsum(r.fitness for r in records) / len(records) for records in (first, last)]

@@ -1,4 +1,4 @@
-"""At which blocks does the choice matter for the fitness? Optuna's importances."""
+"""Importance of every block's choice for the fitness, by Optuna, as a figure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nnunetv2_slicemamba.search.figures.candidates import block_axis
+from nnunetv2_slicemamba.search.figures.block_axis import BLOCK_LABEL, block_axis
 from nnunetv2_slicemamba.search.figures.data import FigureData
-from nnunetv2_slicemamba.search.figures.style import MUTED, WIDTH
+from nnunetv2_slicemamba.search.figures.style import BEST, FAINT, MAIN, MUTED, WIDTH
 from nnunetv2_slicemamba.search.ledger.storage import quiet_optuna
 from nnunetv2_slicemamba.search.ledger.trials import trial_of
 from nnunetv2_slicemamba.search.records import Record
@@ -36,7 +36,8 @@ class Importance:
 
 
 def importance_of(records: Sequence[Record], n_candidates: int, seed: int = 0) -> Importance | str:
-    """How much of the fitness every block's choice explains by itself (Hutter et al., ICML 2014); or why not.
+    """Share of the fitness that every block's choice explains by itself (Hutter et al., ICML 2014), or a text that says
+    why there is none.
 
     records: of all evaluations; those of undefined fitness are left out. Shares add up to 1 even where fitness is
     nothing but noise. Therefore every block also takes part with its choices shuffled: what explains no more than the
@@ -87,25 +88,26 @@ def draw_importance(figure: Figure, data: FigureData, importance: Importance) ->
     axes = figure.subplots()
     x = np.arange(data.n_blocks)
     above = importance.share > importance.chance
-    for mask, colour, label in ((above, "#0072B2", "above chance"), (~above, "#B8C2CC", "not above chance")):
+    for mask, colour, label in ((above, MAIN, "above chance"), (~above, FAINT, "not above chance")):
         if mask.any():
             axes.bar(x[mask], 100 * importance.share[mask], width=0.72, color=colour, label=label)
     label = "chance: highest of the blocks with shuffled choices"
-    axes.axhline(100 * importance.chance, color="#D55E00", lw=1.0, ls=(0, (4, 2)), label=label)
+    axes.axhline(100 * importance.chance, color=BEST, lw=1.0, ls=(0, (4, 2)), label=label)
     highest = 100 * max(importance.share.max(), importance.chance)
     axes.set_ylim(0, 1.12 * highest)
     for block in x[above & (importance.share >= 0.01)]:
         value = 100 * importance.share[block]
         axes.text(block, value + 0.02 * highest, f"{value:.0f}", ha="center", fontsize=6)
     axes.set_ylabel("share of the explained\nvariance of the fitness (%)")
-    block_axis(axes, data)
+    block_axis(axes, data.stages)
+    axes.set_xlabel(BLOCK_LABEL)
     axes.tick_params(axis="x", length=0, which="both")
     axes.set_title(f"Importance of every block's choice ({METHOD})", pad=18)
     axes.legend(loc="upper right", labelcolor=MUTED)
 
 
 def describe_importance(data: FigureData, importance: Importance) -> str:
-    """The same in words, for those who cannot see it."""
+    """The figure in words, for those who cannot see it."""
     order = np.argsort(-importance.share)
     told = ", ".join(f"{data.block_names[i]} {100 * importance.share[i]:.1f} %" for i in order)
     chance = f"{100 * importance.chance:.1f} %"

@@ -1,135 +1,153 @@
-"""What slicing was chosen for every block of the network?"""
+"""The slicing of every block, drawn on the U-shaped network; the report shows the same drawing."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from nnunetv2_slicemamba.search.figures.data import FigureData, Stage
-from nnunetv2_slicemamba.search.figures.style import MUTED, RULE, TIMES, WIDTH, colours_of, shown, token_patch
+from nnunetv2_slicemamba.search.figures.data import FigureData
+from nnunetv2_slicemamba.search.figures.stages import Stage, block_names
+from nnunetv2_slicemamba.search.figures.style import (
+    INK,
+    MUTED,
+    RULE,
+    TIMES,
+    WIDTH,
+    Colours,
+    colours_of,
+    shown,
+    token_patch,
+)
+from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# inches, for the drawing is made in them
-SIZE, GAP = 0.24, 0.11
-ROW = SIZE + 0.19
-PER_ROW = 9
-HEAD, BETWEEN = 0.2, 0.17
+# all lengths in inches
+SIZE, GAP, GAP_3D = 0.25, 0.11, 0.17
+EDGE, HEAD, BETWEEN = 0.1, 0.25, 0.16
+ROW = SIZE + 0.17
+ARROWS = 0.55  # between encoder and decoder
+KEY_SIZE, KEY_ENTRY, KEY_ENTRY_3D, KEY_ROW = 0.17, 0.57, 0.77, 0.25
+PER_ROW = 9  # blocks beside each other on the search's page
 
 
 def draw_network(figure: Figure, data: FigureData) -> None:
-    """The U-shape: encoder on the left from top to bottom, decoder on the right from bottom to top."""
-    widest = max(max(stage.encoder_blocks, stage.decoder_blocks) for stage in data.stages)
-    per_row = max(min(widest, PER_ROW), 2)
-    step = SIZE + GAP + (0.1 if len(data.candidates[0]) == 3 else 0.02)
-    # the decoder rarely has as many blocks as the encoder's deepest stage
-    side_left = per_row * step
-    side_right = max(min(max(stage.decoder_blocks for stage in data.stages), PER_ROW), 2) * step
-    left, middle = 0.78, 0.75
-    right = left + side_left + middle
-    width = right + side_right + 0.1
-    tops, height = _rows(data.stages, per_row)
-    key_height = 0.42
-    figure.set_size_inches(WIDTH, (height + key_height + 0.54) * WIDTH / max(width, WIDTH * 0.8))
+    """The chosen slicing on the network, with a title."""
     axes = figure.subplots()
-    axes.set_axis_off()
-    axes.set_aspect("equal")
-    axes.set_xlim(0, width)
-    axes.set_ylim(height + key_height, -0.24)
-    colours = colours_of([*data.candidates, *data.slicing])
-    slicing = list(data.slicing)
-    encoder_end, decoder_start = 0, len(slicing)
-    for i, (stage, top) in enumerate(zip(data.stages, tops, strict=True)):
-        box_height = _box(stage, per_row)
-        _stage_box(axes, 0.02, top, width - 0.04, box_height)
-        times = TIMES.join(map(str, stage.reduction))
-        head = f"1/{stage.reduction[0]}" if len(set(stage.reduction)) == 1 else f"1/({times})"
-        y = top + 0.1
-        axes.text(0.1, y + 0.1, f"stage {i + 1}", fontsize=7, weight="bold", va="center")
-        axes.text(0.1, y + 0.24, f"{head}\n{stage.channels} ch.", fontsize=6, color=MUTED, va="top", linespacing=1.3)
+    width, height = draw_slicing(axes, data.slicing, data.stages, colours_of(data.candidates, [data.slicing]), PER_ROW)
+    figure.set_size_inches(WIDTH, (height + 0.2) * WIDTH / max(width, WIDTH * 0.7))
+    axes.set_anchor("NW")  # a small network leaves room at the right, which a long title needs
+    axes.set_title(f"{data.title}: thickness of the bands in every block")
+
+
+def draw_slicing(
+    axes: Axes, slicing: Slicing, stages: Sequence[Stage], colours: Colours, per_row: int
+) -> tuple[float, float]:
+    """Draws the U-shape: encoder on the left from top to bottom, decoder on the right from bottom to top.
+
+    slicing: (blocks, n) in network order. stages: highest resolution first. colours: of every thickness in the key.
+    per_row: blocks beside each other on either side. Returns width and height of the drawing, the axes' data units, in
+    inches. Raises ValueError if the numbers of blocks differ.
+    """
+    n_blocks = sum(stage.encoder_blocks + stage.decoder_blocks for stage in stages)
+    if n_blocks != len(slicing):
+        raise ValueError(f"the slicing has {len(slicing)} blocks, the network {n_blocks}")
+    is_3d = len(slicing[0]) == 3
+    step = SIZE + (GAP_3D if is_3d else GAP)
+    # a 3D patch has a tab on its left
+    left = EDGE + (0.06 if is_3d else 0)
+    columns = [min(max(2, *blocks), per_row) for blocks in _sides(stages)]
+    right = left + columns[0] * step + ARROWS
+    width = right + columns[1] * step - (step - SIZE) + EDGE
+    y, encoder_end, decoder_start = 0.02, 0, n_blocks
+    for number, stage in enumerate(stages, 1):
+        first = y + HEAD
+        bottom = first + _rows(stage, columns) * ROW - 0.01
+        _stage_box(axes, stage, number, y, width, bottom)
         encoder = slicing[encoder_end : encoder_end + stage.encoder_blocks]
         encoder_end += stage.encoder_blocks
         decoder_start -= stage.decoder_blocks
         decoder = slicing[decoder_start : decoder_start + stage.decoder_blocks]
-        for x, blocks in ((left, encoder), (right, decoder)):
+        for x, blocks, n in ((left, encoder, columns[0]), (right, decoder, columns[1])):
             for j, thickness in enumerate(blocks):
-                row, column = divmod(j, per_row)
-                at_x, at_y = x + column * step, y + row * ROW
+                at_x, at_y = x + j % n * step, first + j // n * ROW
                 token_patch(axes, at_x, at_y, SIZE, thickness, colours[tuple(thickness)])
-                axes.text(at_x + SIZE / 2, at_y + SIZE + 0.02, shown(thickness), fontsize=5.5, ha="center", va="top")
-        last = i == len(data.stages) - 1
-        taken = min(len(encoder), per_row) * step
-        _arrow(axes, left + taken + 0.02, y + SIZE / 2, right - 0.1, y + SIZE / 2, dashed=not last)
-        if not last:
-            bottom = top + box_height
-            _arrow(axes, left + SIZE / 2, bottom, left + SIZE / 2, tops[i + 1])
-            _arrow(axes, right + SIZE / 2, tops[i + 1], right + SIZE / 2, bottom)
-    axes.text(left, -0.06, "encoder", fontsize=7, color=MUTED, va="bottom")
-    axes.text(right, -0.06, "decoder", fontsize=7, color=MUTED, va="bottom")
-    _key(axes, data, height + 0.14, width)
-    axes.set_title(f"{data.title}: thickness of the bands in every block")
+                label: Any = {"fontsize": 6, "color": MUTED, "ha": "center", "va": "top"}
+                axes.text(at_x + SIZE / 2, at_y + SIZE + 0.02, shown(thickness), **label)
+        is_last = number == len(stages)
+        taken = left + min(len(encoder), columns[0]) * step
+        _arrow(axes, taken, first + SIZE / 2, right - 0.1, first + SIZE / 2, dashed=not is_last)
+        y = bottom
+        if not is_last:
+            y += BETWEEN
+            _arrow(axes, left + SIZE / 2, bottom, left + SIZE / 2, y)
+            _arrow(axes, right + SIZE / 2, y, right + SIZE / 2, bottom)
+    height = _key(axes, slicing, colours, y + 0.12, width)
+    axes.set_axis_off()
+    axes.set_aspect("equal")
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    return width, height
 
 
-def _rows(stages: Sequence[Stage], per_row: int) -> tuple[list[float], float]:
-    """The upper edge of every stage's box, and the height of all."""
-    tops, y = [], 0.0
-    for stage in stages:
-        tops.append(y)
-        y += _box(stage, per_row) + BETWEEN
-    return tops, y - BETWEEN + 0.02
+def _sides(stages: Sequence[Stage]) -> tuple[list[int], list[int]]:
+    return [stage.encoder_blocks for stage in stages], [stage.decoder_blocks for stage in stages]
 
 
-def _box(stage: Stage, per_row: int) -> float:
-    return -(-max(stage.encoder_blocks, stage.decoder_blocks, 1) // per_row) * ROW + HEAD - 0.05
+def _rows(stage: Stage, columns: Sequence[int]) -> int:
+    """Rows of blocks in the stage's box, of its longer side."""
+    return max(1, -(-stage.encoder_blocks // columns[0]), -(-stage.decoder_blocks // columns[1]))
 
 
-def _stage_box(axes: Axes, x: float, y: float, width: float, height: float) -> None:
+def _stage_box(axes: Axes, stage: Stage, number: int, top: float, width: float, bottom: float) -> None:
+    """The frame of a stage, with its number, width and resolution in its head."""
     from matplotlib.patches import FancyBboxPatch
 
-    box = FancyBboxPatch(
-        (x + 0.04, y + 0.04), width - 0.08, height - 0.08, boxstyle="round,pad=0.04", fc="none", ec=RULE, lw=0.8
-    )
-    axes.add_patch(box)
+    corner, pad = (0.06, top + 0.04), 0.04
+    size = width - 0.12, bottom - top - 0.08
+    axes.add_patch(FancyBboxPatch(corner, *size, boxstyle=f"round,pad={pad}", fc="none", ec=RULE, lw=0.8))
+    times = TIMES.join(map(str, stage.reduction))
+    scale = f"1/{stage.reduction[0]}" if len(set(stage.reduction)) == 1 else f"1/({times})"
+    y = top + HEAD / 2 + 0.01
+    axes.text(EDGE, y, f"stage {number}", fontsize=7, weight="bold", color=INK, va="center")
+    place: Any = {"ha": "right", "va": "center"}
+    axes.text(width - EDGE, y, f"{stage.channels} channels at {scale}", fontsize=6, color=MUTED, **place)
 
 
 def _arrow(axes: Axes, x1: float, y1: float, x2: float, y2: float, dashed: bool = False) -> None:
-    style = {
+    style: Any = {
         "arrowstyle": "-|>,head_length=0.35,head_width=0.14",
         "color": MUTED,
         "lw": 0.7,
+        "ls": (0, (3, 2)) if dashed else "-",
         "shrinkA": 0,
         "shrinkB": 0,
     }
-    if dashed:
-        style["ls"] = (0, (3, 2))
     axes.annotate("", (x2, y2), (x1, y1), arrowprops=style)
 
 
-def _key(axes: Axes, data: FigureData, y: float, width: float) -> None:
-    """What a patch means, with the number of blocks of every thickness."""
-    counts = Counter(tuple(thickness) for thickness in data.slicing)
-    colours = colours_of([*data.candidates, *data.slicing])
-    step = min(0.75, (width - 0.3) / len(colours))
+def _key(axes: Axes, slicing: Slicing, colours: Colours, y: float, width: float) -> float:
+    """Draws every thickness with its number of blocks; returns the key's lower edge."""
+    counts = Counter(tuple(thickness) for thickness in slicing)
+    is_3d = len(slicing[0]) == 3
+    entry = KEY_ENTRY_3D if is_3d else KEY_ENTRY
+    per_row = max(1, int((width - EDGE) / entry))
     for i, (thickness, colour) in enumerate(colours.items()):
-        x = 0.1 + i * step + (0.05 if len(thickness) == 3 else 0)
-        token_patch(axes, x, y, 0.2, thickness, colour)
-        axes.text(x + 0.26, y + 0.1, f"{shown(thickness)}: {counts[thickness]}", fontsize=6.5, va="center")
-    if len(colours) * step + 2.6 < width:
-        axes.text(
-            width - 0.05,
-            y + 0.1,
-            f"a patch is 8{TIMES}8 tokens; dashed: skip of the stage's input",
-            fontsize=6,
-            color=MUTED,
-            va="center",
-            ha="right",
-        )
+        x, at_y = EDGE + i % per_row * entry + (0.04 if is_3d else 0), y + i // per_row * KEY_ROW
+        token_patch(axes, x, at_y, KEY_SIZE, thickness, colour)
+        text = f"{shown(thickness)}: {counts[thickness]}"
+        axes.text(x + KEY_SIZE + 0.04, at_y + KEY_SIZE / 2, text, fontsize=6, color=INK, va="center")
+    return y + -(-len(colours) // per_row) * KEY_ROW
+
+
+def describe_slicing(slicing: Slicing, stages: Sequence[Stage]) -> str:
+    """Every block's name and thickness, in network order, for those who cannot see the drawing."""
+    return ", ".join(f"{name} {shown(one)}" for name, one in zip(block_names(stages), slicing, strict=True))
 
 
 def describe_network(data: FigureData) -> str:
-    """The same in words, for those who cannot see it."""
-    pairs = zip(data.block_names, data.slicing, strict=True)
-    return f"Thickness of the {data.n_blocks} blocks: " + ", ".join(f"{n} {shown(t)}" for n, t in pairs) + "."
+    """The figure in words."""
+    return f"Thickness of the {data.n_blocks} blocks: {describe_slicing(data.slicing, data.stages)}."

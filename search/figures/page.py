@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_slicemamba.common.whole_file import replacing
-from nnunetv2_slicemamba.search.figures.agreement import can_draw, describe_agreement, draw_agreement, fold_agreement
+from nnunetv2_slicemamba.search.figures.agreement import (
+    chosen_slicings,
+    describe_agreement,
+    draw_agreement,
+    thickness_agreement,
+)
 from nnunetv2_slicemamba.search.figures.candidates import candidate_shares, describe_candidates, draw_candidates
 from nnunetv2_slicemamba.search.figures.data import N_BEST, FigureData
 from nnunetv2_slicemamba.search.figures.generations import describe_generations, draw_generations
@@ -59,7 +64,8 @@ CAPTIONS = {
     "slicing": (
         "The chosen slicing",
         "Every block as a patch of 8 by 8 tokens, ruled into the cells that its thicknesses (height by width, in 3D "
-        "depth by height by width) make. Encoder on the left, decoder on the right.",
+        "depth by height by width) make; in 3D the tab at its left is the depth. Encoder on the left, decoder on the "
+        "right; dashed: the skip of the stage's input. Below: the number of blocks of each thickness.",
     ),
     "candidates": (
         "Candidates among the best",
@@ -104,7 +110,7 @@ def write_figures(data: FigureData, folder: Path) -> Path:
         )
     else:
         missing["importance"] = f"Not drawn: {importance}."
-    if can_draw(data):
+    if len(chosen_slicings(data)) > 1:
         draw["agreement"] = (lambda figure: draw_agreement(figure, data), lambda: describe_agreement(data))
     else:
         missing["agreement"] = (
@@ -182,7 +188,8 @@ def block_table(data: FigureData, importance: Importance | str) -> tuple[list[st
     """Headings and a row per block: what the figures show, as numbers."""
     share, n = candidate_shares(data.eligible, len(data.candidates), N_BEST)
     columns = ["block", "thickness", f"its share among the best {n}"]
-    agreement = fold_agreement(data) if can_draw(data) else None
+    slicings = list(chosen_slicings(data).values())
+    agreement = thickness_agreement(slicings) if len(slicings) > 1 else None
     if isinstance(importance, Importance):
         columns.append("importance")
     if agreement is not None:

@@ -1,12 +1,16 @@
-"""What do the figures of a search have in common? Type, colours that everybody can tell apart, and the token patch."""
+"""Type, colours that everybody can tell apart, and the token patch: what the figures of a search have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Colours: TypeAlias = dict[tuple[int, ...], str]
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 WIDTH = 7.2  # inches: two columns of a journal's page
@@ -24,8 +28,10 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 7,
 }
-INK, MUTED, RULE = "#15202B", "#4B5A68", "#D5DCE3"
-BEST = "#D55E00"
+# text and lines, from the strongest to the faintest
+INK, MUTED, BAR, FAINT, RULE, GRID = "#15202B", "#4B5A68", "#8FA3B5", "#B8C2CC", "#D5DCE3", "#E6EAEE"
+PAPER = "#FFFFFF"
+MAIN, BEST, GOOD = "#0072B2", "#D55E00", "#0B6B4A"
 # Okabe and Ito's colours; the patches' rulings tell candidates apart without any colour.
 CANDIDATE_COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D9C400", "#0072B2", "#D55E00", "#8C8C8C")
 # origin of an architecture: what to call it, colour, marker
@@ -36,42 +42,58 @@ ORIGIN_STYLES = {
     "tpe": ("TPE", "#009E73", "D"),
     "nsga2": ("NSGA-II", "#CC79A7", "v"),
 }
+PATCH = 8  # tokens along each side of a token patch
+CUT = 0.05  # width of the cuts between a patch's cells, as a share of its side
+TAB, TAB_GAP = 0.1, 0.06  # width of the tab for the depth and its distance from the patch, as shares of the side
 
 
 def origin_style(origin: str) -> tuple[str, str, str]:
-    """What to call an origin, its colour and marker; any that is unknown looks the same."""
+    """Name, colour and marker of an origin; all unknown ones share a colour and a marker."""
     return ORIGIN_STYLES.get(origin, (origin, "#000000", "X"))
 
 
 def shown(thickness: Sequence[int]) -> str:
-    """2x4 as people print it."""
+    """A thickness as people print it: 2×4."""
     return TIMES.join(map(str, thickness))
 
 
 def token_patch(
     axes: Axes, x: float, y: float, size: float, thickness: Sequence[int], colour: str, height: float | None = None
 ) -> None:
-    """A block as a patch of 8 by 8 tokens, ruled into the cells that its thicknesses make; data units, y downwards.
+    """Draws a block as a patch of 8 by 8 tokens, cut into the cells that its thicknesses make.
 
-    height: None stands for size. It may stand beside the axes. The last two axes are height and width; in 3D a bar at
-    the left shows the depth's thickness in the same scale.
+    x, y, size, height: left edge, upper edge and sides in data units, y downwards; height None stands for size. The
+    patch may stand beside the axes. The last two axes are height and width; in 3D a tab at the left is cut by the
+    depth's thickness in the same scale.
     """
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
 
     tall = size if height is None else height
-    plain: Any = {"facecolor": colour, "edgecolor": "none", "clip_on": False}
-    lines: Any = {"color": "white", "lw": 0.9, "clip_on": False}
-    axes.add_patch(Rectangle((x, y), size, tall, **plain))
-    rows, columns = thickness[-2:]
-    axes.hlines([y + tall * at / 8 for at in range(rows, 8, rows)], x, x + size, **lines)
-    axes.vlines([x + size * at / 8 for at in range(columns, 8, columns)], y, y + tall, **lines)
+    rows, columns = (_cells(part) for part in thickness[-2:])
+    boxes = [(x + size * left, y + tall * top, size * width, tall * depth)
+             for top, depth in rows for left, width in columns]  # fmt: skip
     if len(thickness) == 3:
-        for at in range(0, 8, thickness[0]):
-            part = tall * min(thickness[0], 8 - at) / 8 - 0.05 * tall
-            axes.add_patch(Rectangle((x - 0.16 * size, y + tall * at / 8 + 0.025 * tall), 0.1 * size, part, **plain))
+        tab = x - size * (TAB + TAB_GAP)
+        boxes += [(tab, y + tall * top, size * TAB, tall * depth) for top, depth in _cells(thickness[0])]
+    corners = [[(l, t), (l + w, t), (l + w, t + h), (l, t + h), (l, t)] for l, t, w, h in boxes]
+    path = Path.make_compound_path(*(Path(points, closed=True) for points in corners))
+    axes.add_patch(PathPatch(path, facecolor=colour, edgecolor="none", clip_on=False))
 
 
-def colours_of(thicknesses: Sequence[Sequence[int]]) -> dict[tuple[int, ...], str]:
-    """A colour for every thickness, candidates first."""
-    distinct = dict.fromkeys(tuple(thickness) for thickness in thicknesses)
+def _cells(thickness: int) -> list[tuple[float, float]]:
+    """(start, length) of every cell along one side of a patch, as shares of the side."""
+    found = []
+    for at in range(0, PATCH, thickness):
+        end = min(at + thickness, PATCH)
+        start, stop = at / PATCH + CUT / 2 * (at > 0), end / PATCH - CUT / 2 * (end < PATCH)
+        found.append((start, stop - start))
+    return found
+
+
+def colours_of(candidates: Sequence[Sequence[int]], slicings: Iterable[Slicing] = ()) -> Colours:
+    """A colour for every thickness: of the candidates in their order, then of any others that were set."""
+    offered = [tuple(thickness) for thickness in candidates]
+    others = {tuple(thickness) for slicing in slicings for thickness in slicing} - set(offered)
+    distinct = dict.fromkeys([*offered, *sorted(others)])
     return {thickness: CANDIDATE_COLOURS[i % len(CANDIDATE_COLOURS)] for i, thickness in enumerate(distinct)}

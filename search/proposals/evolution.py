@@ -1,4 +1,4 @@
-"""Which architectures does the next generation consist of?
+"""The evolution's proposals: the architectures of the next generation.
 
 Single-path one-shot evolution (Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling",
 ECCV 2020) as SliceMamba uses it (Fan et al., IEEE JBHI 2025): the best architectures seen so far are parents of mutants
@@ -84,6 +84,7 @@ class _Brood:
     proposals: list[Proposal] = field(default_factory=list)
 
     def add(self, architecture: Architecture, origin: str) -> bool:
+        """Adds a new architecture; False for one that was seen before."""
         if architecture in self.seen:
             return False
         self.seen.add(architecture)
@@ -91,7 +92,7 @@ class _Brood:
         return True
 
     def breed(self, origin: str, n_children: int, draw: Callable[[], Architecture]) -> None:
-        """Add up to n_children new ones; converged parents may not have as many."""
+        """Adds up to n_children new ones; converged parents may not have as many."""
         born = 0
         for _ in range(ATTEMPTS_PER_CHILD * n_children):
             if born == n_children:
@@ -99,6 +100,7 @@ class _Brood:
             born += self.add(draw(), origin)
 
     def fill_with_random(self, rng: np.random.Generator) -> None:
+        """Fills the generation with new architectures drawn uniformly, as far as there are any."""
         total = math.prod(self.n_candidates.tolist())
         while len(self.proposals) < self.wanted and len(self.seen) < total:
             # Rejection needs two draws at most on average while half of the architectures are new; from then on the

@@ -1,4 +1,4 @@
-"""Which architecture comes next under one of Optuna's samplers?
+"""Proposals of Optuna's samplers.
 
 A seeded sampler is asked for a whole generation, which is told to a study in memory when it is evaluated, in the order
 in which it was proposed. So the proposals do not depend on how many processes evaluate, nor in which order, and a

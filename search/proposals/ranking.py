@@ -1,4 +1,4 @@
-"""Which of the evaluated architectures are better, where a cost counts beside Dice?
+"""Ranking of evaluated architectures by Dice and, where one counts, by cost.
 
 Non-dominated sorting and crowding distance, with feasible architectures before infeasible ones, as in NSGA-II (Deb et
 al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", IEEE Transactions on Evolutionary Computation 6,
@@ -24,7 +24,7 @@ def chosen_record(records: Sequence[Record], cost: Cost | None) -> Record | None
 
 
 def feasible_of(records: Sequence[Record], cost: Cost | None) -> list[Record]:
-    """Those with a defined fitness within the cost's limit, in the given order."""
+    """Records with a defined fitness within the cost's limit, in the given order."""
     return [r for r in records if not math.isnan(r.fitness) and (cost is None or cost.allows(r.cost))]
 
 
@@ -63,7 +63,7 @@ def non_dominated_fronts(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def crowding_distances(front: Sequence[Record]) -> list[float]:
-    """How far each record's neighbours on its front are apart, as shares of the front's spans; infinite at its ends."""
+    """Distances between each record's neighbours on its front, as shares of the front's spans; infinite at its ends."""
     distances = [0.0] * len(front)
     for values in ([record.fitness for record in front], [_cost(record) for record in front]):
         order = sorted(range(len(front)), key=values.__getitem__)

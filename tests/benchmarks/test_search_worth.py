@@ -1,8 +1,7 @@
-"""What a search is worth on other cases: right where luck, and where quality, decides."""
+"""Tests of the benchmark of a search's worth on other cases: it is right where luck, and where quality, decides."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
+import results
 import search_worth
+from rich.console import Console
 from search_worth import Counts, Outcome
 
 from nnunetv2_slicemamba.search import Architecture, Fingerprint, SearchSettings
@@ -142,8 +139,10 @@ def test_the_table_tells_how_often_the_choice_beat_a_random_path(capsys: pytest.
     def outcome(others: float) -> Outcome:
         return Outcome(0, 48, 0.80, 0.81, 0.82, 0.81, 0.83, others, 0.5)
 
-    Console(width=120).print(search_worth.tabulate([outcome(0.83), outcome(0.80)], "title"))
+    rows = search_worth.gains([outcome(0.83), outcome(0.80)])
+    assert all(set(row) <= set(results.COLUMNS["searches"]) for row in rows)
+    Console(width=120).print(search_worth.tabulate(rows, "title"))
     shown = capsys.readouterr().out
-    assert "what the search chose from 48" in shown
+    assert "chosen by a search from 48" in shown
     # 0.83 - 0.80 here; +2 and -1 there
     assert [part in shown for part in ("+3.00 ± 0.00", "+0.50 ± 2.12", "1 of 2", "+2.00 ± 0.00")] == [True] * 4

@@ -14,9 +14,9 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli import doctor
-from nnunetv2_slicemamba.cli.scan_check import TOLERANCE, block_errors, scan_errors
 from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER
 from nnunetv2_slicemamba.nets import BSS
+from nnunetv2_slicemamba.nets.self_check import TOLERANCE, block_errors, scan_errors
 from nnunetv2_slicemamba.ops.backends import BACKENDS, Backend, available_backends, chosen_backend
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -127,7 +127,9 @@ def test_a_named_backend_is_the_one_that_is_checked(monkeypatch: pytest.MonkeyPa
     assert found["self-check"].detail.startswith("reference against the reference")
 
 
-@pytest.mark.skipif(BACKENDS["mamba_ssm"].why_not(torch.device("cuda"), torch.float32) is None, reason="it is there")
+@pytest.mark.skipif(
+    BACKENDS["mamba_ssm"].unavailable_reason(torch.device("cuda"), torch.float32) is None, reason="it is there"
+)
 def test_where_mamba_ssms_scan_is_missing_the_report_says_how_to_build_it() -> None:
     assert "MAMBA_KEEP_CUDA_BUILD=TRUE pip install" in run().output
 

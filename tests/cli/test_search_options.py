@@ -13,8 +13,9 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.cli import main
 from nnunetv2_slicemamba.common.durations import duration_text
-from nnunetv2_slicemamba.pipeline import fold_steps as chain
+from nnunetv2_slicemamba.pipeline import fold_steps
 from nnunetv2_slicemamba.pipeline.fold_steps import hold_out_all
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import (
     MeasuredOn,
@@ -24,9 +25,9 @@ from nnunetv2_slicemamba.search import (
     read_slicing_file,
     sha256_of_file,
 )
+from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
 from nnunetv2_slicemamba.search.dry_run import CostEstimate, time_paths
 from nnunetv2_slicemamba.search.holdout import hold_out
-from nnunetv2_slicemamba.search.run import write_choice
 from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
 from nnunetv2_slicemamba.trainers import TRAINERS
 
@@ -122,7 +123,7 @@ def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("nnunetv2_slicemamba.search.run.write_slicing_file", full)
+        patched.setattr("nnunetv2_slicemamba.search.choosing.write_choice.write_slicing_file", full)
         message = call(*SEARCH, refused=True)
     assert "No space left on device" in message
     assert (
@@ -163,10 +164,10 @@ def test_a_holdout_is_removed_and_removing_none_is_no_error(call: Callable[..., 
 
 def test_a_run_holds_out_the_same_part_of_every_fold_and_keeps_a_holdout_of_that_part(workspace: Path) -> None:
     selections = [select("901", "2d", fold, PLANS) for fold in ("0", "1")]
-    drawn = hold_out(selections[1], SUPERNET, 0.5, 3)[0]
-    hold_out(selections[0], SUPERNET, 0.25, 3)
+    drawn = hold_out(SupernetFolder(selections[1], SUPERNET), 0.5, 3)[0]
+    hold_out(SupernetFolder(selections[0], SUPERNET), 0.25, 3)
     shown = io.StringIO()
-    hold_out_all(selections, SUPERNET, 0.5, Console(file=shown, width=300))
+    hold_out_all([SupernetFolder(selection, SUPERNET) for selection in selections], 0.5, Console(file=shown, width=300))
     first, second = (read_holdout(holdout_path(one.fold_folder(SUPERNET))) for one in selections)
     assert first is not None
     assert (first.fraction, first.seed, len(first.cases)) == (0.5, 0, 2)
@@ -178,8 +179,8 @@ def test_a_run_holds_out_the_same_part_of_every_fold_and_keeps_a_holdout_of_that
 def test_a_runs_supernet_has_the_final_trainers_length(
     kind: str, call: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[chain.ChainSettings] = []
-    monkeypatch.setattr(chain, "run_fold", lambda selection, settings, console: asked.append(settings) or 0.5)
+    asked: list[fold_steps.RunSettings] = []
+    monkeypatch.setattr(fold_steps, "run_fold", lambda selection, settings, console: asked.append(settings) or 0.5)
     trainer = f"SliceMamba{kind}Trainer_20epochs"
     call("run", "-d", "901", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", trainer, "-device", "cpu")
     assert [(s.trainer, s.supernet_trainer) for s in asked] == [(trainer, "SliceMambaSupernetTrainer_20epochs")]
@@ -191,13 +192,13 @@ def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
     selection = select("901", "2d", "0", PLANS)
     save_untrained_supernet()
     asked: list[str] = []
-    monkeypatch.setattr(chain, "run_command", lambda command, arguments, *_, **__: asked.append(arguments[0]))
+    monkeypatch.setattr(fold_steps, "run_command", lambda command, arguments, *_, **__: asked.append(arguments[0]))
     choice = SlicingChoice(((2, 2),) * selection.n_blocks, "search", (0,) * selection.n_blocks, fitness=0.5)
     checkpoint = sha256_of_file(fold_folder() / "checkpoint_final.pth")
-    settings = chain.ChainSettings("SliceMambaTrainer_1epoch", SUPERNET, "cpu")
+    settings = fold_steps.RunSettings("SliceMambaTrainer_1epoch", SUPERNET, "cpu")
     for complete in (True, False):
-        write_choice(selection, SUPERNET, choice, checkpoint, "a" * 64, MeasuredOn(), complete)
-        chain.search(selection, settings, Console(file=io.StringIO()))
+        write_choice(SupernetFolder(selection, SUPERNET), choice, checkpoint, "a" * 64, MeasuredOn(), complete)
+        fold_steps.search(SupernetFolder(selection, SUPERNET), settings, Console(file=io.StringIO()))
         assert asked == ([] if complete else ["search"])
 
 

@@ -49,7 +49,7 @@ def registered_copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def python(script: str, cwd: Path, *flags: str, **environment: str) -> str:
-    """What a fresh interpreter prints that runs `script` with no nnU-Net variable but those given."""
+    """Output of a fresh interpreter that runs `script` with no nnU-Net variable but those given."""
     inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     done = subprocess.run(
         [sys.executable, *flags, "-c", script],
@@ -129,6 +129,8 @@ def test_a_registered_nnunet_finds_trainers_and_planners_without_the_variable(
         "from nnunetv2_slicemamba.trainers import TRAINERS\n"
         "assert found is TRAINERS['SliceMambaTrainer_1epoch']\n"
         "assert pickle.loads(pickle.dumps(found)) is found\n"
+        "for name, trainer in TRAINERS.items():\n"
+        "    assert recursive_find_trainer_class_by_name(name) is trainer, name\n"
         "assert planner('SliceMambaNoSuchPlanner') is None\n"
         "print('passed')\n"
     )

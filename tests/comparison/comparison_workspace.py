@@ -112,6 +112,6 @@ def search(root: Path, slicing: Slicing, how_chosen: str = "search", trainer: st
 
 
 def calls(root: Path) -> list[str]:
-    """What the stand-in was called for, e.g. "2x2/repeat_0 --c"."""
+    """Calls of the stand-in, e.g. "2x2/repeat_0 --c"."""
     file = root / "prepared" / "calls.txt"
     return [line.strip() for line in file.read_text().splitlines()] if file.is_file() else []

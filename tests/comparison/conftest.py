@@ -55,5 +55,5 @@ def run(root: Path, capsys: pytest.CaptureFixture[str]):
 
 @pytest.fixture
 def folder(root: Path) -> Path:
-    """Where the comparison lies by default."""
+    """Default folder of the comparison."""
     return root / "nnUNet_results" / DATASET / "comparison" / f"{TRAINER}__{PLANS}__2d" / "fold_0"

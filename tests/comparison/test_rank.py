@@ -16,10 +16,12 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.comparison.arms import parse_arms, resolve_arms
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder, comparison_folder
 from nnunetv2_slicemamba.comparison.rank import rank_arms, show_ranking
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.search import SearchSettings, read_ledger, read_slicing_file, slicing_search_folder
-from nnunetv2_slicemamba.search.evaluation.supernet_fold import SupernetFold, make_trainer, quiet
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import SupernetFold
 from nnunetv2_slicemamba.search.run import search_fold
+from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 
 DATASET, PLANS, TRAINER = "Dataset901_Disks", "nnUNetSliceMambaSPlans", "SliceMambaTrainer_20epochs"
 SUPERNET = "SliceMambaSupernetTrainer"
@@ -36,7 +38,7 @@ def searched(planned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         selection = select(DATASET, "2d", "0", PLANS)
         torch.manual_seed(0)
         with quiet():
-            trainer = make_trainer(selection, SUPERNET, DEVICE)
+            trainer = make_trainer(SupernetFolder(selection, SUPERNET), DEVICE)
             trainer.initialize()
         weights = trainer.network.state_dict()
         for name, value in weights.items():
@@ -46,7 +48,7 @@ def searched(planned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         torch.save({"network_weights": weights}, folder / "checkpoint_final.pth")
         settings = SearchSettings(population=6, generations=0, parents=2, seed=1)
-        search_fold(selection, SUPERNET, settings, DEVICE, console=Console(quiet=True))
+        search_fold(SupernetFolder(selection, SUPERNET), settings, DEVICE, console=Console(quiet=True))
     return root
 
 
@@ -83,8 +85,8 @@ DICE = {"searched": 0.9, "random_0": 0.85, "random_1": 0.8, "2x2": 0.7, "4x4": 0
 
 def test_every_arm_gets_the_fitness_that_the_search_would_give_it(selection, tmp_path):
     folder = compared(selection, tmp_path / "c", DICE)
-    ranking = rank_arms(folder, SUPERNET, DEVICE, Console(quiet=True))
-    supernet = SupernetFold(selection, SUPERNET, DEVICE)
+    ranking = rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True))
+    supernet = SupernetFold(SupernetFolder(selection, SUPERNET), DEVICE)
     best = read_slicing_file(slicing_search_folder(selection.fold_folder(SUPERNET)) / "best_slicing.json").choice
     arms = {arm.name: arm for arm in ranking.arms}
     assert list(arms) == list(DICE)
@@ -109,18 +111,18 @@ def test_every_arm_gets_the_fitness_that_the_search_would_give_it(selection, tmp
 
 def test_what_was_evaluated_is_kept_and_not_evaluated_again(selection, tmp_path, monkeypatch):
     folder = compared(selection, tmp_path / "c", DICE)
-    first = rank_arms(folder, SUPERNET, DEVICE, Console(quiet=True))
+    first = rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True))
 
     def refuse(self, architecture):
         raise AssertionError(f"{architecture} is evaluated again")
 
     monkeypatch.setattr(SupernetFold, "__call__", refuse)
-    assert rank_arms(folder, SUPERNET, DEVICE, Console(quiet=True)).arms == first.arms
+    assert rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True)).arms == first.arms
     kept = json.loads((tmp_path / "c" / "supernet_fitness.json").read_text())
     kept["supernet_checkpoint_sha256"] = "0" * 64
     (tmp_path / "c" / "supernet_fitness.json").write_text(json.dumps(kept))
     with pytest.raises(AssertionError, match="evaluated again"):
-        rank_arms(folder, SUPERNET, DEVICE, Console(quiet=True))
+        rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True))
 
 
 def test_the_ledger_of_another_supernet_is_not_believed(selection, tmp_path, searched):
@@ -131,7 +133,7 @@ def test_the_ledger_of_another_supernet_is_not_believed(selection, tmp_path, sea
         content = torch.load(checkpoint, weights_only=False)
         content["epoch"] = 2
         torch.save(content, checkpoint)
-        ranking = rank_arms(folder, SUPERNET, DEVICE, Console(quiet=True))
+        ranking = rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True))
     finally:
         checkpoint.write_bytes(before)
     assert {arm.source for arm in ranking.arms} == {"evaluated"}
@@ -142,14 +144,14 @@ def test_the_ledger_of_another_supernet_is_not_believed(selection, tmp_path, sea
 def test_fewer_than_three_arms_are_refused_with_what_is_left_out(selection, tmp_path):
     folder = compared(selection, tmp_path / "c", {"2x2": 0.7, "4x4": 0.75, "3x3": 0.8})
     with pytest.raises(InputError, match="2 arms that can be ranked, .* at least 3") as refusal:
-        rank_arms(folder, SUPERNET, DEVICE, Console(quiet=True))
+        rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True))
     assert "3x3: has a thickness that is no candidate" in str(refusal.value)
 
 
 def test_equal_dice_have_no_order(selection, tmp_path):
     folder = compared(selection, tmp_path / "c", dict.fromkeys(("2x2", "4x4", "2x4"), 0.5))
     with pytest.raises(InputError, match="all values are equal"):
-        rank_arms(folder, SUPERNET, DEVICE, Console(quiet=True))
+        rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True))
 
 
 def test_the_picture_names_every_arm_and_cuts_nothing_off(selection, tmp_path, monkeypatch):
@@ -163,7 +165,9 @@ def test_the_picture_names_every_arm_and_cuts_nothing_off(selection, tmp_path, m
             figures.append(self)
 
     monkeypatch.setattr("matplotlib.figure.Figure", Kept)
-    rank_arms(compared(selection, tmp_path / "c", DICE), SUPERNET, DEVICE, Console(quiet=True))
+    rank_arms(
+        compared(selection, tmp_path / "c", DICE), SupernetFolder(selection, SUPERNET), DEVICE, Console(quiet=True)
+    )
     (figure,) = figures
     (axes,) = figure.axes
     shown = {text.get_text().replace(chr(215), "x") for text in axes.texts}

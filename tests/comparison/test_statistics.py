@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from nnunetv2_slicemamba.comparison import correlation
-from nnunetv2_slicemamba.comparison.correlation import agreement, conclusion, needed_tau
+from nnunetv2_slicemamba.comparison.correlation import conclusion, needed_tau, rank_agreement
 from nnunetv2_slicemamba.comparison.statistics import foreground_dice, paired_difference, pooled_spread
 
 
@@ -68,7 +68,7 @@ def test_both_coefficients_and_their_p_values_are_scipys():
     for n in (4, 7, 12):
         x = rng.normal(size=n)
         y = x + rng.normal(size=n)
-        found = agreement(x, y, draws=500)
+        found = rank_agreement(x, y, draws=500)
         tau, rho = stats.kendalltau(x, y), stats.spearmanr(x, y)
         assert (found.kendall.value, found.kendall.p_value) == pytest.approx((tau.statistic, tau.pvalue))
         assert found.spearman.value == pytest.approx(rho.statistic)
@@ -83,7 +83,7 @@ def test_both_coefficients_and_their_p_values_are_scipys():
 
 def test_ties_make_it_tau_b():
     x, y = [1.0, 2.0, 2.0, 3.0, 4.0], [1.0, 1.0, 2.0, 3.0, 3.0]
-    assert agreement(x, y, draws=200).kendall.value == pytest.approx(stats.kendalltau(x, y, variant="b").statistic)
+    assert rank_agreement(x, y, draws=200).kendall.value == pytest.approx(stats.kendalltau(x, y, variant="b").statistic)
 
 
 def test_rows_are_scored_as_scipy_does_one_by_one():
@@ -113,16 +113,16 @@ def test_intervals_cover_the_true_correlation_even_for_few_pairs():
     covered = 0
     for _ in range(runs):
         x, error = rng.standard_normal((2, n))
-        found = agreement(x, latent * x + math.sqrt(1 - latent**2) * error, draws=1000).kendall
+        found = rank_agreement(x, latent * x + math.sqrt(1 - latent**2) * error, draws=1000).kendall
         covered += found.low <= true <= found.high
     assert covered >= 0.88 * runs
 
 
 def test_perfect_order_of_few_pairs_has_a_wide_interval():
-    found = agreement([1, 2, 3, 4], [1, 2, 3, 4], draws=4000).kendall
+    found = rank_agreement([1, 2, 3, 4], [1, 2, 3, 4], draws=4000).kendall
     assert found.high == 1
     assert found.low < 0.05, "four arms in perfect order do not prove much"
-    reversed_ = agreement([1, 2, 3, 4], [4, 3, 2, 1], draws=4000).kendall
+    reversed_ = rank_agreement([1, 2, 3, 4], [4, 3, 2, 1], draws=4000).kendall
     assert reversed_.low == -1
     assert reversed_.high == pytest.approx(-found.low, abs=0.06)
 
@@ -163,15 +163,15 @@ def _exact_p(n, discordant):
 )
 def test_what_has_no_rank_correlation_is_refused(x, y, words):
     with pytest.raises(ValueError, match=words):
-        agreement(x, y)
+        rank_agreement(x, y)
 
 
 def test_the_conclusion_claims_no_more_than_the_arms_allow():
-    assert "3 arms allow no conclusion" in conclusion(agreement([1, 2, 3], [1, 2, 3], draws=500))
-    assert "probability 0.33" in conclusion(agreement([1, 2, 3], [1, 2, 3], draws=500))
+    assert "3 arms allow no conclusion" in conclusion(rank_agreement([1, 2, 3], [1, 2, 3], draws=500))
+    assert "probability 0.33" in conclusion(rank_agreement([1, 2, 3], [1, 2, 3], draws=500))
     eight = list(range(8))
-    assert "better than chance" in conclusion(agreement(eight, eight, draws=2000))
-    assert "against their retrained order" in conclusion(agreement(eight, eight[::-1], draws=2000))
-    undecided = conclusion(agreement(eight, [3, 0, 7, 1, 5, 2, 6, 4], draws=2000))
+    assert "better than chance" in conclusion(rank_agreement(eight, eight, draws=2000))
+    assert "against their retrained order" in conclusion(rank_agreement(eight, eight[::-1], draws=2000))
+    undecided = conclusion(rank_agreement(eight, [3, 0, 7, 1, 5, 2, 6, 4], draws=2000))
     assert "8 arms do not show whether" in undecided
     assert f"at least {needed_tau(8):.2f}" in undecided

@@ -13,8 +13,8 @@ import nibabel
 import numpy as np
 from PIL import Image
 
-from nnunetv2_slicemamba.datasets.conversion import Request
 from nnunetv2_slicemamba.datasets.convert import Converted, convert
+from nnunetv2_slicemamba.datasets.request import Request
 from nnunetv2_slicemamba.datasets.splits import parse_split
 
 SIZE = (40, 48)

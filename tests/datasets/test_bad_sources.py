@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunetv2_slicemamba.datasets.upright import ORIENTATION
+from nnunetv2_slicemamba.datasets.orientation import ORIENTATION
 from tests.datasets.dataset_sources import run, write_isic2017, write_pair, write_parts
 
 

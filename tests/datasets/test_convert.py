@@ -10,7 +10,7 @@ import pytest
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from PIL import Image
 
-from nnunetv2_slicemamba.datasets.published import CLINICDB_TEST, KVASIR_TEST, clinicdb_sequence
+from nnunetv2_slicemamba.datasets.converters import clinicdb, kvasir
 from tests.datasets.dataset_sources import (
     SHARED_DATA,
     cases_in,
@@ -118,7 +118,7 @@ def test_the_benchmarks_search_folder_never_chooses_on_test_images(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("key", "test"), (("kvasir", sorted(KVASIR_TEST)[:3]), ("clinicdb", sorted(CLINICDB_TEST)[:3]))
+    ("key", "test"), (("kvasir", sorted(kvasir.TEST)[:3]), ("clinicdb", sorted(clinicdb.TEST)[:3]))
 )
 def test_the_benchmarks_test_images_are_held_out_of_the_official_archive(
     tmp_path: Path, raw: Path, key: str, test: list[str]
@@ -135,12 +135,12 @@ def test_the_benchmarks_test_images_are_held_out_of_the_official_archive(
 
 def test_videos_stay_together_although_the_benchmark_scatters_them(tmp_path: Path, raw: Path) -> None:
     frames = [str(frame) for frame in range(1, 613, 6)]
-    tests = sorted(CLINICDB_TEST & set(frames))
+    tests = sorted(clinicdb.TEST & set(frames))
     write_joint(tmp_path / "src", ("cjua", *(f for f in frames if f not in tests)), {"CVC-ClinicDB": tests})
     folder = run("clinicdb", tmp_path / "src", raw, split="by-sequence:1").folder
     sides = [cases_in(folder, "Ts"), *(set(fold["val"]) for fold in folds_in(folder))]
     assert sum(map(len, sides)) == len(frames)
-    sequences = [{clinicdb_sequence(int(case[-3:])) for case in side} for side in sides]
+    sequences = [{clinicdb.video_of_frame(int(case[-3:])) for case in side} for side in sides]
     assert sum(map(len, sequences)) == len(set().union(*sequences))
 
 

@@ -6,12 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_slicemamba.datasets.layouts import find_pairs
-from nnunetv2_slicemamba.datasets.pairing import Found
+from nnunetv2_slicemamba.datasets.image_converter import ImageConverter
+from nnunetv2_slicemamba.datasets.pairing import FoundPairs
+from nnunetv2_slicemamba.datasets.registry import converter_of
+from nnunetv2_slicemamba.datasets.request import Request
 from tests.datasets.dataset_sources import write_isic2017, write_joint, write_pair, write_parts
 
 
-def parts_of(found: Found) -> dict[str, set[str]]:
+def find_pairs(key: str, source: Path, train: str = "joint") -> FoundPairs:
+    """The pairs that the converter with that key finds."""
+    converter = converter_of(key)
+    assert isinstance(converter, ImageConverter)
+    return converter.find(Request(key, (source,), 700, train=train))
+
+
+def parts_of(found: FoundPairs) -> dict[str, set[str]]:
     """Stems per part, after checking that every mask belongs to its image."""
     assert found.problems == []
     stems: dict[str, set[str]] = {}

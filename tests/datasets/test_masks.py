@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nnunetv2_slicemamba.datasets.masks import MaskError, read_labels, to_labels
-from nnunetv2_slicemamba.datasets.upright import ORIENTATION
+from nnunetv2_slicemamba.datasets.orientation import ORIENTATION
 from tests.datasets.dataset_sources import disk
 
 TRUTH = disk("mask", (96, 128))[1]

@@ -17,7 +17,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from PIL import Image
 
 from nnunetv2_slicemamba.cli.main import main
-from nnunetv2_slicemamba.datasets.published import BTCV_LABELS, ORGAN_LABELS
+from nnunetv2_slicemamba.datasets.converters.synapse import BTCV_LABELS, ORGAN_LABELS
 from tests.datasets.dataset_sources import cases_in, folds_in
 from tests.datasets.real_layouts import (
     BTCV_LABELLED,

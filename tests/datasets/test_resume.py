@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_slicemamba.datasets import convert as module
-from nnunetv2_slicemamba.datasets.cases import Case, write_case
+from nnunetv2_slicemamba.datasets.cases import Case
+from nnunetv2_slicemamba.datasets.image_converter import ImageConverter
+from nnunetv2_slicemamba.datasets.write_case import write_case
 from tests.datasets.dataset_sources import cases_in, run, write_pair, write_parts
 
 STEMS = [f"case{i}" for i in range(8)]
@@ -59,7 +61,7 @@ def test_the_same_call_writes_only_what_is_missing_and_checks_nothing_again(
     assert not (folder / "dataset.json").exists()
     # what a killed process leaves behind
     (folder / "imagesTr" / ".part_1_case7_0000.png").write_bytes(b"half")
-    monkeypatch.setattr(module, "prepare_images", lambda *_: pytest.fail("checked again"))
+    monkeypatch.setattr(ImageConverter, "prepare", lambda *_: pytest.fail("checked again"))
     done = run("isic2017", source, raw)
     assert done.written == 5
     assert cases_in(folder, "Tr") == set(STEMS)

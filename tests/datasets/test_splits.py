@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nnunetv2_slicemamba.datasets.published import CLINICDB_SEQUENCES, clinicdb_sequence
+from nnunetv2_slicemamba.datasets.converters.clinicdb import VIDEOS, video_of_frame
 from nnunetv2_slicemamba.datasets.splits import (
     Fold,
     SplitChoice,
@@ -15,7 +15,7 @@ from nnunetv2_slicemamba.datasets.splits import (
 )
 
 CASES = [f"case_{i:02d}" for i in range(23)]
-ALL_FRAMES = {f"clinicdb_{frame:03d}": clinicdb_sequence(frame) for frame in range(1, 613)}
+ALL_FRAMES = {f"clinicdb_{frame:03d}": video_of_frame(frame) for frame in range(1, 613)}
 
 
 def assert_cross_validation(folds: list[Fold], cases: set[str]) -> None:
@@ -60,7 +60,7 @@ def test_sequences_are_held_out_as_the_seed_says() -> None:
 
 
 def test_two_videos_cannot_be_split_three_ways() -> None:
-    frames = {str(i): clinicdb_sequence(i) for i in range(1, CLINICDB_SEQUENCES[1][1] + 1)}
+    frames = {str(i): video_of_frame(i) for i in range(1, VIDEOS[1][1] + 1)}
     with pytest.raises(ValueError, match="frames of 2 sequences; .* needs at least three"):
         sequence_split(frames, 0)
 

@@ -12,8 +12,7 @@ import pytest
 import SimpleITK as sitk
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
-from nnunetv2_slicemamba.datasets.published import ORGAN_LABELS, SYNAPSE_SLICES
-from nnunetv2_slicemamba.datasets.synapse import missing_slices
+from nnunetv2_slicemamba.datasets.converters.synapse import ORGAN_LABELS, SLICES, missing_slices
 from nnunetv2_slicemamba.datasets.volumes import read_h5
 from tests.datasets.dataset_sources import cases_in, folds_in, run, scan, write_nifti, write_preprocessed
 
@@ -29,7 +28,7 @@ def raw(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def short_scans(monkeypatch: pytest.MonkeyPatch) -> None:
     """The generated scans have 5 slices, so the published numbers of slices do not hold for them."""
-    monkeypatch.setattr("nnunetv2_slicemamba.datasets.synapse.SYNAPSE_SLICES", {})
+    monkeypatch.setattr("nnunetv2_slicemamba.datasets.converters.synapse.SLICES", {})
 
 
 def read(path: Path) -> tuple[np.ndarray, nibabel.Nifti1Image]:
@@ -165,7 +164,7 @@ def test_missing_slices_and_damaged_files_are_listed_at_once(tmp_path: Path, raw
 
 
 def test_without_a_list_the_published_number_of_slices_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnunetv2_slicemamba.datasets.synapse.SYNAPSE_SLICES", SYNAPSE_SLICES)
+    monkeypatch.setattr("nnunetv2_slicemamba.datasets.converters.synapse.SLICES", SLICES)
     assert missing_slices(5, set(range(115)), set()) == [115, 116]
     assert missing_slices(5, set(range(117)), set()) == []
     # neither a list nor a scan that is not published may leave a gap: it would shift all that follows
@@ -191,6 +190,15 @@ def test_both_orders_of_axes_of_h5_files_are_read(tmp_path: Path) -> None:
         read_image, read_label = read_h5(tmp_path / name)
         assert np.array_equal(read_image, image), name
         assert np.array_equal(read_label, label), name
+
+
+def test_scans_without_labels_alone_are_refused(tmp_path: Path, raw: Path) -> None:
+    write_nifti(tmp_path / "src", (61, 62))
+    for label in (tmp_path / "src").rglob("label*.nii.gz"):
+        label.unlink()
+    with pytest.raises(ValueError, match="holds no scan with labels of synapse; expected img0001.nii.gz and label0001"):
+        run("synapse", tmp_path / "src", raw)
+    assert not any(raw.iterdir())
 
 
 def test_scans_without_labels_and_mixed_layouts(tmp_path: Path, raw: Path) -> None:

@@ -95,7 +95,7 @@ def test_its_plans_fit_their_target_and_have_the_demos_patch(
 
 
 def write_fingerprint(dataset: DemoDataset, raw: Path, folder: Path) -> None:
-    """What nnU-Net extracts, without its processes: sizes and spacings; intensities do not matter here."""
+    """Writes a fingerprint as nnU-Net extracts it, without its processes; intensities are made up."""
     shapes, spacings = [], []
     for file in sorted((raw / "labelsTr").iterdir()):
         image = SimpleITK.ReadImage(str(file))

@@ -84,5 +84,12 @@ def test_no_path_of_the_machine_that_wrote_it(file: Path) -> None:
 
 def test_images_of_the_pages_are_shipped() -> None:
     # pictures of datasets that must not be passed on have no place here
-    shipped = {"demo_2d.png", "search_fitness.png", "search_slicing.png", "search_rank.png", "report.png"}
+    shipped = {
+        "augmentation.png",
+        "demo_2d.png",
+        "search_fitness.png",
+        "search_slicing.png",
+        "search_rank.png",
+        "report.png",
+    }
     assert {file.name for file in DOCS.rglob("*.png")} == shipped

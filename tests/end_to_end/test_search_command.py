@@ -13,6 +13,7 @@ import optuna
 import pytest
 import torch
 
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search import NoSearchError, read_ledger, read_slicing_file
 from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
 from tests.end_to_end.workspace import BIN, FINAL, PLANS, SUPERNET, Workspace
@@ -100,7 +101,7 @@ def test_the_fitness_is_nnunets_foreground_dice_of_the_path(
 
     for key, value in supernet.environment().items():
         monkeypatch.setenv(key, value)
-    fold = SupernetFold(select("511", "2d", "0", PLANS), SUPERNET, torch.device("cpu"))
+    fold = SupernetFold(SupernetFolder(select("511", "2d", "0", PLANS), SUPERNET), torch.device("cpu"))
     fold.load()
     stored = fold.network.get_architecture()
     first = fold(stored)

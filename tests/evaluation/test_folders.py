@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from sklearn.metrics import confusion_matrix, f1_score, jaccard_score, recall_sc
 
 from nnunetv2_slicemamba.evaluation import Evaluation, EvaluationSettings, evaluate_folders
 from nnunetv2_slicemamba.evaluation import evaluate as evaluate_module
+from nnunetv2_slicemamba.evaluation.metrics import MASK_METRICS
 from tests.evaluation.evaluation_folders import LABELS, write_case, write_dataset_json, write_folders
 
 DATA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
@@ -42,7 +45,7 @@ def assert_agrees(evaluation: Evaluation, summary: dict[str, Any]) -> None:
 
 
 def of_nnunet(evaluation: Evaluation, regions: list[Any], ignore_label: int | None = None) -> dict[str, Any]:
-    """What nnU-Net's function for one case says about every case."""
+    """Entries of nnU-Net's function for one case, of every case."""
     files = [(str(case.truth), str(case.prediction)) for case in evaluation.cases]
     return {"metric_per_case": [compute_metrics(*pair, NaturalImage2DIO(), regions, ignore_label) for pair in files]}
 
@@ -124,20 +127,20 @@ def test_spacing_is_the_files_and_2d_images_are_2d(tmp_path: Path) -> None:
     write_case(tmp_path / "p", "a", prediction, (7.0, 0.5, 0.5))
     volume = evaluate_folders(tmp_path / "p", tmp_path / "t", settings=QUICK).cases[0]
     assert (volume.shape, volume.spacing) == ((6, 16, 16), (7.0, 0.5, 0.5))
-    assert volume.scores["1"].hd95 == pytest.approx(14.0)
+    assert volume.scores["1"].value("hd95") == pytest.approx(14.0)
     flat = tmp_path / "flat"
     write_case(flat / "t", "a", truth[1])
     write_case(flat / "p", "a", np.roll(truth[1], 3, axis=1))
     evaluation = evaluate_folders(flat / "p", flat / "t", settings=QUICK)
     assert evaluation.unit == "px"
     assert evaluation.cases[0].spacing == (1.0, 1.0)
-    assert evaluation.cases[0].scores["1"].hd95 == pytest.approx(3.0)
+    assert evaluation.cases[0].scores["1"].value("hd95") == pytest.approx(3.0)
     # of one slice every pixel would lie on the border in 3D, and the large middle would bring the distances down
     write_case(tmp_path / "slice" / "t", "a", truth[1:2], (7.0, 1.0, 2.0))
     write_case(tmp_path / "slice" / "p", "a", np.roll(truth[1:2], 3, axis=2), (7.0, 1.0, 2.0))
     single = evaluate_folders(tmp_path / "slice" / "p", tmp_path / "slice" / "t", settings=QUICK)
     assert (single.unit, single.cases[0].spacing) == ("mm", (1.0, 2.0))
-    assert single.cases[0].scores["1"].hd95 == pytest.approx(6.0)
+    assert single.cases[0].scores["1"].value("hd95") == pytest.approx(6.0)
 
 
 def test_a_tiff_volume_takes_its_spacing_from_the_file_beside_either_of_the_two(tmp_path: Path) -> None:
@@ -147,10 +150,10 @@ def test_a_tiff_volume_takes_its_spacing_from_the_file_beside_either_of_the_two(
         (tmp_path / folder).mkdir()
         tifffile.imwrite(tmp_path / folder / "a.tif", moved)
     without = evaluate_folders(tmp_path / "p", tmp_path / "t", settings=QUICK)
-    assert (without.unit, without.cases[0].scores["1"].hd95) == ("voxels", pytest.approx(2.0))
+    assert (without.unit, without.cases[0].scores["1"].value("hd95")) == ("voxels", pytest.approx(2.0))
     (tmp_path / "p" / "a.json").write_text(json.dumps({"spacing": [4.0, 1.0, 1.0]}))
     beside = evaluate_folders(tmp_path / "p", tmp_path / "t", settings=QUICK)
-    assert (beside.unit, beside.cases[0].scores["1"].hd95) == ("mm", pytest.approx(8.0))
+    assert (beside.unit, beside.cases[0].scores["1"].value("hd95")) == ("mm", pytest.approx(8.0))
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the hippocampus labels of shared/data")
@@ -172,13 +175,13 @@ def test_eroded_and_shifted_hippocampi(tmp_path: Path) -> None:
     for position, case in enumerate(evaluation.cases):
         for scores in case.scores.values():
             if position % 2:
-                assert 1 < scores.hd95 <= 2
-                assert 0.3 < scores.nsd < 0.99
+                assert 1 < scores.value("hd95") <= 2
+                assert 0.3 < scores.value("nsd") < 0.99
             else:
                 assert scores.counts.fp == 0
-                assert 1 <= scores.hd95 <= 2
-                assert scores.nsd > 0.9
-            assert 0 < scores.counts.dice < 1
+                assert 1 <= scores.value("hd95") <= 2
+                assert scores.value("nsd") > 0.9
+            assert 0 < scores.value("dice") < 1
 
 
 def test_an_interrupted_evaluation_continues_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,6 +207,43 @@ def test_an_interrupted_evaluation_continues_where_it_was(tmp_path: Path, monkey
     evaluated.clear()
     evaluate_folders(predictions, truth, settings=EvaluationSettings(tolerance=9, resamples=200), journal=journal)
     assert len(evaluated) == 6, "other settings, other results"
+
+
+@pytest.mark.parametrize("surface", [True, False])
+def test_finished_cases_of_an_earlier_version_are_taken_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, surface: bool
+) -> None:
+    predictions, truth = write_folders(tmp_path, cases=3)
+    settings = EvaluationSettings(tolerance=1.5, surface=surface, resamples=200)
+    classes = [{"name": "liver", "labels": [1], "key": "1"}, {"name": "spleen", "labels": [2], "key": "2"}]
+    counts = {"tp": 3, "fp": 1, "fn": 2, "tn": 7}
+    journal = tmp_path / "journal.jsonl"
+    for case in ("case_0", "case_1"):
+        pair = [predictions / f"{case}.png", truth / f"{case}.png"]
+        files = [[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in pair]
+        versions = [version("monai"), version("nnunetv2"), "NaturalImage2DIO"]
+        described = json.dumps([files, [classes, None, 1.5 if surface else None, "undefined"], versions])
+        of_masks = {metric.key: None for metric in MASK_METRICS}
+        scores = {
+            "liver": {"counts": counts, **of_masks, "hd95": 4.25},
+            "spleen": {"counts": counts, **of_masks, "hd95": 1.0, "nsd": 0.5},
+        }
+        if case == "case_1":
+            del scores["spleen"]["nsd"]
+        key = hashlib.sha256(described.encode()).hexdigest()
+        with open(journal, "a") as file:
+            file.write("\n" + json.dumps({"key": key, "shape": [24, 32], "spacing": [1.0, 1.0], "scores": scores}))
+    evaluated = []
+    real = evaluate_module.evaluate_case
+    monkeypatch.setattr(evaluate_module, "evaluate_case", lambda job: (evaluated.append(job.pair.case), real(job))[1])
+    found = evaluate_folders(predictions, truth, settings=settings, journal=journal).cases[0]
+    # of case_1 the line lacks a metric, as if that one had been added since
+    assert evaluated == (["case_1", "case_2"] if surface else ["case_2"])
+    assert (found.shape, found.spacing) == ((24, 32), (1.0, 1.0))
+    assert found.scores["liver"].value("dice") == pytest.approx(6 / 9)
+    assert found.scores["liver"].value("hd95") == pytest.approx(4.25 if surface else math.nan, nan_ok=True)
+    assert math.isnan(found.scores["liver"].value("nsd"))
+    assert found.scores["spleen"].value("nsd") == pytest.approx(0.5 if surface else math.nan, nan_ok=True)
 
 
 def test_several_processes_give_the_same_result(tmp_path: Path) -> None:

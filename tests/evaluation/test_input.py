@@ -1,4 +1,4 @@
-"""Whatever is wrong with the input is said before anything is computed, all of it at once."""
+"""Input that is wrong is refused before anything is computed, with all that is wrong at once."""
 
 from __future__ import annotations
 

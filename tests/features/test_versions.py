@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_slicemamba.common.nnunet_version import require_nnunet
+from nnunetv2_slicemamba.common.version import require_nnunet
 
 
 @pytest.mark.parametrize("version", ["2.7.0", "2.6.4", "1.7", "3.0.0", "10.1"])

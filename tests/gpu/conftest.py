@@ -1,1 +1,1 @@
-"""Makes the conformance suite of tests/ops importable from here."""
+"""Fixtures of the GPU tests; the conformance suite and the short trainings come from tests.ops and tests.trainers."""

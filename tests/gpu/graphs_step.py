@@ -12,9 +12,9 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs, TrainingGraph
-from nnunetv2_slicemamba.trainers import graphing
+from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet, training_graphs
+from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.trainers.supernet import path_generator, with_unused_parameters
 
 BATCH, ITERATIONS, PATHS = 4, 12, 2
@@ -67,7 +67,7 @@ def main() -> None:
 
     TrainingGraph.__call__ = counted
     BlockGraphs.HEADROOM = 0.0
-    graphing.record(bare, batch(0)[share])
+    training_graphs.record(bare, batch(0)[share])
     losses = train(network, bare, share)
     torch.save({"losses": losses, "weights": bare.state_dict(), "replays": replays}, f"{out}.{rank}")
     dist.destroy_process_group()

@@ -12,7 +12,7 @@ import sys
 
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import scan
+from nnunetv2_slicemamba.ops.cuda_scan import scan
 from tests.gpu.scan_cases import make_inputs, run
 
 CASES = (  # batch, sizes, E, N, type, rank: aligned, tails and chunks, other numbers of states, unaligned

@@ -61,7 +61,7 @@ def oracle(
     delta_bias: Tensor | None = None,
     dt_weight: Tensor | None = None,
 ) -> Tensor:
-    """`slice_scan` in float64 through log2(L) doublings, so that autograd stays usable at 100,000 tokens."""
+    """The scan in float64 through log2(L) doublings, so that autograd stays usable at 100,000 tokens."""
     if dt_weight is not None:
         dt = torch.einsum("blkr,ker->blke", dt, dt_weight)
     delta = F.softplus(dt if delta_bias is None else dt + delta_bias)
@@ -91,13 +91,13 @@ def run(scan, inputs: dict[str, Any], sizes, thickness, dy: Tensor) -> dict[str,
 
 
 def call(scan, inputs: dict[str, Any], sizes, thickness) -> Tensor:
-    """scan(...) with the tensors of `inputs` in their places."""
+    """Result of scan(...) with the tensors of `inputs` in their places."""
     six = [inputs[name] for name in NAMES[:6]]
     return scan(*six, sizes, thickness, inputs["delta_bias"], inputs["dt_weight"])
 
 
 def upcast(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The same values in float64."""
+    """Inputs with their values in float64."""
     return {name: None if t is None else t.detach().double().requires_grad_() for name, t in inputs.items()}
 
 

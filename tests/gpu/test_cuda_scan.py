@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import cubins, scan, why_not
+from nnunetv2_slicemamba.ops.cuda import cubins
+from nnunetv2_slicemamba.ops.cuda_scan import scan, unavailable_reason
 from tests.gpu.scan_cases import call, make_inputs, oracle, relative_error, run, upcast
 
-REASON = why_not(torch.device("cuda"), torch.float16)
+REASON = unavailable_reason(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
 HALF, BFLOAT, SINGLE = torch.float16, torch.bfloat16, torch.float32
 TOLERANCE = {SINGLE: 1e-4, HALF: 2e-2, BFLOAT: 2e-2}
@@ -190,11 +191,11 @@ def test_torch_compile_keeps_one_graph_forward_and_backward():
 def test_registered_operators_pass_opcheck():
     inputs = make_inputs(1, (6, 8), 32, 16, SINGLE, 4)
     tensors = list(inputs.values())
-    torch.library.opcheck(torch.ops.slicemamba.scan.default, (*tensors, [6, 8], [2, 2], True))
+    torch.library.opcheck(torch.ops.slicemamba.scan_cuda.default, (*tensors, [6, 8], [2, 2], True))
     detached = [t.detach() for t in tensors]
-    out, states = torch.ops.slicemamba.scan(*detached, [6, 8], [2, 2], True)
+    out, states = torch.ops.slicemamba.scan_cuda(*detached, [6, 8], [2, 2], True)
     arguments = (torch.randn_like(out), *detached, states, [6, 8], [2, 2])
-    torch.library.opcheck(torch.ops.slicemamba.scan_backward.default, arguments)
+    torch.library.opcheck(torch.ops.slicemamba.scan_cuda_backward.default, arguments)
 
 
 def test_cuda_graph_replays_forward_and_backward():
@@ -244,17 +245,17 @@ def test_too_many_states_are_refused_with_a_remedy():
 
 
 def test_small_stages_as_on_gpus_with_little_shared_memory(monkeypatch):
-    from nnunetv2_slicemamba.ops.cuda import plan
+    from nnunetv2_slicemamba.ops.cuda import scan_plan
 
     monkeypatch.setattr(cubins, "LARGE_SHARED_BYTES", 1 << 40)
-    plan.make_plan.cache_clear()
+    scan_plan.make_plan.cache_clear()
     try:
         inputs = make_inputs(2, (13, 40), 72, 16, HALF, 4)
         dy = torch.randn_like(inputs["x"])
         expected = run(oracle, upcast(inputs), (13, 40), (2, 4), dy)
         check(run(scan, inputs, (13, 40), (2, 4), dy), expected, HALF)
     finally:
-        plan.make_plan.cache_clear()
+        scan_plan.make_plan.cache_clear()
 
 
 def test_a_damaged_cache_file_is_compiled_again(tmp_path):

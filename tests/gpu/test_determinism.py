@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import why_not
+from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 
-REASON = why_not(torch.device("cuda"), torch.float16)
+REASON = unavailable_reason(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
 SCRIPT = """
 import hashlib, sys, torch
 from nnunetv2_slicemamba.nets import SliceMambaUNet
-from nnunetv2_slicemamba.trainers import graphing
+from nnunetv2_slicemamba.nets import training_graphs
 torch.use_deterministic_algorithms(True)
 settings = eval(sys.argv[1])
 digests = set()
@@ -31,7 +31,7 @@ for attempt in range(20):
     x = torch.randn(2, 1, *(32, 48, 32)[:n], device="cuda")
     if attempt % 2:
         with torch.autocast("cuda"):
-            graphing.record(network, x)
+            training_graphs.record(network, x)
     torch.cuda.manual_seed(1)
     for _ in range(2):
         optimiser.zero_grad(set_to_none=True)
@@ -70,7 +70,7 @@ def test_20_runs_end_with_the_same_weights(name):
 @pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="compute-sanitizer is not installed")
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
 def test_compute_sanitizer_finds_nothing_in_a_block(tool):
-    script = Path(__file__).with_name("sanitize_block.py")
+    script = Path(__file__).with_name("sanitize_bss.py")
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     said = done.stdout + done.stderr

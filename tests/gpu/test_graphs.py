@@ -8,13 +8,12 @@ import threading
 import pytest
 import torch
 
-from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs, NetworkGraphs
-from nnunetv2_slicemamba.ops.cuda import why_not
-from nnunetv2_slicemamba.trainers import graphing
+from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet, training_graphs
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs, NetworkGraphs
+from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 from tests.gpu.scan_cases import relative_error
 
-REASON = why_not(torch.device("cuda"), torch.float16)
+REASON = unavailable_reason(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
 SETTINGS = {
     "input_channels": 3,
@@ -84,7 +83,7 @@ def test_training_the_final_network(options):
     data, network = batches(8), build(**options)
     plain = copy.deepcopy(network)
     with torch.autocast("cuda"):
-        graphing.record(network, data[0])
+        training_graphs.record(network, data[0])
     replayed = []
     graph = network.graphs.training.forward_graph
     network.graphs.training.forward_graph = type("Counted", (), {"replay": lambda _: replayed.append(graph.replay())})()
@@ -97,7 +96,7 @@ def test_training_the_final_network(options):
     with torch.no_grad(), torch.autocast("cuda"):
         network(data[0])
     assert len(replayed) == len(data)
-    graphing.drop(network, inference=True)
+    training_graphs.drop(network, inference=True)
     assert network.graphs.training is None
 
 
@@ -105,7 +104,7 @@ def test_stochastic_depth_is_drawn_anew_by_every_replay():
     (x,) = batches(1)
     network = build(drop_path_rate=0.5)
     with torch.autocast("cuda"):
-        graphing.record(network, x)
+        training_graphs.record(network, x)
         results = [network(x)[0].detach().clone() for _ in range(4)]  # not the pass: it would run without a replay
     assert not all(torch.equal(results[0], other) for other in results[1:])
 
@@ -114,7 +113,7 @@ def test_stochastic_depth_is_drawn_anew_by_every_replay():
 def test_training_the_supernet(options):
     data, network = batches(12), build(SliceMambaSupernet, **options)
     plain = copy.deepcopy(network)
-    graphing.record(network, data[0])
+    training_graphs.record(network, data[0])
 
     def path(of):
         return lambda i: of.sample_architecture(torch.Generator().manual_seed(i))
@@ -122,7 +121,7 @@ def test_training_the_supernet(options):
     check(train(network, data, path(network)), train(plain, data, path(plain)))
     made = [block.graphs.made for position in network.block_positions() for block in position]
     assert all(made)
-    graphing.drop(network, inference=True)
+    training_graphs.drop(network, inference=True)
     assert all(block.graphs is None for position in network.block_positions() for block in position)
 
 
@@ -134,7 +133,7 @@ def test_gradients_summed_over_batches_and_of_several_passes(cls, together, monk
     data, network = batches(3), build(cls)
     plain = copy.deepcopy(network)
     with torch.autocast("cuda"):
-        graphing.record(network, data[0])
+        training_graphs.record(network, data[0])
     found = []
     for one in (network, plain):
         if cls is SliceMambaSupernet:
@@ -160,7 +159,7 @@ def test_gradients_summed_over_batches_and_of_several_passes(cls, together, monk
 def test_large_blocks_and_full_memories_are_not_recorded(setting, monkeypatch):
     monkeypatch.setattr(BlockGraphs, *setting)
     network = build(SliceMambaSupernet)
-    graphing.record(network, batches(1)[0])
+    training_graphs.record(network, batches(1)[0])
     train(network, batches(5))
     assert not any(block.graphs.made for position in network.block_positions() for block in position)
 
@@ -241,7 +240,7 @@ def test_the_setting_switches_it_off(what, monkeypatch):
     monkeypatch.setenv("SLICEMAMBA_GRAPHS", "0")
     network, (x,) = build(deep_supervision=False).eval(), batches(1)
     if what == "training":
-        assert "SLICEMAMBA_GRAPHS" in graphing.why_not(network, x.device)
+        assert "SLICEMAMBA_GRAPHS" in training_graphs.unavailable_reason(network, x.device)
         return
     with torch.inference_mode():
         for _ in range(4):
@@ -267,7 +266,7 @@ def test_recording_while_another_thread_pins_memory():
     try:
         data, network = batches(3), build()
         with torch.autocast("cuda"):
-            graphing.record(network, data[0])
+            training_graphs.record(network, data[0])
         train(network, data)
     finally:
         stop.set()

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import why_not
+from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 from tests.gpu import graphs_step
 
-REASON = why_not(torch.device("cuda"), torch.float16)
+REASON = unavailable_reason(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from nnunetv2_slicemamba.nets import SliceMambaUNet
-from nnunetv2_slicemamba.ops.cuda import why_not
+from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 
-REASON = why_not(torch.device("cuda"), torch.float16)
+REASON = unavailable_reason(torch.device("cuda"), torch.float16)
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"the CUDA backend cannot run: {REASON}")
 COMMON = {"n_stages": 3, "features_per_stage": [16, 32, 48], "n_blocks_per_stage": [1, 1, 1]}
 COMMON |= {"n_blocks_per_stage_decoder": [1, 1, 1], "drop_path_rate": 0.0, "deep_supervision": True}
@@ -41,15 +41,15 @@ def test_outputs_and_gradients_are_the_cpus(options: str, dims: str, dtype: torc
     plain = SliceMambaUNet(channels, 2, **COMMON, strides=STRIDES[dims], **OPTIONS[options]).train()
     x = torch.randn(batch, channels, *sizes)
     on_gpu = copy.deepcopy(plain).cuda()
-    wanted, slopes = gradients(plain.double(), x.double())
+    wanted, expected = gradients(plain.double(), x.double())
     half = dtype == torch.float16
     with torch.autocast("cuda", enabled=half), torch.backends.cudnn.flags(allow_tf32=False):
         got, found = gradients(on_gpu, x.cuda(), 1024.0 if half else 1.0)
     tolerance = 3e-2 if half else 1e-4
     assert all(((g - w).norm() / w.norm()).item() < tolerance for g, w in zip(got, wanted, strict=True))
-    assert found.keys() == slopes.keys()
+    assert found.keys() == expected.keys()
     # what InstanceNorm takes back, and what is small beside the rest, is rounding
-    least = (1e-2 if half else 1e-3) * max(value.norm() for value in slopes.values())
-    errors = {name: ((found[name] - s).norm() / max(s.norm(), least)).item() for name, s in slopes.items()}
+    least = (1e-2 if half else 1e-3) * max(value.norm() for value in expected.values())
+    errors = {name: ((found[name] - s).norm() / max(s.norm(), least)).item() for name, s in expected.items()}
     worst = max(errors, key=errors.__getitem__)
     assert errors[worst] < (0.2 if half else 1e-2), (worst, errors[worst])

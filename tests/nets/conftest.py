@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_slicemamba.nets import graphs
+from nnunetv2_slicemamba.nets import cuda_graphs
 from nnunetv2_slicemamba.ops import available_backends
 from tests.nets.cuda_stand_in import Cuda
 
@@ -22,7 +22,7 @@ STRIDES = {
 
 @pytest.fixture
 def settings() -> Callable[..., dict[str, Any]]:
-    """settings(n_dims, **changes): constructor arguments of a network with 3 stages and 8 blocks."""
+    """Function settings(n_dims, **changes): constructor arguments of a network with 3 stages and 8 blocks."""
 
     def make(n_dims: int = 2, **changes: Any) -> dict[str, Any]:
         return {
@@ -56,7 +56,7 @@ def fixed_seed() -> None:
 def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cuda]:
     """In place of torch.cuda."""
     yield Cuda(monkeypatch)
-    graphs._stream.cache_clear()
+    cuda_graphs._stream.cache_clear()
 
 
 @pytest.fixture

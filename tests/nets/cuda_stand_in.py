@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import torch
 
-from nnunetv2_slicemamba.nets import graphs
+from nnunetv2_slicemamba.nets import cuda_graphs
 
 
 class Cuda:
@@ -48,5 +48,5 @@ class Cuda:
         }
         for name, value in fake.items():
             monkeypatch.setattr(torch.cuda, name, value)
-        monkeypatch.setattr(graphs.Mode, "again", lambda mode: nullcontext())
-        graphs._stream.cache_clear()
+        monkeypatch.setattr(cuda_graphs.AutocastState, "context", lambda state: nullcontext())
+        cuda_graphs._stream.cache_clear()

@@ -12,7 +12,7 @@ SIZES = {2: (3, 4), 3: (2, 2, 3)}
 
 
 @pytest.mark.parametrize("n_dims", SIZES)
-def test_gradients_of_input_and_every_parameter_are_the_slopes_of_the_output(n_dims: int) -> None:
+def test_gradients_of_input_and_every_parameter_are_the_derivatives_of_the_output(n_dims: int) -> None:
     torch.manual_seed(0)
     block = BSS(4, n_dims, (2,) * n_dims, 2).double()
     parameters = dict(block.named_parameters())

@@ -1,5 +1,7 @@
-"""Whose gradients are those of passes that are replayed? With stand-ins for CUDA graphs that compute; real ones are in
-tests/gpu."""
+"""Gradients of replayed passes are those of the same passes without graphs.
+
+With stand-ins for CUDA graphs that compute; real ones are in tests/gpu.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_slicemamba.nets import graphs
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs, NetworkGraphs, TrainingGraph
+from nnunetv2_slicemamba.nets import cuda_graphs, network_graphs
+from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs, NetworkGraphs
 
 
 class Computing(TrainingGraph):
@@ -30,13 +33,13 @@ class Computing(TrainingGraph):
             for gradient in given:
                 gradient.fill_(torch.nan)
             with torch.enable_grad():
-                made = graphs.as_list(torch.func.functional_call(module, twins, (self.x,)))
+                made = cuda_graphs.as_list(torch.func.functional_call(module, twins, (self.x,)))
             self.memory.left = made, sources  # over what the pass before left there
             for own, new in zip(self.outputs, made, strict=True):
                 own.copy_(new.detach())
 
         def backward():
-            found = torch.autograd.grad(*self.memory.left, self.slopes)
+            found = torch.autograd.grad(*self.memory.left, self.grad_outputs)
             for own, new in zip(self.gradients[-len(sources) :], found, strict=True):
                 own.copy_(new)
 
@@ -45,14 +48,14 @@ class Computing(TrainingGraph):
 
 @pytest.fixture
 def replays(cuda, monkeypatch):
-    """How often graphs that compute were replayed forward."""
-    monkeypatch.setattr(graphs, "TrainingGraph", Computing)
+    """Count of the forward replays of graphs that compute."""
+    monkeypatch.setattr(network_graphs, "TrainingGraph", Computing)
     monkeypatch.setattr(Computing, "replays", 0)
     return lambda: Computing.replays
 
 
 def recorded(network, x):
-    """`network` as it trains once it is recorded, and as it would without."""
+    """The network as it trains once it is recorded, and as it would without."""
     made = NetworkGraphs()
     network.train()
     made.record_training(network, network.forward, x, ())
@@ -131,7 +134,7 @@ def test_gradients_of_a_pass_that_are_asked_for_twice_are_refused(later, replays
 
 
 def test_gradients_of_paths_that_take_turns_add_up(replays):
-    """As where a supernet's step sums the gradients of several paths."""
+    """The case of a supernet's step that sums the gradients of several paths."""
     x = torch.randn(5, 3, requires_grad=True)
     made, pair = BlockGraphs(), nn.ModuleList([nn.Linear(3, 3), nn.Linear(3, 3)])
 
@@ -190,7 +193,7 @@ def test_parameters_that_change_their_place_or_begin_to_train(change, replays, n
 
 
 def test_blocks_that_share_their_memory_in_one_pass(replays):
-    """As where a step draws two paths before it asks for gradients."""
+    """The case of a step that draws two paths before it asks for gradients."""
     xs = torch.randn(2, 5, 3, requires_grad=True).unbind()
     first, second = nn.Linear(3, 3), nn.Linear(3, 3)
     made, both = BlockGraphs(), nn.ModuleList([first, second])

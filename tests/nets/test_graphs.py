@@ -1,4 +1,4 @@
-"""When are passes recorded, replayed and forgotten? With stand-ins for CUDA graphs; real ones are in tests/gpu."""
+"""Passes that are recorded, replayed and forgotten: with stand-ins for CUDA graphs; real ones are in tests/gpu."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from nnunetv2_slicemamba.nets import SliceMambaUNet, graphs
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs, NetworkGraphs, TrainingGraph
+from nnunetv2_slicemamba.nets import SliceMambaUNet, cuda_graphs
+from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs, NetworkGraphs
 
 
 def run(network, made, x, state=()):
@@ -68,7 +69,7 @@ def test_inference_without_graphs(why, cuda, network, monkeypatch):
     elif why == "switched off":
         made.inference = False
     elif why == "setting":
-        monkeypatch.setenv(graphs.ENVIRONMENT_VARIABLE, "0")
+        monkeypatch.setenv(cuda_graphs.ENVIRONMENT_VARIABLE, "0")
     elif why == "hook":
         network[1].register_forward_hook(lambda *_: None)
     for _ in range(5):
@@ -155,20 +156,20 @@ def test_gradients_go_to_the_parameters_that_have_any(cuda):
 
     module, x = Two(), torch.randn(5, 3, requires_grad=True)
     graph = TrainingGraph(module, module.forward, x)
-    assert graph.takes(x)
-    assert not graph.takes(x.detach())
+    assert graph.can_replay(x)
+    assert not graph.can_replay(x.detach())
     outputs = graph(x)
     assert isinstance(outputs, list)
     assert torch.equal(outputs[0], module(x)[0])
     assert module.used.weight.grad is None  # recording leaves nothing behind
     outputs[0].sum().backward()
     assert cuda.replays == 2
-    # the stand-in does not compute again: the recorded gradients of a result whose slope is zero
+    # the stand-in does not compute again: the recorded gradients of a result whose grad_output is zero
     assert torch.equal(x.grad, torch.zeros(5, 3))
     assert torch.equal(module.used.weight.grad, torch.zeros(2, 3))
     assert module.unused.weight.grad is None
-    assert torch.equal(graph.slopes[0], torch.ones(5, 2))
-    assert torch.equal(graph.slopes[1], torch.zeros(()))
+    assert torch.equal(graph.grad_outputs[0], torch.ones(5, 2))
+    assert torch.equal(graph.grad_outputs[1], torch.zeros(()))
 
 
 def test_recording_follows_a_network_whose_pass_is_not_over(cuda):
@@ -234,7 +235,7 @@ def test_the_first_error_of_a_recording_is_the_one_that_is_told(cuda, monkeypatc
         raise RuntimeError("second")
 
     monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_end", fail)
-    with pytest.raises(RuntimeError, match="first"), graphs.recording(1):
+    with pytest.raises(RuntimeError, match="first"), cuda_graphs.recording(1):
         raise RuntimeError("first")
 
 
@@ -266,7 +267,7 @@ def test_recording_leaves_a_networks_parameters_in_all_their_places(kind, cuda):
     assert before.keys() == after.keys()
     assert all(after[name] is p for name, p in before.items())
     assert [id(p) for p in graph.parameters] == [id(p) for p in network.parameters()]
-    # the stand-in replays nothing: what was recorded is the gradient of a slope of zeros, but every one has its place
+    # the stand-in replays nothing, so the gradients are those of a grad_output of zeros; but every one has its place
     graph(x).sum().backward()
     assert all(p.grad is not None for p in network.parameters())
 

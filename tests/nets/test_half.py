@@ -10,7 +10,8 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.nets import BSS
 from nnunetv2_slicemamba.nets.s3block import S3Block
-from nnunetv2_slicemamba.nets.token_norm import TokenNorm, block_type
+from nnunetv2_slicemamba.nets.token_norm import TokenNorm
+from nnunetv2_slicemamba.ops.dtypes import block_dtype
 
 SIZES = {2: (6, 8), 3: (3, 4, 5)}
 
@@ -69,10 +70,10 @@ def test_the_norm_before_a_block_gives_what_the_block_computes_in(
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: half is not None)
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: half)
     norm = S3Block(8).norm if kind == "block" else TokenNorm(8, rounded=kind == "rounded")
-    assert norm.result_type(given) == result
+    assert norm.result_dtype(given, torch.device("cuda")) == result
 
 
 def test_only_float16_is_replaced() -> None:
     kept = (torch.float32, torch.float64, torch.bfloat16)
-    assert [block_type(dtype) for dtype in kept] == list(kept)
-    assert block_type(torch.float16) == torch.bfloat16
+    assert [block_dtype(dtype) for dtype in kept] == list(kept)
+    assert block_dtype(torch.float16) == torch.bfloat16

@@ -14,7 +14,7 @@ import torch
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import StackedConvBlocks
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
-from nnunetv2_slicemamba.nets.hybrid import output_scales, stem_strides
+from nnunetv2_slicemamba.nets.resolutions import output_scales, stem_strides
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "without_extras.json"
 STEM = {"stem_features": [6, 10]}

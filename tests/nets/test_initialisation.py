@@ -43,12 +43,12 @@ def test_nnunets_initialisation_leaves_scan_parameters_and_convolutions_alone(
     network = kind(**settings())
     before = {name: value.clone() for name, value in network.state_dict().items()}
     network.apply(network.initialize)  # as get_network_from_plans does
-    spared = 0
+    untouched = 0
     for name, module in network.named_modules():
         if isinstance(module, BSS):
             for parameter in SCAN_PARAMETERS:
                 assert torch.equal(getattr(module, parameter), before[f"{name}.{parameter}"]), f"{name}.{parameter}"
-                spared += 1
+                untouched += 1
         elif isinstance(module, nn.Conv2d):
             assert torch.equal(module.weight, before[f"{name}.weight"]), name
         elif isinstance(module, nn.Linear):
@@ -56,7 +56,7 @@ def test_nnunets_initialisation_leaves_scan_parameters_and_convolutions_alone(
         elif isinstance(module, nn.LayerNorm):
             assert torch.equal(module.weight, torch.ones_like(module.weight))
             assert torch.equal(module.bias, torch.zeros_like(module.bias))
-    assert spared == 5 * 8 * (4 if kind is SliceMambaSupernet else 1)
+    assert untouched == 5 * 8 * (4 if kind is SliceMambaSupernet else 1)
 
 
 def test_linear_weights_have_a_deviation_of_two_hundredths() -> None:

@@ -103,7 +103,7 @@ def test_blocks_keep_the_shape_of_any_image(
         ({"n_blocks_per_stage_decoder": [1, 1]}, "n_blocks_per_stage_decoder has 2 entries, but n_stages is 3"),
         ({"strides": [[4, 4], [2, 2], [2, 2, 2]]}, "must have 2 or 3 entries per stage"),
         ({"strides": [[4, 4], [2, 0], [2, 2]]}, "must all be at least 1"),
-        ({"n_blocks_per_stage": [1, 0, 1]}, "must be at least 1"),
+        ({"n_blocks_per_stage": [1, 0, 1]}, r"n_blocks_per_stage \[1, 0, 1\] must all be at least 1"),
         ({"features_per_stage": [10, 20, 40]}, "needs a multiple of 4"),
         ({"features_per_stage": [16, 8, 8]}, "must not shrink"),
     ],

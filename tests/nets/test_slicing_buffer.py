@@ -102,7 +102,7 @@ def test_a_network_without_a_given_slicing_has_thickness_2_everywhere(
     ("slicing", "message"),
     [
         ([(2, 2)] * 7, "has 7 blocks, this network has 8"),
-        ([(2, 2)] * 7 + [(2, 2, 2)], "has 3 entries, this block has 2 spatial axes"),
+        ([(2, 2)] * 7 + [(2, 2, 2)], "has 3 entries for 2 spatial axes"),
         ([(2, 2)] * 7 + [(2, 0)], r"thickness \(2, 0\) is out of range"),
         ([(2, 2)] * 7 + [(256, 2)], r"thickness \(256, 2\) is out of range"),
         ([(2, 2)] * 7 + [(-1, 2)], r"thickness \(-1, 2\) is out of range"),

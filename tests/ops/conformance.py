@@ -1,4 +1,4 @@
-"""What must every backend of the scan satisfy? A suite to subclass.
+"""The suite that every backend of the scan must pass, to subclass.
 
     class TestMine(ScanConformance):
         backend, device = "mine", "cuda"
@@ -49,7 +49,7 @@ class ScanConformance:
         return with_gradients(converted(make_inputs(case), dtype, self.device), upstream(case), case, self.backend)
 
     def assert_same(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
-        """Of two passes over the same inputs: the same bits, if the backend repeats them."""
+        """Asserts that two passes over the same inputs give the same bits, if the backend repeats them."""
         for one, other in zip(a, b, strict=True):
             if self.repeats_bits:
                 assert torch.equal(one, other)
@@ -57,7 +57,7 @@ class ScanConformance:
                 assert relative_error(one, other.detach().cpu().double()) < 1e-5
 
     def needs(self, dtype: torch.dtype) -> None:
-        reason = BACKENDS[self.backend].why_not(torch.device(self.device), dtype)
+        reason = BACKENDS[self.backend].unavailable_reason(torch.device(self.device), dtype)
         if reason is not None:
             pytest.skip(reason)
 

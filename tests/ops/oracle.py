@@ -1,4 +1,4 @@
-"""What is the right answer? Cases, inputs and the reference's output and gradients in float64 on the CPU."""
+"""The right answers: cases, inputs and the reference's output and gradients in float64 on the CPU."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def assert_close(got: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: f
 
 
 def spread_out(tensor: Tensor) -> Tensor:
-    """The same numbers in a tensor that is contiguous in no dimension, without a view of an expanded one."""
+    """Copy of the numbers in a tensor that is contiguous in no dimension, without a view of an expanded one."""
     reversed_axes = tensor.permute(*reversed(range(tensor.dim())))
     wide = reversed_axes.new_zeros(*reversed_axes.shape[:-1], 2 * reversed_axes.shape[-1])
     wide[..., ::2] = reversed_axes

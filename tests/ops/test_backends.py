@@ -1,5 +1,6 @@
-"""Is the right backend chosen, and is a wrong choice explained?"""
+"""The right backend is chosen, and a wrong choice is explained."""
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -8,7 +9,15 @@ import pytest
 import torch
 
 from nnunetv2_slicemamba.ops import available_backends, slice_scan
-from nnunetv2_slicemamba.ops.backends import BACKENDS, ENVIRONMENT_VARIABLE, Backend, chosen_backend, explain_backends
+from nnunetv2_slicemamba.ops.backends import (
+    BACKENDS,
+    ENVIRONMENT_VARIABLE,
+    FUSED_VARIABLE,
+    Backend,
+    block_backend,
+    chosen_backend,
+    explain_backends,
+)
 from tests.ops.oracle import SMALL, converted, make_inputs
 
 CPU = torch.device("cpu")
@@ -76,6 +85,19 @@ def test_the_environment_may_leave_the_choice_open(monkeypatch: pytest.MonkeyPat
     assert ran(scan()) == "numba"
 
 
+def test_whole_blocks_are_the_scanning_backends_unless_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(FUSED_VARIABLE, raising=False)
+    assert block_backend(CPU) is None
+    own = dataclasses.replace(BACKENDS["torch"], bss=lambda *_: None)
+    monkeypatch.setitem(BACKENDS, "torch", own)
+    assert block_backend(CPU, torch.float32) is None  # numba scans, and has none
+    assert block_backend(CPU, torch.float64) == "torch"
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "torch")
+    assert block_backend(CPU, torch.float32) == "torch"
+    monkeypatch.setenv(FUSED_VARIABLE, "0")
+    assert block_backend(CPU, torch.float32) is None
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"unknown scan backend 'triton' in the argument.* must be one of cuda, .*;"):
         scan("triton")
@@ -114,7 +136,7 @@ def test_without_numba_torch_runs_and_the_reason_is_given() -> None:
 def test_importing_the_operation_imports_no_kernel() -> None:
     script = (
         "import sys, nnunetv2_slicemamba.ops\n"
-        "print([m for m in sys.modules if m.split('.')[0] in ('numba', 'mamba_ssm') or '.ops.cuda' in m])"
+        "print([m for m in sys.modules if m.split('.')[0] in ('numba', 'mamba_ssm') or '.ops.cuda.' in m])"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

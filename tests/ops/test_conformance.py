@@ -1,4 +1,4 @@
-"""Do the backends that run on this machine compute the scan? The shared suite over each of them."""
+"""The backends that run on a CPU compute the scan: the shared suite over each of them."""
 
 from tests.ops.conformance import ScanConformance
 

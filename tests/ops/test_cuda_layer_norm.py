@@ -10,7 +10,7 @@ from nnunetv2_slicemamba.nets.token_norm import TokenNorm
 from nnunetv2_slicemamba.ops.cuda import layer_norm
 from tests.ops.emulation import emulator
 from tests.ops.emulation.comparing import BFLOAT, HALF, SINGLE, check, guarded
-from tests.ops.emulation.whole_block import emulate
+from tests.ops.emulation.emulated_bss import emulate
 
 pytestmark = pytest.mark.skipif(emulator.compiler() is None, reason="no C++ compiler (g++ or clang++) is installed")
 # what follows from one rounding of the result and of the gradients

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import ClassVar
 
 import pytest
 import torch
 
-from nnunetv2_slicemamba.ops import cuda
-from nnunetv2_slicemamba.ops.cuda import cubins, driver, plan
-from nnunetv2_slicemamba.ops.cuda.cubins import Variant
+from nnunetv2_slicemamba.ops import cuda_scan
+from nnunetv2_slicemamba.ops.cuda import cubins, driver, loading, scan_plan
+from nnunetv2_slicemamba.ops.cuda.cubins import ScanVariant
+from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 
-HALF = Variant(torch.float16, 16, 32, wide_rows=True, wide_states=True)
+HALF = ScanVariant(torch.float16, 16, 32, wide_rows=True, wide_states=True)
 # every type, number of states, stage and alignment at least once
 VARIANTS = (
     HALF,
-    Variant(torch.bfloat16, 8, 32, wide_rows=True, wide_states=False),
-    Variant(torch.float32, 4, 16, wide_rows=False, wide_states=True),
-    Variant(torch.float16, 32, 16, wide_rows=False, wide_states=False),
+    ScanVariant(torch.bfloat16, 8, 32, wide_rows=True, wide_states=False),
+    ScanVariant(torch.float32, 4, 16, wide_rows=False, wide_states=True),
+    ScanVariant(torch.float16, 32, 16, wide_rows=False, wide_states=False),
 )
 SMALLEST_SHARED_BYTES = 99 * 1024  # that a block may use at compute capabilities 8.6, 8.9 and 12.0
 
@@ -39,14 +41,16 @@ needs_compiler = pytest.mark.skipif(compiler_problem() is not None, reason=f"no 
 def test_source_compiles_for(architecture):
     if architecture not in driver.nvrtc_architectures():
         pytest.skip(f"NVRTC {driver.nvrtc_version()} does not know compute capability {architecture / 10}")
-    for part in cubins.SOURCES:
-        assert cubins.build_cubin(part, HALF, architecture).startswith(b"\x7fELF")
+    for part in cubins.SCAN_SOURCES:
+        code = cubins.build_cubin(part, HALF, architecture)
+        assert code.startswith(b"\x7fELF")
+        assert all(name.encode() in code for name in scan_plan.KERNELS[part])
 
 
 @needs_compiler
 @pytest.mark.parametrize("variant", VARIANTS[1:], ids=str)
 def test_every_kind_of_variant_compiles(variant):
-    for part in cubins.SOURCES:
+    for part in cubins.SCAN_SOURCES:
         assert cubins.build_cubin(part, variant, 80).startswith(b"\x7fELF")
 
 
@@ -61,30 +65,30 @@ def test_small_shared_memory_is_enough_for_every_number_of_states(states):
     padded = cubins.padded_states(states)
     assert padded >= states
     stage = cubins.stage_tokens(padded, 100 * 1024)
-    variant = Variant(torch.float32, padded, stage, wide_rows=True, wide_states=True)
+    variant = ScanVariant(torch.float32, padded, stage, wide_rows=True, wide_states=True)
     assert max(variant.shared_bytes().values()) <= SMALLEST_SHARED_BYTES
 
 
 def test_refusals_name_what_is_wrong():
-    assert "NVIDIA GPU, not cpu" in (cuda.why_not(torch.device("cpu"), torch.float16) or "")
-    assert "float64" in (cuda.why_not(torch.device("cuda"), torch.float64) or "")
-    assert cuda.why_not(torch.device("cuda", 1000), torch.float16) is not None  # a reason, not an exception
+    assert "NVIDIA GPU, not cpu" in (unavailable_reason(torch.device("cpu"), torch.float16) or "")
+    assert "float64" in (unavailable_reason(torch.device("cuda"), torch.float64) or "")
+    assert unavailable_reason(torch.device("cuda", 1000), torch.float16) is not None  # a reason, not an exception
 
 
 def test_an_old_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    cuda._missing.cache_clear()
+    cuda_scan._missing.cache_clear()
     try:
-        reason = cuda.why_not(torch.device("cuda", 0), torch.float16)
+        reason = unavailable_reason(torch.device("cuda", 0), torch.float16)
     finally:
-        cuda._missing.cache_clear()
+        cuda_scan._missing.cache_clear()
     assert reason is not None
     assert torch.version.cuda is None or ("8.0" in reason and "7.5" in reason)
 
 
 def test_a_refusal_is_a_constant_for_torch_compile():
     def choose(x):
-        return x + 1 if cuda.why_not(x.device, x.dtype) is not None else x - 1
+        return x + 1 if unavailable_reason(x.device, x.dtype) is not None else x - 1
 
     x = torch.zeros(3)
     assert torch.equal(torch.compile(choose, fullgraph=True, backend="eager")(x), x + 1)
@@ -150,9 +154,36 @@ def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
     assert cubins.cache_folder() == tmp_path / "mine"
 
 
+class Refusing:
+    """A driver's module that refuses the code it is given first, as it does a damaged file's."""
+
+    refused: ClassVar[list[bytes]] = []
+
+    def __init__(self, cubin: bytes, device: int) -> None:
+        if not self.refused:
+            self.refused.append(cubin)
+            raise RuntimeError("not an image")
+
+
+def test_kernels_are_loaded_once_and_a_refused_file_is_compiled_again(tmp_path, monkeypatch, compilations):
+    monkeypatch.setenv(cubins.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setattr(loading, "_loaded", {})
+    monkeypatch.setattr(loading, "device_numbers", lambda device: (90, 132, 228 * 1024))
+    monkeypatch.setattr(Refusing, "refused", [])
+    monkeypatch.setattr(driver, "Module", Refusing)
+    monkeypatch.setattr(driver, "Kernel", lambda module, name, threads, shared: (name, threads, shared))
+    kernels = loading.load_kernels("forward", 0, HALF, scan_plan.KERNELS["forward"])
+    assert [part for part, *_ in compilations] == ["forward"] * 2
+    assert list(kernels) == ["forward_scan", "forward_chunk", "forward_carry", "forward_combine"]
+    assert kernels["forward_scan"] == ("forward_scan", cubins.THREADS, HALF.shared_bytes()["forward"])
+    assert kernels["forward_combine"] == ("forward_combine", scan_plan.FINISH_THREADS, 0)
+    assert loading.load_kernels("forward", 0, HALF, scan_plan.KERNELS["forward"]) is kernels
+    assert loading.load_kernels("forward", 1, HALF, scan_plan.KERNELS["forward"]) is not kernels
+
+
 @pytest.mark.parametrize(("blocks", "stages"), [(1, 1), (24, 512), (36, 1024), (144, 512), (384, 128), (300, 5)])
 def test_chunks_cover_the_sequence_and_are_never_two(blocks, stages):
-    per_chunk = plan.chunk_stages(blocks, stages, 132)
+    per_chunk = scan_plan.chunk_stages(blocks, stages, 132)
     chunks = -(-stages // per_chunk)
     assert chunks != 2
     assert (chunks - 1) * per_chunk < stages <= chunks * per_chunk

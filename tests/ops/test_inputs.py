@@ -1,4 +1,4 @@
-"""Are arguments that do not fit refused before anything is computed?"""
+"""Arguments that do not fit are refused before anything is computed."""
 
 from typing import Any
 

@@ -20,7 +20,7 @@ CASES = {
 
 
 def arguments(name: str) -> tuple:
-    """x, dt, B, C, A, D, sizes, thickness, delta_bias, dt_weight."""
+    """Arguments x, dt, B, C, A, D, sizes, thickness, delta_bias, dt_weight."""
     sizes, thickness, batch, rank = CASES[name]
     torch.manual_seed(0)
     L, K, E, N = torch.Size(sizes).numel(), 2 * len(sizes), 6, 4

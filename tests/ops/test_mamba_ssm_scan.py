@@ -1,4 +1,4 @@
-"""Does the mamba_ssm backend order, group and sum what it hands to the kernel? With a kernel in plain PyTorch."""
+"""The mamba_ssm backend orders, groups and sums what it hands to the kernel, here one in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.ops.conformance import ScanConformance
 def selective_scan_fn(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, delta_bias: Tensor, delta_softplus: bool
 ) -> Tensor:
-    """What mamba_ssm documents. u, delta: (batch, channels, L). A: (channels, N). B, C: (batch, groups, N, L)."""
+    """Scan in plain PyTorch. u, delta: (batch, channels, L). A: (channels, N). B, C: (batch, groups, N, L)."""
     assert delta_softplus
     assert all(tensor.dtype == torch.float32 for tensor in (u, delta, A, B, C, D, delta_bias))
     delta = F.softplus(delta + delta_bias[:, None])

@@ -1,4 +1,4 @@
-"""What only the numba kernels promise: their functions' precision, any number of threads, and life after a fork."""
+"""Promises of the numba kernels alone: their functions' precision, any number of threads, and life after a fork."""
 
 import multiprocessing
 import os
@@ -18,17 +18,17 @@ from nnunetv2_slicemamba.ops.numba_vector import WIDTH, exp2, load, softplus, st
 
 
 @numba.njit
-def _apply(numbers, powers, softpluses, slopes):
+def _apply(numbers, powers, softpluses, derivatives):
     for start in range(0, len(numbers), WIDTH):
         values = load(numbers, start)
         store(powers, start, exp2(values))
-        value, slope = softplus(values)
+        value, derivative = softplus(values)
         store(softpluses, start, value)
-        store(slopes, start, slope)
+        store(derivatives, start, derivative)
 
 
 def applied(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """exp2, softplus and softplus's derivative of every number."""
+    """Values of exp2, softplus and softplus's derivative of every number."""
     padded = np.concatenate([numbers, np.zeros(-len(numbers) % WIDTH)]).astype(np.float32)
     results = tuple(np.empty_like(padded) for _ in range(3))
     _apply(padded, *results)
@@ -47,20 +47,20 @@ def test_the_exponential_is_as_precise_as_float32() -> None:
 def test_softplus_and_its_derivative_are_as_precise_as_float32() -> None:
     numbers = np.concatenate([np.linspace(-80, 200, 300_001), np.linspace(-1, 1, 100_001)]).astype(np.float32)
     exact = numbers.astype(np.float64)
-    _, values, slopes = applied(numbers)
+    _, values, derivatives = applied(numbers)
     # exp(-|z|) carries the rounding of its argument: half an ulp of 80 * log2(e) at the far end
     assert worst(values, np.logaddexp(exact, 0)) < 6e-6
-    assert worst(slopes, 1 / (1 + np.exp(-exact))) < 6e-6
+    assert worst(derivatives, 1 / (1 + np.exp(-exact))) < 6e-6
     near = np.abs(exact) < 4
     assert worst(values[near], np.logaddexp(exact[near], 0)) < 1e-6
 
 
 def test_limits_are_reached_and_nan_stays_nan() -> None:
     inf, nan = np.inf, np.nan
-    powers, values, slopes = applied(np.array([-inf, -1e30, -127.0, 0.0, 128.0, 1e30, inf, nan]))
+    powers, values, derivatives = applied(np.array([-inf, -1e30, -127.0, 0.0, 128.0, 1e30, inf, nan]))
     assert np.array_equal(powers, np.array([0, 0, 0, 1, inf, inf, inf, nan], np.float32), equal_nan=True)
     assert np.array_equal(values[[0, 1, 5, 6, 7]], np.array([0, 0, 1e30, inf, nan], np.float32), equal_nan=True)
-    assert np.array_equal(slopes[[0, 1, 3, 5, 6, 7]], np.array([0, 0, 0.5, 1, 1, nan], np.float32), equal_nan=True)
+    assert np.array_equal(derivatives[[0, 1, 3, 5, 6, 7]], np.array([0, 0, 0.5, 1, 1, nan], np.float32), equal_nan=True)
 
 
 @pytest.mark.parametrize("case", (CASES[-2], Case((9, 11), (2, 4), batch=3, channels=130, rank=4)), ids=str)

@@ -1,4 +1,4 @@
-"""Are the scan orders the published ones, and right for every shape?"""
+"""The scan orders are the published ones, and right for every shape."""
 
 import json
 from math import prod

@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
-from nnunetv2_slicemamba.pipeline import fold_steps as chain
+from nnunetv2_slicemamba.pipeline import fold_steps
+from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.search import read_slicing_file, slicing_file_for_training
 from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
@@ -22,7 +23,7 @@ from nnunetv2_slicemamba.slicing.file import write_slicing_file
 
 PLANS, SUPERNET, FINAL = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_1epoch"
 OTHER_SUPERNET = "SliceMambaSupernetTrainer_5epochs"
-SETTINGS = chain.ChainSettings(FINAL, SUPERNET, "cpu")
+SETTINGS = fold_steps.RunSettings(FINAL, SUPERNET, "cpu")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     ) -> None:
         calls.append(Call([name, *arguments], {**os.environ, **(variables or {})}))
 
-    monkeypatch.setattr(chain, "run_command", note)
+    monkeypatch.setattr(fold_steps, "run_command", note)
     return calls
 
 
@@ -81,10 +82,10 @@ def test_the_final_training_takes_the_slicing_of_the_chains_supernet_whatever_el
 ) -> None:
     for supernet, slicing in ((SUPERNET, "2x4"), (OTHER_SUPERNET, "4x4")):
         finish(supernet)
-        other, _ = set_slicing(selection, supernet, slicing)
+        other, _ = set_slicing(SupernetFolder(selection, supernet), slicing)
     monkeypatch.setenv("SLICEMAMBA_SLICING", variable and str(other))
     with pytest.raises(FileNotFoundError, match="summary.json"):  # nothing was trained
-        chain.run_fold(selection, SETTINGS, silent())
+        fold_steps.run_fold(selection, SETTINGS, silent())
     (training,) = called
     assert training.arguments[:6] == ["nnUNetv2_train", "Dataset901_Disks", "2d", "0", "-tr", FINAL]
     results = selection.configuration_folder(FINAL).parent
@@ -96,8 +97,9 @@ def test_a_cascades_supernet_and_search_read_the_first_stage_of_the_chains_final
     selection: Selection, called: list[Call]
 ) -> None:
     inheriting = replace(SETTINGS, trainer="SliceMambaInheritTrainer_1epoch")
-    chain.train(selection, SUPERNET, inheriting, silent())
-    chain.search(selection, inheriting, silent())
+    supernet = SupernetFolder(selection, SUPERNET)
+    fold_steps.train(supernet, supernet, inheriting, silent())
+    fold_steps.search(supernet, inheriting, silent())
     assert [call.arguments[:2] for call in called] == [["nnUNetv2_train", "Dataset901_Disks"], ["slicemamba", "search"]]
     assert {call.environment["SLICEMAMBA_PREVIOUS_STAGE"] for call in called} == {"SliceMambaInheritTrainer_1epoch"}
 
@@ -110,14 +112,14 @@ def test_a_fold_is_searched_again_unless_a_finished_search_of_its_supernet_or_a_
     change: str, again: bool, selection: Selection, called: list[Call], finish: Callable[..., Path]
 ) -> None:
     checkpoint = finish(SUPERNET) / "checkpoint_final.pth"
-    file, _ = set_slicing(selection, SUPERNET, "2x4")
+    file, _ = set_slicing(SupernetFolder(selection, SUPERNET), "2x4")
     content = replace(read_slicing_file(file), supernet_checkpoint_sha256=sha256_of_file(checkpoint))
     if change != "by hand":
         content = replace(content, choice=replace(content.choice, how_chosen="search"))
     write_slicing_file(replace(content, complete=change != "stopped"), file)
     if change in ("another supernet", "by hand"):
         checkpoint.write_bytes(b"trained anew")
-    chain.search(selection, SETTINGS, silent())
+    fold_steps.search(SupernetFolder(selection, SUPERNET), SETTINGS, silent())
     assert [call.arguments[:2] for call in called] == [["slicemamba", "search"]] * again
 
 
@@ -130,7 +132,8 @@ def test_a_finished_fold_is_validated_again_until_every_case_has_the_probabiliti
     for case in range(written):
         (selection.fold_folder(FINAL) / "validation" / f"case_{case}.npz").touch()
     for npz in (False, True):
-        for trainer in (SUPERNET, FINAL):
-            chain.train(selection, trainer, replace(SETTINGS, npz=npz), silent())
+        supernet = SupernetFolder(selection, SUPERNET)
+        for folder in (supernet, FoldFolder(selection, FINAL)):
+            fold_steps.train(folder, supernet, replace(SETTINGS, npz=npz), silent())
     validated = [call.arguments for call in called]
     assert [(arguments[5], arguments[-2:]) for arguments in validated] == [(FINAL, ["--npz", "--val"])] * (written < 2)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import memory_fit
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import memory_fit
 from memory_gpu import SHAPES
 
 from nnunetv2_slicemamba.planning.memory import MemoryModel, count_sample, count_static

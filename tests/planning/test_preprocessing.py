@@ -26,7 +26,7 @@ def folder(workspace: Path) -> Path:
 
 
 def times(folder: Path) -> dict[str, int]:
-    """When every preprocessed file was written."""
+    """Time at which every preprocessed file was written."""
     return {file.name: file.stat().st_mtime_ns for file in (folder / "nnUNetPlans_2d").iterdir() if file.is_file()}
 
 
@@ -45,7 +45,7 @@ def edit_plans(folder: Path, **changes: Any) -> None:
 
 
 def ready(folder: Path) -> bool:
-    """Whether the 2d data would be used as they are by plans made now."""
+    """True if the 2d data would be used as they are by plans made now."""
     file = folder / "nnUNetSliceMambaSPlans.json"
     plan_experiment_dataset(901, planner_class(SliceMambaPlannerS, False, file, protect=True), 8)
     return is_ready(PlansManager(json.loads(file.read_text())), "2d", folder)

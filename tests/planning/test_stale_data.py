@@ -57,14 +57,14 @@ def forget_marker(folder: Path, identifier: str = "nnUNetPlans_2d") -> None:
 
 
 def normalized(data: Path) -> bool:
-    """Whether the arrays have z-scores and not grey values."""
+    """True if the arrays have z-scores and not grey values."""
     means = {abs(float(blosc2.open(str(file))[:].mean())) < 1 for file in data.glob("case_?.b2nd")}
     assert len(means) == 1
     return means.pop()
 
 
 def fits(folder: Path, configuration: str = "2d") -> bool:
-    """Whether all five cases are there, with the intensities that the plans ask for."""
+    """True if all five cases are there, with the intensities that the plans ask for."""
     settings = json.loads((folder / f"{PLANS}.json").read_text())["configurations"][configuration]
     data = folder / settings["data_identifier"]
     assert len(list(data.glob("case_?.pkl"))) == len(list(data.glob("case_?.b2nd"))) == 5
@@ -76,7 +76,7 @@ def size_of(data: Path) -> tuple[int, ...]:
 
 
 def written(data: Path) -> int:
-    """When the first case was written."""
+    """Time at which the first case was written."""
     return (data / "case_0.b2nd").stat().st_mtime_ns
 
 

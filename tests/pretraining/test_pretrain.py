@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli.main import app
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.pretraining.journal import Journal, read_log
 from nnunetv2_slicemamba.pretraining.training import Saving, Training
+from nnunetv2_slicemamba.pretraining.training_log import TrainingLog, read_log
 from tests.pretraining import pretraining_run
 from tests.pretraining.pretraining_run import run
 from tests.pretraining.test_import_command import make_trainer
@@ -92,16 +92,16 @@ def test_a_training_that_is_killed_continues_the_same_curve(
 
 
 def stopped_by_sigterm(images: Path, target: Path, after: int, *recipe: Any, **changes: Any) -> Any:
-    steps, calls = Journal.steps, []
+    steps, calls = TrainingLog.steps, []
 
-    def then_stop(self: Journal, *arguments: Any) -> None:
+    def then_stop(self: TrainingLog, *arguments: Any) -> None:
         steps(self, *arguments)
         calls.append(arguments)
         if len(calls) == after:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Journal, "steps", then_stop)
+        monkeypatch.setattr(TrainingLog, "steps", then_stop)
         done = run(images, target, *recipe, **changes)
     assert len(calls) == after
     return done
@@ -253,7 +253,6 @@ def test_webdataset_shards_train_too_and_continue_the_same_curve(workspace: Path
             "images of 30 pixels are not divisible by the network's total stride 8; 32 is",
         ),
         ({"recipe": {"precision": "fp8"}}, "precision is 'fp8'"),
-        ({"recipe": {"layer_decay": 0.9}}, "layer_decay is 1"),
         ({"slicing": "consensus"}, "a consensus needs the searches of at least two folds"),
         ({"images": "nowhere"}, "there is no folder nowhere"),
         ({"device": "tpu"}, "device 'tpu' does not exist"),

@@ -13,13 +13,13 @@ from tests.report.report_tree import DAY, FOLDERS, Tree, build
 
 @pytest.fixture(scope="session")
 def complete_2d(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """Not to be written to."""
+    """A complete 2D tree, not to be written to."""
     return build(tmp_path_factory.mktemp("report2d"), "2d")
 
 
 @pytest.fixture(scope="session")
 def complete_3d(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """Not to be written to."""
+    """A complete 3D tree, not to be written to."""
     return build(tmp_path_factory.mktemp("report3d"), "3d")
 
 

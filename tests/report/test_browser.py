@@ -167,7 +167,8 @@ def test_a_phone_shows_it_without_scrolling_sideways(open_page):
     beyond = "all => all.map((e) => e.getBoundingClientRect()).filter((b) => b.right > 360.5 || b.left < -0.5).length"
     assert page.locator("svg, h1, h2, h3, p, figure, .scroll").evaluate_all(beyond) == 0
     texts = page.locator("main svg text").evaluate_all(
-        "all => all.map((e) => parseFloat(getComputedStyle(e).fontSize) * e.getScreenCTM().a)"
+        "all => all.map((e) => [e.getScreenCTM(), getComputedStyle(e).fontSize])"
+        ".map(([matrix, size]) => parseFloat(size) * Math.hypot(matrix.a, matrix.b))"
     )
     assert min(texts) >= 7, "figures must stay readable on a phone"
 

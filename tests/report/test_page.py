@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -15,11 +16,10 @@ from nnunetv2_slicemamba.report import ReportSettings, write_report
 from nnunetv2_slicemamba.report import render as render_module
 from nnunetv2_slicemamba.report.formats import plural
 from nnunetv2_slicemamba.report.gather import gather
-from nnunetv2_slicemamba.report.network_figure import candidate_classes, network_figure
 from nnunetv2_slicemamba.report.overlays import contour_path, draw_case
 from nnunetv2_slicemamba.report.page import build_page, search_view
-from nnunetv2_slicemamba.report.plans import Stage
 from nnunetv2_slicemamba.report.render import render
+from nnunetv2_slicemamba.search.figures.style import BAR, BEST, CANDIDATE_COLOURS, TIMES, shown
 from tests.report.report_tree import DAY, FINAL, PLANS, STOCK, SUPERNET, Tree
 
 
@@ -153,28 +153,29 @@ def test_a_final_network_with_another_slicing_than_the_file_is_pointed_out(own):
     ]
 
 
-def test_every_block_is_drawn_in_its_stage_with_its_own_thickness():
-    stages = (Stage(8, 2, 1, (2, 2)), Stage(16, 1, 2, (4, 4)))
-    slicing = ((2, 2), (2, 4), (4, 2), (4, 4), (2, 2), (2, 4))
-    classes = candidate_classes(((2, 2), (2, 4), (4, 2), (4, 4)), [slicing])
-    root = ET.fromstring(network_figure(slicing, stages, classes, "n", "words"))
-    blocks = [
-        (e.get("class"), float(e.get("y")), float(e.get("x"))) for e in root.iter("rect") if "cell" in e.get("class")
-    ]
-    left, right = blocks[0][2], max(x for _, _, x in blocks)
-    # encoder 1, encoder 2, then decoder from the bottom up
-    upper, lower = blocks[0][1], max(y for _, y, _ in blocks)
-    by_place = {
-        (y, x < right / 2): [c for c, y2, x2 in blocks if y2 == y and (x2 < right / 2) == (x < right / 2)]
-        for _, y, x in blocks
-    }
-    assert by_place[upper, True] == ["cell thick-0", "cell thick-1"]
-    assert by_place[lower, True] == ["cell thick-2"]
-    assert by_place[lower, False] == ["cell thick-3", "cell thick-0"]
-    assert by_place[upper, False] == ["cell thick-1"]
-    assert left < right
-    with pytest.raises(ValueError, match="the slicing has 5 blocks, the network 6"):
-        network_figure(slicing[:5], stages, classes, "n", "words")
+def test_every_block_of_every_fold_is_drawn_with_its_thickness(complete_3d, use):
+    use(complete_3d)
+    data = gather(ReportSettings("502"))
+    chosen = search_view(data, data.models[-1], "s").slicings
+    assert [one.fold for one in chosen] == ["0", "1"]
+    for fold, one in enumerate(chosen):
+        root = ET.fromstring(one.figure)
+        drawn = ["".join(text.itertext()).strip() for text in root.iter("text")]
+        thicknesses = [shown(thickness) for thickness in complete_3d.slicing(fold)]
+        assert Counter(text for text in drawn if re.fullmatch(rf"\d{TIMES}\d{TIMES}\d", text)) == Counter(thicknesses)
+        counts = {text.split(": ")[0]: int(text.split(": ")[1]) for text in drawn if ": " in text}
+        assert counts == {shown(one): thicknesses.count(shown(one)) for one in complete_3d.candidates}
+        assert root.find("title").text.endswith(f"d1.1 {thicknesses[-1]}.")
+
+
+def test_figures_take_their_colours_from_the_style_sheet(complete_2d, use):
+    use(complete_2d)
+    data = gather(ReportSettings("501"))
+    view = search_view(data, data.models[-1], "s")
+    for figure in (view.slicings[0].figure, view.agreement.figure):
+        assert "var(--ink)" in figure or "var(--muted)" in figure
+        fixed = set(re.findall(r"#[0-9a-f]{6}", figure)) - {colour.lower() for colour in CANDIDATE_COLOURS}
+        assert fixed <= {BAR.lower(), BEST.lower()}, "text and lines that would not change in the dark"
 
 
 def test_a_contour_runs_between_inside_and_outside_and_is_closed_at_the_border():

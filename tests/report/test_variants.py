@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -51,9 +52,7 @@ def test_papers_metrics_of_regions_are_those_of_the_evaluation(regions_3d, use):
     )
     row = next(row for row in gather(ReportSettings("502")).paper if row.who.startswith(FINAL))
     for i, name in enumerate(("whole", "posterior")):
-        scores = expected.paper.scores[name]
-        wanted = [scores[key] for key in ("iou", "dice", "accuracy", "specificity", "sensitivity")]
-        assert row.values[i] == pytest.approx(wanted, rel=1e-12)
+        assert row.values[i] == pytest.approx(list(expected.paper.scores[name].values()), rel=1e-12)
 
 
 def test_a_region_around_another_is_drawn_below_it_and_wider(regions_3d, use, html_of):
@@ -94,7 +93,12 @@ def test_searches_in_a_sqlite_database_elsewhere_are_read_from_there(stained_2d,
     supernet = next(model for model in data.models if model.is_supernet)
     assert [len(fold.search.records) for fold in supernet.folds] == [24] * 5
     assert [fold.problems for fold in supernet.folds] == [()] * 5
-    assert len(search_view(data, supernet, "s").panels) == 5
+    view = search_view(data, supernet, "s")
+    assert len(view.panels) == 5
+    slicings = [stained_2d.slicing(fold) for fold in range(5)]
+    equal = [a == b for one, other in combinations(slicings, 2) for a, b in zip(one, other, strict=True)]
+    assert (view.agreement.n_folds, view.agreement.chance) == (5, 0.25)
+    assert view.agreement.share == pytest.approx(sum(equal) / len(equal))
 
 
 @pytest.mark.parametrize("ledger", ["sqlite:////nowhere/study.db", "postgresql://me:***@unreachable.invalid/studies"])

@@ -7,7 +7,8 @@ import zlib
 import numpy as np
 
 from nnunetv2_slicemamba.search import Record, SearchSettings, history_of, propose_with_origins
-from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice, Stage
+from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice
+from nnunetv2_slicemamba.search.figures.stages import Stage
 
 CANDIDATES = ((2, 2), (2, 4), (4, 2), (4, 4))
 STAGES = (Stage(1, 1, 8, (4, 4)), Stage(3, 2, 16, (8, 8)), Stage(1, 1, 32, (16, 16)))

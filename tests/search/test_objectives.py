@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from nnunetv2_slicemamba.report.history import _search_flags
+from nnunetv2_slicemamba.report.history import search_flags
 from nnunetv2_slicemamba.search import SearchSettings
 from nnunetv2_slicemamba.search.objectives import Cost, stored_cost
 
@@ -47,8 +47,8 @@ def test_an_objective_or_a_limit_names_the_cost_and_is_kept(sampler, changes, co
 
 
 def test_a_report_repeats_the_search_with_its_objective_and_limit():
-    assert _search_flags(SearchSettings().as_dict()) == ""
-    flags = _search_flags(SearchSettings(objective="dice-latency", max_latency_ms=5).as_dict())
+    assert search_flags(SearchSettings().as_dict()) == ""
+    flags = search_flags(SearchSettings(objective="dice-latency", max_latency_ms=5).as_dict())
     assert flags == " --objective dice-latency --max-latency-ms 5"
 
 

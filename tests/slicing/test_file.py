@@ -154,13 +154,19 @@ def test_each_missing_entry_of_the_rest_is_named(file, key):
         ({"schema_version": "1"}, 'schema_version is "1", it must be 1'),
         (
             {"slicing": [[2, 4], [4, 4], [2, 0]]},
-            "block 2 has a thickness of 0; it must be a whole number from 1 to 255",
+            r"thickness \(.*\) of block 2 is out of range: every entry must be a whole number from 1 to 255",
         ),
-        ({"slicing": [[2, 4], [4, 256], [2, 2]]}, "block 1 has a thickness of 256"),
+        ({"slicing": [[2, 4], [4, 256], [2, 2]]}, r"thickness \(.*256.*\) of block 1 is out of range"),
         ({"slicing": [[2, 4], [4, 4], [2, 2.0]]}, "slicing is .* it must be a list with a list of whole numbers"),
         ({"slicing": [[2, 4], [4, 4], [True, 2]]}, "slicing is .* whole numbers"),
-        ({"slicing": [[2, 4], [4, 4], [2, 2, 2]]}, r"block 2 has thickness \(2, 2, 2\); all need one number per axis"),
-        ({"slicing": [[2], [4], [2]], "architecture": None}, r"block 0 has thickness \(2,\).* 2 in 2D and 3 in 3D"),
+        (
+            {"slicing": [[2, 4], [4, 4], [2, 2, 2]]},
+            r"thickness \(2, 2, 2\) of block 2 has 3 entries for 2 spatial axes; give one",
+        ),
+        (
+            {"slicing": [[2], [4], [2]], "architecture": None},
+            r"thickness \(2,\) of block 0 must have one number per axis, 2 in 2D and 3 in 3D",
+        ),
         ({"slicing": [], "architecture": []}, "a slicing needs at least one block"),
         ({"slicing": "2x4"}, 'slicing is "2x4"'),
         ({"architecture": [1, 3]}, "2 candidate indices for 3 blocks"),
@@ -168,7 +174,7 @@ def test_each_missing_entry_of_the_rest_is_named(file, key):
         ({"architecture": [1, 3, -1]}, "block 2 has candidate -1"),
         ({"architecture": [1, 3, 1]}, r"block 2 has candidate 1, which is \(2, 4\), but thickness \(2, 2\)"),
         ({"architecture": [1, 3, "0"]}, "architecture is .* a list of candidate indices"),
-        ({"candidates": [[2, 2], [2, 4], [4, 2], [4, 0]]}, "candidate 3 has a thickness of 0"),
+        ({"candidates": [[2, 2], [2, 4], [4, 2], [4, 0]]}, r"thickness \(4, 0\) of candidate 3 is out of range"),
         ({"candidates": []}, "block 0 has candidate 1, there are 0 candidates"),
         ({"how_chosen": "guess"}, "how_chosen is 'guess', it must be one of search, fixed, random, consensus, file"),
         ({"fitness": math.nan}, "fitness is nan, it must be finite"),
@@ -223,7 +229,7 @@ def test_entries_that_a_later_version_adds_are_no_obstacle(file):
 
 @pytest.mark.parametrize("thickness", [0, -1, MAX_THICKNESS + 1, 2.0, True, "2"])
 def test_a_choice_cannot_hold_a_thickness_that_the_network_cannot(thickness):
-    with pytest.raises(ValueError, match=r"block 1 has a thickness of .* from 1 to 255"):
+    with pytest.raises(ValueError, match=r"thickness .* of block 1 is out of range: .* from 1 to 255"):
         SlicingChoice(((2, 2), (2, thickness)), "fixed")
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
-from nnunetv2_slicemamba.trainers import TRAINERS
+from nnunetv2_slicemamba.trainers import TRAINERS, gpu_augment
 
 DISKS = "Dataset901_Disks"
 
@@ -63,3 +63,10 @@ def batch_for() -> Callable[[Any], dict[str, Any]]:
         return {"data": torch.randn(2, 1, *size, generator=generator), "target": targets if scales else targets[0]}
 
     return make
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU counts as a GPU."""
+    is_wanted = gpu_augment.is_wanted
+    monkeypatch.setattr(gpu_augment, "is_wanted", lambda device: is_wanted(torch.device("cuda")))

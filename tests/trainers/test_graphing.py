@@ -8,12 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
-from nnunetv2_slicemamba.nets.graphs import BlockGraphs
-from nnunetv2_slicemamba.ops.cuda import block_operator
-from nnunetv2_slicemamba.trainers import graphing
-from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, nnUNetTrainer
+from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet, training_graphs
+from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
+from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 
 SETTINGS = {
     "input_channels": 1,
@@ -30,30 +29,31 @@ GPU = torch.device("cuda", 0)
 @pytest.fixture
 def chosen(monkeypatch):
     """The CUDA backend seems to run."""
-    monkeypatch.setattr(block_operator, "is_chosen", lambda device, dtype: True)
+    monkeypatch.setattr(training_graphs, "block_backend", lambda device, dtype: "cuda")
 
 
 def test_steps_are_recorded_on_a_gpu_by_the_cuda_backend(chosen, monkeypatch):
     network = SliceMambaUNet(**SETTINGS)
-    assert graphing.why_not(network, GPU) is None
-    assert "cpu" in graphing.why_not(network, torch.device("cpu"))
-    assert "checkpointing" in graphing.why_not(SliceMambaUNet(**SETTINGS, activation_checkpointing=True), GPU)
+    assert training_graphs.unavailable_reason(network, GPU) is None
+    assert "cpu" in training_graphs.unavailable_reason(network, torch.device("cpu"))
+    checkpointed = SliceMambaUNet(**SETTINGS, activation_checkpointing=True)
+    assert "checkpointing" in training_graphs.unavailable_reason(checkpointed, GPU)
     monkeypatch.setenv("SLICEMAMBA_GRAPHS", "0")
-    assert "SLICEMAMBA_GRAPHS" in graphing.why_not(network, GPU)
+    assert "SLICEMAMBA_GRAPHS" in training_graphs.unavailable_reason(network, GPU)
     monkeypatch.delenv("SLICEMAMBA_GRAPHS")
-    monkeypatch.setattr(block_operator, "is_chosen", lambda device, dtype: False)
-    assert "CUDA backend" in graphing.why_not(network, GPU)
+    monkeypatch.setattr(training_graphs, "block_backend", lambda device, dtype: None)
+    assert "CUDA backend" in training_graphs.unavailable_reason(network, GPU)
 
 
 @pytest.mark.parametrize("share_weights", [False, True])
 def test_blocks_of_one_position_share_their_graphs_memory(share_weights):
     network = SliceMambaSupernet(**SETTINGS, share_weights=share_weights)
-    graphing.record(network, torch.zeros(1, 1, 16, 16))
+    training_graphs.record(network, torch.zeros(1, 1, 16, 16))
     positions = [[block.graphs for block in position] for position in network.block_positions()]
     assert all(isinstance(graphs, BlockGraphs) for blocks in positions for graphs in blocks)
     assert all(len(set(map(id, blocks))) == 1 for blocks in positions)
     assert len({id(blocks[0]) for blocks in positions}) == network.n_blocks
-    graphing.drop(network, inference=True)
+    training_graphs.drop(network, inference=True)
     assert all(block.graphs is None for position in network.block_positions() for block in position)
 
 
@@ -65,7 +65,7 @@ def test_copies_of_a_network_have_no_graphs():
         assert copied.graphs.inference
         assert copied.graphs is not network.graphs
     supernet = SliceMambaSupernet(**SETTINGS)
-    graphing.record(supernet, torch.zeros(1, 1, 16, 16))
+    training_graphs.record(supernet, torch.zeros(1, 1, 16, 16))
     blocks = [block for position in supernet.block_positions() for block in position]
     blocks[0].graphs.made["key"] = object()
     assert not copy.deepcopy(blocks[0]).graphs.made
@@ -124,7 +124,7 @@ def test_graphs_that_cannot_be_recorded_are_done_without(monkeypatch, chosen):
     network = SliceMambaUNet(**SETTINGS)
     trainer = Trainer(network)
     trainer.replays = False
-    monkeypatch.setattr(graphing, "why_not", lambda network, device: None)
+    monkeypatch.setattr(training_graphs, "unavailable_reason", lambda network, device: None)
     monkeypatch.setattr(SliceMambaUNet, "record_training", lambda *_: (_ for _ in ()).throw(RuntimeError("broken")))
     trainer.record_graphs(torch.zeros(1, 1, 16, 16))
     assert not trainer.replays
@@ -142,9 +142,9 @@ def distributed(network):
 
 
 def test_the_network_inside_ddp_is_recorded(monkeypatch, chosen):
-    monkeypatch.setattr(graphing, "why_not", lambda network, device: None)
+    monkeypatch.setattr(training_graphs, "unavailable_reason", lambda network, device: None)
     recorded = []
-    monkeypatch.setattr(graphing, "record", lambda network, data: recorded.append(network))
+    monkeypatch.setattr(training_graphs, "record", lambda network, data: recorded.append(network))
     network = SliceMambaUNet(**SETTINGS)
     trainer = distributed(network)
     trainer.record_graphs(torch.zeros(1, 1, 16, 16))

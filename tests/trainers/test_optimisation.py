@@ -63,6 +63,21 @@ def test_an_epoch_starts_with_the_rate_of_its_first_iteration_in_every_group() -
     assert [group["lr"] for group in optimizer.param_groups] == [schedule(63)] * 2
 
 
+def test_parameters_with_a_rate_of_their_own_keep_it_over_the_whole_schedule() -> None:
+    network = SliceMambaUNet(**SETTINGS)
+    groups = parameter_groups(network, 0.05, {"A_logs": 0.1, "dt_projs_weight": 0.5})
+    optimizer, schedule = torch.optim.AdamW(groups, lr=1.0), WarmupPoly(1e-3, 10, 100)
+    IterationScheduler(optimizer, schedule, iterations_per_epoch=25).step_iteration(63)
+    factor_of = {id(p): group["lr"] / schedule(63) for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            expected = 0.1 if name.endswith("A_logs") else 0.5 if name.endswith("dt_projs_weight") else 1.0
+            assert factor_of[id(parameter)] == pytest.approx(expected), name
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert {decays[id(p)] for n, p in network.named_parameters() if n.endswith("A_logs")} == {0.0}
+    assert {decays[id(p)] for n, p in network.named_parameters() if n.endswith("dt_projs_weight")} == {0.05}
+
+
 @pytest.mark.parametrize("kind", [SliceMambaUNet, SliceMambaSupernet])
 @pytest.mark.parametrize("deep_supervision", [False, True])
 def test_every_trainable_parameter_is_in_exactly_one_group(kind: type[nn.Module], deep_supervision: bool) -> None:
@@ -77,10 +92,10 @@ def test_every_trainable_parameter_is_in_exactly_one_group(kind: type[nn.Module]
 def test_scan_parameters_biases_and_norms_do_not_decay_and_matrices_do() -> None:
     network = SliceMambaUNet(**SETTINGS)
     decayed = {id(parameter) for parameter in parameter_groups(network, 0.05)[0]["params"]}
-    spared_endings = (".bias", "norm.weight", "A_logs", "Ds", "dt_projs_bias")
+    no_decay_endings = (".bias", "norm.weight", "A_logs", "Ds", "dt_projs_bias")
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            assert (id(parameter) in decayed) == (not name.endswith(spared_endings)), name
+            assert (id(parameter) in decayed) == (not name.endswith(no_decay_endings)), name
     names = {name.rpartition(".bss.")[-1] for name, p in network.named_parameters() if id(p) in decayed}
     assert {"x_proj_weight", "dt_projs_weight", "in_proj.weight", "conv.weight", "out_proj.weight"} <= names
 

@@ -13,9 +13,10 @@ import torch.distributed as dist
 from scipy.stats import chisquare
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_slicemamba.common.names import final_trainer_name, names_supernet_trainer
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
 from nnunetv2_slicemamba.trainers import TRAINERS
-from nnunetv2_slicemamba.trainers.supernet import final_trainer_name, path_generator, with_unused_parameters
+from nnunetv2_slicemamba.trainers.supernet import path_generator, with_unused_parameters
 
 NAME = "SliceMambaSupernetTrainer_1epoch"
 
@@ -148,10 +149,12 @@ def test_the_final_network_is_compiled_on_request_only_and_the_supernet_never(
     assert compiled == {NAME: False, "SliceMambaTrainer_1epoch": final}
 
 
-def test_the_final_trainer_of_a_supernet_trainer_has_the_same_suffix() -> None:
-    for name in TRAINERS:
-        if "Supernet" in name:
+def test_a_trainers_name_says_its_role_and_the_final_trainer_that_goes_with_a_supernets() -> None:
+    for name, trainer in TRAINERS.items():
+        assert names_supernet_trainer(name) == (trainer.role == "supernet")
+        if trainer.role == "supernet":
             final = final_trainer_name(name)
+            assert TRAINERS[final].role == "final"
             assert final in TRAINERS
             assert final.removeprefix("SliceMambaTrainer") == name.rpartition("SupernetTrainer")[2]
 

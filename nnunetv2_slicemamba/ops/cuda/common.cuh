@@ -1,11 +1,11 @@
-// What the scan kernels share: their arguments, arithmetic, who works on what, and reading rows.
+// Common to the scan kernels: their arguments, arithmetic, work layout, and reading rows.
 #pragma once
 #include "lanes.cuh"
 #include "settings.cuh"
 
 extern __shared__ __align__(16) unsigned char shared[];
 
-// Arguments of every kernel of a pass, in the order in which run.py packs them. Strides are in elements.
+// Arguments of every kernel of a pass, in the order in which scan.py packs them. Strides are in elements.
 struct ScanArgs {
     const void *x, *dt, *B, *C, *dy;
     const float *A, *bias, *D;
@@ -56,7 +56,7 @@ __device__ __forceinline__ float softplus(float v) {
 }
 
 // d softplus / dv = 1 - exp(-softplus(v)), from delta = softplus(v).
-__device__ __forceinline__ float softplus_slope(float delta) {
+__device__ __forceinline__ float softplus_derivative(float delta) {
     constexpr float SERIES_UP_TO = ELEMENT == 0 ? 0.25f : 0.02f;
     float series = 0.16666667f;
     if (ELEMENT == 0) series = fmaf(delta, fmaf(delta, fmaf(delta, -1.f / 720.f, 1.f / 120.f), -1.f / 24.f), series);
@@ -66,7 +66,7 @@ __device__ __forceinline__ float softplus_slope(float delta) {
 
 // ---- work layout ------------------------------------------------------------------------------------------------
 
-// Where a thread stands; chunk counts from 0 among `chunks` chunks that the kernel runs.
+// A thread's place; chunk counts from 0 among `chunks` chunks that the kernel runs.
 struct Place {
     int lane, warp, group, part;  // see the head of this file
     int block, chunk, k, b;       // channel block, chunk, direction, batch element
@@ -100,7 +100,7 @@ struct Place {
 typedef float LaneStates[LANE_CHANNELS][LANE_STATES];
 
 // A times log2(e), so that exp(delta A) is one exp2.
-__device__ __forceinline__ void load_rates(LaneStates& a, const ScanArgs& p, const Place& at) {
+__device__ __forceinline__ void load_A(LaneStates& a, const ScanArgs& p, const Place& at) {
 #pragma unroll
     for (int c = 0; c < LANE_CHANNELS; c++)
 #pragma unroll

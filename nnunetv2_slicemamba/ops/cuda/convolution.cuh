@@ -19,7 +19,7 @@ constexpr int TAPS = 3 * LINES;
 typedef float TapWeights[TAPS][CHANNELS];
 typedef float StripValues[STRIP][PIECE];
 
-// Arguments of the kernels in block_conv.cu, in the order in which block_kernels.py packs them. Strides in elements.
+// Arguments of the kernels in bss_conv.cu, in the order in which bss_kernels.py packs them. Strides in elements.
 struct ConvArgs {
     const void *in;        // what is convolved; token i starts at element i * in_token
     const void *gradient;  // of SiLU's result; dense rows

@@ -1,4 +1,4 @@
-"""Which machine code does a GPU get? Compiles the kernels' variants and keeps the result on disk."""
+"""Machine code of the kernels: their variants, compiled at run time and kept on disk."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import torch
 from nnunetv2_slicemamba.ops.cuda import driver
 
 CACHE_VARIABLE = "SLICEMAMBA_CACHE"
-SOURCES = {"forward": "scan_forward.cu", "backward": "scan_backward.cu"}
-BLOCK_SOURCES = {
-    "conv": "block_conv.cu",
-    "norm": "block_norm.cu",
-    "copy": "block_copy.cu",
+SCAN_SOURCES = {"forward": "scan_forward.cu", "backward": "scan_backward.cu"}
+BSS_SOURCES = {
+    "conv": "bss_conv.cu",
+    "norm": "bss_norm.cu",
+    "copy": "bss_copy.cu",
     "layer_norm": "layer_norm.cu",
 }
-HEADERS = (
+SCAN_HEADERS = (
     "conversions.cuh",
     "elements.cuh",
     "lanes.cuh",
@@ -35,7 +35,7 @@ HEADERS = (
     "walk_back.cuh",
     "finish.cuh",
 )
-BLOCK_HEADERS = ("conversions.cuh", "elements.cuh", "lanes.cuh", "activation.cuh", "convolution.cuh", "rows.cuh")
+BSS_HEADERS = ("conversions.cuh", "elements.cuh", "lanes.cuh", "activation.cuh", "convolution.cuh", "rows.cuh")
 ELEMENTS = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}  # the kernels' ELEMENT
 BLOCK_CHANNELS = 64  # channels of a thread block
 THREADS = 128  # of a block that scans
@@ -48,11 +48,14 @@ LARGE_SHARED_BYTES = 160 * 1024
 log = logging.getLogger(__name__)
 
 
-class Compiled(Protocol):
-    """One compiled form of a source file."""
+class Variant(Protocol):
+    """One compiled form of a source file; hashable."""
 
     def options(self, architecture: int) -> tuple[str, ...]:
         """The compiler's options for a compute capability, as 90 for 9.0."""
+
+    def shared_bytes(self) -> dict[str, int]:
+        """Dynamic shared memory of kernels, in bytes, by what needs it."""
 
 
 def _options(architecture: int, settings: dict[str, int]) -> tuple[str, ...]:
@@ -61,7 +64,7 @@ def _options(architecture: int, settings: dict[str, int]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class BlockVariant:
+class BssVariant:
     """One compiled form of the kernels around the scan.
 
     wide_rows: rows can be read 16 bytes at a time and E is a multiple of 8. n_dims: spatial axes, 2 or 3; only the
@@ -89,9 +92,13 @@ class BlockVariant:
         """The compiler's options for a compute capability, as 90 for 9.0."""
         return _options(architecture, self.settings())
 
+    def shared_bytes(self) -> dict[str, int]:
+        """Empty: these kernels need no dynamic shared memory."""
+        return {}
+
 
 @dataclass(frozen=True)
-class Variant:
+class ScanVariant:
     """One compiled form of the scan's kernels; settings.cuh explains them."""
 
     dtype: torch.dtype
@@ -143,17 +150,20 @@ def stage_tokens(states: int, shared_bytes: int) -> int:
 def read_sources() -> dict[str, str]:
     """The text of every CUDA file by name."""
     folder = Path(__file__).parent
-    names = {*SOURCES.values(), *BLOCK_SOURCES.values(), *HEADERS, *BLOCK_HEADERS}
+    names = {*SCAN_SOURCES.values(), *BSS_SOURCES.values(), *SCAN_HEADERS, *BSS_HEADERS}
     return {name: (folder / name).read_text(encoding="utf-8") for name in sorted(names)}
 
 
 def _files(part: str) -> tuple[str, tuple[str, ...]]:
     """The source file of `part` and the headers that it may include."""
-    return (SOURCES[part], HEADERS) if part in SOURCES else (BLOCK_SOURCES[part], BLOCK_HEADERS)
+    return (SCAN_SOURCES[part], SCAN_HEADERS) if part in SCAN_SOURCES else (BSS_SOURCES[part], BSS_HEADERS)
 
 
 def cache_folder() -> Path:
-    """$SLICEMAMBA_CACHE, else `slicemamba` in the user's cache folder ($XDG_CACHE_HOME, ~/.cache)."""
+    """Folder of the compiled kernels.
+
+    $SLICEMAMBA_CACHE, else `slicemamba` in the user's cache folder ($XDG_CACHE_HOME, ~/.cache).
+    """
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
@@ -162,7 +172,7 @@ def cache_folder() -> Path:
 
 
 def cache_key(part: str, options: tuple[str, ...], version: tuple[int, int]) -> str:
-    """Hash of everything that decides the machine code of `part`, a key of SOURCES or BLOCK_SOURCES.
+    """Hash of everything that decides the machine code of `part`, a key of SCAN_SOURCES or BSS_SOURCES.
 
     options: the compiler's. version: the compiler's.
     """
@@ -174,14 +184,14 @@ def cache_key(part: str, options: tuple[str, ...], version: tuple[int, int]) -> 
     return digest.hexdigest()[:32]
 
 
-def build_cubin(part: str, variant: Compiled, architecture: int) -> bytes:
+def build_cubin(part: str, variant: Variant, architecture: int) -> bytes:
     """Compiles `part` for a compute capability, as 90 for 9.0; neither reads nor writes the disk cache."""
     sources = read_sources()
     name, headers = _files(part)
     return driver.compile_cubin(name, sources[name], {h: sources[h] for h in headers}, variant.options(architecture))
 
 
-def cached_cubin(part: str, variant: Compiled, architecture: int, rebuild: bool = False) -> bytes:
+def cached_cubin(part: str, variant: Variant, architecture: int, rebuild: bool = False) -> bytes:
     """Machine code from the disk cache, compiled (about two seconds) and stored if it is not there or `rebuild`.
 
     A cache that cannot be read or written only costs the compilation.

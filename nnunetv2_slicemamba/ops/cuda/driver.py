@@ -1,4 +1,4 @@
-"""How are kernels compiled and launched without a CUDA toolkit? NVRTC and the driver through ctypes.
+"""Compilation and launch of kernels without a CUDA toolkit: NVRTC and the driver through ctypes.
 
 Both libraries are there wherever PyTorch runs on an NVIDIA GPU: the driver with the GPU, NVRTC as a dependency of
 PyTorch's own wheels. Only Linux is looked after.
@@ -21,7 +21,7 @@ DEFAULT_SHARED_BYTES = 48 * 1024  # a kernel gets more only after asking for it
 
 @lru_cache(maxsize=1)
 def load_driver() -> ctypes.CDLL:
-    """libcuda with the argument types of the calls used here; OSError where there is none."""
+    """The library libcuda with the argument types of the calls used here; OSError where there is none."""
     if sys.platform != "linux":
         raise OSError(f"the CUDA driver is looked for on Linux only, this is {sys.platform}")
     driver = ctypes.CDLL("libcuda.so.1")
@@ -40,7 +40,7 @@ def load_driver() -> ctypes.CDLL:
 
 
 def check(code: int, doing: str) -> None:
-    """RuntimeError with the driver's own words if `code` is not success."""
+    """Raises RuntimeError with the driver's own words if `code` is not success."""
     if code:
         text = ctypes.c_char_p()
         load_driver().cuGetErrorString(code, ctypes.byref(text))
@@ -74,7 +74,7 @@ def use_primary_context(device: int) -> None:
 
 
 def ensure_context(device: int) -> None:
-    """`use_primary_context` if the calling thread has no context at all."""
+    """Calls `use_primary_context` if the calling thread has no context at all."""
     context = ctypes.c_void_p()
     check(load_driver().cuCtxGetCurrent(ctypes.byref(context)), "asking for the current CUDA context")
     if not context.value:
@@ -131,7 +131,7 @@ def pack_arguments(struct_bytes: bytes) -> ctypes.Array:
 
 
 def _nvrtc_candidates() -> Iterator[str]:
-    """Where NVRTC may be: PyTorch's dependencies, PyTorch's own folder, the system."""
+    """Places where NVRTC may be: PyTorch's dependencies, PyTorch's own folder, the system."""
     for package, pattern in (("nvidia", "*/lib/libnvrtc.so.*"), ("torch", "lib/libnvrtc[.-]*so*")):
         spec = importlib.util.find_spec(package)
         for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -159,7 +159,7 @@ def load_nvrtc() -> ctypes.CDLL:
 
 @lru_cache(maxsize=1)
 def nvrtc_version() -> tuple[int, int]:
-    """(major, minor) of the run-time compiler; OSError where there is none."""
+    """Version (major, minor) of the run-time compiler; OSError where there is none."""
     major, minor = ctypes.c_int(), ctypes.c_int()
     load_nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
     return major.value, minor.value

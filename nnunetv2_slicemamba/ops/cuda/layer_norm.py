@@ -12,31 +12,29 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nnunetv2_slicemamba.ops.cuda import block_kernels as kernels
-from nnunetv2_slicemamba.ops.cuda import cubins, run
-from nnunetv2_slicemamba.ops.cuda.block_operator import is_chosen
-from nnunetv2_slicemamba.ops.cuda.cubins import BlockVariant
+from nnunetv2_slicemamba.ops.cuda import bss_kernels as kernels
+from nnunetv2_slicemamba.ops.cuda import cubins, driver
+from nnunetv2_slicemamba.ops.cuda.cubins import BssVariant
 
 EPSILON = 1e-5  # the kernels'
 _ARGUMENTS = struct.Struct("6Pq2i")  # LayerNormArgs
 
 
-def takes(x: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
-    """Whether the kernels normalise x (.., C), with a result of type `dtype`; SLICEMAMBA_FUSED=0 says no."""
+def fits(x: Tensor, weight: Tensor, dtype: torch.dtype) -> bool:
+    """True if the kernels can normalise x (.., C), with a result of type `dtype`."""
     return (
         len({x.dtype, dtype} - {torch.float32}) < 2
         and x.dtype in cubins.ELEMENTS
         and weight.dtype == torch.float32
         and 0 < x.shape[-1] <= kernels.MAX_CHANNELS
         and x.numel() > 0
-        and is_chosen(x.device, dtype)
     )
 
 
 def _launch(
     x: Tensor, gradient: Tensor | None, gamma: Tensor, beta: Tensor, out: Tensor, result: Tensor
 ) -> Tensor | None:
-    """result: the tensor that has the type of LayerNorm's result; `out` or the gradient."""
+    """Launches a pass; returns the backward pass's partial sums. result: `out` or the gradient, LayerNorm's in type."""
     channels = x.shape[-1]
     tokens = x.numel() // channels
     at = [0 if t is None else t.data_ptr() for t in (x, gradient, gamma, beta, out)]
@@ -47,14 +45,14 @@ def _launch(
         blocks = min(kernels.NORM_RESIDENT * kernels.multiprocessors(x.device), -(-blocks // kernels.FEWEST_TURNS))
         name, parts = f"layer_norm_backward_{pieces}", x.new_empty(blocks, 2, channels, dtype=torch.float32)
     half = result.dtype if x.dtype == torch.float32 else x.dtype
-    variant = BlockVariant(half, wide, 2, x.dtype != half, result.dtype != half)
+    variant = BssVariant(half, wide, 2, x.dtype != half, result.dtype != half)
     arguments = _ARGUMENTS.pack(*at, 0 if parts is None else parts.data_ptr(), tokens, channels, lanes)
     kernels.launch(x.device, "layer_norm", variant, name, blocks, arguments)
     return parts
 
 
 def forward(x: Tensor, gamma: Tensor, beta: Tensor, dtype: torch.dtype) -> Tensor:
-    """layer_norm(x) in `dtype`; x (.., C) contiguous, gamma and beta (C,) float32. Computed in float32.
+    """LayerNorm of x in `dtype`; x (.., C) contiguous, gamma and beta (C,) float32. Computed in float32.
 
     float16 results beyond 65504 become +-65504, NaN stays.
     """
@@ -76,7 +74,7 @@ def backward(dout: Tensor, x: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 class LayerNormFunction(torch.autograd.Function):
-    """`forward` and `backward` for autograd."""
+    """LayerNorm for autograd."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, dtype: torch.dtype) -> Tensor:
@@ -90,14 +88,14 @@ class LayerNormFunction(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma = ctx.saved_tensors
         if x.is_cuda:
-            run.ensure_context(x.device.index)  # autograd's thread may have none yet
+            driver.ensure_context(x.device.index)  # autograd's thread may have none yet
         return *backward(dout.to(ctx.dtype).contiguous(), x, gamma), None
 
 
 def apply(x: Tensor, gamma: Tensor, beta: Tensor, dtype: torch.dtype) -> Tensor:
-    """layer_norm(x) over the last axis of x (.., C), eps 1e-5, in `dtype`, differentiable once.
+    """LayerNorm of x (.., C) over its last axis, eps 1e-5, in `dtype`, differentiable once.
 
-    gamma, beta: (C,) float32. Call it only where `takes(x, gamma, dtype)`.
+    gamma, beta: (C,) float32. Call it only where `fits(x, gamma, dtype)`.
     """
     gamma, beta = gamma.contiguous(), beta.contiguous()
     result: Tensor = LayerNormFunction.apply(x, gamma, beta, dtype)

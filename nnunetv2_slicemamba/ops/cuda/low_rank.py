@@ -1,4 +1,4 @@
-"""How are step sizes of low rank expanded, and their gradients reduced? Matrix products around the kernels."""
+"""Step sizes of low rank: their expansion and the reduction of its gradients, matrix products around the kernels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEWEST_TOKENS = 8192  # from which pieces pay
 
 
 def expand_dt(dt: Tensor, dt_weight: Tensor) -> Tensor:
-    """(batch, L, K, E) from dt (batch, L, K, R) and dt_weight (K, E, R), in dt's type."""
+    """Step sizes (batch, L, K, E) from dt (batch, L, K, R) and dt_weight (K, E, R), in dt's type."""
     batch, length, K, rank = dt.shape
     channels = dt_weight.shape[1]
     full = dt.new_empty(batch, length, K, channels)
@@ -52,7 +52,7 @@ def reduce_dt_into(d_dt: Tensor, ddt: Tensor, dt_weight: Tensor) -> None:
 
 
 def weight_products(ddt: Tensor, dt: Tensor) -> tuple[Tensor, bool]:
-    """Whose sum over the pieces is dt_weight's gradient; ddt (batch, L, K, E) contiguous, dt (batch, L, K, R).
+    """Products whose sum over the pieces is dt_weight's gradient; ddt (batch, L, K, E) contiguous, dt (batch, L, K, R).
 
     Returns (pieces, K, E, R) and False, or (pieces, K E, K R) and True: products of all pairs of directions, of which
     only those of a direction with itself count. They are in ddt's type and not saturated.
@@ -78,10 +78,10 @@ def weight_products(ddt: Tensor, dt: Tensor) -> tuple[Tensor, bool]:
 
 @lru_cache(maxsize=256)
 def _pieces(tokens: int) -> int:
-    """The divisor of `tokens` that makes pieces of PIECE_TOKENS or the next larger possible size."""
+    """Divisor of `tokens` that makes pieces of PIECE_TOKENS or the next larger possible size."""
     return next(count for count in range(max(1, tokens // PIECE_TOKENS), 0, -1) if tokens % count == 0)
 
 
 def _saturate(product: Tensor) -> Tensor:
-    """`product` with what float16 cannot hold at +-65504 as in the kernels, in place; NaN stays."""
+    """Clamps what float16 cannot hold to +-65504, in place, as the kernels do; NaN stays. Returns `product`."""
     return product.clamp_(-FLOAT16_MAX, FLOAT16_MAX) if product.dtype == torch.float16 else product

@@ -1,4 +1,4 @@
-// What kernels that normalise rows share. A token (a row of channels) belongs to `lanes` neighbouring threads, a power
+// Common to kernels that normalise rows. A token (a row of channels) belongs to `lanes` neighbouring threads, a power
 // of two; each keeps some pieces of PIECE channels in registers, piece i of lane l starting at channel
 // PIECE * (l + i * lanes).
 #pragma once

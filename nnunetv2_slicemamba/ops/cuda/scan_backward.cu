@@ -20,7 +20,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
     const bool swapped = at.group & 4;
 
     Lane lane(stage, at);
-    load_rates(lane.a, p, at);
+    load_A(lane.a, p, at);
 #pragma unroll
     for (int c = 0; c < LANE_CHANNELS; c++)
 #pragma unroll
@@ -125,7 +125,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BACKWARD_BLOCKS) backward_
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
                     const int c = 2 * w + i;
-                    ddt[c] = (through_decay[c] * LN2 + input[c] * d_input[i]) * softplus_slope(delta[i]);
+                    ddt[c] = (through_decay[c] * LN2 + input[c] * d_input[i]) * softplus_derivative(delta[i]);
                     dx[c] = delta[i] * d_input[i];
                 }
             }

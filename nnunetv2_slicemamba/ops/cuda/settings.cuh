@@ -24,7 +24,7 @@ constexpr int BLOCK_CHANNELS = WARPS * WARP_CHANNELS;
 constexpr int ROW_THREADS = BLOCK_CHANNELS / PIECE;
 constexpr int PASS_ROWS = THREADS / ROW_THREADS;
 constexpr int PASSES = STAGE / PASS_ROWS;
-// Which bits of the lane number make up group and part. Neighbours (bit 0) share the states and lanes two apart (bit 1)
+// Bits of the lane number that make up group and part. Neighbours (bit 0) share the states and lanes two apart (bit 1)
 // the channels: that lets the hardware serve 16-byte shared memory reads of either for half a warp at a time.
 constexpr int GROUP_1 = 1, GROUP_2 = 8, GROUP_4 = 16, PART_1 = 2, PART_2 = 4;
 __device__ __forceinline__ int group_of(int lane) { return (lane & 1) | (lane >> 2 & 6); }

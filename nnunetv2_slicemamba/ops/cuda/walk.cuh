@@ -28,7 +28,7 @@ template <int PASS> __device__ __forceinline__ void walk_chunk(const ScanArgs& p
     const long long bk = (long long)at.b * p.K + at.k;
 
     LaneStates a, h;
-    load_rates(a, p, at);
+    load_A(a, p, at);
 #pragma unroll
     for (int c = 0; c < LANE_CHANNELS; c++)
 #pragma unroll

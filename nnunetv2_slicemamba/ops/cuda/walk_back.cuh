@@ -52,7 +52,7 @@ __device__ __forceinline__ int own_state(int group) {
 }
 __device__ __forceinline__ bool duplicate(int group) { return (!SWAPS && group & 4) || (HALF == 1 && group & 1); }
 
-// What a lane works with all the time: its places in shared memory at the stage's first token, its rates and sums.
+// A lane's working set: its places in shared memory at the stage's first token, its A and sums.
 struct Lane {
     float4* channels;
     float* dy;

@@ -1,4 +1,4 @@
-"""How close is close enough? Tolerances and comparisons of the fused block's tests."""
+"""Tolerances and comparisons of the fused block's tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check(got, wanted, tolerance):
 
 
 def guarded(rows, columns, dtype, shift=0):
-    """(a (rows, columns) tensor amid NaN, a function that tells whether the NaN around it are untouched)."""
+    """A (rows, columns) tensor amid NaN, and a function that tells whether the NaN around it are untouched."""
     room = torch.full((rows * columns + 128 + shift,), float("nan"), dtype=dtype)
     inner = room[64 + shift : 64 + shift + rows * columns]
 

@@ -1,4 +1,4 @@
-"""Runs the block's CUDA kernels on the CPU: compiles them as C++ and calls them as `block_kernels.launch` would."""
+"""The block's CUDA kernels on the CPU: compiled as C++ and called as `bss_kernels.launch` would."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import block_kernels, cubins, layer_norm
-from nnunetv2_slicemamba.ops.cuda.cubins import BlockVariant
+from nnunetv2_slicemamba.ops.cuda import bss_kernels, cubins, layer_norm
+from nnunetv2_slicemamba.ops.cuda.cubins import BssVariant
 
 FOLDER = Path(__file__).parent
 ARGUMENTS = {"conv": "ConvArgs", "norm": "NormArgs", "copy": "CopyArgs", "layer_norm": "LayerNormArgs"}
 SIZES = {
-    "conv": block_kernels._CONV.size,
-    "norm": block_kernels._NORM.size,
+    "conv": bss_kernels._CONV.size,
+    "norm": bss_kernels._NORM.size,
     "copy": 10 * 64 + 8,
     "layer_norm": layer_norm._ARGUMENTS.size,
 }
@@ -33,7 +33,7 @@ def compiler() -> str | None:
 def _sources() -> tempfile.TemporaryDirectory:
     """The kernels' files beside the shim's; the folder lives as long as the process."""
     folder = tempfile.TemporaryDirectory(prefix="slicemamba-emulation-")
-    for name in (*cubins.BLOCK_SOURCES.values(), *cubins.BLOCK_HEADERS):
+    for name in (*cubins.BSS_SOURCES.values(), *cubins.BSS_HEADERS):
         (Path(folder.name) / name).write_text(cubins.read_sources()[name])
     for name in ("shim.h", "conversions.cuh"):
         shutil.copy(FOLDER / name, folder.name)
@@ -41,13 +41,13 @@ def _sources() -> tempfile.TemporaryDirectory:
 
 
 @lru_cache(maxsize=64)
-def library(part: str, variant: BlockVariant) -> ctypes.CDLL:
-    """`part` for `variant`: run_NAME(arguments, blocks, threads) per kernel, and arguments_size()."""
+def library(part: str, variant: BssVariant) -> ctypes.CDLL:
+    """Compiled `part` for `variant`: run_NAME(arguments, blocks, threads) per kernel, and arguments_size()."""
     folder = Path(_sources().name)
     arguments = ARGUMENTS[part]
-    lines = ['#include "shim.h"', f'#include "{cubins.BLOCK_SOURCES[part]}"', 'extern "C" {']
+    lines = ['#include "shim.h"', f'#include "{cubins.BSS_SOURCES[part]}"', 'extern "C" {']
     lines.append(f"int arguments_size() {{ return sizeof({arguments}); }}")
-    for name in block_kernels._KERNELS[part]:
+    for name in bss_kernels.KERNELS[part]:
         call = f"[](const void* at) {{ {name}(*static_cast<const {arguments}*>(at)); }}"
         lines.append(
             f"void run_{name}(const void* from, unsigned blocks, unsigned threads) {{ {arguments} p; "
@@ -64,11 +64,11 @@ def library(part: str, variant: BlockVariant) -> ctypes.CDLL:
     return ctypes.CDLL(str(built))
 
 
-def launch(device: torch.device, part: str, variant: BlockVariant, name: str, blocks: int, arguments: bytes) -> None:
-    """In the place of `block_kernels.launch`."""
+def launch(device: torch.device, part: str, variant: BssVariant, name: str, blocks: int, arguments: bytes) -> None:
+    """Runs a kernel in the place of `bss_kernels.launch`."""
     assert device.type == "cpu"
     assert blocks > 0
     assert len(arguments) == SIZES[part]
     loaded = library(part, variant)
     assert loaded.arguments_size() == len(arguments)
-    getattr(loaded, f"run_{name}")(arguments, blocks, block_kernels._THREADS[part])
+    getattr(loaded, f"run_{name}")(arguments, blocks, bss_kernels.KERNELS[part][name][0])

@@ -13,6 +13,7 @@ from torch import Tensor
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
 from nnunetv2_slicemamba.nets.s3block import S3Block
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import SearchSettings
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import (
@@ -127,9 +128,9 @@ def test_a_folds_evaluation_has_dice_cost_and_what_measured_it(
     trainer.save_checkpoint(str(selection.fold_folder(SUPERNET) / "checkpoint_final.pth"))
     path = (1,) * selection.n_blocks
     monkeypatch.setattr("nnunetv2_slicemamba.search.evaluation.cost_measurement.REPEATS", 2)
-    plain = SupernetFold(selection, SUPERNET, CPU)(path)
+    plain = SupernetFold(SupernetFolder(selection, SUPERNET), CPU)(path)
     limited = SearchSettings(max_latency_ms=1e6)
-    fold = SupernetFold(selection, SUPERNET, CPU, cost=limited.cost)
+    fold = SupernetFold(SupernetFolder(selection, SUPERNET), CPU, cost=limited.cost)
     costly = fold(path)
     assert costly.fitness == plain.fitness
     assert plain.cost is None
@@ -144,4 +145,4 @@ def test_a_folds_evaluation_has_dice_cost_and_what_measured_it(
     assert [done.task for done in found] == tasks
     assert measured == [path, (2,) * selection.n_blocks], "what was asked for late is measured as itself"
     with pytest.raises(InputError, match="needs a CUDA device"):
-        SupernetFold(selection, SUPERNET, CPU, cost=MEMORY)
+        SupernetFold(SupernetFolder(selection, SUPERNET), CPU, cost=MEMORY)

@@ -16,6 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import SearchSettings, propose
 from nnunetv2_slicemamba.search.evaluation.blockwise import BlockwiseSupernet
@@ -304,7 +305,7 @@ def test_a_folds_fitness_is_that_of_nnunets_predictor(workspace: Path) -> None:
     trainer = TRAINERS[name]({**selection.plans, "continue_training": False}, "2d", 0, description, CPU)
     trainer.initialize()
     trainer.save_checkpoint(str(selection.fold_folder(name) / "checkpoint_final.pth"))
-    fold = SupernetFold(selection, name, CPU)
+    fold = SupernetFold(SupernetFolder(selection, name), CPU)
     architectures = propose(SearchSettings(population=4, seed=1), [4] * selection.n_blocks, 0, [])
     found = {done.task.index: done.evaluation for done in fold.evaluate(tasks_of(architectures))}
     nnunet = OneByOne.of_fold(fold)

@@ -1,6 +1,7 @@
 """The figures of a search show what it did, claim no more than it allows, and cut nothing off."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,14 +13,21 @@ from PIL import Image
 from scipy import stats
 
 from nnunetv2_slicemamba.search import Record, history_of
-from nnunetv2_slicemamba.search.figures.agreement import draw_agreement, fitness_agreement, fold_agreement
+from nnunetv2_slicemamba.search.figures.agreement import (
+    chosen_slicings,
+    draw_agreement,
+    draw_thicknesses,
+    fitness_agreement,
+    thickness_agreement,
+)
 from nnunetv2_slicemamba.search.figures.candidates import candidate_shares, draw_candidates
-from nnunetv2_slicemamba.search.figures.data import FoldChoice, Stage, stages_of_network
+from nnunetv2_slicemamba.search.figures.data import FoldChoice
 from nnunetv2_slicemamba.search.figures.generations import draw_generations
 from nnunetv2_slicemamba.search.figures.importance import Importance, draw_importance, importance_of
-from nnunetv2_slicemamba.search.figures.network import draw_network
+from nnunetv2_slicemamba.search.figures.network import draw_network, draw_slicing
 from nnunetv2_slicemamba.search.figures.page import write_figures
-from nnunetv2_slicemamba.search.figures.style import ORIGIN_STYLES, STYLE
+from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
+from nnunetv2_slicemamba.search.figures.style import ORIGIN_STYLES, STYLE, TIMES, colours_of, shown
 from tests.search.structured_search import CANDIDATES, DECISIVE, MINOR, N_BLOCKS, data_of, fitness, records_of
 
 
@@ -62,24 +70,66 @@ def test_the_fitness_figure_has_every_evaluation_and_each_generations_best_with_
 def test_origins_differ_in_shape_and_candidates_in_ruling_not_only_in_colour(data):
     assert len({marker for _, _, marker in ORIGIN_STYLES.values()}) == len(ORIGIN_STYLES)
     (axes,) = drawn(draw_network, data).axes
-    lines = [c for c in axes.collections if type(c).__name__ == "LineCollection"]
-    key = lines[-2 * len(CANDIDATES) :]
-    rulings = {(len(key[2 * i].get_segments()), len(key[2 * i + 1].get_segments())) for i in range(len(CANDIDATES))}
-    assert len(rulings) == len(CANDIDATES)
+    cut = [shape_of(patch) for patch in token_patches(axes)[-len(CANDIDATES) :]]
+    assert len(set(cut)) == len(CANDIDATES)
 
 
-def test_the_network_figure_names_every_block_in_its_place(data):
-    (axes,) = drawn(draw_network, data).axes
-    placed = [
-        (t.get_position(), t.get_text()) for t in axes.texts if len(t.get_text()) == 3 and "\u00d7" in t.get_text()
-    ]
+def test_a_patch_is_cut_into_the_cells_of_its_thickness(data):
+    slicing = tuple((2, 4, 3) for _ in range(N_BLOCKS))
+    axes = Figure().subplots()
+    draw_slicing(axes, slicing, data.stages, colours_of(((2, 4, 3),)), 3)
+    boxes = shape_of(token_patches(axes)[0])
+    # tokens along the depth in pairs at the left, then rows of four, and columns of three with a rest of two
+    tab, cells = [box for box in boxes if box[2] < 0.05], [box for box in boxes if box[2] > 0.05]
+    assert len(tab) == 4
+    assert len({top for _, top, *_ in cells}) == 2
+    widths = [width for _, top, width, _ in cells if top == 0]
+    assert len(widths) == 3
+    assert widths[-1] == min(widths)
+
+
+def token_patches(axes):
+    return [patch for patch in axes.patches if type(patch).__name__ == "PathPatch"]
+
+
+def shape_of(patch):
+    """(left, top, width, height) of a patch's cells, relative to the patch, in order."""
+    corners = patch.get_path().vertices.reshape(-1, 5, 2)
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    origin = low.min(axis=0)
+    return tuple(tuple(np.round([*(a - origin), *(b - a)], 3)) for a, b in zip(low, high, strict=True))
+
+
+@pytest.mark.parametrize("per_row", [9, 2])
+def test_the_network_figure_names_every_block_in_its_place(data, per_row):
+    axes = Figure().subplots()
+    draw_slicing(axes, data.slicing, data.stages, colours_of(CANDIDATES), per_row)
+    placed = [(t.get_position(), t.get_text()) for t in axes.texts if re.fullmatch(rf"\d{TIMES}\d", t.get_text())]
     assert len(placed) == N_BLOCKS
-    (decoder,) = (text.get_position()[0] for text in axes.texts if text.get_text() == "decoder")
-    left = sorted((p[1], p[0], text) for p, text in placed if p[0] < decoder)
-    right = sorted((-p[1], p[0], text) for p, text in placed if p[0] >= decoder)
-    shown = ["\u00d7".join(map(str, thickness)) for thickness in data.slicing]
-    assert [text for *_, text in left] == shown[:5], "the encoder reads downwards"
-    assert [text for *_, text in right] == shown[5:], "the decoder reads upwards"
+    half = max(x for (x, _), _ in placed) / 2
+    thicknesses = [shown(thickness) for thickness in data.slicing]
+    tops = sorted(t.get_position()[1] for t in axes.texts if t.get_text().startswith("stage "))
+
+    def read(side):
+        """The blocks of every stage from the highest resolution down, each stage's rows from left to right."""
+        ordered = sorted(side, key=lambda p: (p[0][1], p[0][0]))
+        bounds = zip(tops, [*tops[1:], math.inf], strict=True)
+        return [[text for (_, y), text in ordered if top < y < end] for top, end in bounds]
+
+    left, right = ([p for p in placed if (p[0][0] < half) == is_left] for is_left in (True, False))
+    assert read(left) == [thicknesses[:1], thicknesses[1:4], thicknesses[4:5]], "the encoder reads downwards"
+    assert read(right)[::-1] == [thicknesses[5:6], thicknesses[6:8], thicknesses[8:]], "the decoder reads upwards"
+
+
+def test_a_slicing_of_another_network_is_not_drawn(data):
+    with pytest.raises(ValueError, match="the slicing has 5 blocks, the network 9"):
+        draw_slicing(Figure().subplots(), data.slicing[:5], data.stages, colours_of(CANDIDATES), 3)
+
+
+def test_a_thickness_that_is_no_candidate_has_a_colour_of_its_own():
+    colours = colours_of(CANDIDATES, [((8, 8), (2, 2)), ((1, 1), (8, 8))])
+    assert list(colours) == [*CANDIDATES, (1, 1), (8, 8)]
+    assert len(set(colours.values())) == 6
 
 
 def test_the_shares_leave_out_what_has_no_fitness():
@@ -132,10 +182,25 @@ def test_importance_says_why_it_cannot_be_had():
 
 def test_agreement_counts_pairs_of_folds(data):
     a, b = ((2, 2), (2, 2), (4, 4)), ((2, 2), (2, 4), (2, 2))
-    folds = {"0": FoldChoice(a, ()), "1": FoldChoice(b, ()), "2": FoldChoice(a, ()), "3": FoldChoice(None, ())}
-    assert fold_agreement(replace(data, folds=folds)) == pytest.approx([1, 1 / 3, 1 / 3])
+    assert thickness_agreement([a, b, a]) == pytest.approx([1, 1 / 3, 1 / 3])
     with pytest.raises(ValueError, match="at least two folds"):
-        fold_agreement(replace(data, folds={"0": FoldChoice(a, ()), "3": FoldChoice(None, ())}))
+        thickness_agreement([a])
+    folds = {"0": FoldChoice(a, ()), "3": FoldChoice(None, ())}
+    assert chosen_slicings(replace(data, folds=folds)) == {"0": a}
+
+
+def test_blocks_on_several_lines_are_those_of_one_line(data):
+    slicings, colours = chosen_slicings(data), colours_of(CANDIDATES)
+    one, several = (
+        drawn(lambda f, n=n: draw_thicknesses(f, slicings, data.stages, colours, 0.25, 7.2, n)).axes for n in (None, 4)
+    )
+    assert (len(one), len(several)) == (2, 6)
+    names = [[t.get_text() for t in axes.get_xticklabels()] for axes in several[1::2]]
+    assert names == [data.block_names[:4], data.block_names[4:8], data.block_names[8:]]
+    heights = [bar.get_height() for axes in several[1::2] for bar in axes.patches]
+    assert heights == pytest.approx([bar.get_height() for bar in one[1].patches])
+    fills = [patch.get_facecolor() for axes in several[::2] for patch in token_patches(axes)]
+    assert sorted(fills) == sorted(patch.get_facecolor() for patch in token_patches(one[0]))
 
 
 def test_folds_agree_on_fitness_by_spearman_over_what_both_evaluated(data):
@@ -220,13 +285,10 @@ def test_nothing_to_draw_is_an_error(data):
 
 
 def test_the_stages_are_those_of_the_plans():
-    class Selected:
-        n_dims = 2
-        arch_kwargs = {  # noqa: RUF012
-            "strides": [[4, 4], [2, 1]],
-            "features_per_stage": [24, 48],
-            "n_blocks_per_stage": [2, 9],
-            "n_blocks_per_stage_decoder": [3, 1],
-        }
-
-    assert stages_of_network(Selected()) == [Stage(2, 1, 24, (4, 4)), Stage(9, 3, 48, (8, 4))]
+    arch_kwargs = {
+        "strides": [[4, 4], [2, 1]],
+        "features_per_stage": [24, 48],
+        "n_blocks_per_stage": [2, 9],
+        "n_blocks_per_stage_decoder": [3, 1],
+    }
+    assert stages_of(arch_kwargs) == (Stage(2, 1, 24, (4, 4)), Stage(9, 3, 48, (8, 4)))

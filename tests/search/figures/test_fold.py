@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search import (
     Fingerprint,
@@ -71,7 +72,7 @@ def test_all_searched_folds_take_part_and_nothing_else(drawn):
     broken = slicing_search_folder(selection_of(4).fold_folder(TRAINER))
     broken.mkdir(parents=True)
     (broken / "best_slicing.json").write_text("{")
-    page = redraw(selection_of(10), TRAINER, None, None)
+    page = redraw(SupernetFolder(selection_of(10), TRAINER), None, None)
     assert page == folder / "search.html"
     (data,) = drawn
     assert list(data.folds) == ["0", "2", "10"]
@@ -83,13 +84,13 @@ def test_all_searched_folds_take_part_and_nothing_else(drawn):
 def test_a_search_that_goes_on_is_drawn_as_far_as_it_is(drawn):
     folder = search(0, 5)
     (folder / "best_slicing.json").unlink()
-    redraw(selection_of(0), TRAINER, None, None)
+    redraw(SupernetFolder(selection_of(0), TRAINER), None, None)
     assert len(drawn[0].records) == 5
 
 
 def test_without_a_search_the_error_names_the_command(drawn):
     with pytest.raises(LedgerError, match="slicemamba search"):
-        redraw(selection_of(0), TRAINER, None, None)
+        redraw(SupernetFolder(selection_of(0), TRAINER), None, None)
     assert drawn == []
 
 
@@ -101,9 +102,9 @@ def test_a_fold_searched_within_a_limit_is_drawn_and_heard_within_it(drawn):
     with open_ledger(folder / "study.db", fingerprint) as ledger:
         for record in records:
             ledger.add(record)
-    redraw(selection_of(0), TRAINER, None, None)
+    redraw(SupernetFolder(selection_of(0), TRAINER), None, None)
     allowed = [r for r in records if r.index <= 5]
     assert drawn[0].best.fitness == max(r.fitness for r in allowed) < max(r.fitness for r in records)
     assert (folder / "figures" / "pareto.png").is_file()
-    heard = fold_histories(selection_of(0), TRAINER)[0]
+    heard = fold_histories(SupernetFolder(selection_of(0), TRAINER))[0]
     assert [a for a, fitness in heard if not math.isnan(fitness)] == [r.architecture for r in allowed]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from nnunetv2_slicemamba.comparison.rank import _from_ledger
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.report.searches import read_search
 from nnunetv2_slicemamba.search.choosing.set_slicing import fold_histories
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
@@ -19,17 +20,18 @@ from nnunetv2_slicemamba.search.records import Record
 from nnunetv2_slicemamba.search.settings import SearchSettings
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.file import SlicingFile, write_slicing_file
-from nnunetv2_slicemamba.slicing.find import SLICING_FILE, STUDY_FILE, slicing_search_folder
+from nnunetv2_slicemamba.slicing.find import SLICING_FILE, STUDY_FILE
 
 CANDIDATES = ((2, 2), (4, 4))
 HASHES = ("a" * 64, "b" * 64)
 
 
 @pytest.fixture
-def fold(tmp_path: Path) -> Path:
+def supernet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SupernetFolder:
     """A fold whose result is from the second of two studies, whose only evaluation is (1, 1, 1)."""
-    fold = tmp_path / "fold_0"
-    folder = slicing_search_folder(fold)
+    monkeypatch.setenv("nnUNet_results", str(tmp_path))
+    supernet = SupernetFolder(Selection("Dataset001_A", {}, "P", "2d", 0), "SliceMambaSupernetTrainer")
+    folder = supernet.search
     for seed, study in enumerate((None, "second")):
         settings = SearchSettings(2, 0, 1, seed=seed)
         names = ("Dataset001_A", "SliceMambaSupernetTrainer", "P", "2d", 0)
@@ -39,22 +41,20 @@ def fold(tmp_path: Path) -> Path:
     choice = SlicingChoice(((4, 4),) * 3, "search", (1, 1, 1), 0.6, 1, {"study": "second"})
     content = SlicingFile(choice, CANDIDATES, FITNESS_DEFINITION, "Dataset001_A", "2d", "P", 0, *HASHES)
     write_slicing_file(content, folder / SLICING_FILE)
-    return fold
+    return supernet
 
 
-def test_of_several_studies_the_one_of_the_result_is_read(fold: Path) -> None:
-    selection = SimpleNamespace(configuration_folder=lambda trainer: fold.parent)
-    folder = slicing_search_folder(fold)
-    assert [record.architecture for record in read_fold_ledger(folder)[1]] == [(1, 1, 1)]
-    assert fold_histories(selection, "any") == {0: [((1, 1, 1), 0.6)]}  # type: ignore[arg-type]
-    assert _from_ledger(folder, {}) == {(1, 1, 1): 0.6}
-    search = read_search(fold)
+def test_of_several_studies_the_one_of_the_result_is_read(supernet: SupernetFolder) -> None:
+    assert [record.architecture for record in read_fold_ledger(supernet.search)[1]] == [(1, 1, 1)]
+    assert fold_histories(supernet) == {0: [((1, 1, 1), 0.6)]}
+    assert _from_ledger(supernet, {}) == {(1, 1, 1): 0.6}
+    search = read_search(supernet.path)
     assert search is not None
     assert [record.architecture for record in search.records] == [(1, 1, 1)]
     assert search.problems == ()
 
 
-def test_without_a_result_the_choice_is_asked_for(fold: Path) -> None:
-    (slicing_search_folder(fold) / SLICING_FILE).unlink()
+def test_without_a_result_the_choice_is_asked_for(supernet: SupernetFolder) -> None:
+    supernet.slicing_file.unlink()
     with pytest.raises(LedgerError, match="has 2 studies"):
-        read_fold_ledger(slicing_search_folder(fold))
+        read_fold_ledger(supernet.search)

@@ -1,0 +1,306 @@
+"""Maker of the tables in docs/results.md and docs/performance.md, from the CSV tables in benchmarks/results.
+
+    python benchmarks/pages.py            # writes the tables between the pages' markers
+    python benchmarks/pages.py --check    # exits with 1 where a page differs from what would be written
+
+A marker is a line `<!-- table: NAME -->`; the table ends at the next `<!-- end -->`. Everything else on a page is text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+import results
+from numpy.typing import NDArray
+from results import Row, number
+from scipy.stats import kendalltau
+
+from nnunetv2_slicemamba.comparison.statistics import paired_difference, spread
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGES = (DOCS / "results.md", DOCS / "performance.md")
+MARKED = re.compile(r"^<!-- table: (.+?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
+# the candidate that others are compared with: nnU-Net's default network and trainer
+REFERENCE = "stock"
+CONTROLS = re.compile(r"-(random\d+|\d+(x\d+)+)$")
+Cells = Sequence[str]
+
+
+class Trainings:
+    """The trainings of runs.csv, with the Dice of their cases."""
+
+    def __init__(self, folder: Path = results.RESULTS) -> None:
+        self.runs = results.read("runs", folder)
+        self._dice: dict[str, dict[tuple[str, str], float]] = {}
+        for row in results.read("cases", folder):
+            value = number(row["dice"])
+            self._dice.setdefault(row["run"], {})[row["label"], row["case"]] = math.nan if value is None else value
+
+    def groups(self, compared: bool = True) -> dict[tuple[str, str], list[Row]]:
+        """Runs of the same data and the same number of iterations, those with the reference among them or the others.
+
+        Keys: (data, budget as "20 epochs of 250 iterations").
+        """
+        found: dict[tuple[str, str], list[Row]] = {}
+        for row in self.runs:
+            key = (row["data"], f"{row['epochs']} epochs of {row['iterations']} iterations")
+            found.setdefault(key, []).append(row)
+        return {k: rows for k, rows in found.items() if compared == any(r["candidate"] == REFERENCE for r in rows)}
+
+    def table(self, runs: Sequence[Row]) -> NDArray[np.float64] | None:
+        """Dice (trainings, labels, cases) of those runs whose cases are known; None where that is none of them."""
+        known = [self._dice[row["id"]] for row in runs if row["id"] in self._dice]
+        if not known:
+            return None
+        labels, cases = (sorted({key[i] for key in known[0]}) for i in (0, 1))
+        return np.array([[[dice[label, case] for case in cases] for label in labels] for dice in known])
+
+    def interval(self, pairs: Iterable[tuple[Sequence[Row], Sequence[Row]]]) -> str:
+        """95 % bootstrap interval over the cases of the difference between two candidates.
+
+        pairs: the trainings of both on each fold, of which those count whose cases are known; of several folds the
+        cases are put side by side, each with the mean over its trainings. "-" where a fold has none for one of them.
+        """
+        tables = [(self.table(one), self.table(other)) for one, other in pairs]
+        both = [(one, other) for one, other in tables if one is not None and other is not None]
+        if len(both) < len(tables):
+            return "-"
+        if len(both) == 1:
+            found = paired_difference(*both[0])
+        else:
+            one, other = (np.concatenate([pair[i].mean(axis=0) for pair in both], axis=-1)[None] for i in (0, 1))
+            found = paired_difference(one, other)
+        return "-" if math.isnan(found.low) else f"{found.low:+.4f} to {found.high:+.4f}"
+
+
+def finished(runs: Iterable[Row]) -> dict[str, dict[int, list[Row]]]:
+    """Finished runs with a Dice, by candidate and fold."""
+    found: dict[str, dict[int, list[Row]]] = {}
+    for row in runs:
+        if row["state"] == "finished" and row["dice"]:
+            found.setdefault(row["candidate"], {}).setdefault(int(row["fold"]), []).append(row)
+    return found
+
+
+def mean_dice(runs: Sequence[Row]) -> float:
+    return fmean(float(row["dice"]) for row in runs)
+
+
+def by_fold(trainings: Trainings) -> str:
+    """A table per dataset and fold: every candidate with the Dice of its trainings beside the reference."""
+    head = ("candidate", "Dice of each training", "mean ± SD", "to nnU-Net", "95 % over the cases", "M parameters")
+    parts: list[str] = []
+    for (data, budget), runs in trainings.groups().items():
+        candidates = finished(runs)
+        for fold in sorted(candidates[REFERENCE]):
+            reference, rows = candidates[REFERENCE][fold], []
+            for name, folds in candidates.items():
+                if fold not in folds:
+                    continue
+                own = folds[fold]
+                sd, apart = spread([float(r["dice"]) for r in own]), mean_dice(own) - mean_dice(reference)
+                interval = "-" if name == REFERENCE else trainings.interval([(own, reference)])
+                known = sum(row["id"] in trainings._dice for row in own)
+                partly = f" ({known} of {len(own)})" if interval != "-" and known < len(own) else ""
+                rows.append(
+                    (
+                        name,
+                        ", ".join(f"{float(r['dice']):.4f}" for r in own),
+                        f"{mean_dice(own):.4f}" + ("" if math.isnan(sd) else f" ± {sd:.4f}"),
+                        f"{apart:+.4f}",
+                        interval + partly,
+                        _millions(own[0]["parameters"]),
+                    )
+                )
+            rows.sort(key=lambda row: -float(row[3]))
+            parts += [f"**{data}, fold {fold}**, {budget}", markdown(head, rows)]
+    return "\n\n".join(parts)
+
+
+def over_folds(trainings: Trainings) -> str:
+    """The candidates that were trained on several folds beside the reference; every fold counts alike.
+
+    The last column leaves out fold 0, on which candidates are chosen.
+    """
+    head = ("data", "candidate", "folds", "trainings", "to nnU-Net", "95 % over the cases", "fold by fold")
+    rows = []
+    for (data, _), runs in trainings.groups().items():
+        candidates = finished(runs)
+        for name, folds in candidates.items():
+            pairs = {f: (folds[f], of) for f, of in sorted(candidates[REFERENCE].items()) if f in folds}
+            if name == REFERENCE or len(pairs) < 2:
+                continue
+            apart = {fold: mean_dice(one) - mean_dice(other) for fold, (one, other) in pairs.items()}
+            other_folds = [fold for fold in pairs if fold]
+            without = f"{fmean(apart[fold] for fold in other_folds):+.4f}"
+            if len(other_folds) > 1:
+                without += f" ({trainings.interval([pairs[fold] for fold in other_folds])})"
+            rows.append(
+                (
+                    *(data, name, ", ".join(map(str, pairs)), str(sum(len(one) for one, _ in pairs.values()))),
+                    *(f"{fmean(apart.values()):+.4f}", trainings.interval(pairs.values())),
+                    *(", ".join(f"{value:+.4f}" for value in apart.values()), without),
+                )
+            )
+    return markdown((*head, "without fold 0"), rows)
+
+
+def unfinished(trainings: Trainings) -> str:
+    """The runs without a result, by candidate."""
+    told: dict[tuple[str, str, str], list[str]] = {}
+    for row in trainings.runs:
+        if row["state"] != "finished":
+            done = f"{row['state']}, {row['epochs_done'] or '?'} of {row['epochs']} epochs"
+            told.setdefault((row["data"], row["fold"], row["candidate"]), []).append(done)
+    return markdown(("data", "fold", "candidate", "trainings"), [(*key, "; ".join(v)) for key, v in told.items()])
+
+
+def searched(trainings: Trainings) -> str:
+    """Searched slicings beside fixed and random ones that were trained in the same way."""
+    head = ("data", "budget", "searched", "controls", "mean ± SD of the controls", "best control", "Kendall's tau")
+    rows = []
+    for (data, budget), runs in trainings.groups(compared=False).items():
+        candidates = {name: folds[0] for name, folds in finished(runs).items() if 0 in folds}
+        own = [row for name, found in candidates.items() if name.endswith("-searched") for row in found]
+        controls = [row for name, found in candidates.items() if CONTROLS.search(name) for row in found]
+        if not own or not controls:
+            continue
+        # arms of one supernet, one training each
+        of = own[0]["start_from"]
+        arms = [r for r in (own[0], *controls) if r["start_from"] == of and r["fitness"]]
+        tau = kendalltau([float(r["fitness"]) for r in arms], [float(r["dice"]) for r in arms])
+        best = max(controls, key=lambda row: float(row["dice"]))
+        rows.append(
+            (
+                *(data, budget, ", ".join(f"{float(row['dice']):.4f}" for row in own), str(len(controls))),
+                f"{mean_dice(controls):.4f} ± {spread([float(row['dice']) for row in controls]):.4f}",
+                f"{float(best['dice']):.4f} ({best['slicing']})",
+                f"{tau.statistic:.2f}, p {tau.pvalue:.2f}, {len(arms)} arms" if len(arms) > 4 else "-",
+            )
+        )
+    return markdown(head, rows)
+
+
+def worth(folder: Path = results.RESULTS) -> str:
+    """The gains of searches.csv on the cases that chose a path and on the others."""
+    head = ("data", "supernet", "path", "gain where it was chosen", "gain on other cases", "better than random there")
+    rows = [
+        (
+            *(row["data"], row["supernet"], f"{row['path']}, {row['searches']} times"),
+            *(f"{float(row[f'gain_{w}']):+.2f} ± {float(row[f'gain_{w}_sd']):.2f}" for w in ("choosing", "others")),
+            f"{row['above_random']} of {row['searches']}",
+        )
+        for row in results.read("searches", folder)
+    ]
+    return markdown(head, rows)
+
+
+def others(trainings: Trainings) -> str:
+    """The trainings without nnU-Net's beside them that compare no slicings."""
+    rows = []
+    for (data, budget), runs in trainings.groups(compared=False).items():
+        for name, folds in finished(runs).items():
+            if CONTROLS.search(name):
+                continue
+            for fold, own in folds.items():
+                dice = ", ".join(f"{float(row['dice']):.4f}" for row in own)
+                rows.append((data, str(fold), budget, name, dice, own[0]["start_from"]))
+    return markdown(("data", "fold", "budget", "candidate", "Dice of each training", "started from"), rows)
+
+
+def timings(benchmark: str, figures: Sequence[str], folder: Path = results.RESULTS) -> str:
+    """A row per work, size and device, a column per figure; of a figure measured on several dates the latest counts.
+
+    Of a figure that was measured several times then, median and range are shown.
+    """
+    cells: dict[tuple[str, str, str], dict[str, list[Row]]] = {}
+    for row in results.read("timings", folder):
+        if row["benchmark"] == benchmark and row["figure"] in figures:
+            of = cells.setdefault((row["work"], row["size"], row["device"]), {})
+            before = of.setdefault(row["figure"], [])
+            if before and (before[0]["date"], before[0]["commit"]) != (row["date"], row["commit"]):
+                if row["date"] < before[0]["date"]:
+                    continue
+                before.clear()
+            before.append(row)
+    shown = [figure for figure in figures if any(figure in of for of in cells.values())]
+    units = {row["figure"]: row["unit"] for row in chain(*(rows for of in cells.values() for rows in of.values()))}
+    head = ("work", "size", "device", *(f"{figure} ({units[figure]})" for figure in shown), "measured")
+    lines = []
+    for key, of in cells.items():
+        dates = sorted({row["date"] for rows in of.values() for row in rows})
+        lines.append((*key, *(_value(of.get(figure, [])) for figure in shown), " and ".join(dates)))
+    return markdown(head, lines)
+
+
+def _value(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    values = [float(row["value"]) for row in rows]
+    if len(values) == 1:
+        return f"{values[0]:,.6g}"
+    return f"{median(values):,.6g} ({min(values):,.6g} to {max(values):,.6g}, {len(values)} runs)"
+
+
+def _millions(parameters: str) -> str:
+    return f"{float(parameters) / 1e6:.1f}" if parameters else "-"
+
+
+def markdown(head: Cells, rows: Sequence[Cells]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def tables() -> dict[str, Callable[[], str]]:
+    """The makers of all tables, by the name in the pages' markers."""
+    trainings = Trainings()
+    steps = ("step", "step as a graph", "peak", "published step", "published peak", "host, step as a graph")
+    scan = ("forward", "forward + backward", "published forward", "published forward + backward")
+    inference = ("inference", "inference as a graph", "published inference")
+    return {
+        "over folds": lambda: over_folds(trainings),
+        "by fold": lambda: by_fold(trainings),
+        "unfinished": lambda: unfinished(trainings),
+        "searched": lambda: searched(trainings),
+        "worth": worth,
+        "others": lambda: others(trainings),
+        "epochs": lambda: timings("accuracy", ("epoch, median of four", "epoch, the last of four")),
+        "scan": lambda: timings("scan_gpu", scan),
+        "steps": lambda: timings("network_gpu", steps),
+        "inference": lambda: timings("network_gpu", inference),
+        "volumes": lambda: timings("volumes_gpu", steps),
+        "cpu": lambda: timings("scan_cpu", ("forward + backward", "memory")),
+        "search": lambda: timings("search_gpu", ("architectures", "1,050 architectures")),
+        "pretraining": lambda: timings("pretrain_gpu", ("images", "step", "peak", "parameters")),
+        "memory": lambda: timings("memory_gpu", ("estimate", "reserved")),
+        "memory error": lambda: timings("memory_gpu", ("mean", "largest", "mean, training left out of the fit")),
+    }
+
+
+def made(text: str, makers: dict[str, Callable[[], str]]) -> str:
+    """A page's text with its tables made anew. Raises KeyError for a marker that names no table."""
+    return MARKED.sub(lambda found: f"<!-- table: {found[1]} -->\n\n{makers[found[1]]()}\n\n<!-- end -->", text)
+
+
+def main(given: Sequence[str]) -> int:
+    makers, differing = tables(), []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        new = made(text, makers)
+        if new != text:
+            differing.append(page.name)
+            if "--check" not in given:
+                page.write_text(new, encoding="utf-8")
+    print(f"{'differ' if '--check' in given else 'written'}: {', '.join(differing)}" if differing else "nothing to do")
+    return int("--check" in given and bool(differing))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

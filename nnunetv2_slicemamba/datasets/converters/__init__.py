@@ -1,0 +1,1 @@
+"""Converters of the datasets that `slicemamba convert` knows, one file each; the registry finds them here."""

@@ -1,0 +1,124 @@
+"""The base of converters of 2D images: pairs found and examined, named, and divided as asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rich.console import Console
+
+from nnunetv2_slicemamba.datasets.cases import Case, Rules, safe_name
+from nnunetv2_slicemamba.datasets.conversion import Conversion
+from nnunetv2_slicemamba.datasets.converter import Converter
+from nnunetv2_slicemamba.datasets.examined import duplicate_notes, empty_notes, same_case_names, same_names
+from nnunetv2_slicemamba.datasets.layouts import FolderLayout, find_pairs
+from nnunetv2_slicemamba.datasets.pairing import SEARCH, TEST, TRAIN, VAL, FoundPairs, Pair
+from nnunetv2_slicemamba.datasets.problems import count_notes, describe
+from nnunetv2_slicemamba.datasets.request import Request
+from nnunetv2_slicemamba.datasets.search_folder import MatchedPairs, match_search_folder
+from nnunetv2_slicemamba.datasets.splits import Split, drawn_split, parts_split, sequence_split
+
+
+@dataclass(frozen=True)
+class Videos:
+    """The videos of which a dataset's images are frames. number_of: that of an image; ValueError if it cannot be told.
+
+    note: what the user should know of them.
+    """
+
+    number_of: Callable[[Pair], int]
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConverter(Converter):
+    """A dataset of 2D images with a mask each.
+
+    labels: names of the labels 1, 2, ...; with several, the values of the masks are the labels. videos: those that
+    `--split by-sequence` keeps apart.
+    """
+
+    labels: tuple[str, ...]
+    layouts: tuple[FolderLayout, ...]
+    videos: Videos | None = None
+
+    file_ending: ClassVar[str] = ".png"
+    reader: ClassVar[str | None] = "NaturalImage2DIO"
+    files_at_once: ClassVar[int] = 8
+    resizable: ClassVar[bool] = True
+    # one channel is written where all images are grey
+    keeps_grey: ClassVar[bool] = False
+
+    @property
+    def has_videos(self) -> bool:
+        return self.videos is not None
+
+    def find(self, request: Request) -> FoundPairs:
+        """All pairs of the source, not yet opened. ValueError where no layout fits."""
+        return find_pairs(self.key, self.layouts, request.sources[0])
+
+    def case_name(self, stem: str) -> str:
+        """Name of a case, from that of its image."""
+        return safe_name(stem)
+
+    def published_split(self, layout: str, cases_of: Mapping[str, Sequence[str]], search: Sequence[str]) -> Split:
+        """The split of `--split published`. cases_of: part -> cases. search: the search folder's cases."""
+        return parts_split(cases_of, search)
+
+    def prepare(self, request: Request, processes: int, console: Console | None) -> Conversion:
+        # Pillow and scipy are slow to import, and lists of the converters do without
+        from nnunetv2_slicemamba.datasets.image_checks import examine_pairs
+
+        found = self.find(request)
+        labels = {"background": 0} | {label: i for i, label in enumerate(request.labels or self.labels, start=1)}
+        examined = examine_pairs(found.pairs, len(labels), processes, console)
+        names = {pair: self.case_name(pair.stem) for pair in found.pairs}
+        problems = [*found.problems, *same_names(found.pairs), *same_case_names(names)]
+        problems += [problem for one in examined for problem in one.problems]
+        if problems:
+            raise ValueError(describe(problems, " and ".join(map(str, request.sources))))
+
+        matched = match_search_folder(examined)
+        split = self.choose_split(request, found.layout, matched, names)
+        there = Counter(pair.part for pair in found.pairs)
+        notes = (
+            *found.notes,
+            *count_notes(there, self.complete_counts(request, found.layout), "images"),
+            *matched.notes,
+            *duplicate_notes(examined),
+            *empty_notes(examined),
+            *split.notes,
+        )
+        cases = tuple(
+            Case(
+                names[pair],
+                "Ts" if names[pair] in split.test else "Tr",
+                "image",
+                (str(pair.image.resolve()),),
+                None if pair.mask is None else str(pair.mask.resolve()),
+            )
+            for pair in matched.pairs
+        )
+        grey = self.keeps_grey and all(one.grey for one in examined)
+        channels = {"0": "grey"} if grey else {"0": "R", "1": "G", "2": "B"}
+        return Conversion(
+            cases,
+            Rules(request.resize, len(labels), grey),
+            split.folds,
+            self.dataset_json(request, found.layout, channels, labels, cases, notes),
+            notes,
+        )
+
+    def choose_split(self, request: Request, layout: str, matched: MatchedPairs, names: Mapping[Pair, str]) -> Split:
+        """The split that was asked for. ValueError where the cases do not allow it."""
+        if request.split.kind == "by-sequence" and self.videos is not None:
+            number_of = {names[pair]: self.videos.number_of(pair) for pair in matched.pairs}
+            return sequence_split(number_of, request.split.seed).with_note(self.videos.note)
+        cases_of: dict[str, list[str]] = {TRAIN: [], VAL: [], TEST: [], SEARCH: []}
+        for pair in matched.pairs:
+            cases_of[matched.part_of[pair]].append(names[pair])
+        if request.split.kind == "published":
+            return self.published_split(layout, cases_of, [names[pair] for pair in matched.search])
+        return drawn_split(request.split, cases_of[TRAIN] + cases_of[VAL] + cases_of[SEARCH], frozenset(cases_of[TEST]))

@@ -1,0 +1,73 @@
+"""The manifest beside a converted dataset: the request, and what it led to, so that the same command continues."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_slicemamba import __version__
+from nnunetv2_slicemamba.datasets.conversion import Conversion
+from nnunetv2_slicemamba.datasets.pairing import ENDINGS
+from nnunetv2_slicemamba.datasets.part_files import holds_parts_only, write_whole
+from nnunetv2_slicemamba.datasets.request import Request
+
+MANIFEST = "slicemamba_convert.json"
+SCHEMA = 1
+SOURCE_ENDINGS = (*ENDINGS, ".nii", ".gz", ".npz", ".h5", ".txt")
+
+
+def fingerprint(sources: Sequence[Path]) -> str:
+    """A digest of names, sizes and modification times of all files that a conversion could read."""
+    digest = hashlib.sha256()
+    for source in sources:
+        for path in sorted(source.rglob("*")):
+            if path.suffix.lower() in SOURCE_ENDINGS and not path.name.startswith(".") and path.is_file():
+                status = path.stat()
+                digest.update(f"{path.relative_to(source)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def write_manifest(request: Request, conversion: Conversion, sources: str, folder: Path) -> None:
+    """Writes the manifest into the new dataset's folder. sources: their fingerprint."""
+    values = {"schema": SCHEMA, "version": __version__, "request": request.as_json(), "sources": sources}
+    write_json(values | conversion.as_json(), folder / MANIFEST)
+
+
+def read_begun(request: Request, folder: Path, sources: str) -> Conversion | None:
+    """The conversion that an earlier call with the same request began, or None if there is no target yet.
+
+    ValueError if the target is something else, was made with other options, or the source has changed since.
+    """
+    if not folder.exists() or holds_parts_only(folder):
+        return None
+    remedy = "remove it, or give another ID with -d"
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise ValueError(f"{folder} exists and was not made by slicemamba convert; {remedy}")
+    try:
+        manifest = json.loads(file.read_text())
+        schema = manifest["schema"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} cannot be read ({error}); {remedy}") from error
+    if schema != SCHEMA:
+        raise ValueError(f"{folder} was made by another version of slicemamba ({manifest.get('version')}); {remedy}")
+    wanted = json.loads(json.dumps(request.as_json()))
+    differing = [key for key, value in wanted.items() if manifest["request"].get(key) != value]
+    if differing:
+        told = "; ".join(f"{key}: {manifest['request'].get(key)}, now {wanted[key]}" for key in differing)
+        raise ValueError(f"{folder} was converted with other options ({told}); {remedy}")
+    if manifest["sources"] != sources:
+        raise ValueError(f"{folder} was begun from the same source, whose files have changed since; {remedy}")
+    return Conversion.from_json(manifest)
+
+
+def write_json(values: Any, target: Path) -> None:
+    """Indented JSON, whole or not at all."""
+
+    def write(part: Path) -> None:
+        part.write_text(json.dumps(values, indent=2) + "\n")
+
+    write_whole(target, write)

@@ -1,0 +1,49 @@
+"""Writing a fold's best_slicing.json, whoever chose the slicing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
+from nnunetv2_slicemamba.slicing.choice import SlicingChoice
+from nnunetv2_slicemamba.slicing.file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
+from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
+
+
+def write_choice(
+    folder: SupernetFolder,
+    choice: SlicingChoice,
+    checkpoint_hash: str | None,
+    plans_hash: str,
+    measured_on: MeasuredOn | None = None,
+    complete: bool = True,
+) -> Path:
+    """Writes best_slicing.json into the fold's slicing_search folder; one with another slicing is kept beside it."""
+    selection, file = folder.selection, folder.slicing_file
+    content = SlicingFile(
+        choice=choice,
+        candidates=selection.candidates,
+        fitness_definition=FITNESS_DEFINITION if choice.fitness is not None else None,
+        dataset=selection.dataset,
+        configuration=selection.configuration,
+        plans_name=selection.plans_name,
+        fold=selection.fold,
+        supernet_checkpoint_sha256=checkpoint_hash,
+        plans_sha256=plans_hash,
+        measured_on=measured_on,
+        complete=complete,
+    )
+    if file.is_file() and not holds(file, choice):
+        shutil.copy2(file, file.with_name(f"previous_{file.name}"))
+    write_slicing_file(content, file)
+    return file
+
+
+def holds(file: Path, choice: SlicingChoice) -> bool:
+    """True if a slicing file can be read and has the slicing of `choice`."""
+    try:
+        return read_slicing_file(file).slicing == choice.slicing
+    except SlicingFileError:
+        return False

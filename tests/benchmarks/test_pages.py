@@ -1,0 +1,157 @@
+"""Tests of the pages of results: they show what the tables hold, and the kept pages are what the command makes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pages
+import pytest
+import results
+
+CASES = [0.70, 0.80, 0.90, 0.60]
+
+
+def training(candidate: str, dice: list[float] | None, fold: int = 0, repeat: int = 1, **more: Any) -> tuple[Any, Any]:
+    """A row of runs.csv with the mean of `dice`, and the rows of its cases, one label; None: unfinished."""
+    run = f"skin-{fold}-{candidate}-{repeat}-{more.get('epochs', 20)}"
+    row = {"id": run, "data": "skin", "fold": fold, "candidate": candidate, "repeat": repeat, "epochs": 20}
+    row |= {"iterations": 250, "state": "finished" if dice else "unfinished", "planner": "slicemamba plan", **more}
+    row["dice"] = sum(dice) / len(dice) if dice else None
+    return row, [{"run": run, "case": f"c{i}", "label": "lesion", "dice": value} for i, value in enumerate(dice or [])]
+
+
+def kept(folder: Path, *trainings: tuple[Any, Any]) -> pages.Trainings:
+    results.write("runs", [row for row, _ in trainings], folder)
+    results.write("cases", [case for _, cases in trainings for case in cases], folder)
+    return pages.Trainings(folder)
+
+
+def rows(table: str) -> list[list[str]]:
+    """Cells of the tables' rows, their heads and rules left out."""
+    lines = [line for line in table.splitlines() if line.startswith("| ")]
+    rules = [i for i, line in enumerate(lines) if line.startswith("| ---")]
+    return [line[2:-2].split(" | ") for i, line in enumerate(lines) if i not in rules and i + 1 not in rules]
+
+
+def test_the_pages_are_what_the_command_makes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pages.main(["--check"]) == 0
+    for page in pages.PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert "\n| --- |" in text
+        assert text.count("<!-- table: ") == text.count("<!-- end -->")
+
+
+def test_every_table_is_on_a_page() -> None:
+    shown = {name for page in pages.PAGES for name in re.findall(r"<!-- table: (.+?) -->", page.read_text())}
+    assert shown == set(pages.tables())
+
+
+def test_figures_of_the_findings_are_those_of_the_tables() -> None:
+    text = pages.PAGES[0].read_text(encoding="utf-8")
+    findings, _, rest = text.partition("## Method")
+    tables = {abs(round(float(value), 4)) for value in re.findall(r"-?\d\.\d{4}", rest)}
+    for dice in re.findall(r"\d\.\d{4}", findings.replace("0.8814", "").replace("0.8794 ± 0.0073", "")):
+        assert float(dice) in tables, dice
+    # differences stand in the text as points, in the tables as Dice
+    points = re.findall(r"(-?\d\.\d\d) points|\((-?\d\.\d\d)\s+to\s+(-?\d\.\d\d)\)", findings)
+    assert len(points) > 10
+    gains = {abs(float(value)) for value in re.findall(r"[+-]\d\.\d\d\b", rest)}
+    for value in (float(value) for found in points for value in found if value):
+        near = [table for table in tables if abs(100 * table - abs(value)) < 0.0051]
+        assert near or abs(value) in gains, value
+
+
+def test_a_page_with_old_tables_is_written_anew_and_its_text_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Before\n\n<!-- table: worth -->\nold\n<!-- end -->\n\nafter <!-- end -->\n")
+    monkeypatch.setattr(pages, "PAGES", (page,))
+    assert pages.main(["--check"]) == 1
+    assert "old" in page.read_text()
+    assert pages.main([]) == 0
+    text = page.read_text()
+    assert text == f"# Before\n\n<!-- table: worth -->\n\n{pages.worth()}\n\n<!-- end -->\n\nafter <!-- end -->\n"
+    assert pages.main(["--check"]) == 0
+    page.write_text("<!-- table: nothing -->\n<!-- end -->\n")
+    with pytest.raises(KeyError, match="nothing"):
+        pages.main([])
+
+
+def test_candidates_stand_beside_nnunets_default_of_their_fold(tmp_path: Path) -> None:
+    better = [[value + gain for value, gain in zip(CASES, gains, strict=True)] for gains in ([0.02] * 3 + [0.04],) * 2]
+    trainings = kept(
+        tmp_path,
+        training("stock", CASES),
+        training("m", better[0], parameters=10_000_000),
+        training("m", [value + 0.01 for value in better[1]], repeat=2, parameters=10_000_000),
+        training("l", None),
+        training("stock", [0.9] * 4, fold=1),
+        training("m", [0.8] * 4, fold=1),
+    )
+    first, second = pages.by_fold(trainings).split("**skin, fold 1**")
+    m, stock = rows(first)
+    assert m[:4] == ["m", "0.7750, 0.7850", "0.7800 ± 0.0071", "+0.0300"]
+    low, high = (float(bound) for bound in m[4].split(" to "))
+    # a case gains 0.025 to 0.045
+    assert 0.02 <= low < 0.03 <= high <= 0.046
+    assert m[5] == "10.0"
+    assert stock == ["stock", "0.7500", "0.7500", "+0.0000", "-", "-"]
+    assert [row[3:5] for row in rows(second)] == [["+0.0000", "-"], ["-0.1000", "-"]]
+    assert pages.unfinished(trainings).splitlines()[-1] == "| skin | 0 | l | unfinished, ? of 20 epochs |"
+
+
+def test_an_interval_takes_the_trainings_whose_cases_are_known_and_says_how_many(tmp_path: Path) -> None:
+    better = [0.72, 0.81, 0.93, 0.61]
+    known = kept(tmp_path / "a", training("stock", CASES), training("m", better))
+    without = [(row, []) for row, _ in (training("stock", [0.99], repeat=2), training("m", [0.5], repeat=2))]
+    partly = kept(tmp_path / "b", training("stock", CASES), training("m", better), *without)
+    (alone,) = (row for row in rows(pages.by_fold(known)) if row[0] == "m")
+    (both,) = (row for row in rows(pages.by_fold(partly)) if row[0] == "m")
+    assert both[4] == f"{alone[4]} (1 of 2)"
+    assert both[2].startswith("0.6338 ±")
+
+
+def test_folds_count_alike_and_fold_0_can_be_left_out(tmp_path: Path) -> None:
+    runs = []
+    for fold, gain in {0: 0.05, 1: -0.01, 2: 0.03}.items():
+        better = [value + gain + 0.001 * i for i, value in enumerate(CASES)]
+        runs += [training("m", better, fold, repeat) for repeat in ((1, 2, 3) if fold == 0 else (1,))]
+        runs.append(training("stock", CASES, fold))
+    (row,) = rows(pages.over_folds(kept(tmp_path, *runs, training("l", CASES, 1))))
+    assert row[:5] == ["skin", "m", "0, 1, 2", "5", "+0.0248"]
+    assert row[6] == "+0.0515, -0.0085, +0.0315"
+    difference, _, interval = row[7].partition(" ")
+    assert difference == "+0.0115"
+    low, high = (float(bound) for bound in interval.strip("()").split(" to "))
+    assert -0.01 <= low < 0.0115 < high <= 0.033
+
+
+def test_searched_slicings_stand_beside_their_controls(tmp_path: Path) -> None:
+    arms = {"m-searched": 0.80, "m-2x2": 0.79, "m-random0": 0.83, "m-random1": 0.70, "m-4x4": 0.72}
+    other = {"epochs": 10, "start_from": "supernet"}
+    trainings = kept(
+        tmp_path,
+        *(training(name, [v, v], fitness=v / 2, slicing=name, **other) for name, v in arms.items()),
+        training("m-searched", [0.6, 0.6], repeat=2, **other | {"start_from": "another"}),
+        training("m-inherit", [0.75, 0.75], **other),
+    )
+    (row,) = rows(pages.searched(trainings))
+    assert row[:4] == ["skin", "10 epochs of 250 iterations", "0.8000, 0.6000", "4"]
+    assert row[4:] == ["0.7600 ± 0.0606", "0.8300 (m-random0)", "1.00, p 0.02, 5 arms"]
+    assert {row[3] for row in rows(pages.others(trainings))} == {"m-searched", "m-inherit"}
+
+
+def test_the_latest_figures_count_and_of_several_their_median_and_range(tmp_path: Path) -> None:
+    def figure(name: str, value: float, date: str, repeat: int = 1) -> dict[str, Any]:
+        of = {"benchmark": "net", "work": "L", "size": "B2", "device": "H200", "unit": "ms", "commit": date[-1]}
+        return {**of, "figure": name, "value": value, "date": date, "repeat": repeat}
+
+    values = [figure("step", v, "2026-02", n) for n, v in enumerate((30.0, 10.0, 20.0), 1)]
+    rest = [figure("step", 99.0, "2026-01"), figure("peak", 1234.5, "2026-01"), figure("other", 1.0, "2026-02")]
+    results.write("timings", [rest[0], *values, *rest[1:]], tmp_path)
+    table = pages.timings("net", ("step", "peak", "host"), tmp_path)
+    assert table.splitlines()[0] == "| work | size | device | step (ms) | peak (ms) | measured |"
+    assert rows(table) == [["L", "B2", "H200", "20 (10 to 30, 3 runs)", "1,234.5", "2026-01 and 2026-02"]]

@@ -1,0 +1,75 @@
+"""A fold's nnU-Net trainer that only reads: it knows split, data and labels, and trains nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
+from nnunetv2_slicemamba.trainers.variants import TRAINERS
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """A preprocessed case in memory.
+
+    data: (channels, *spatial) float32, with the previous stage's one-hot labels in a cascade.
+    truth: (1, *spatial) integer labels.
+    """
+
+    name: str
+    data: torch.Tensor
+    truth: NDArray[np.integer]
+
+
+def make_trainer(folder: FoldFolder, device: torch.device) -> Any:
+    """The nnU-Net trainer of a fold, which writes no log."""
+    silence = {"print_to_log_file": lambda self, *args, **kwargs: None}
+    # under the same name, which nnU-Net makes the result folder's
+    silent = type(folder.trainer, (TRAINERS[folder.trainer],), silence)
+    selection = folder.selection
+    return silent(
+        # nnU-Net pops this key from the plans it is given
+        plans={**selection.plans, "continue_training": True},
+        configuration=selection.configuration,
+        fold=selection.fold,
+        dataset_json=json.loads((selection.preprocessed_folder / "dataset.json").read_text()),
+        device=device,
+    )
+
+
+def load_cases(trainer: Any, keys: list[str]) -> list[ValidationCase]:
+    """The preprocessed cases `keys`, in that order, in memory."""
+    from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
+
+    dataset = trainer.dataset_class(
+        trainer.preprocessed_dataset_folder,
+        keys,
+        folder_with_segs_from_previous_stage=trainer.folder_with_segs_from_previous_stage,
+    )
+    cases = []
+    for key in keys:
+        data, seg, previous, _ = dataset.load_case(key)
+        array = np.asarray(data[:], dtype=np.float32)
+        if trainer.is_cascaded:
+            labels = trainer.label_manager.foreground_labels
+            array = np.vstack((array, convert_labelmap_to_one_hot(previous[:], labels, output_dtype=array.dtype)))
+        cases.append(ValidationCase(key, torch.from_numpy(array), np.asarray(seg[:])))
+    return cases
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hides what nnU-Net prints whenever a trainer or predictor is made: citations, settings, warnings."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
