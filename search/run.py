@@ -70,9 +70,9 @@ class FoldSearch:
 class SearchOptions:
     """Settings of one call that do not change what the search finds.
 
-    storage: Optuna storage URL, None for a SQLite file in the fold's slicing_search folder. study: its name there.
-    discard: delete what the study holds. time_budget: seconds after which no further evaluation begins, None for no
-    end. cache_bytes: for features that architectures share, see PathEvaluation.
+    storage: Optuna storage URL of the study, the evaluations' copy; None for a SQLite file in the fold's slicing_search
+    folder. study: its name. discard: delete evaluations and study. time_budget: seconds after which no further
+    evaluation begins, None for no end. cache_bytes: for features that architectures share, see PathEvaluation.
     """
 
     storage: str | None = None
