@@ -1,4 +1,7 @@
-"""The fitness of an architecture: mean foreground Dice from counted voxels."""
+"""The fitness of an architecture: mean foreground Dice from counted voxels.
+
+`evaluation_of_counts` and FITNESS_DEFINITION are all that says what the fitness is.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnunetv2_slicemamba.search.records import Evaluation
+
+# its title, a colon, and the rest of the definition
 FITNESS_DEFINITION = (
     "mean foreground Dice: 2TP/(2TP+FP+FN) per case and class over whole cases, undefined where TP+FP+FN=0; "
     "mean over the cases where it is defined per class, then mean over the classes where that is defined"
 )
+
+
+def evaluation_of_counts(counts: ArrayLike) -> Evaluation:
+    """The fitness of an architecture, with what is worth keeping beside it, from the voxels of its predictions.
+
+    counts: (cases, classes, 3), see dice_per_case.
+    """
+    scores = mean_foreground_dice(counts)
+    return Evaluation(scores.fitness, scores.details())
+
+
+def title_of(definition: str) -> str:
+    """The name of a fitness for figures, such as "mean foreground Dice": its definition up to the colon."""
+    return definition.partition(":")[0]
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def _none_within_limit(cost: Cost | None, records: Sequence[Record], ledger: Led
     lowest = "fastest" if cost.kind == LATENCY else "one with the least memory"
     return (
         f"none of the {len(records)} architectures evaluated is within {cost.flag} {cost.limit:g}: the {lowest}, "
-        f"{cheapest.architecture}, has {cost.shown(cheapest.cost)} (Dice {cheapest.fitness:.4f}). All are kept in "
+        f"{cheapest.architecture}, has {cost.shown(cheapest.cost)} (fitness {cheapest.fitness:.4f}). All are kept in "
         f"{ledger.location}. Slicings hardly differ in cost: give a higher limit, which makes another search (--study "
         "NAME, or --discard), or train a smaller size of plans"
     )

@@ -135,6 +135,7 @@ def fitness_of(
         "tile_step_size": TILE_STEP_SIZE,
         "mirroring": MIRRORING,
         "cases_sha256": sha256_of_names(fold.case_names),
+        "fitness_definition": FITNESS_DEFINITION,
     }
     known = _from_ledger(supernet, key)
     file = folder.root / FITNESS_FILE
@@ -150,7 +151,7 @@ def fitness_of(
 
 
 def _from_ledger(supernet: SupernetFolder, key: Mapping[str, Any]) -> dict[Architecture, float]:
-    """Fitness that the fold's search found, if it was with this supernet and on these cases."""
+    """Fitness that the fold's search found, if it was the same fitness, with this supernet and on these cases."""
     if not has_ledger(supernet.study):
         return {}
     fingerprint, records = read_fold_ledger(supernet.search)
@@ -158,13 +159,13 @@ def _from_ledger(supernet: SupernetFolder, key: Mapping[str, Any]) -> dict[Archi
     # the entry is named after the kind of cases
     evaluation["cases_sha256"] = next((v for k, v in evaluation.items() if k.endswith("_cases_sha256")), None)
     stored = {**fingerprint, **evaluation}
-    if fingerprint.get("fitness_definition") != FITNESS_DEFINITION or any(stored.get(k) != v for k, v in key.items()):
+    if any(stored.get(k) != v for k, v in key.items()):
         return {}
     return {record.architecture: record.fitness for record in records}
 
 
 def _from_file(file: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
-    """Fitness that an earlier call found; empty if the supernet or the cases have changed, or the file is damaged."""
+    """Fitness that an earlier call found; empty if what it depends on has changed, or the file is damaged."""
     try:
         content = json.loads(file.read_text())
         if any(content.get(k) != v for k, v in key.items()):

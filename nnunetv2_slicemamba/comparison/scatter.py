@@ -11,6 +11,7 @@ from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.comparison.correlation import RankAgreement
 from nnunetv2_slicemamba.comparison.ranking import RankedArm
 from nnunetv2_slicemamba.search.figures.style import STYLE
+from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION, title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ def write_scatter(arms: Sequence[RankedArm], found: RankAgreement, title: str, p
             errors = [0.0 if math.isnan(arm.spread) else arm.spread for arm in own]
             axes.errorbar(x, y, yerr=errors, fmt="none", ecolor=colour, elinewidth=0.8, capsize=0)
             axes.scatter(x, y, s=size, marker=marker, color=colour, lw=0.6, ec="white", label=kind, zorder=3)
-        axes.set_xlabel("fitness in the supernet (mean foreground Dice)")
+        axes.set_xlabel(f"fitness in the supernet ({title_of(FITNESS_DEFINITION)})")
         axes.set_ylabel("Dice after retraining" + (" (bar: SD)" if any(arm.trainings > 1 for arm in arms) else ""))
         tau, rho = found.kendall, found.spearman
         axes.set_title(

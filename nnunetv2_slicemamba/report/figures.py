@@ -137,7 +137,7 @@ def search_panel(search: Search, fold: str, name: str) -> Markup | None:
         f"best {best.fitness:.4f} in generation {best.generation}, mean of the first generation "
         f"{generations[0].mean:.4f}, of the last {generations[-1].mean:.4f}."
     )
-    return chart(name, label, f"Fold {fold}", "mean foreground Dice", draw, len(generations), "generation")
+    return chart(name, label, f"Fold {fold}", search.fitness_title, draw, len(generations), "generation")
 
 
 def slicing_panel(slicing: Slicing, stages: Sequence[Stage], colours: Colours, name: str, label: str) -> Markup:

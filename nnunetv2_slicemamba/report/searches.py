@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.search import (
+    FITNESS_DEFINITION,
     SLICING_FILE,
     STUDY_FILE,
     LedgerError,
@@ -19,6 +20,7 @@ from nnunetv2_slicemamba.search import (
     read_slicing_file,
     slicing_search_folder,
 )
+from nnunetv2_slicemamba.search.fitness import title_of
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
 from nnunetv2_slicemamba.search.objectives import stored_cost
@@ -44,13 +46,14 @@ class Search:
 
     records: of every evaluation, empty if the slicing was set by hand or the study cannot be read here. content: of
     best_slicing.json, None as long as a search runs. settings: of the search, empty if unknown. problems: what could
-    not be read, one sentence each.
+    not be read, one sentence each. fitness_title: what the fitness is.
     """
 
     records: tuple[Record, ...]
     content: SlicingFile | None
     settings: Mapping[str, Any]
     problems: tuple[str, ...]
+    fitness_title: str = title_of(FITNESS_DEFINITION)
 
     @property
     def best(self) -> Record | None:
@@ -125,7 +128,8 @@ def read_search(fold_folder: Path) -> Search | None:
         where = details.get("ledger", "another storage")
         problems.append(f"The search's evaluations are in {where}, which is not read here: only its result is shown.")
     settings = fingerprint.get("settings") or details.get("settings") or {}
-    return Search(tuple(records), content, settings, tuple(problems))
+    definition = fingerprint.get("fitness_definition") or (content and content.fitness_definition) or FITNESS_DEFINITION
+    return Search(tuple(records), content, settings, tuple(problems), title_of(definition))
 
 
 def _elsewhere(details: Mapping[str, Any]) -> Path | None:

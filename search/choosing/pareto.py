@@ -1,4 +1,4 @@
-"""The Pareto front between Dice and cost, as a file and as a table."""
+"""The Pareto front between fitness and cost, as a file and as a table."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def front_table(front: Front, candidates: Slicing) -> Table:
     )
     table.add_column("entry", justify="right")
     table.add_column("architecture", overflow="fold")
-    table.add_column("Dice", justify="right")
+    table.add_column("fitness", justify="right")
     table.add_column(front.cost.title, justify="right")
     for number, record in enumerate(front.records, 1):
         assert record.cost is not None

@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
     ValidationCase,
     quiet,
 )
-from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
+from nnunetv2_slicemamba.search.fitness import evaluation_of_counts
 from nnunetv2_slicemamba.search.records import Evaluation
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 
@@ -62,10 +62,9 @@ class OneByOne:
         return cls(fold.network, predictor, fold.cases(), fold.label_manager)
 
     def __call__(self, architecture: Architecture) -> Evaluation:
-        """Mean foreground Dice of the path over the cases, see search.fitness."""
+        """The fitness of the path over the cases, see search.fitness."""
         self._network.set_architecture(architecture)
-        dice = mean_foreground_dice(np.stack([self._count(case) for case in self._cases]))
-        return Evaluation(dice.fitness, dice.details())
+        return evaluation_of_counts(np.stack([self._count(case) for case in self._cases]))
 
     def _count(self, case: ValidationCase) -> NDArray[np.int64]:
         """(classes, 3) true positives, false positives, false negatives, as nnU-Net's evaluation counts them."""

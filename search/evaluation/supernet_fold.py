@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.search.evaluation.cost_measurement import CostMeter, me
 from nnunetv2_slicemamba.search.evaluation.counting import Classes
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathEvaluation
 from nnunetv2_slicemamba.search.evaluation.windows import make_case
-from nnunetv2_slicemamba.search.fitness import mean_foreground_dice
+from nnunetv2_slicemamba.search.fitness import evaluation_of_counts
 from nnunetv2_slicemamba.search.holdout import recorded_holdout
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.search.records import Done, Evaluation, Task, tasks_of
@@ -140,7 +140,7 @@ class SupernetFold:
         return load_cases(self.nnunet_trainer, self.case_names)
 
     def __call__(self, architecture: Architecture) -> Evaluation:
-        """Mean foreground Dice of the path over the cases, see search.fitness."""
+        """The fitness of the path over the cases, see search.fitness."""
         (done,) = self.evaluate(tasks_of([architecture]))
         return done.evaluation
 
@@ -158,12 +158,12 @@ class SupernetFold:
         self.load()
         try:
             for path in self.evaluation.count_paths(tasks, go_on, more):
-                dice = mean_foreground_dice(path.counts)
+                found = evaluation_of_counts(path.counts)
                 started = time.perf_counter()
                 cost = None if self._cost is None else self._meter.measure(path.task.architecture)
                 seconds = path.seconds + time.perf_counter() - started
-                details: dict[str, Any] = {**dice.details(), **self._measured_with}
-                yield Done(path.task, Evaluation(dice.fitness, details, cost), seconds)
+                details = {**found.details, **self._measured_with}
+                yield Done(path.task, replace(found, details=details, cost=cost), seconds)
         except torch.cuda.OutOfMemoryError as error:
             raise SupernetError(
                 f"the memory of {self.device} does not suffice for one window of the supernet's patch size "

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nnunetv2_slicemamba.search.figures.stages import Stage, block_names
+from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION, title_of
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.search.proposals.ranking import chosen_record, feasible_of
 from nnunetv2_slicemamba.search.records import History, Record
@@ -31,7 +32,7 @@ class FigureData:
 
     records: of all evaluations, ordered by (generation, index). candidates: thickness per candidate index. stages:
     highest resolution first. folds: every searched fold, this one included, by name. cost: what the search measured
-    beside the fitness, None for nothing.
+    beside the fitness, None for nothing. fitness_title: what the fitness is.
     Raises ValueError if no record has a defined fitness, or none that has is within the cost's limit.
     """
 
@@ -45,6 +46,7 @@ class FigureData:
     stages: Sequence[Stage]
     folds: Mapping[str, FoldChoice] = field(default_factory=dict)
     cost: Cost | None = None
+    fitness_title: str = title_of(FITNESS_DEFINITION)
 
     def __post_init__(self) -> None:
         if chosen_record(self.records, self.cost) is None:

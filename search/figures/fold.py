@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice
 from nnunetv2_slicemamba.search.figures.page import write_figures
 from nnunetv2_slicemamba.search.figures.stages import stages_of
+from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION, title_of
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.ledger.ledger import export_study, has_ledger, read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
@@ -28,10 +29,12 @@ def write_fold_figures(
     records: Sequence[Record],
     console: Console | None = None,
     cost: Cost | None = None,
+    definition: str = FITNESS_DEFINITION,
 ) -> Path:
     """Draws the figures of a fold's search into its slicing_search folder; returns the page.
 
-    records: of the search, ordered by (generation, index). cost: what it measured, None for nothing. Other folds'
+    records: of the search, ordered by (generation, index). cost: what it measured, None for nothing. definition: of the
+    fitness. Other folds'
     searches take part where they lie in their slicing_search folders; one that cannot be read is left out. Raises
     ValueError without any defined fitness, or if none is within the cost's limit.
     """
@@ -47,6 +50,7 @@ def write_fold_figures(
         candidates=selection.candidates,
         stages=stages_of(selection.arch_kwargs),
         cost=cost,
+        fitness_title=title_of(definition),
     )
     own = FoldChoice(data.slicing, history_of(records))
     folds = {**_other_folds(folder), fold: own}
@@ -67,7 +71,8 @@ def redraw(folder: SupernetFolder, storage: str | None, study: str | None, conso
     stored, records = read_ledger(found, study, folder=folder.search)
     if not records:
         raise LedgerError(f"the search in {found} has no evaluation yet; run `slicemamba search` for this fold first")
-    page = write_fold_figures(folder, records, console, stored_cost(stored.get("settings", {})))
+    cost, definition = stored_cost(stored.get("settings", {})), stored.get("fitness_definition", FITNESS_DEFINITION)
+    page = write_fold_figures(folder, records, console, cost, definition)
     export_study(found, study, folder.search)
     return page
 

@@ -80,7 +80,7 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
     axes.set_xlim(numbers[0] - 0.6, numbers[-1] + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     axes.set_xlabel("generation (0: random)")
-    axes.set_ylabel("fitness (mean foreground Dice)")
+    axes.set_ylabel(f"fitness ({data.fitness_title})")
     axes.grid(axis="y", color=GRID, lw=0.5)
     axes.set_axisbelow(True)
     if hidden:

@@ -176,7 +176,7 @@ def tiles(data: FigureData) -> list[tuple[str, str]]:
     best = data.best
     cost = [] if data.cost is None or best.cost is None else [(f"Its {data.cost.title}", data.cost.shown(best.cost))]
     return [
-        ("Best fitness (mean foreground Dice)", f"{best.fitness:.4f}"),
+        (f"Best fitness ({data.fitness_title})", f"{best.fitness:.4f}"),
         *cost,
         ("Found in generation", f"{best.generation} ({origin_style(best.origin)[0]})"),
         ("Evaluations", f"{len(data.records):,}"),

@@ -36,7 +36,7 @@ def draw_pareto(figure: Figure, data: FigureData, cost: Cost) -> None:
         shown = f"limit: {cost.limit:g} {cost.unit}"
         axes.axvline(cost.limit, color=BEST, lw=1.0, ls=(0, (4, 2)), zorder=1, label=shown)
     axes.set_xlabel(f"{cost.title}, one patch, batch 1")
-    axes.set_ylabel("fitness (mean foreground Dice)")
+    axes.set_ylabel(f"fitness ({data.fitness_title})")
     axes.ticklabel_format(useOffset=False)
     axes.grid(color=GRID, lw=0.5)
     axes.set_axisbelow(True)

@@ -119,10 +119,10 @@ def test_what_was_evaluated_is_kept_and_not_evaluated_again(selection, tmp_path,
     monkeypatch.setattr(SupernetFold, "__call__", refuse)
     assert rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True)).arms == first.arms
     kept = json.loads((tmp_path / "c" / "supernet_fitness.json").read_text())
-    kept["supernet_checkpoint_sha256"] = "0" * 64
-    (tmp_path / "c" / "supernet_fitness.json").write_text(json.dumps(kept))
-    with pytest.raises(AssertionError, match="evaluated again"):
-        rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True))
+    for changed in ({"supernet_checkpoint_sha256": "0" * 64}, {"fitness_definition": "mean IoU: TP/(TP+FP+FN)"}):
+        (tmp_path / "c" / "supernet_fitness.json").write_text(json.dumps({**kept, **changed}))
+        with pytest.raises(AssertionError, match="evaluated again"):
+            rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True))
 
 
 def test_the_ledger_of_another_supernet_is_not_believed(selection, tmp_path, searched):

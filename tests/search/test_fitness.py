@@ -8,7 +8,8 @@ import pytest
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_slicemamba.search import dice_per_case, mean_foreground_dice
+from nnunetv2_slicemamba.search import FITNESS_DEFINITION, Evaluation, dice_per_case, mean_foreground_dice
+from nnunetv2_slicemamba.search.fitness import evaluation_of_counts, title_of
 
 
 def count(truth, prediction, labels):
@@ -82,6 +83,12 @@ def test_fitness_is_undefined_without_any_foreground_and_nothing_is_warned(count
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert math.isnan(mean_foreground_dice(counts).fitness)
+
+
+def test_an_architecture_is_judged_by_the_defined_fitness_and_keeps_every_class():
+    evaluation = evaluation_of_counts([[[1, 1, 1], [1, 0, 0]]])
+    assert evaluation == Evaluation(0.75, {"dice_per_class": [0.5, 1.0]})
+    assert title_of(FITNESS_DEFINITION) == "mean foreground Dice"
 
 
 def test_large_volumes_do_not_overflow():

@@ -7,6 +7,7 @@ import pytest
 
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
+from nnunetv2_slicemamba.report.searches import read_search
 from nnunetv2_slicemamba.search import (
     Fingerprint,
     LedgerError,
@@ -108,3 +109,17 @@ def test_a_fold_searched_within_a_limit_is_drawn_and_heard_within_it(drawn):
     assert (folder / "figures" / "pareto.png").is_file()
     heard = fold_histories(SupernetFolder(selection_of(0), TRAINER))[0]
     assert [a for a, fitness in heard if not math.isnan(fitness)] == [r.architecture for r in allowed]
+
+
+def test_a_search_is_drawn_with_the_fitness_that_it_had(drawn):
+    folder = slicing_search_folder(selection_of(0).fold_folder(TRAINER))
+    settings = SearchSettings(population=24, generations=6, parents=5, seed=3)
+    about = (DATASET, TRAINER, PLANS, "2d", 0, "a" * 64, "b" * 64, N_BLOCKS, CANDIDATES, settings)
+    with open_ledger(folder / "study.db", Fingerprint(*about, "mean IoU: TP/(TP+FP+FN) per case")) as ledger:
+        for record in records_of(0)[:15]:
+            ledger.add(record)
+    page = redraw(SupernetFolder(selection_of(0), TRAINER), None, None).read_text()
+    assert "Best fitness (mean IoU)" in page
+    found = read_search(folder.parent)
+    assert found is not None
+    assert found.fitness_title == "mean IoU"
