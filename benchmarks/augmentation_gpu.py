@@ -75,7 +75,10 @@ def prepare(data: DataSet) -> None:
     folder = Path(os.environ["nnUNet_preprocessed"]) / data.folder
     if not (folder / f"{STOCK_PLANS}.json").is_file():
         processes = str(os.cpu_count())
-        command = ["nnUNetv2_plan_and_preprocess", "-d", data.number, "-c", data.configuration]
+        entry = (
+            "from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry as run"
+        )
+        command = [sys.executable, "-c", f"{entry}; run()", "-d", data.number, "-c", data.configuration]
         subprocess.run([*command, "-np", processes, "-npfp", processes, "--no_pbar"], check=True)
     for network in data.networks:
         file = folder / f"{network.plans}.json"

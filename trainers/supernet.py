@@ -169,6 +169,15 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         self.draw_path(self.iteration)
         return super().train_step(batch)
 
+    def record_graphs(self, data: torch.Tensor) -> None:
+        if self.seed is None:
+            super().record_graphs(data)
+            return
+        # a block's first passes run without its graph, and round differently: a continued training has other first ones
+        self.tried_to_record = True
+        if self.device.type == "cuda":
+            self.print_to_log_file("training steps replay no CUDA graphs: SLICEMAMBA_SEED is set")
+
     def draw_path(self, iteration: int) -> Architecture:
         """Selects and returns the path of a global iteration."""
         return self.supernet.sample_architecture(path_generator(self.paths_from, iteration))

@@ -1,8 +1,7 @@
-"""nnU-Net's policy on a GPU: as on the CPU, the same every time, without waiting for the host, fast and small."""
+"""nnU-Net's policy on a GPU: as on the CPU, the same every time, without waiting for the host, small."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,16 @@ from nnunetv2_slicemamba.augmentation.noise import GaussianNoise
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 LABELS = (-1, 0, 1, 2)
-# patch, patch that is read, slices by themselves, batch, channels, milliseconds that it may take
+# patch, patch that is read, slices by themselves, batch, channels
 SIZES: dict[str, tuple[Any, ...]] = {
-    "2d": ((256, 256), (301, 301), False, 20, 3, 4.0),
-    "3d": ((40, 56, 40), (64, 77, 64), False, 2, 1, 8.0),
-    "slices": ((10, 160, 160), (10, 188, 188), True, 2, 1, 8.0),
+    "2d": ((256, 256), (301, 301), False, 20, 3),
+    "3d": ((40, 56, 40), (64, 77, 64), False, 2, 1),
+    "slices": ((10, 160, 160), (10, 188, 188), True, 2, 1),
 }
 
 
 def policy_of(size: str, **settings: Any) -> Policy:
-    patch, _, slices, _, channels, _ = SIZES[size]
+    patch, _, slices, _, channels = SIZES[size]
     axes = len(patch)
     scales = [[1.0] * axes, [0.5] * axes]
     made = nnUNetTrainer.get_training_transforms(
@@ -35,7 +34,7 @@ def policy_of(size: str, **settings: Any) -> Policy:
 
 def batch_of(size: str, device: str, stages: int = 1) -> Batch:
     """Smooth images with blobs of three labels."""
-    _, source, _, n, channels, _ = SIZES[size]
+    _, source, _, n, channels = SIZES[size]
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(n, channels + stages, *(s // 6 + 2 for s in source), generator=generator)
     mode = "bilinear" if len(source) == 2 else "trilinear"
@@ -84,18 +83,13 @@ def test_the_host_does_not_wait(size: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_time_and_memory_of_a_batch(size: str) -> None:
+def test_a_batch_takes_less_than_half_a_gibibyte_beside_itself(size: str) -> None:
     policy, batch = policy_of(size), batch_of(size, "cuda")
-    times = []
-    for seed in range(40):
-        if seed == 10:
+    for seed in range(12):
+        if seed == 2:
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
         given = Batch(batch.data.clone(), batch.seg.clone())
-        torch.cuda.synchronize()
-        start = time.perf_counter()
         policy(given, np.random.SeedSequence([seed]))
         torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - start))
-    assert np.median(times[10:]) < SIZES[size][-1]
     assert torch.cuda.max_memory_allocated() - before < 2**29
