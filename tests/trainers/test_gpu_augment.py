@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,10 +40,12 @@ def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture
-def loaders(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def loaders(
+    request: pytest.FixtureRequest, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Any]]:
     """loaders(class): the trainer with its two loaders, which are closed afterwards."""
     opened: list[Any] = []
-    if "nnUNet_n_proc_DA" not in os.environ:
+    if "processes" not in request.fixturenames:
         monkeypatch.setenv("nnUNet_n_proc_DA", "0")
 
     def make_loaders(trainer: type) -> Any:
