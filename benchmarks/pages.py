@@ -278,6 +278,17 @@ def tables() -> dict[str, Callable[[], str]]:
         "volumes": lambda: timings("volumes_gpu", steps),
         "cpu": lambda: timings("scan_cpu", ("forward + backward", "memory")),
         "search": lambda: timings("search_gpu", ("architectures", "1,050 architectures")),
+        "augmentation": lambda: timings(
+            "augmentation_gpu",
+            (
+                "epoch",
+                "step alone",
+                "CPU of all processes per epoch",
+                "start to first step",
+                "augmentation alone",
+                "its memory",
+            ),
+        ),
         "pretraining": lambda: timings("pretrain_gpu", ("images", "step", "peak", "parameters")),
         "memory": lambda: timings("memory_gpu", ("estimate", "reserved")),
         "memory error": lambda: timings("memory_gpu", ("mean", "largest", "mean, training left out of the fit")),
