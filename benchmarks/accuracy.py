@@ -184,7 +184,7 @@ class Training:
         return f"{row['state']}, Dice {row['dice']:.4f}" if "dice" in row else f"{row['state']} {row.get('note', '')}"
 
     def progress(self) -> str:
-        """How far the training is, in a line."""
+        """Progress of the training, in a line."""
         notes = self.notes
         epochs = notes.get("epochs")
         if not epochs:

@@ -131,7 +131,7 @@ class Run:
         return ("2x4x2" if three else "2x4") if self.candidate.slicing == "fixed" else self.candidate.slicing
 
     def row(self) -> dict[str, Any]:
-        """What runs.csv tells of the training before it has begun."""
+        """Cells of runs.csv that are known before the training begins."""
         candidate = self.candidate
         return {
             **{"id": self.id, "data": self.data.name, "fold": self.fold, "repeat": self.repeat},

@@ -30,7 +30,7 @@ CURVES = {"pseudo_dice": "mean_fg_dice", "train_loss": "train_losses", "val_loss
 
 
 class Notes:
-    """What is known of a training, in a file that is replaced as a whole."""
+    """State of a training, in a file that is replaced as a whole."""
 
     def __init__(self, file: Path) -> None:
         self.file = file

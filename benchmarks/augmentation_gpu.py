@@ -96,7 +96,7 @@ def plans_of(data: DataSet, network: Network) -> dict[str, Any]:
 
 
 def cpu_seconds() -> float:
-    """What this process and its children, and theirs, have computed so far."""
+    """CPU seconds of this process, its children and theirs so far."""
     parents, seconds = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -213,7 +213,7 @@ def blocks() -> list[Work]:
 
 
 def networks(quick: bool) -> list[Work]:
-    """The same of whole networks."""
+    """Work, size, what builds it and its input's shape, of whole networks."""
     small, large = ("B32 256x256", (32, 3, 256, 256)), ("B12 512x512", (12, 3, 512, 512))
     builders: list[tuple[str, Callable[[], nn.Module], tuple[str, tuple[int, ...]]]] = [
         *((f"SliceMamba {size}", partial(slicemamba2d, size), small) for size in "LMS"),

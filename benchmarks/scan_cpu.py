@@ -165,7 +165,7 @@ def print_table(cells: dict[tuple[str, int], dict[str, float]], threads: int) ->
 
 
 def broken_promises(cells: dict[tuple[str, int], dict[str, float]]) -> list[str]:
-    """What `torch` misses of: twice as fast as the loop, with a quarter of its memory."""
+    """Sentences on what `torch` misses of its target: twice as fast as the loop, a quarter of its memory."""
     missed = []
     for length in CHECKED:
         loop_cell, cell = cells[LOOP, length], cells["torch", length]

@@ -83,7 +83,7 @@ def device_name(device: torch.device) -> str:
 
 
 def by_torchrun(script: str, processes: int, options: Mapping[str, Any]) -> Any:
-    """What a benchmark writes into its --json when torchrun starts it in several processes of this machine.
+    """Content of a benchmark's --json when torchrun starts it in several processes of this machine.
 
     options: of the benchmark, names without dashes; True for a flag, None for one that is left out.
     """

@@ -94,7 +94,7 @@ class PreparedSearch:
         return self.fold.folder
 
     def storage(self, given: str | None) -> str | Path:
-        """Where the study belongs, the evaluations' copy for Optuna: as given, else in a file of the fold."""
+        """Place of the study, the evaluations' copy for Optuna: as given, else a file of the fold."""
         return given or self.folder.study
 
 

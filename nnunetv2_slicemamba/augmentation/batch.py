@@ -37,7 +37,7 @@ class Twin(Protocol):
     """One of nnU-Net's transforms for whole batches, in two parts: chance, and what follows from it."""
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator, chosen: Bools) -> Any:
-        """What is random of one application, on the host.
+        """Random parameters of one application, drawn on the host.
 
         shape: of the batch's data. chosen: (B,), the samples that the operation may change.
         """

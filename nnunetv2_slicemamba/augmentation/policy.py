@@ -19,7 +19,7 @@ class Step:
     probability: float = 1.0
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> Any:
-        """What is random of one application to a batch whose data has this shape."""
+        """Random parameters of one application to a batch whose data has this shape."""
         return self.twin.draw(shape, rng, rng.random(shape[0]) < self.probability)
 
 

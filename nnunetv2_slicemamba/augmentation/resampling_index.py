@@ -11,14 +11,14 @@ ONE, HALF = np.float32(1), np.float32(0.5)
 
 
 def nearest_exact(position: Ints, size: Ints, source: int) -> Ints:
-    """Where mode "nearest-exact" from `source` to `size` elements reads element `position` from."""
+    """Source element that mode "nearest-exact" from `source` to `size` elements reads for `position`."""
     # single precision, as PyTorch computes it: ties are decided by its rounding
     scale = np.float32(source) / size.astype(np.float32)
     return np.minimum(np.floor((position.astype(np.float32) + HALF) * scale).astype(np.int64), source - 1)
 
 
 def linear(target: int, size: Ints) -> tuple[Ints, Ints, Floats]:
-    """How mode "linear" from `size` (n, 1) to `target` elements reads: lower and upper element, weight of the upper.
+    """Lower and upper element that mode "linear" from `size` (n, 1) to `target` elements reads, weight of the upper.
 
     Each is (n, target).
     """

@@ -16,7 +16,7 @@ ENVIRONMENT_VARIABLE = "SLICEMAMBA_SEED"
 
 
 class Use(IntEnum):
-    """What a seed is for."""
+    """Uses of a seed."""
 
     WEIGHTS = 0
     TRAINING_BATCHES = 1

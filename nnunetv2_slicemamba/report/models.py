@@ -11,7 +11,7 @@ from nnunetv2_slicemamba.common.names import names_supernet_trainer
 from .dataset import DatasetFacts, DatasetFolders, read_json
 from .results import CaseDice, DiceSummary, Spread, SummaryError, read_summary, spread
 from .searches import Search, read_search
-from .trainings import CheckpointError, TrainingLog, newest_checkpoint, read_training
+from .trainings import CheckpointError, TrainingProgress, newest_checkpoint, read_training
 
 SUMMARY = Path("validation") / "summary.json"
 
@@ -22,7 +22,7 @@ class Fold:
 
     name: str
     folder: Path
-    training: TrainingLog | None
+    training: TrainingProgress | None
     validation: DiceSummary | None
     search: Search | None
     problems: tuple[str, ...]

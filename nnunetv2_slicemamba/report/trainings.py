@@ -17,7 +17,7 @@ from nnunetv2_slicemamba.common import checkpoint_names
 
 
 @dataclass(frozen=True)
-class TrainingLog:
+class TrainingProgress:
     """A training's log, read from its checkpoint; every sequence has one number per finished epoch.
 
     losses and pseudo Dice as nnU-Net logs them (the loss holds minus the soft Dice, so it may be negative), NaN where
@@ -58,7 +58,7 @@ def newest_checkpoint(fold_folder: Path) -> Path | None:
     return next((fold_folder / name for name in checkpoint_names.ALL if (fold_folder / name).is_file()), None)
 
 
-def read_training(file: Path, debug: Mapping[str, Any] | None = None) -> TrainingLog:
+def read_training(file: Path, debug: Mapping[str, Any] | None = None) -> TrainingProgress:
     """Reads a checkpoint's log and counts its parameters, without loading its weights into memory.
 
     debug: the content of nnU-Net's debug.json, which knows the planned epochs and the device.
@@ -77,7 +77,7 @@ def read_training(file: Path, debug: Mapping[str, Any] | None = None) -> Trainin
     slicing = weights.get("slicing")
     known = debug or {}
     planned = str(known.get("num_epochs", ""))
-    return TrainingLog(
+    return TrainingProgress(
         checkpoint=file.name,
         finished=file.name == checkpoint_names.ALL[0],
         train_loss=_numbers(log["train_losses"], n),
