@@ -35,14 +35,19 @@ def sha256_of_plans(plans: Mapping[str, Any], configuration: str) -> str:
     Raises ValueError for a configuration that is not there or that inherits from itself.
     """
     counted = {key: value for key, value in plans.items() if key not in ("configurations", *_NOT_IN_PREDICTION)}
-    resolved = _resolve(plans.get("configurations", {}), configuration, ())
+    resolved = resolved_configuration(plans.get("configurations", {}), configuration)
     counted["configuration"] = {key: value for key, value in resolved.items() if key not in _NOT_IN_PREDICTION}
     canonical = json.dumps(counted, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
-def _resolve(configurations: Mapping[str, Any], name: str, inheriting: tuple[str, ...]) -> dict[str, Any]:
-    """The configuration with what it inherits, as nnU-Net's PlansManager resolves it."""
+def resolved_configuration(
+    configurations: Mapping[str, Any], name: str, inheriting: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A plans' configuration with what it inherits, as nnU-Net's PlansManager resolves it.
+
+    inheriting: the configurations that led here. Raises ValueError for one that is not there or inherits from itself.
+    """
     if name not in configurations:
         raise ValueError(f"the plans have no configuration '{name}', they have {', '.join(configurations) or 'none'}")
     if name in inheriting:
@@ -51,4 +56,4 @@ def _resolve(configurations: Mapping[str, Any], name: str, inheriting: tuple[str
     parent = configuration.pop("inherits_from", None)
     if parent is None:
         return configuration
-    return {**_resolve(configurations, parent, (*inheriting, name)), **configuration}
+    return {**resolved_configuration(configurations, parent, (*inheriting, name)), **configuration}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_slicemamba.common.hashing import resolved_configuration
 from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
 
 from .dataset import DatasetFolders, read_json
@@ -60,7 +61,7 @@ def read_plans(folders: DatasetFolders, wanted: Sequence[str] | None) -> tuple[C
     facts = []
     for plans_name, plans in files.items():
         for configuration in plans["configurations"]:
-            settings = resolved(plans["configurations"], configuration)
+            settings = resolved_configuration(plans["configurations"], configuration)
             if "patch_size" in settings and (wanted is None or configuration in wanted):
                 facts.append(_facts(plans_name, plans, configuration, settings, folders.preprocessed))
     return tuple(sorted(facts, key=lambda one: (not one.is_slicemamba, one.plans_name, one.configuration)))
@@ -70,13 +71,6 @@ def _plans_files(folders: DatasetFolders) -> list[tuple[Path, str]]:
     preprocessed = sorted(folders.preprocessed.glob("*.json")) if folders.preprocessed else []
     trained = sorted(folders.results.glob("*/plans.json")) if folders.results else []
     return [(file.parent, file.name) for file in (*preprocessed, *trained)]
-
-
-def resolved(configurations: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A configuration's settings with those of the one it inherits from, as nnU-Net's PlansManager resolves them."""
-    settings = dict(configurations[name])
-    parent = settings.pop("inherits_from", None)
-    return settings if parent is None else {**resolved(configurations, parent), **settings}
 
 
 def _facts(
