@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_slicemamba.common.hashing import _resolve
+from nnunetv2_slicemamba.common.hashing import resolved_configuration
 from nnunetv2_slicemamba.search import sha256_of_file, sha256_of_plans
 
 PLANS = {
@@ -79,7 +79,7 @@ def test_what_concerns_the_network_changes_the_hash(plans):
 
 
 def test_inheritance_is_resolved_as_nnunet_does():
-    ours = _resolve(PLANS["configurations"], "2d_large", ())
+    ours = resolved_configuration(PLANS["configurations"], "2d_large")
     theirs = PlansManager(copy.deepcopy(PLANS))._internal_resolve_configuration_inheritance("2d_large")
     assert ours == {key: value for key, value in theirs.items() if key != "inherits_from"}
     parent = changed("configurations", "2d", "architecture", to={})
