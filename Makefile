@@ -12,7 +12,7 @@ export GOMP_SPINCOUNT ?= 5000
 
 setup: .venv/installed
 
-.venv/installed: setup.py
+.venv/installed: setup.py nnunetv2_slicemamba/common/version.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.x")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip

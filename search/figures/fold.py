@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
+
 from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice
 from nnunetv2_slicemamba.search.figures.page import write_figures
 from nnunetv2_slicemamba.search.figures.stages import stages_of
@@ -14,14 +16,15 @@ from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION, title_of
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.ledger.ledger import export_study, has_ledger, read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
+from nnunetv2_slicemamba.search.ledger.study import StudyRefusedError
 from nnunetv2_slicemamba.search.objectives import Cost, stored_cost
 from nnunetv2_slicemamba.search.records import Record, history_of
 from nnunetv2_slicemamba.slicing.file import SlicingFileError, read_slicing_file
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+
+STUDY_SECONDS = 1.0  # to wait for a search that copies its evaluations into the study
 
 
 def write_fold_figures(
@@ -63,9 +66,9 @@ def write_fold_figures(
 
 
 def redraw(folder: SupernetFolder, storage: str | None, study: str | None, console: Console | None = None) -> Path:
-    """The figures of the evaluations that a search has made so far, and their study for Optuna, completed.
+    """The figures of the evaluations that a search has made so far, and their study for Optuna, completed if it can be.
 
-    Raises LedgerError if there is no evaluation, or the study cannot be written.
+    Raises LedgerError if there is no evaluation.
     """
     found = storage or folder.study
     stored, records = read_ledger(found, study, folder=folder.search)
@@ -73,7 +76,13 @@ def redraw(folder: SupernetFolder, storage: str | None, study: str | None, conso
         raise LedgerError(f"the search in {found} has no evaluation yet; run `slicemamba search` for this fold first")
     cost, definition = stored_cost(stored.get("settings", {})), stored.get("fitness_definition", FITNESS_DEFINITION)
     page = write_fold_figures(folder, records, console, cost, definition)
-    export_study(found, study, folder.search)
+    try:
+        export_study(found, study, folder.search, timeout=STUDY_SECONDS)
+    except (LedgerError, StudyRefusedError) as error:
+        # a search that goes on writes it itself; the figures do not need it
+        (console or Console()).print(
+            f"The study for Optuna was not completed: {error}", markup=False, highlight=False, soft_wrap=True
+        )
     return page
 
 

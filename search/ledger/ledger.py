@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, log_
 from nnunetv2_slicemamba.search.ledger.old_journal import left_over_files, read_left_over
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError, is_missing, location_of
 from nnunetv2_slicemamba.search.ledger.study import (
+    COPY_SECONDS,
     StoredStudy,
     StudyRefusedError,
     copy_log,
@@ -55,7 +56,7 @@ class Ledger:
         records = self._generations.get(number, {})
         return [records[index] for index in sorted(records)]
 
-    def add(self, record: Record, kept: bool = False) -> Record:
+    def add(self, record: Record, *, kept: bool = False) -> Record:
         """Keeps an evaluation, for good once this returns. Returns it as it will be read again.
 
         kept: whether the process that made it has appended it to the log already. Raises ValueError if its place is
@@ -154,10 +155,18 @@ def read_ledger(
     return fingerprint, [records[place] for place in sorted(records)]
 
 
-def export_study(storage: str | Path, study_name: str | None = None, folder: Path | None = None) -> int:
-    """`Ledger.export` of the search that read_ledger reads; 0 if its study is all that there is."""
+def export_study(
+    storage: str | Path,
+    study_name: str | None = None,
+    folder: Path | None = None,
+    timeout: float = COPY_SECONDS,
+) -> int:
+    """`Ledger.export` of the search that read_ledger reads; 0 if its study is all that there is.
+
+    timeout: seconds to wait for another process that copies it.
+    """
     log, _ = _find(storage, study_name, None, folder)
-    return 0 if log is None else copy_log(log, storage)
+    return 0 if log is None else copy_log(log, storage, timeout=timeout)
 
 
 def has_ledger(storage: str | Path, folder: Path | None = None) -> bool:
@@ -180,7 +189,7 @@ def _find(
     if study_name:
         raise NoSearchError(f"{where} has no study '{study_name}'")
     logs = {} if own is None else logs_in(own)
-    names = list(logs) or study_names(storage)
+    names = list(logs) or study_names(storage)  # a search that was continued counts before older studies beside it
     if not names:
         raise NoSearchError(f"there is no search in {where}. Run `slicemamba search` for this fold first")
     if len(names) > 1:

@@ -86,13 +86,18 @@ def only_copier(log: EvaluationLog, timeout: float = COPY_SECONDS) -> Iterator[N
 
     timeout: seconds to wait for one that does, after which LedgerError is raised; -1 for ever.
     """
-    log.folder.mkdir(parents=True, exist_ok=True)
     try:
+        log.folder.mkdir(parents=True, exist_ok=True)
         held = FileLock(log.folder / f"{log.search}.lock").acquire(timeout)
     except Timeout:
         raise LedgerError(
             f"another process copies the search in {log.folder} into its study. End that one, or wait for it"
         ) from None
+    except (OSError, NotImplementedError) as error:
+        raise LedgerError(
+            f"{log.folder} cannot be locked ({error}), so its evaluations cannot be copied into their study. Is the "
+            "folder writable, and does its file system know locks? All evaluations are kept"
+        ) from error
     with held:
         yield
 

@@ -7,6 +7,7 @@ study is a copy, nothing is read from it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -24,6 +25,8 @@ from nnunetv2_slicemamba.search.ledger.storage import LedgerError, is_url, locat
 from nnunetv2_slicemamba.search.ledger.study import StudyRefusedError, copy_log
 
 POLL_SECONDS = 0.5
+# not `-m`, which would look for modules in the working folder first
+START = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import main; main()"
 WAIT_SECONDS = 5.0  # for what is left at the end of the search, which ends by itself
 NICENESS = 10
 
@@ -37,6 +40,7 @@ class StudyExport:
 
     def __init__(self, ledger: Ledger, console: Console | None = None) -> None:
         self._ledger, self._console = ledger, console or Console()
+        self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> StudyExport:
         storage = self._ledger.storage
@@ -46,8 +50,15 @@ class StudyExport:
             "storage": str(storage if is_url(storage) else Path(storage).absolute()),
         }
         self._said = tempfile.TemporaryFile("w+", encoding="utf-8")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
+        try:
+            self._process = self._started(order)
+        except OSError as error:  # the search does not need the study
+            self._say(f"{self._study} is not written during the search: {error}. The same command completes it.")
+        return self
+
+    def _started(self, order: dict[str, str]) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", START],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._said,
@@ -55,28 +66,36 @@ class StudyExport:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,  # Ctrl-C is for the search
         )
-        assert self._process.stdin is not None
+        assert process.stdin is not None
         # not among the arguments, which everybody may read: a URL may have a password
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return self
+        process.stdin.write(json.dumps(order) + "\n")
+        process.stdin.flush()
+        return process
+
+    @property
+    def _study(self) -> str:
+        return f"The study for Optuna in {location_of(self._ledger.storage)}"
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        if kind is None:
-            study = f"The study for Optuna in {location_of(self._ledger.storage)}"
-            try:
-                if code := self._process.wait(WAIT_SECONDS):
-                    self._said.seek(0)
-                    reason = (self._said.read().strip().splitlines() or [f"exit code {code}"])[-1]
-                    self._say(
-                        f"{study} was not completed: {reason}. All evaluations are kept in {self._ledger.location}; "
-                        "the same command completes it."
-                    )
-            except subprocess.TimeoutExpired:
-                self._say(f"{study} is still being written, and soon whole.")
+        if self._process is not None:
+            assert self._process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+            if kind is None:
+                self._wait_for(self._process)
         self._said.close()
+
+    def _wait_for(self, process: subprocess.Popen[str]) -> None:
+        try:
+            if code := process.wait(WAIT_SECONDS):
+                self._said.seek(0)
+                reason = (self._said.read().strip().splitlines() or [f"exit code {code}"])[-1]
+                self._say(
+                    f"{self._study} was not completed: {reason}. All evaluations are kept in {self._ledger.location}; "
+                    "the same command completes it."
+                )
+        except subprocess.TimeoutExpired:
+            self._say(f"{self._study} is still being written, and soon whole.")
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,9 +1,11 @@
 """The figures of a fold come from its ledger, with the other folds' searches beside it, and can be drawn anew."""
 
+import io
 import math
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
@@ -21,6 +23,8 @@ from nnunetv2_slicemamba.search import (
 from nnunetv2_slicemamba.search.choosing.set_slicing import fold_histories
 from nnunetv2_slicemamba.search.figures import fold as figure_fold
 from nnunetv2_slicemamba.search.figures.fold import redraw
+from nnunetv2_slicemamba.search.ledger.evaluation_log import log_folder, logs_in
+from nnunetv2_slicemamba.search.ledger.study import only_copier
 from tests.search.structured_search import CANDIDATES, N_BLOCKS, STAGES, records_of, slicing_of
 
 TRAINER, PLANS, DATASET = "SliceMambaSupernetTrainer", "nnUNetSliceMambaSPlans", "Dataset999_Test"
@@ -123,3 +127,15 @@ def test_a_search_is_drawn_with_the_fitness_that_it_had(drawn):
     found = read_search(folder.parent)
     assert found is not None
     assert found.fitness_title == "mean IoU"
+
+
+def test_figures_are_drawn_while_a_search_still_copies_its_study(drawn, monkeypatch):
+    monkeypatch.setattr(figure_fold, "STUDY_SECONDS", 0.1)
+    folder = search(0, 24)
+    (log,) = logs_in(log_folder(folder / "study.db")).values()
+    shown = io.StringIO()
+    with only_copier(log):
+        page = redraw(SupernetFolder(selection_of(0), TRAINER), None, None, Console(file=shown, width=300))
+    assert page.is_file()
+    assert "another process copies the search" in shown.getvalue()
+    assert len(drawn) == 1
