@@ -29,7 +29,7 @@ class Slot:
 
 
 def is_plain(loader: Any) -> bool:
-    """Whether a loader makes its batches as nnU-Net's own does."""
+    """True if a loader makes its batches as nnU-Net's own does."""
     return (
         isinstance(loader, nnUNetDataLoader)
         and type(loader).generate_train_batch is nnUNetDataLoader.generate_train_batch

@@ -1,4 +1,4 @@
-"""What batches draw is distributed as what nnU-Net's policy draws, transform by transform, over many draws.
+"""Draws of batches are distributed as those of nnU-Net's policy, transform by transform, over many draws.
 
 Both sides' draws become a table with a row per sample and a column per number. Columns, and differences of any two of
 them, are compared: differences show what is drawn once for several channels or axes.
@@ -188,7 +188,7 @@ def worst(theirs: np.ndarray, ours: np.ndarray) -> float:
 
 
 def differ(theirs: np.ndarray, ours: np.ndarray, of_theirs: np.ndarray, of_ours: np.ndarray) -> float:
-    """Of numbers where something is done, and of how often it is."""
+    """Smaller p-value of two comparisons: the numbers where something is done, and how often it is done."""
     done = [of != NOT_DONE for of in (of_theirs, of_ours)]
     often = [np.array([(~d).sum(), d.sum()]) for d in done]
     p = chi2_contingency(np.array(often) + 1).pvalue
@@ -243,7 +243,7 @@ def test_a_wrong_probability_range_or_synchronisation_would_be_seen(case: tuple[
 
 
 def can_be_seen(step: Step, wrong: Step, dims: int) -> bool:
-    """Whether a change has an effect: of what nothing is drawn, nothing can be wrong."""
+    """True if a change has an effect: where nothing is drawn, nothing can be wrong."""
     drawn = [one.draw((100, CHANNELS, *(11,) * dims), np.random.default_rng(0)) for one in (step, wrong)]
     return repr(drawn[0]) != repr(drawn[1])
 

@@ -1,4 +1,4 @@
-"""What becomes of labels in batches is what batchgeneratorsv2 makes of them in single segmentations."""
+"""Labels in batches become what batchgeneratorsv2 makes of them in single segmentations."""
 
 from __future__ import annotations
 

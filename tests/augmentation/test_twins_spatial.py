@@ -41,7 +41,7 @@ def spatial(patch, **settings):
 
 
 def parameters_of(transform, drawn, sample, shape):
-    """What get_parameters of batchgeneratorsv2 returns for a sample's draws."""
+    """Parameters of one sample's draws, as get_parameters of batchgeneratorsv2 returns them."""
     centre = drawn.centres[sample].tolist()
     grid = None
     if drawn.moved[sample]:
