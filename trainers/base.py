@@ -18,6 +18,7 @@ from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.resolutions import output_scales
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
+from nnunetv2_slicemamba.trainers.averaging import AveragingScaler, Replica
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
 from nnunetv2_slicemamba.trainers.gpu_augment import GPUAugmentation
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
@@ -79,6 +80,13 @@ class SliceMambaBaseTrainer(GPUAugmentation):
             enable_deep_supervision,
         )
 
+    def initialize(self) -> None:
+        super().initialize()
+        if self.is_ddp:
+            # nnU-Net's wrapper has given all processes the same weights
+            self.network = Replica(self.network.module)
+            self.grad_scaler = AveragingScaler(self.network.parameters())
+
     def _do_i_compile(self) -> bool:
         # nnU-Net compiles by default; ours only on request: CUDA graphs save more and cost seconds
         asked = os.environ.get("nnUNet_compile", "").lower() in ("true", "1", "t")
@@ -86,7 +94,7 @@ class SliceMambaBaseTrainer(GPUAugmentation):
 
     @property
     def bare_network(self) -> SliceMambaBase:
-        """The network without the wrappers of DDP and torch.compile."""
+        """The network without the wrappers of several processes and of torch.compile."""
         network = self.network.module if self.is_ddp else self.network
         bare = network._orig_mod if isinstance(network, OptimizedModule) else network
         assert isinstance(bare, SliceMambaBase)

@@ -20,6 +20,7 @@ from nnunetv2_slicemamba.augmentation.device_batches import DeviceBatches
 from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
 from nnunetv2_slicemamba.augmentation.patches import is_plain
 from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
+from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss
 from nnunetv2_slicemamba.trainers.seeded import SeededTraining
 
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_AUGMENT"
@@ -57,6 +58,12 @@ class GPUAugmentation(SeededTraining):
 
         class MyGPUTrainer(GPUAugmentation, MyTrainer): ...
     """
+
+    def initialize(self) -> None:
+        super().initialize()
+        if self.device.type == "cuda" and not self.is_ddp:
+            # with several processes the loss communicates
+            self.loss = RecordedLoss(self.loss)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         wanted = is_wanted(self.device)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from nnunetv2.paths import nnUNet_results
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.common.names import final_trainer_name
 from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
@@ -38,14 +37,6 @@ def path_generator(seed: int, iteration: int) -> torch.Generator:
     """
     state = np.random.SeedSequence([seed, iteration]).generate_state(1, dtype=np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-def with_unused_parameters(wrapped: DistributedDataParallel) -> DistributedDataParallel:
-    """The wrapped network in a DDP that does not wait for the gradients of the candidates off the path.
-
-    nnU-Net makes its DDP without options, and that one stops in the second iteration.
-    """
-    return DistributedDataParallel(wrapped.module, device_ids=wrapped.device_ids, find_unused_parameters=True)
 
 
 class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
@@ -105,8 +96,6 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         if self.is_cascaded and self.folder_with_segs_from_previous_stage is not None:
             require_predictions(Path(self.folder_with_segs_from_previous_stage))
         super().initialize()
-        if self.is_ddp:
-            self.network = with_unused_parameters(self.network)
 
     @cached_property
     def holdout(self) -> Holdout | None:

@@ -55,7 +55,7 @@ class NetworkGraphs:
     def record_training(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> None:
         """Records the training pass on tensors like x, which replay from now on. RuntimeError if it cannot."""
         self.training = None
-        self.training, self.training_state = TrainingGraph(network, call, x), state
+        self.training, self.training_state = TrainingGraph(network, call, (x,)), state
 
     def run(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> Outputs:
         """Result of `call(x)`, by a graph where there is one. call: `network`'s forward pass; state: what else decides
@@ -146,7 +146,7 @@ class BlockGraphs:
                 return call(x)
             self.memory = self.memory or GraphMemory()
             try:
-                graph = self.made[key] = TrainingGraph(block, call, x, self.memory)
+                graph = self.made[key] = TrainingGraph(block, call, (x,), self.memory)
             except RuntimeError as error:
                 log.warning("training goes on without CUDA graphs of this block: %s", error)
                 self.off = True

@@ -6,10 +6,10 @@ import sys
 
 import torch
 from torch import distributed as dist
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
-from nnunetv2_slicemamba.trainers.supernet import path_generator, with_unused_parameters
+from nnunetv2_slicemamba.trainers.averaging import Replica, average_gradients
+from nnunetv2_slicemamba.trainers.supernet import path_generator
 
 PROCESSES, ITERATIONS = 2, 4
 
@@ -32,6 +32,8 @@ def train(network: torch.nn.Module, supernet: SliceMambaSupernet, share: slice) 
         paths.append(supernet.get_architecture())
         optimizer.zero_grad()
         network(batch(iteration)[share]).square().mean().backward()
+        if dist.is_initialized():
+            average_gradients(network.parameters())
         optimizer.step()
     return paths
 
@@ -40,9 +42,7 @@ def main() -> None:
     rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=PROCESSES)
     supernet = make_network()
-    # as nnU-Net wraps it, and as the supernet's trainer wraps it again
-    network = with_unused_parameters(DistributedDataParallel(supernet))
-    paths = train(network, supernet, slice(2 * rank, 2 * rank + 2))
+    paths = train(Replica(supernet), supernet, slice(2 * rank, 2 * rank + 2))
     torch.save({"paths": paths, "weights": supernet.state_dict()}, f"{out}.{rank}")
     dist.destroy_process_group()
 

@@ -1,6 +1,6 @@
 """A supernet trained by two processes is the one that a single process trains on both batches.
 
-nnU-Net's own trainer knows several processes only on GPUs, so this is the supernet under the trainer's DDP, with gloo.
+nnU-Net's own trainer knows several processes only on GPUs, so these are the trainer's averages, with gloo.
 """
 
 from __future__ import annotations
