@@ -21,6 +21,7 @@ from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
 from nnunetv2_slicemamba.augmentation.patches import is_plain
 from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
 from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss
+from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
 from nnunetv2_slicemamba.trainers.seeded import SeededTraining
 
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_AUGMENT"
@@ -184,7 +185,10 @@ def _wrapped(get_transforms: Callable[..., Any]) -> Callable[..., Untransformed]
 
 
 class nnUNetTrainerGPUAugment(GPUAugmentation):
-    """nnU-Net's trainer, networks and plans, with its augmentation on the GPU."""
+    """nnU-Net's trainer, networks and plans, with its augmentation on the GPU.
+
+    On one GPU its training steps replay CUDA graphs: the host starts a step's kernels at once.
+    """
 
     role: ClassVar[str] = "other"
     epochs: ClassVar[int] = 1000
@@ -205,3 +209,27 @@ class nnUNetTrainerGPUAugment(GPUAugmentation):
         self.num_iterations_per_epoch = self.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.validation_iterations
         self.enable_deep_supervision = self.deep_supervision
+        self.recorded: RecordedNetwork | None = None
+
+    def train_step(self, batch: dict) -> dict:
+        if self.device.type != "cuda" or self.is_ddp:
+            return super().train_step(batch)
+        network = self.network
+        first = self.recorded is None or self.recorded.network is not network
+        if first:
+            self.recorded = RecordedNetwork(network)
+        # for the step alone: nnU-Net looks for its own network in all other places
+        self.network = self.recorded
+        try:
+            result = super().train_step(batch)
+        finally:
+            self.network = network
+        if first and self.recorded is not None:
+            reason = self.recorded.reason
+            said = f"no CUDA graphs: {reason}" if reason else "CUDA graphs; SLICEMAMBA_GRAPHS=0 would switch them off"
+            self.print_to_log_file(f"training steps replay {said}")
+        return result
+
+    def on_train_end(self) -> None:
+        self.recorded = None
+        super().on_train_end()

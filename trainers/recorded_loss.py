@@ -36,7 +36,7 @@ def can_be_recorded(loss: nn.Module) -> bool:
 
 
 class RecordedLoss(nn.Module):
-    """A loss that replays a CUDA graph of its own once it has been asked for gradients.
+    """A loss on a GPU that replays a CUDA graph of its own once it has been asked for gradients.
 
     Arguments and result are the loss's. What cannot be recorded is computed as without it.
     """
@@ -50,7 +50,7 @@ class RecordedLoss(nn.Module):
 
     def forward(self, output: Several, target: Several) -> Tensor:
         inputs = [*as_list(output), *as_list(target)]
-        if self.plain or not all(x.is_cuda for x in inputs):
+        if self.plain:
             return self.loss(output, target)
         state = isinstance(output, Tensor), getattr(self.loss, "weight_factors", None)
         if self.graph is None and torch.is_grad_enabled():

@@ -263,6 +263,12 @@ class _Replay(torch.autograd.Function):
         )
 
 
+def is_roomy(device: torch.device, share: float = 0.25) -> bool:
+    """True if at least this share of a GPU's memory is free, so that graphs may keep some of it."""
+    free, total = torch.cuda.mem_get_info(device)
+    return free >= share * total
+
+
 def switched_off() -> bool:
     """True if SLICEMAMBA_GRAPHS is 0."""
     return os.environ.get(ENVIRONMENT_VARIABLE) == "0"

@@ -15,6 +15,7 @@ from nnunetv2_slicemamba.nets.cuda_graphs import (
     Outputs,
     TrainingGraph,
     hooks_of,
+    is_roomy,
     recording,
     side_stream,
     switched_off,
@@ -37,7 +38,7 @@ class NetworkGraphs:
     COUNTED = 64  # shapes and states whose calls are counted
 
     def __init__(self) -> None:
-        self.inference = True  # training switches it off to leave the memory to the training step
+        self.inference = True  # training switches it off where the memory is short
         self.training: TrainingGraph | None = None
         self.training_state: Any = None
         self.seen: dict[Any, int] = {}
@@ -140,8 +141,7 @@ class BlockGraphs:
             self.calls += 1
             if self.calls <= self.EAGER_CALLS:
                 return call(x)
-            free, total = torch.cuda.mem_get_info(x.device)
-            if free < self.HEADROOM * total:
+            if not is_roomy(x.device, self.HEADROOM):
                 self.off = True  # for good: what is taken by now stays taken, and asking takes time
                 return call(x)
             self.memory = self.memory or GraphMemory()

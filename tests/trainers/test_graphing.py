@@ -130,8 +130,10 @@ def test_graphs_that_cannot_be_recorded_are_done_without(monkeypatch, chosen):
     assert not trainer.replays
     assert "broken" in trainer.lines[0]
     monkeypatch.setattr(SliceMambaUNet, "record_training", lambda *_: None)
+    monkeypatch.setattr(training_graphs, "is_roomy", lambda device: False)
     trainer.record_graphs(torch.zeros(1, 1, 16, 16))
     assert trainer.replays
+    assert not network.graphs.inference  # validation leaves the memory to training
 
 
 def distributed(network):
