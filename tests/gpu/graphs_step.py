@@ -14,7 +14,7 @@ from torch import nn
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet, training_graphs
 from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
 from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
-from nnunetv2_slicemamba.trainers.averaging import Replica, average_gradients
+from nnunetv2_slicemamba.trainers.replicas import Replica, average_gradients
 from nnunetv2_slicemamba.trainers.supernet import path_generator
 
 BATCH, ITERATIONS, PATHS = 4, 12, 2

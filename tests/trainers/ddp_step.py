@@ -8,7 +8,7 @@ import torch
 from torch import distributed as dist
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
-from nnunetv2_slicemamba.trainers.averaging import Replica, average_gradients
+from nnunetv2_slicemamba.trainers.replicas import Replica, average_gradients
 from nnunetv2_slicemamba.trainers.supernet import path_generator
 
 PROCESSES, ITERATIONS = 2, 4
