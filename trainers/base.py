@@ -18,10 +18,10 @@ from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.resolutions import output_scales
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
-from nnunetv2_slicemamba.trainers.replicas import AveragingScaler, Replica
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
 from nnunetv2_slicemamba.trainers.gpu_augment import GPUAugmentation
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
+from nnunetv2_slicemamba.trainers.replicas import AveragingScaler, Replica
 from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
 
 

@@ -11,9 +11,9 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import nn
 
-from nnunetv2_slicemamba.trainers.replicas import as_dense
 from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss, can_be_recorded
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
+from nnunetv2_slicemamba.trainers.replicas import as_dense
 from nnunetv2_slicemamba.trainers.seeded import made_repeatable
 from tests.nets.cuda_stand_in import Cuda
 
