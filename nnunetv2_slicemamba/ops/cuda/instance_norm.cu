@@ -31,7 +31,8 @@ struct Moments {
 };
 
 __device__ __forceinline__ Moments merge(Moments a, Moments b) {
-    const float count = a.count + b.count, share = count > 0.f ? b.count / count : 0.f, difference = b.mean - a.mean;
+    const float count = a.count + b.count, difference = b.mean - a.mean;
+    const float share = count > 0.f ? __fdividef(b.count, count) : 0.f;
     return {count, fmaf(difference, share, a.mean), a.squares + b.squares + difference * difference * (a.count * share)};
 }
 
@@ -79,6 +80,24 @@ __device__ __forceinline__ int positions_of(const Place& at, int row) {
     return at.count > row ? int((at.count - row + at.rows - 1) / at.rows) : 0;
 }
 
+// Whether position i of a group exists, and how many of its n positions do.
+struct All {
+    __device__ __forceinline__ bool operator()(int) const { return true; }
+    __device__ __forceinline__ int of(int n) const { return n; }
+};
+struct Some {
+    int count;
+    __device__ __forceinline__ bool operator()(int i) const { return i < count; }
+    __device__ __forceinline__ int of(int) const { return count; }
+};
+
+// Calls body(k, exists) for the groups of N of a thread's `own` positions: numbers k to k + N - 1.
+template <int N, class Body> __device__ __forceinline__ void for_groups(int own, const Body& body) {
+    int k = 0;
+    for (; k + N <= own; k += N) body(k, All{});
+    if (k < own) body(k, Some{own - k});
+}
+
 // Reads one piece, the last time before it is needed again much later if LAST.
 template <bool LAST> __device__ __forceinline__ Piece read(const void* rows, long long offset, int valid) {
     const Element* const from = static_cast<const Element*>(rows) + offset;
@@ -98,20 +117,21 @@ __device__ __forceinline__ float piece_value(const Piece& piece, int n) {
     return n % 2 ? pair.y : pair.x;
 }
 
-// Adds up to N positions, of which `exist` do, to the running moments of `count` positions.
-template <int N>
+// Adds a group to the running moments of `count` positions.
+template <class Exists>
 __device__ __forceinline__ void absorb(
-    float (&mean)[PIECE], float (&squares)[PIECE], float count, const Piece (&x)[N], int exist) {
-    const float share = __fdividef(exist, count + exist), weight = count * share, inverse = 1.f / exist;
+    float (&mean)[PIECE], float (&squares)[PIECE], float count, const Piece (&x)[GROUP], Exists exists) {
+    const float added = exists.of(GROUP), share = __fdividef(added, count + added), inverse = 1.f / added;
+    const float weight = count * share;
 #pragma unroll
     for (int n = 0; n < PIECE; n++) {
         float sum = 0.f, own = 0.f;
 #pragma unroll
-        for (int i = 0; i < N; i++) sum += i < exist ? piece_value(x[i], n) : 0.f;
+        for (int i = 0; i < GROUP; i++) sum += exists(i) ? piece_value(x[i], n) : 0.f;
         const float centre = sum * inverse, difference = centre - mean[n];
 #pragma unroll
-        for (int i = 0; i < N; i++) {
-            const float deviation = i < exist ? piece_value(x[i], n) - centre : 0.f;
+        for (int i = 0; i < GROUP; i++) {
+            const float deviation = exists(i) ? piece_value(x[i], n) - centre : 0.f;
             own = fmaf(deviation, deviation, own);
         }
         mean[n] = fmaf(difference, share, mean[n]);
@@ -157,19 +177,12 @@ __device__ __forceinline__ Moments chunk_moments(const InstanceNormArgs& p, cons
     float mean[PIECE] = {}, squares[PIECE] = {};
     const int own = at.valid > 0 ? positions_of(at, at.row) : 0;
     const long long step = (long long)at.rows * p.C;
-    int k = 0;
-    for (; k + GROUP <= own; k += GROUP) {
+    for_groups<GROUP>(own, [&](int k, auto exists) {
         Piece x[GROUP];
 #pragma unroll
-        for (int i = 0; i < GROUP; i++) x[i] = read<false>(p.x, at.at + (k + i) * step, at.valid);
-        absorb(mean, squares, k, x, GROUP);
-    }
-    if (k < own) {
-        Piece x[GROUP];
-#pragma unroll
-        for (int i = 0; i < GROUP; i++) x[i] = k + i < own ? read<false>(p.x, at.at + (k + i) * step, at.valid) : Piece{};
-        absorb(mean, squares, k, x, own - k);
-    }
+        for (int i = 0; i < GROUP; i++) x[i] = exists(i) ? read<false>(p.x, at.at + (k + i) * step, at.valid) : Piece{};
+        absorb(mean, squares, k, x, exists);
+    });
     spread(mean, squares, scratch);
     Moments mine = {0.f, 0.f, 0.f};
     const int column = threadIdx.x % at.width;
@@ -195,11 +208,12 @@ __device__ __forceinline__ void normalise_chunk(
 #pragma unroll
     for (int n = 0; n < PIECE; n++) scale[n] *= bias[n];
     load_floats(bias, p.bias + at.channel, at.valid);
-    const long long step = (long long)at.rows * p.C;
-    for (int k = positions_of(at, at.row); k > 0; k -= GROUP) {
+    const int own = positions_of(at, at.row);
+    const long long step = (long long)at.rows * p.C, end = at.at + (own - 1) * step;
+    for_groups<GROUP>(own, [&](int k, auto exists) {
         Piece x[GROUP];
 #pragma unroll
-        for (int i = 0; i < GROUP; i++) x[i] = k > i ? read<true>(p.x, at.at + (k - 1 - i) * step, at.valid) : Piece{};
+        for (int i = 0; i < GROUP; i++) x[i] = exists(i) ? read<true>(p.x, end - (k + i) * step, at.valid) : Piece{};
 #pragma unroll
         for (int i = 0; i < GROUP; i++) {
             float f[PIECE];
@@ -209,9 +223,9 @@ __device__ __forceinline__ void normalise_chunk(
                 f[n] = fmaf(f[n] - mean[n], scale[n], bias[n]);
                 f[n] = f[n] > 0.f ? f[n] : f[n] * p.slope;
             }
-            if (k > i) store_piece(static_cast<Element*>(p.out) + at.at + (k - 1 - i) * step, f, at.valid);
+            if (exists(i)) store_piece(static_cast<Element*>(p.out) + end - (k + i) * step, f, at.valid);
         }
-    }
+    });
 }
 
 // ---- backward ---------------------------------------------------------------------------------------------------
@@ -245,13 +259,12 @@ __device__ __forceinline__ Sums chunk_sums(const InstanceNormArgs& p, const Plac
         load_channels(c, p, at);
         const int own = positions_of(at, at.row);
         const long long step = (long long)at.rows * p.C;
-        for (int k = 0; k < own; k += PAIR) {
+        for_groups<PAIR>(own, [&](int k, auto exists) {
             Piece x[PAIR], gradient[PAIR];
 #pragma unroll
-            for (int i = 0; i < PAIR; i++) {
-                const bool exists = k + i < own;  // what does not exist adds nothing, as its gradient is 0
-                x[i] = exists ? read<false>(p.x, at.at + (k + i) * step, at.valid) : Piece{};
-                gradient[i] = exists ? read<false>(p.gradient, at.at + (k + i) * step, at.valid) : Piece{};
+            for (int i = 0; i < PAIR; i++) {  // what does not exist adds nothing, as its gradient is 0
+                x[i] = exists(i) ? read<false>(p.x, at.at + (k + i) * step, at.valid) : Piece{};
+                gradient[i] = exists(i) ? read<false>(p.gradient, at.at + (k + i) * step, at.valid) : Piece{};
             }
 #pragma unroll
             for (int i = 0; i < PAIR; i++)
@@ -261,7 +274,7 @@ __device__ __forceinline__ Sums chunk_sums(const InstanceNormArgs& p, const Plac
                     const float d = behind_norm(piece_value(gradient[i], n), centred, c.scale[n], c.bias[n], p.slope);
                     g[n] += d, product[n] = fmaf(d, centred, product[n]);
                 }
-        }
+        });
     }
     spread(g, product, scratch);
     Sums mine = {0.f, 0.f};
@@ -286,13 +299,14 @@ __device__ __forceinline__ void gradient_chunk(const InstanceNormArgs& p, const 
 #pragma unroll
         for (int n = 0; n < PIECE; n++) constant[n] *= c.scale[n], factor[n] *= c.scale[n] * deviation[n];
     }
-    const long long step = (long long)at.rows * p.C;
-    for (int k = positions_of(at, at.row); k > 0; k -= PAIR) {
+    const int own = positions_of(at, at.row);
+    const long long step = (long long)at.rows * p.C, end = at.at + (own - 1) * step;
+    for_groups<PAIR>(own, [&](int k, auto exists) {
         Piece x[PAIR], gradient[PAIR];
 #pragma unroll
         for (int i = 0; i < PAIR; i++) {
-            x[i] = k > i ? read<true>(p.x, at.at + (k - 1 - i) * step, at.valid) : Piece{};
-            gradient[i] = k > i ? read<true>(p.gradient, at.at + (k - 1 - i) * step, at.valid) : Piece{};
+            x[i] = exists(i) ? read<true>(p.x, end - (k + i) * step, at.valid) : Piece{};
+            gradient[i] = exists(i) ? read<true>(p.gradient, end - (k + i) * step, at.valid) : Piece{};
         }
 #pragma unroll
         for (int i = 0; i < PAIR; i++) {
@@ -303,9 +317,9 @@ __device__ __forceinline__ void gradient_chunk(const InstanceNormArgs& p, const 
                 const float d = behind_norm(piece_value(gradient[i], n), centred, c.scale[n], c.bias[n], p.slope);
                 f[n] = fmaf(d, c.scale[n], -fmaf(centred, factor[n], constant[n]));
             }
-            if (k > i) store_piece(static_cast<Element*>(p.out) + at.at + (k - 1 - i) * step, f, at.valid);
+            if (exists(i)) store_piece(static_cast<Element*>(p.out) + end - (k + i) * step, f, at.valid);
         }
-    }
+    });
 }
 
 // ---- partial results --------------------------------------------------------------------------------------------
