@@ -80,22 +80,12 @@ __device__ __forceinline__ int positions_of(const Place& at, int row) {
     return at.count > row ? int((at.count - row + at.rows - 1) / at.rows) : 0;
 }
 
-// Whether position i of a group exists, and how many of its n positions do.
-struct All {
-    __device__ __forceinline__ bool operator()(int) const { return true; }
-    __device__ __forceinline__ int of(int n) const { return n; }
-};
-struct Some {
-    int count;
-    __device__ __forceinline__ bool operator()(int i) const { return i < count; }
-    __device__ __forceinline__ int of(int) const { return count; }
-};
-
-// Calls body(k, exists) for the groups of N of a thread's `own` positions: numbers k to k + N - 1.
+// Calls body(k, exist) for the groups of N of a thread's `own` positions, numbers k to k + exist - 1. Inlined, so that
+// full groups do not ask for each position whether it exists.
 template <int N, class Body> __device__ __forceinline__ void for_groups(int own, const Body& body) {
     int k = 0;
-    for (; k + N <= own; k += N) body(k, All{});
-    if (k < own) body(k, Some{own - k});
+    for (; k + N <= own; k += N) body(k, N);
+    if (k < own) body(k, own - k);
 }
 
 // Reads one piece, the last time before it is needed again much later if LAST.
@@ -117,21 +107,20 @@ __device__ __forceinline__ float piece_value(const Piece& piece, int n) {
     return n % 2 ? pair.y : pair.x;
 }
 
-// Adds a group to the running moments of `count` positions.
-template <class Exists>
+// Adds a group, of which `exist` positions do, to the running moments of `count` positions.
 __device__ __forceinline__ void absorb(
-    float (&mean)[PIECE], float (&squares)[PIECE], float count, const Piece (&x)[GROUP], Exists exists) {
-    const float added = exists.of(GROUP), share = __fdividef(added, count + added), inverse = 1.f / added;
+    float (&mean)[PIECE], float (&squares)[PIECE], float count, const Piece (&x)[GROUP], int exist) {
+    const float added = exist, share = __fdividef(added, count + added), inverse = 1.f / added;
     const float weight = count * share;
 #pragma unroll
     for (int n = 0; n < PIECE; n++) {
         float sum = 0.f, own = 0.f;
 #pragma unroll
-        for (int i = 0; i < GROUP; i++) sum += exists(i) ? piece_value(x[i], n) : 0.f;
+        for (int i = 0; i < GROUP; i++) sum += i < exist ? piece_value(x[i], n) : 0.f;
         const float centre = sum * inverse, difference = centre - mean[n];
 #pragma unroll
         for (int i = 0; i < GROUP; i++) {
-            const float deviation = exists(i) ? piece_value(x[i], n) - centre : 0.f;
+            const float deviation = i < exist ? piece_value(x[i], n) - centre : 0.f;
             own = fmaf(deviation, deviation, own);
         }
         mean[n] = fmaf(difference, share, mean[n]);
@@ -177,11 +166,11 @@ __device__ __forceinline__ Moments chunk_moments(const InstanceNormArgs& p, cons
     float mean[PIECE] = {}, squares[PIECE] = {};
     const int own = at.valid > 0 ? positions_of(at, at.row) : 0;
     const long long step = (long long)at.rows * p.C;
-    for_groups<GROUP>(own, [&](int k, auto exists) {
+    for_groups<GROUP>(own, [&](int k, int exist) {
         Piece x[GROUP];
 #pragma unroll
-        for (int i = 0; i < GROUP; i++) x[i] = exists(i) ? read<false>(p.x, at.at + (k + i) * step, at.valid) : Piece{};
-        absorb(mean, squares, k, x, exists);
+        for (int i = 0; i < GROUP; i++) x[i] = i < exist ? read<false>(p.x, at.at + (k + i) * step, at.valid) : Piece{};
+        absorb(mean, squares, k, x, exist);
     });
     spread(mean, squares, scratch);
     Moments mine = {0.f, 0.f, 0.f};
@@ -210,10 +199,10 @@ __device__ __forceinline__ void normalise_chunk(
     load_floats(bias, p.bias + at.channel, at.valid);
     const int own = positions_of(at, at.row);
     const long long step = (long long)at.rows * p.C, end = at.at + (own - 1) * step;
-    for_groups<GROUP>(own, [&](int k, auto exists) {
+    for_groups<GROUP>(own, [&](int k, int exist) {
         Piece x[GROUP];
 #pragma unroll
-        for (int i = 0; i < GROUP; i++) x[i] = exists(i) ? read<true>(p.x, end - (k + i) * step, at.valid) : Piece{};
+        for (int i = 0; i < GROUP; i++) x[i] = i < exist ? read<true>(p.x, end - (k + i) * step, at.valid) : Piece{};
 #pragma unroll
         for (int i = 0; i < GROUP; i++) {
             float f[PIECE];
@@ -223,7 +212,7 @@ __device__ __forceinline__ void normalise_chunk(
                 f[n] = fmaf(f[n] - mean[n], scale[n], bias[n]);
                 f[n] = f[n] > 0.f ? f[n] : f[n] * p.slope;
             }
-            if (exists(i)) store_piece(static_cast<Element*>(p.out) + end - (k + i) * step, f, at.valid);
+            if (i < exist) store_piece(static_cast<Element*>(p.out) + end - (k + i) * step, f, at.valid);
         }
     });
 }
@@ -259,12 +248,12 @@ __device__ __forceinline__ Sums chunk_sums(const InstanceNormArgs& p, const Plac
         load_channels(c, p, at);
         const int own = positions_of(at, at.row);
         const long long step = (long long)at.rows * p.C;
-        for_groups<PAIR>(own, [&](int k, auto exists) {
+        for_groups<PAIR>(own, [&](int k, int exist) {
             Piece x[PAIR], gradient[PAIR];
 #pragma unroll
-            for (int i = 0; i < PAIR; i++) {  // what does not exist adds nothing, as its gradient is 0
-                x[i] = exists(i) ? read<false>(p.x, at.at + (k + i) * step, at.valid) : Piece{};
-                gradient[i] = exists(i) ? read<false>(p.gradient, at.at + (k + i) * step, at.valid) : Piece{};
+            for (int i = 0; i < PAIR; i++) {
+                x[i] = i < exist ? read<false>(p.x, at.at + (k + i) * step, at.valid) : Piece{};
+                gradient[i] = i < exist ? read<false>(p.gradient, at.at + (k + i) * step, at.valid) : Piece{};
             }
 #pragma unroll
             for (int i = 0; i < PAIR; i++)
@@ -272,7 +261,7 @@ __device__ __forceinline__ Sums chunk_sums(const InstanceNormArgs& p, const Plac
                 for (int n = 0; n < PIECE; n++) {
                     const float centred = piece_value(x[i], n) - c.mean[n];
                     const float d = behind_norm(piece_value(gradient[i], n), centred, c.scale[n], c.bias[n], p.slope);
-                    g[n] += d, product[n] = fmaf(d, centred, product[n]);
+                    if (i < exist) g[n] += d, product[n] = fmaf(d, centred, product[n]);
                 }
         });
     }
@@ -301,12 +290,12 @@ __device__ __forceinline__ void gradient_chunk(const InstanceNormArgs& p, const 
     }
     const int own = positions_of(at, at.row);
     const long long step = (long long)at.rows * p.C, end = at.at + (own - 1) * step;
-    for_groups<PAIR>(own, [&](int k, auto exists) {
+    for_groups<PAIR>(own, [&](int k, int exist) {
         Piece x[PAIR], gradient[PAIR];
 #pragma unroll
         for (int i = 0; i < PAIR; i++) {
-            x[i] = exists(i) ? read<true>(p.x, end - (k + i) * step, at.valid) : Piece{};
-            gradient[i] = exists(i) ? read<true>(p.gradient, end - (k + i) * step, at.valid) : Piece{};
+            x[i] = i < exist ? read<true>(p.x, end - (k + i) * step, at.valid) : Piece{};
+            gradient[i] = i < exist ? read<true>(p.gradient, end - (k + i) * step, at.valid) : Piece{};
         }
 #pragma unroll
         for (int i = 0; i < PAIR; i++) {
@@ -317,7 +306,7 @@ __device__ __forceinline__ void gradient_chunk(const InstanceNormArgs& p, const 
                 const float d = behind_norm(piece_value(gradient[i], n), centred, c.scale[n], c.bias[n], p.slope);
                 f[n] = fmaf(d, c.scale[n], -fmaf(centred, factor[n], constant[n]));
             }
-            if (exists(i)) store_piece(static_cast<Element*>(p.out) + end - (k + i) * step, f, at.valid);
+            if (i < exist) store_piece(static_cast<Element*>(p.out) + end - (k + i) * step, f, at.valid);
         }
     });
 }
