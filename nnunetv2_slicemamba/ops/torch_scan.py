@@ -225,7 +225,7 @@ class _TorchScan(torch.autograd.Function):
     @staticmethod
     @differentiable_once
     @without_autocast
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         *saved, kept = ctx.saved_tensors
         inputs = _Inputs(*saved)
         x, dt, B, C, A, D, bias, weight = inputs

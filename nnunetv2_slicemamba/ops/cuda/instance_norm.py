@@ -75,36 +75,38 @@ def _channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=_FORMATS[tensor.dim()])
 
 
-class _Pass:
-    """One pass over x: its plan, and launches of its kernels on the current stream."""
-
-    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor, moments: Tensor, out: Tensor, resident: int) -> None:
-        self.x, self.tensors = x, (weight, bias, moments, out)
-        self.samples, self.channels = x.shape[:2]
-        self.positions = prod(x.shape[2:])
-        processors = kernels.multiprocessors(x.device)
-        self.plan = make_plan(self.samples, self.positions, self.channels, processors, resident)
-        self.blocks = self.samples * self.plan.chunks * self.plan.slices
-
-    def empty_parts(self) -> Tensor:
-        return self.x.new_empty(self.samples, self.plan.chunks, 2, self.channels, dtype=torch.float32)
-
-    def launcher(
-        self, parts: Tensor | None, gradient: Tensor | None, parameters: Tensor | None, eps: float, slope: float
-    ) -> Any:
-        """The function launch(kernel's name, blocks)."""
-        plan, device = self.plan, self.x.device
-        at = [0 if t is None else t.data_ptr() for t in (self.x, gradient, *self.tensors, parts, parameters)]
-        rows_at = at[0] | at[1] | at[2] | at[3] | at[4] | at[5] | at[6] | at[7]
-        wide = self.channels % PIECE == 0 and rows_at % 16 == 0
-        counts = (self.positions, plan.chunk, self.channels, plan.lanes, plan.slices, plan.chunks, self.samples)
-        arguments = _ARGUMENTS.pack(*at, *counts, eps, slope)
-        variant = BssVariant(self.x.dtype, wide)
-
-        def launch(name: str, blocks: int) -> None:
-            kernels.launch(device, "instance_norm", variant, f"instance_norm_{name}", blocks, arguments)
-
-        return launch
+def _run(
+    x: Tensor,
+    gradient: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    moments: Tensor,
+    out: Tensor,
+    parameters: Tensor | None,
+    eps: float,
+    slope: float,
+) -> None:
+    """Launches a pass over x, backward if a gradient is given, which fills `out` and moments or parameters."""
+    samples, channels, positions = x.shape[0], x.shape[1], prod(x.shape[2:])
+    processors = kernels.multiprocessors(x.device)
+    resident = FORWARD_RESIDENT if gradient is None else BACKWARD_RESIDENT
+    plan = make_plan(samples, positions, channels, processors, resident)
+    parts = x.new_empty(samples, plan.chunks, 2, channels, dtype=torch.float32)
+    tensors = (x, gradient, weight, bias, moments, out, parts, parameters)
+    at = [0 if t is None else t.data_ptr() for t in tensors]
+    wide = channels % PIECE == 0 and all(address % 16 == 0 for address in at)
+    counts = (positions, plan.chunk, channels, plan.lanes, plan.slices, plan.chunks, samples)
+    arguments = _ARGUMENTS.pack(*at, *counts, eps, slope)
+    variant, blocks = BssVariant(x.dtype, wide), samples * plan.chunks * plan.slices
+    if gradient is None:
+        one = {"forward_whole": blocks}
+        two = {"statistics": blocks, "normalise": blocks}
+    else:
+        one = {"backward_whole": blocks, "gradient_parameters": plan.slices}
+        # the first blocks of the second launch add up for weight and bias
+        two = {"gradient_sums": blocks, "gradient_input": plan.slices + blocks}
+    for name, count in (one if plan.chunks == 1 else two).items():
+        kernels.launch(x.device, "instance_norm", variant, f"instance_norm_{name}", count, arguments)
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> tuple[Tensor, Tensor]:
@@ -113,16 +115,8 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -
     x: (B, C, *spatial), copied if it is not channels last. weight, bias: (C,) float32 contiguous.
     """
     x = _channels_last(x)
-    out = torch.empty_like(x)
-    moments = x.new_empty(x.shape[0], 2, x.shape[1], dtype=torch.float32)
-    work = _Pass(x, weight, bias, moments, out, FORWARD_RESIDENT)
-    if work.plan.chunks == 1:
-        work.launcher(None, None, None, eps, slope)("forward_whole", work.blocks)
-        return out, moments
-    parts = work.empty_parts()
-    launch = work.launcher(parts, None, None, eps, slope)
-    launch("statistics", work.blocks)
-    launch("normalise", work.blocks)
+    out, moments = torch.empty_like(x), x.new_empty(x.shape[0], 2, x.shape[1], dtype=torch.float32)
+    _run(x, None, weight, bias, moments, out, None, eps, slope)
     return out, moments
 
 
@@ -136,15 +130,7 @@ def backward(
     """
     x, dout = _channels_last(x), _channels_last(dout.to(x.dtype))
     dx, parameters = torch.empty_like(x), x.new_empty(2, x.shape[1], dtype=torch.float32)
-    work = _Pass(x, weight, bias, moments, dx, BACKWARD_RESIDENT)
-    parts, slices = work.empty_parts(), work.plan.slices
-    launch = work.launcher(parts, dout, parameters, 0.0, slope)
-    if work.plan.chunks == 1:
-        launch("backward_whole", work.blocks)
-        launch("gradient_parameters", slices)
-    else:
-        launch("gradient_sums", work.blocks)
-        launch("gradient_input", slices + work.blocks)  # its first blocks sum up for weight and bias
+    _run(x, dout, weight, bias, moments, dx, parameters, 0.0, slope)
     dweight, dbias = parameters
     return dx, dweight, dbias
 
@@ -213,7 +199,8 @@ class InstanceNormFunction(torch.autograd.Function):
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         if dout.is_cuda:
             driver.ensure_context(dout.device.index)  # autograd's thread may have none yet
-        return _needed(ctx, backward(dout, *ctx.saved_tensors, ctx.slope))
+        x, weight, bias, moments = ctx.saved_tensors
+        return _needed(ctx, backward(dout, x, weight, bias, moments, ctx.slope))
 
 
 def apply(x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> Tensor:
