@@ -51,7 +51,8 @@ def make_plan(samples: int, positions: int, channels: int, processors: int, resi
         if small or wasted[FEWEST_LANES] < wasted[MOST_LANES]:
             lanes = FEWEST_LANES
     slices = -(-pieces // lanes)
-    chunks = resident * processors // (samples * slices)
+    # backward has one more block per slice, which must not have to wait for another to end
+    chunks = (resident * processors - slices) // (samples * slices)
     if positions <= WHOLE_POSITIONS or chunks <= 1:
         return Plan(lanes, slices, positions, 1)
     rows = THREADS // lanes
