@@ -67,3 +67,18 @@ def test_tensors_on_different_devices_are_refused() -> None:
     inputs["A"] = inputs["A"].to("meta")
     with pytest.raises(ValueError, match=r"A is on meta and x on cpu, they must share one; move"):
         scan(inputs)
+
+
+@pytest.mark.parametrize("backend", ("torch", "numba"))
+def test_second_derivatives_of_compiled_scans_are_refused_and_the_reference_has_them(backend: str) -> None:
+    """A penalty on the gradient of a sum: no gradient comes in that depends on anything."""
+    inputs = {name: t.float().requires_grad_() for name, t in make_inputs(SMALL).items()}
+
+    def penalty(backend: str) -> torch.Tensor:
+        out = slice_scan(**inputs, sizes=SMALL.sizes, thickness=SMALL.thickness, backend=backend)
+        (gradient,) = torch.autograd.grad(out.sum(), inputs["x"], create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), inputs["B"])[0]
+
+    with pytest.raises(RuntimeError, match="differentiable once; .*SLICEMAMBA_BACKEND=reference"):
+        penalty(backend)
+    assert penalty("reference").abs().max() > 0

@@ -23,6 +23,7 @@ BSS_SOURCES = {
     "norm": "bss_norm.cu",
     "copy": "bss_copy.cu",
     "layer_norm": "layer_norm.cu",
+    "instance_norm": "instance_norm.cu",
 }
 SCAN_HEADERS = (
     "conversions.cuh",
