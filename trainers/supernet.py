@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.common.names import final_trainer_name
-from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
+from nnunetv2_slicemamba.nets.path_supernet import Supernet
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import (
     CHECKPOINT_KEY,
@@ -25,10 +25,9 @@ from nnunetv2_slicemamba.slicing.holdout_file import (
     holdout_path,
     read_holdout,
 )
-from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, build_from_plans
+from nnunetv2_slicemamba.trainers.base import SUPERNET_CLASS, SliceMambaBaseTrainer, build_from_plans
 
 PREVIOUS_STAGE_VARIABLE = "SLICEMAMBA_PREVIOUS_STAGE"
-SUPERNET_CLASS = "nnunetv2_slicemamba.nets.supernet.SliceMambaSupernet"
 
 
 def path_generator(seed: int, iteration: int) -> torch.Generator:
@@ -147,9 +146,9 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         return False
 
     @property
-    def supernet(self) -> SliceMambaSupernet:
+    def supernet(self) -> Supernet:
         network = self.bare_network
-        assert isinstance(network, SliceMambaSupernet)
+        assert isinstance(network, Supernet)
         return network
 
     def on_train_start(self) -> None:
