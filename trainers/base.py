@@ -35,6 +35,7 @@ class SliceMambaBaseTrainer(GPUAugmentation):
     """
 
     role: ClassVar[str]  # see trainers.roles
+    grad_scaler: torch.amp.GradScaler | None
     # None stands for the network's own; see trainers.recipe
     optimizer_name: ClassVar[str | None] = None
     learning_rate: ClassVar[float | None] = None

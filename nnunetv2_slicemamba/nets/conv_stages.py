@@ -86,14 +86,14 @@ def convolutions_of(settings: ResidualSettings, stage: int, n: int, into: int, s
     ]
 
 
-def finish_building(part: nn.Module, slope: float) -> None:
+def finish_building(part: nn.Module, slope: float, n_dims: int) -> None:
     """Initialises the convolutions outside the blocks as nnU-Net does, and lays their kernels channels last."""
     he = InitWeights_He(slope)
     for module in part.modules():
-        outside = isinstance(module, (ConvNormAct, *TRANSPOSED.values()))
-        for convolution in [module.conv] if isinstance(module, ConvNormAct) else [module] if outside else []:
+        convolution = module.conv if isinstance(module, ConvNormAct) else module
+        if isinstance(module, (ConvNormAct, *TRANSPOSED.values())):
             he(convolution)
-            convolution.to(memory_format=CHANNELS_LAST[convolution.weight.ndim])
+            convolution.to(memory_format=CHANNELS_LAST[n_dims + 2])
 
 
 class ConvEncoder(nn.Module):
@@ -111,7 +111,7 @@ class ConvEncoder(nn.Module):
             convolutions = convolutions_of(settings, i, settings.n_conv_per_stage[i], into, strided=True)
             blocks = [block(width, next(drop_paths)) for _ in range(settings.n_blocks_per_stage[i])]
             self.stages.append(ConvStage(convolutions, blocks))
-        finish_building(self, settings.negative_slope)
+        finish_building(self, settings.negative_slope, settings.n_dims)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = in_channels_last(x)
@@ -153,7 +153,7 @@ class ConvDecoder(nn.Module):
             blocks = [block(width, next(drop_paths)) for _ in range(settings.n_blocks_per_stage_decoder[j])]
             self.stages.append(UpStage(upsample, convolutions, blocks))
             self.seg_layers.append(CONVOLUTIONS[n_dims](width, settings.num_classes, kernel_size=1))
-        finish_building(self, settings.negative_slope)
+        finish_building(self, settings.negative_slope, settings.n_dims)
         self.seg_layers.apply(InitWeights_He(settings.negative_slope))
         for layer in self.seg_layers[:-1]:
             layer.requires_grad_(settings.deep_supervision)
@@ -181,4 +181,5 @@ class ConvDecoder(nn.Module):
 
     def logits(self, x: Tensor, stage: int) -> Tensor:
         """Logits (B, classes, *spatial) of a stage's result, contiguous, as losses and predictors read them."""
-        return self.seg_layers[stage](x).contiguous()
+        logits: Tensor = self.seg_layers[stage](x)
+        return logits.contiguous()
