@@ -21,7 +21,8 @@ class Candidate:
     planner: the command that writes the plans, without dataset and configuration. plans: the name of these plans.
     arch: changes of their arch_kwargs. configuration: changes of the rest of the configuration, such as batch_size.
     settings: attributes of the trainer that are set before it builds its network, such as initial_lr.
-    slicing: text for `slicemamba slicing --set`; "fixed" is 2x4, 2x4x2 in 3D; None for networks without one.
+    slicing: text for `slicemamba slicing --set`; "fixed" is 2x4, 2x4x2 in 3D; a number is the thickness of all axes;
+    None for networks without one.
     prediction: what is expected and why, written before the training.
     """
 
@@ -127,8 +128,10 @@ class Run:
 
     @property
     def slicing(self) -> str | None:
-        three = self.data.configuration.startswith("3d")
-        return ("2x4x2" if three else "2x4") if self.candidate.slicing == "fixed" else self.candidate.slicing
+        three, slicing = self.data.configuration.startswith("3d"), self.candidate.slicing
+        if slicing is not None and slicing.isdigit():
+            return "x".join([slicing] * (3 if three else 2))
+        return ("2x4x2" if three else "2x4") if slicing == "fixed" else slicing
 
     def row(self) -> dict[str, Any]:
         """Cells of runs.csv that are known before the training begins."""

@@ -1,4 +1,4 @@
-"""Base of our trainers: AdamW with warm-up, safe checkpoints, deep supervision scales, the finite check."""
+"""Base of our trainers: recipes, averaged weights, safe checkpoints, deep supervision scales, the finite check."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, class_name
 from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.resolutions import output_scales
-from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
+from nnunetv2_slicemamba.trainers.averaging import WeightAverage
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
 from nnunetv2_slicemamba.trainers.gpu_augment import GPUAugmentation
+from nnunetv2_slicemamba.trainers.gradient_watch import WatchfulScaler
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
+from nnunetv2_slicemamba.trainers.recipe import OPTIMIZER_OF, RECIPES, make_schedule
 from nnunetv2_slicemamba.trainers.replicas import AveragingScaler, Replica
-from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
+from nnunetv2_slicemamba.trainers.schedule import IterationScheduler
 
 
 class SliceMambaBaseTrainer(GPUAugmentation):
@@ -33,11 +36,18 @@ class SliceMambaBaseTrainer(GPUAugmentation):
     """
 
     role: ClassVar[str]  # see trainers.roles
-    # learning rate and decay of the publication
-    learning_rate: ClassVar[float] = 1e-3
-    decay: ClassVar[float] = 1e-2
-    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
-    warmup_iterations: ClassVar[int] = 1250  # a twentieth of the training where that is less
+    grad_scaler: torch.amp.GradScaler | None
+    # None stands for the network's own; see trainers.recipe
+    optimizer_name: ClassVar[str | None] = None
+    learning_rate: ClassVar[float | None] = None
+    decay: ClassVar[float | None] = None
+    decays_all: ClassVar[bool | None] = None
+    betas: ClassVar[tuple[float, float] | None] = None
+    momentum: ClassVar[float | None] = None
+    warmup_iterations: ClassVar[int | None] = None
+    schedule: ClassVar[str | None] = None
+    # of an exponential moving average of the weights, with which is validated and predicted; None for no average
+    ema_decay: ClassVar[float | None] = None
     rate_factors: ClassVar[Mapping[str, float]] = {}  # see parameter_groups
     epochs: ClassVar[int] = 1000
     iterations_per_epoch: ClassVar[int] = 250
@@ -53,8 +63,8 @@ class SliceMambaBaseTrainer(GPUAugmentation):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.initial_lr = self.learning_rate
-        self.weight_decay = self.decay
+        self.initial_lr = self.setting("learning_rate")
+        self.weight_decay = self.setting("decay")
         self.num_epochs = self.epochs
         self.num_iterations_per_epoch = self.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.validation_iterations
@@ -62,6 +72,23 @@ class SliceMambaBaseTrainer(GPUAugmentation):
         self.save_every = 10
         self.iteration = 0
         self.tried_to_record = self.replays = False
+        self.average: WeightAverage | None = None
+        if self.grad_scaler is not None:
+            self.grad_scaler = WatchfulScaler(self.device.type)
+
+    def setting(self, name: str) -> Any:
+        """A setting of the recipe: the trainer's own, else that of its optimiser's recipe; `Recipe` names them."""
+        own = getattr(self, name)
+        return getattr(RECIPES[self.optimizer_used], name) if own is None else own
+
+    @property
+    def optimizer_used(self) -> str:
+        """Key of RECIPES: the trainer's own, else that of the planned network. ValueError for one that there is not."""
+        network = class_name(self.configuration_manager.network_arch_class_name)
+        name = self.optimizer_name or OPTIMIZER_OF.get(network, "adamw")
+        if name not in RECIPES:
+            raise ValueError(f"optimizer_name {name!r} does not exist; give one of {', '.join(RECIPES)}")
+        return name
 
     @staticmethod
     def build_network_architecture(
@@ -72,20 +99,13 @@ class SliceMambaBaseTrainer(GPUAugmentation):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         return build_from_plans(
-            NETWORK_CLASS,
+            FINAL_CLASS,
             plans_manager,
             configuration_manager,
             num_input_channels,
             num_output_channels,
             enable_deep_supervision,
         )
-
-    def initialize(self) -> None:
-        super().initialize()
-        if self.is_ddp:
-            # nnU-Net's wrapper has given all processes the same weights
-            self.network = Replica(self.network.module)
-            self.grad_scaler = AveragingScaler(self.network.parameters())
 
     def _do_i_compile(self) -> bool:
         # nnU-Net compiles by default; ours only on request: CUDA graphs save more and cost seconds
@@ -100,22 +120,33 @@ class SliceMambaBaseTrainer(GPUAugmentation):
         assert isinstance(bare, SliceMambaBase)
         return bare
 
+    def initialize(self) -> None:
+        super().initialize()
+        if self.is_ddp:
+            # nnU-Net's wrapper has given all processes the same weights
+            self.network = Replica(self.network.module)
+            self.grad_scaler = AveragingScaler(self.network.parameters())
+        if self.ema_decay is not None:
+            self.average = WeightAverage(self.bare_network, self.ema_decay, self.optimizer)
+
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        optimizer = torch.optim.AdamW(
-            parameter_groups(self.network, self.weight_decay, self.rate_factors),
-            lr=self.initial_lr,
-            betas=self.betas,
-            fused=self.device.type == "cuda",
-        )
-        total = self.num_epochs * self.num_iterations_per_epoch
-        schedule = WarmupPoly(self.initial_lr, warmup=max(1, min(self.warmup_iterations, total // 20)), total=total)
-        return optimizer, IterationScheduler(optimizer, schedule, self.num_iterations_per_epoch)
+        groups = parameter_groups(self.network, self.weight_decay, self.rate_factors, self.setting("decays_all"))
+        optimizer: torch.optim.Optimizer
+        if self.optimizer_used == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=self.initial_lr, momentum=self.setting("momentum"), nesterov=True)
+        else:
+            on_gpu = self.device.type == "cuda"
+            optimizer = torch.optim.AdamW(groups, lr=self.initial_lr, betas=self.setting("betas"), fused=on_gpu)
+        length = (self.num_epochs, self.num_iterations_per_epoch)
+        rates = make_schedule(self.setting("schedule"), self.initial_lr, self.setting("warmup_iterations"), *length)
+        return optimizer, IterationScheduler(optimizer, rates, self.num_iterations_per_epoch)
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
-        # nnU-Net derives the scales from strides whose first keeps the resolution; ours starts with the patch
-        # embedding or the stem, while the first output is at full resolution all the same
-        if not self.enable_deep_supervision:
-            return None
+        # nnU-Net derives the scales from strides whose first keeps the resolution, as a residual network's does; others
+        # start with the patch embedding or the stem, while the first output is at full resolution all the same
+        network = class_name(self.configuration_manager.network_arch_class_name)
+        if not self.enable_deep_supervision or network == "SliceMambaResidualUNet":
+            return super()._get_deep_supervision_scales()
         arch_kwargs = self.configuration_manager.network_arch_init_kwargs
         return output_scales(arch_kwargs["strides"], len(arch_kwargs.get("stem_features", ())))
 
@@ -135,10 +166,32 @@ class SliceMambaBaseTrainer(GPUAugmentation):
     def on_train_start(self) -> None:
         self.tried_to_record = self.replays = False
         super().on_train_start()
+        if self.average is not None:
+            self.average.begin()
+            self.print_to_log_file(f"validation and checkpoints have averaged weights, decay {self.ema_decay} a step")
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        super().on_train_epoch_end(train_outputs)
+        report = self.grad_scaler.report() if isinstance(self.grad_scaler, WatchfulScaler) else None
+        if report is not None:
+            self.print_to_log_file(report)
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        if self.average is not None:
+            self.average.exchange()
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        if self.average is not None:
+            self.average.exchange()
+        super().on_validation_epoch_end(val_outputs)
 
     def on_train_end(self) -> None:
         training_graphs.drop(self.bare_network, inference=True)
         super().on_train_end()
+        if self.average is not None:
+            # for the validation of whole cases, which follows
+            self.average.exchange()
 
     def record_graphs(self, data: torch.Tensor) -> None:
         """Before the first training step: from then on steps replay CUDA graphs, where they can."""
@@ -172,6 +225,8 @@ class SliceMambaBaseTrainer(GPUAugmentation):
         if not np.isfinite(result["loss"]):
             raise self._non_finite(batch, f"loss {result['loss']}")
         self.iteration += 1
+        if self.average is not None:
+            self.average.update()
         return result
 
     def step_or_drop_graphs(self, batch: dict) -> dict:
@@ -213,14 +268,18 @@ class SliceMambaBaseTrainer(GPUAugmentation):
     def save_checkpoint(self, filename: str) -> None:
         # nnU-Net writes in place: a kill while writing would lose the only checkpoint
         temporary = f"{filename}.tmp"
-        super().save_checkpoint(temporary)
+        with nullcontext() if self.average is None else self.average.in_network():
+            super().save_checkpoint(temporary)
         # what a kill left of an earlier one must not take its place where checkpoints are switched off
         if self.local_rank == 0 and not self.disable_checkpointing:
             os.replace(temporary, filename)
 
 
+FINAL_CLASS, SUPERNET_CLASS = range(2)  # places in the entries of NETWORK_CLASSES
+
+
 def build_from_plans(
-    network_class: str,
+    kind: int,
     plans_manager: Any,
     configuration_manager: Any,
     num_input_channels: int,
@@ -228,15 +287,18 @@ def build_from_plans(
     enable_deep_supervision: bool,
     **changed: Any,
 ) -> nn.Module:
-    """Builds `network_class` with the plans' arguments, `changed` added; refuses plans of another network."""
+    """The planned network, or its supernet, with the plans' arguments and `changed`; refuses plans of another network.
+
+    kind: FINAL_CLASS or SUPERNET_CLASS.
+    """
     planned = configuration_manager.network_arch_class_name
-    if planned.rpartition(".")[-1] != NETWORK_CLASS.rpartition(".")[-1]:
+    if class_name(planned) not in NETWORK_CLASSES:
         raise ValueError(
             f"the plans {plans_manager.plans_name!r} hold the network {planned}, SliceMamba's trainers need plans of a "
             f"SliceMamba planner: run 'slicemamba plan' and pass its plans with -p, e.g. -p nnUNetSliceMambaPlans"
         )
     return get_network_from_plans(
-        network_class,
+        NETWORK_CLASSES[class_name(planned)][kind],
         {**configuration_manager.network_arch_init_kwargs, **changed},
         configuration_manager.network_arch_init_kwargs_req_import,
         num_input_channels,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
+from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SeveralSlicingsError, slicing_file_for_training
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 
 
 class SliceMambaTrainer(SliceMambaBaseTrainer):
-    """Trains SliceMambaUNet from scratch with the fold's best_slicing.json.
+    """Trains the planned network from scratch with the fold's best_slicing.json; one without S3 blocks needs none.
 
     The file is read when training starts from epoch 0, after -pretrained_weights, which bring a slicing of their
     own. Continued training, validation and prediction use the checkpoint's slicing and need no file; continuing
@@ -22,9 +22,9 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
     role: ClassVar[str] = "final"
 
     @property
-    def sliced_network(self) -> SliceMambaUNet:
+    def sliced_network(self) -> SlicedNetwork:
         network = self.bare_network
-        assert isinstance(network, SliceMambaUNet)
+        assert isinstance(network, SlicedNetwork)
         return network
 
     @property
@@ -43,7 +43,10 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
         )
 
     def on_train_start(self) -> None:
-        if self.current_epoch == 0:
+        planned = self.configuration_manager.network_arch_init_kwargs
+        if not any((*planned["n_blocks_per_stage"], *planned["n_blocks_per_stage_decoder"])):
+            self.print_to_log_file("the network has no S3 blocks, and so no slicing")
+        elif self.current_epoch == 0:
             self._use_slicing_file()
         else:
             self._check_slicing_file()

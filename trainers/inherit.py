@@ -10,7 +10,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_slicemamba.common.checkpoint_names import FINAL
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
-from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
+from nnunetv2_slicemamba.nets.path_supernet import Supernet
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SEARCH_FOLDER
 from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer, place_of
@@ -45,7 +45,7 @@ class SliceMambaInheritTrainer(SliceMambaTrainer):
         self.sliced_network.load_state_dict(weights)
         self.print_to_log_file(f"Weights of path {path} inherited from the supernet in {checkpoint}")
 
-    def load_supernet(self, checkpoint: Path) -> SliceMambaSupernet:
+    def load_supernet(self, checkpoint: Path) -> Supernet:
         """The trained supernet of a checkpoint, on the CPU."""
         content = torch.load(checkpoint, map_location="cpu", weights_only=False)
         shared = content["trainer_name"].startswith(SliceMambaSharedSupernetTrainer.__name__)
@@ -58,7 +58,7 @@ class SliceMambaInheritTrainer(SliceMambaTrainer):
             self.enable_deep_supervision,
         )
         supernet.load_state_dict(content["network_weights"])
-        assert isinstance(supernet, SliceMambaSupernet)
+        assert isinstance(supernet, Supernet)
         return supernet
 
 
@@ -82,7 +82,7 @@ def supernet_checkpoint(slicing_file: Path, chosen: SlicingFile) -> Path:
     return checkpoint
 
 
-def indices_on(supernet: SliceMambaSupernet, chosen: SlicingFile, file: Path) -> tuple[int, ...]:
+def indices_on(supernet: Supernet, chosen: SlicingFile, file: Path) -> tuple[int, ...]:
     """The supernet's path with the chosen slicing; ValueError if a thickness is none of its candidates."""
     other = sorted(set(chosen.slicing) - set(supernet.candidates))
     if other:

@@ -12,20 +12,23 @@ RATE_FACTOR = "rate_factor"  # entry of a group: its learning rate as a multiple
 
 
 def parameter_groups(
-    network: nn.Module, weight_decay: float, rate_factors: Mapping[str, float] | None = None
+    network: nn.Module,
+    weight_decay: float,
+    rate_factors: Mapping[str, float] | None = None,
+    decays_all: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups for the optimiser, with decay and without, and one pair for every rate; none is empty but the first two.
 
     rate_factors: end of a parameter's name -> its learning rate as a multiple of the schedule's; 1 for all others.
-    Parameters without gradient are left out. A_logs and Ds have no decay, as in Mamba (Gu & Dao 2023); everything
-    one-dimensional is a bias or a norm.
+    decays_all: decay for all parameters, as in nnU-Net. Parameters without gradient are left out. A_logs and Ds have no
+    decay, as in Mamba (Gu & Dao 2023); everything one-dimensional is a bias or a norm.
     """
     factors = dict(rate_factors or {})
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {(1.0, True): [], (1.0, False): []}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             factor = next((value for end, value in factors.items() if name.endswith(end)), 1.0)
-            decays = parameter.ndim > 1 and not name.endswith(WITHOUT_DECAY)
+            decays = decays_all or (parameter.ndim > 1 and not name.endswith(WITHOUT_DECAY))
             groups.setdefault((factor, decays), []).append(parameter)
     return [
         {"params": parameters, "weight_decay": weight_decay if decays else 0.0, RATE_FACTOR: factor}

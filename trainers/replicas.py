@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from nnunetv2_slicemamba.trainers.gradient_watch import WatchfulScaler
+
 
 class Replica(nn.Module):
     """One process's copy of a network, in the place of DistributedDataParallel's wrapper.
@@ -25,7 +27,7 @@ class Replica(nn.Module):
         return self.module(*arguments, **options)
 
 
-class AveragingScaler(torch.amp.GradScaler):
+class AveragingScaler(WatchfulScaler):
     """A gradient scaler that averages the gradients over all processes before it unscales them.
 
     What is infinite in one process is so in all of them then, and all skip the same steps.

@@ -1,7 +1,9 @@
-"""Learning rate over iterations: linear warm-up, then nnU-Net's polynomial decay."""
+"""Learning rate over iterations: linear warm-up, then nnU-Net's polynomial decay or half a cosine."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
@@ -13,28 +15,54 @@ from nnunetv2_slicemamba.trainers.parameter_groups import RATE_FACTOR
 class WarmupPoly:
     """lr(i) = initial_lr * min(1, (i + 1) / warmup) * (1 - i / total) ** exponent, i in iterations.
 
-    A pure function of the iteration, so that a continued training follows the same curve. Raises ValueError if
-    `total` or `warmup` is below 1.
+    A pure function of the iteration, so that a continued training follows the same curve. hold: iterations for which
+    the decay stands still; nnU-Net's does for an epoch. Raises ValueError if `total`, `warmup` or `hold` is below 1.
     """
 
     initial_lr: float
     warmup: int
     total: int
     exponent: float = 0.9
+    hold: int = 1
 
     def __post_init__(self) -> None:
-        if self.total < 1 or self.warmup < 1:
-            raise ValueError(f"warm-up {self.warmup} and total {self.total} iterations must be at least 1")
+        _check(self.warmup, self.total)
+        if self.hold < 1:
+            raise ValueError(f"the decay holds for {self.hold} iterations, it must be at least 1")
 
     def __call__(self, iteration: int) -> float:
-        left = max(0.0, 1 - iteration / self.total)
+        left = max(0.0, 1 - (iteration - iteration % self.hold) / self.total)
         return self.initial_lr * min(1.0, (iteration + 1) / self.warmup) * left**self.exponent
+
+
+@dataclass(frozen=True)
+class WarmupCosine:
+    """lr(i) = initial_lr * min(1, (i + 1) / warmup) * (1 + cos(pi * i / total)) / 2, i in iterations.
+
+    A pure function of the iteration. Raises ValueError if `total` or `warmup` is below 1.
+    """
+
+    initial_lr: float
+    warmup: int
+    total: int
+
+    def __post_init__(self) -> None:
+        _check(self.warmup, self.total)
+
+    def __call__(self, iteration: int) -> float:
+        done = min(1.0, iteration / self.total)
+        return self.initial_lr * min(1.0, (iteration + 1) / self.warmup) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _check(warmup: int, total: int) -> None:
+    if total < 1 or warmup < 1:
+        raise ValueError(f"warm-up {warmup} and total {total} iterations must be at least 1")
 
 
 class IterationScheduler:
     """A scheduler as nnU-Net calls it (`step(epoch)` as an epoch starts), with a step per iteration besides."""
 
-    def __init__(self, optimizer: Optimizer, schedule: WarmupPoly, iterations_per_epoch: int) -> None:
+    def __init__(self, optimizer: Optimizer, schedule: Callable[[int], float], iterations_per_epoch: int) -> None:
         self.optimizer, self.schedule, self.iterations_per_epoch = optimizer, schedule, iterations_per_epoch
 
     def step(self, epoch: int) -> None:

@@ -13,7 +13,7 @@ from nnunetv2.paths import nnUNet_results
 from torch import nn
 
 from nnunetv2_slicemamba.common.names import final_trainer_name
-from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
+from nnunetv2_slicemamba.nets.path_supernet import Supernet
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import (
     CHECKPOINT_KEY,
@@ -24,10 +24,9 @@ from nnunetv2_slicemamba.slicing.holdout_file import (
     holdout_path,
     read_holdout,
 )
-from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer, build_from_plans
+from nnunetv2_slicemamba.trainers.base import SUPERNET_CLASS, SliceMambaBaseTrainer, build_from_plans
 
 PREVIOUS_STAGE_VARIABLE = "SLICEMAMBA_PREVIOUS_STAGE"
-SUPERNET_CLASS = "nnunetv2_slicemamba.nets.supernet.SliceMambaSupernet"
 
 
 def path_generator(seed: int, iteration: int) -> torch.Generator:
@@ -136,9 +135,9 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         return False
 
     @property
-    def supernet(self) -> SliceMambaSupernet:
+    def supernet(self) -> Supernet:
         network = self.bare_network
-        assert isinstance(network, SliceMambaSupernet)
+        assert isinstance(network, Supernet)
         return network
 
     def on_train_start(self) -> None:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from nnunetv2_slicemamba.cli.options import Dataset
-from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES
+from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -34,10 +34,23 @@ def plan(
             "--activation-checkpointing", help="Compute blocks twice instead of keeping them: larger patches fit."
         ),
     ] = False,
-    hybrid: Annotated[
-        bool,
-        typer.Option("--hybrid", help="Convolutional stages with skips at full and half resolution; not the paper's."),
-    ] = False,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            help="paper (default); hybrid: convolutional stages around it; residual: nnU-Net's with S3 blocks added.",
+        ),
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --network hybrid.")] = False,
+    blocks_from_stride: Annotated[
+        int | None,
+        typer.Option(
+            "--blocks-from-stride",
+            min=0,
+            max=2**20,
+            help="Of a residual network: S3 blocks at the stages of this stride or a larger one (8); 0: none.",
+        ),
+    ] = None,
     overwrite_plans: Annotated[
         bool, typer.Option("--overwrite-plans", help="Overwrite other plans that networks were trained with.")
     ] = False,
@@ -56,6 +69,11 @@ def plan(
         raise InputError(f"--gpu-memory is {gpu_memory}, it must be a positive number of GB; 8 is usual")
     if plans_name is not None and ("__" in plans_name or "/" in plans_name):
         raise InputError(f"plans cannot be named {plans_name!r}: nnU-Net splits its result folders at '__'")
+    chosen = network_named(network, hybrid)
+    if blocks_from_stride is not None and chosen != "residual":
+        raise InputError(
+            f"--blocks-from-stride is for --network residual, this plans {chosen}: leave it out, or give that network"
+        )
     name = require_dataset(dataset, "nnUNet_raw")
     require_folder("nnUNet_preprocessed", writable=True)
 
@@ -73,7 +91,8 @@ def plan(
         clean,
         checkpointing,
         overwrite_plans,
-        hybrid,
+        chosen,
+        blocks_from_stride,
     )
     console = Console()
     for configuration in done.reused:
@@ -81,3 +100,14 @@ def plan(
     console.print(
         f"Plans [bold]{done.plans_name}[/] of {name} are ready: pass -p {done.plans_name} to the next commands."
     )
+
+
+def network_named(network: str | None, hybrid: bool) -> str:
+    """The network that --network and --hybrid name together; InputError for one that does not exist, and for two."""
+    from nnunetv2_slicemamba.common.folders import InputError
+
+    if network is not None and network not in NETWORKS:
+        raise InputError(f"--network {network!r} does not exist; give one of {', '.join(NETWORKS)}")
+    if hybrid and network not in (None, "hybrid"):
+        raise InputError(f"--hybrid and --network {network} name two networks: leave one out")
+    return "hybrid" if hybrid else network or "paper"

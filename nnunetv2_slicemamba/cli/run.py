@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.cli.options import Configuration, Dataset, Device
+from nnunetv2_slicemamba.cli.plan import network_named
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, plans_name_of
 
@@ -26,7 +27,10 @@ def run(
         str, typer.Option("--size", help=f"Size to plan, if there are no plans yet: {', '.join(SIZES)}.")
     ] = PAPER,
     plans: Annotated[str | None, typer.Option("-p", help="Plans' name; default: those of --size.")] = None,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="Plan as `slicemamba plan --hybrid`, if needed.")] = False,
+    network: Annotated[
+        str | None, typer.Option("--network", help="Network to plan, if there are no plans yet; see `slicemamba plan`.")
+    ] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --network hybrid.")] = False,
     gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
     trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
         DEFAULT_TRAINER
@@ -71,9 +75,10 @@ def run(
     SearchSettings(population=population, generations=generations, seed=seed)
     chosen = choose_device(device).type
     require_folder("nnUNet_results", writable=True)
-    plans_name = plans or plans_name_of(size, hybrid)
+    planned = network_named(network, hybrid)
+    plans_name = plans or plans_name_of(size, planned)
 
-    prepare(dataset, configuration, size, plans_name, gpu_memory, console, hybrid)
+    prepare(dataset, configuration, size, plans_name, gpu_memory, console, planned)
     # every fold is checked before the first one trains for days
     selections = [select(dataset, configuration, fold, plans_name) for fold in folds or ["0", "1", "2", "3", "4"]]
     settings = RunSettings(
@@ -105,7 +110,7 @@ def prepare(
     plans_name: str,
     gpu_memory: float,
     console: Console,
-    hybrid: bool = False,
+    network: str = "paper",
 ) -> None:
     """Plans and preprocesses what is missing; plans that exist are used as they are."""
     from nnunetv2_slicemamba.common.commands import run_command
@@ -122,5 +127,5 @@ def prepare(
         complete_data(name, plans_name, configuration)
         return
     flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]
-    flags += ["--hybrid"] if hybrid else []
+    flags += ["--network", network]
     run_command("slicemamba", ["plan", *flags, "-c", configuration], console)

@@ -1,4 +1,4 @@
-"""Default names of plans and trainers, and pairs of trainers' names; nothing slow is imported."""
+"""Names of plans, trainers and networks' classes, and pairs of them; nothing slow is imported."""
 
 from __future__ import annotations
 
@@ -8,12 +8,29 @@ DEFAULT_PLANS = "nnUNetSliceMambaPlans"
 DEFAULT_SUPERNET_TRAINER = "SliceMambaSupernetTrainer"
 DEFAULT_TRAINER = "SliceMambaTrainer"
 
+# classes of networks in plans, by the last part of their name: where each lies, and where its supernet does
+NETWORK_CLASSES = {
+    "SliceMambaUNet": (
+        "nnunetv2_slicemamba.nets.unet.SliceMambaUNet",
+        "nnunetv2_slicemamba.nets.supernet.SliceMambaSupernet",
+    ),
+    "SliceMambaResidualUNet": (
+        "nnunetv2_slicemamba.nets.residual.SliceMambaResidualUNet",
+        "nnunetv2_slicemamba.nets.residual.SliceMambaResidualSupernet",
+    ),
+}
+
 _SUPERNET_TRAINER = re.compile(r"SliceMamba\w*SupernetTrainer\w*")
 
 
 def names_supernet_trainer(name: str) -> bool:
     """True if a result folder's trainer trained a supernet; for a trainer class, ask its `role`."""
     return _SUPERNET_TRAINER.fullmatch(name) is not None
+
+
+def class_name(planned: str) -> str:
+    """Name of a class without its module, as NETWORK_CLASSES has it; planned: network_class_name in the plans."""
+    return planned.rpartition(".")[-1]
 
 
 def final_trainer_name(supernet_trainer: str) -> str:

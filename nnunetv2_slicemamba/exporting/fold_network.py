@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.nets import SliceMambaUNet
+from nnunetv2_slicemamba.nets import SlicedNetwork
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.trainers.offline import load_cases, make_trainer, quiet
@@ -26,7 +26,7 @@ class FoldNetwork:
     `case`, float32, normalised as nnU-Net does.
     """
 
-    network: SliceMambaUNet
+    network: SlicedNetwork
     checkpoint: Path
     case: str
     patches: Tensor

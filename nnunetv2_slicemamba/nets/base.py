@@ -10,31 +10,46 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunetv2_slicemamba.nets.bss import initialize
+from nnunetv2_slicemamba.nets.conv_stages import ConvDecoder, ConvEncoder
 from nnunetv2_slicemamba.nets.decoder import Decoder
 from nnunetv2_slicemamba.nets.encoder import BlockFactory, Encoder
-from nnunetv2_slicemamba.nets.settings import NetworkSettings
+from nnunetv2_slicemamba.nets.residual_settings import ResidualSettings
+from nnunetv2_slicemamba.nets.settings import NetworkSettings, SharedSettings
+from nnunetv2_slicemamba.nets.steps import Step, around_blocks
 
 
 class SliceMambaBase(AbstractDynamicNetworkArchitectures):
-    """Encoder and decoder around a block of the subclass's kind; block(dim, drop_path) makes one."""
+    """Encoder and decoder around a block of the subclass's kind; block(dim, drop_path) makes one.
+
+    settings: NetworkSettings make the paper's network and hybrids, ResidualSettings nnU-Net's with added blocks.
+    """
 
     key_to_encoder = "encoder"
     key_to_stem = "encoder.patch_embedding"
     keys_to_in_proj: tuple[str, ...] = ("encoder.patch_embedding.proj",)
     key_to_lpe = None
+    encoder: Encoder | ConvEncoder
+    decoder: Decoder | ConvDecoder
 
-    def __init__(self, settings: NetworkSettings, block: BlockFactory) -> None:
+    def __init__(self, settings: SharedSettings, block: BlockFactory) -> None:
         super().__init__()
         self.settings = settings
         self.n_dims, self.strides = settings.n_dims, settings.strides
         self.total_stride, self.output_scales = settings.total_stride, settings.output_scales
-        if settings.stem_features:
-            self.key_to_stem = "encoder.stem"
-            # the blocks of the library hold every convolution under two names
-            self.keys_to_in_proj = tuple(f"encoder.stem.stages.0.convs.0.{name}" for name in ("conv", "all_modules.0"))
-        self.n_blocks = sum(settings.n_blocks_per_stage) + sum(settings.n_blocks_per_stage_decoder)
-        self.encoder = Encoder(settings, block)
-        self.decoder = Decoder(settings, block)
+        self.n_encoder_blocks = sum(settings.n_blocks_per_stage)
+        self.n_blocks = self.n_encoder_blocks + sum(settings.n_blocks_per_stage_decoder)
+        if isinstance(settings, ResidualSettings):
+            self.key_to_stem = "encoder.stages.0"
+            self.keys_to_in_proj = ("encoder.stages.0.convolutions.0.conv",)
+            self.encoder, self.decoder = ConvEncoder(settings, block), ConvDecoder(settings, block)
+        else:
+            assert isinstance(settings, NetworkSettings)
+            if settings.stem_features:
+                self.key_to_stem = "encoder.stem"
+                # the blocks of the library hold every convolution under two names
+                names = ("conv", "all_modules.0")
+                self.keys_to_in_proj = tuple(f"encoder.stem.stages.0.convs.0.{name}" for name in names)
+            self.encoder, self.decoder = Encoder(settings, block), Decoder(settings, block)
         self.apply(initialize)
 
     @staticmethod
@@ -52,6 +67,14 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
     def block_positions(self) -> list[nn.Module]:
         """The blocks in network order, the order of an architecture's and a slicing's entries."""
         return [block for _, block in self.named_block_positions()]
+
+    def steps(self) -> list[Step]:
+        """What is computed before each block and, last, behind all of them, without deep supervision.
+
+        Blocks + 1 functions of features and skips. The first takes images that need no padding, and no skips; the last
+        gives the logits. Steps and blocks in turn are the forward pass, operation by operation.
+        """
+        return around_blocks((*self.encoder.walk(), *self.decoder.walk()))
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits: (B, input_channels, *spatial) -> (B, num_classes, *spatial), any spatial size.

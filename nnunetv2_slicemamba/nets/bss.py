@@ -38,11 +38,25 @@ class BSS(nn.Module):
     `thickness` may be changed at any time, no tensor's shape depends on it. d_state: states N per channel.
     expand: inner channels E = expand * C. The low rank of dt is R = ceil(C / 16).
 
+    The following options are not the paper's. scan: False leaves only the scans' skip term, the sum of D x over the
+    directions; gate, convolution, norm and projections stay. This is the control that tells what scans are worth.
+    normalise_scan: dt, B and C pass an RMSNorm with a weight each before the scan, as in Jamba (Lieber et al. 2024).
+    Both are composed of PyTorch's operators around the scan, also where a backend has kernels for whole blocks.
+    starts_at_zero: `out_proj` is initialised to zero, so that a residual block begins as the identity.
+
     Input and output: (B, *spatial, C), channels last, any spatial size. Raises ValueError for bad settings.
     """
 
     def __init__(
-        self, dim: int, n_dims: int = 2, thickness: tuple[int, ...] = (2, 2), d_state: int = 16, expand: int = 2
+        self,
+        dim: int,
+        n_dims: int = 2,
+        thickness: tuple[int, ...] = (2, 2),
+        d_state: int = 16,
+        expand: int = 2,
+        scan: bool = True,
+        normalise_scan: bool = False,
+        starts_at_zero: bool = False,
     ) -> None:
         super().__init__()
         if n_dims not in CONVOLUTIONS:
@@ -57,11 +71,15 @@ class BSS(nn.Module):
 
         self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
         self.conv = CONVOLUTIONS[n_dims](inner, inner, kernel_size=3, padding=1, groups=inner)
-        self.x_proj_weight = nn.Parameter(torch.empty(directions, rank + 2 * d_state, inner))
-        self.dt_projs_weight = nn.Parameter(torch.empty(directions, inner, rank))
-        self.dt_projs_bias = nn.Parameter(torch.empty(directions, inner))
-        self.A_logs = nn.Parameter(torch.empty(directions * inner, d_state))
+        self.scans, self.starts_at_zero = scan, starts_at_zero
+        if scan:
+            self.x_proj_weight = nn.Parameter(torch.empty(directions, rank + 2 * d_state, inner))
+            self.dt_projs_weight = nn.Parameter(torch.empty(directions, inner, rank))
+            self.dt_projs_bias = nn.Parameter(torch.empty(directions, inner))
+            self.A_logs = nn.Parameter(torch.empty(directions * inner, d_state))
         self.Ds = nn.Parameter(torch.empty(directions * inner))
+        # of dt, B and C
+        self.scan_norms = nn.ModuleList(map(nn.RMSNorm, (rank, d_state, d_state))) if scan and normalise_scan else None
         self.out_norm = nn.LayerNorm(inner, eps=1e-5)
         self.out_proj = nn.Linear(inner, dim, bias=False)
         self.reset_scan_parameters()
@@ -70,6 +88,9 @@ class BSS(nn.Module):
     @torch.no_grad()
     def reset_scan_parameters(self) -> None:
         """Draws the five scan parameters as VMamba does; nothing else of the block changes."""
+        nn.init.ones_(self.Ds)
+        if not self.scans:
+            return
         nn.init.uniform_(self.x_proj_weight, -(self.inner**-0.5), self.inner**-0.5)
         nn.init.uniform_(self.dt_projs_weight, -(self.rank**-0.5), self.rank**-0.5)
         # softplus(bias) is log-uniform in [1e-3, 0.1]: bias = inverse softplus of such a draw
@@ -77,7 +98,6 @@ class BSS(nn.Module):
         dt = log_dt.exp()
         self.dt_projs_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
         self.A_logs.copy_(torch.arange(1, self.d_state + 1, dtype=torch.float32).log().expand_as(self.A_logs))
-        nn.init.ones_(self.Ds)
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.fused(x)
@@ -93,6 +113,8 @@ class BSS(nn.Module):
 
     def fused(self, x: Tensor) -> Tensor | None:
         """The whole block by kernels of the backend that scans; None where it has none for this one."""
+        if not self.scans or self.scan_norms is not None:
+            return None
         return fused_bss(x, self.block_parameters, self.thickness)
 
     def block_parameters(self) -> BssParameters:
@@ -115,12 +137,16 @@ class BSS(nn.Module):
     def scan(self, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
         """Sum of the scans along all directions: (B, L, E) tokens in raster order -> (B, L, E)."""
         directions, inner, n = self.directions, self.inner, self.d_state
+        if not self.scans:
+            return tokens * self.Ds.view(directions, inner).sum(0)
         # dt, B and C are linear per token, so one product serves all directions before any reordering
         projected = F.linear(tokens, self.x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
         if block_dtype(tokens.dtype) != tokens.dtype and self.Ds.dtype == torch.float32:
             # autocast's; a module converted to float16 gets what it asks for
             tokens, projected = tokens.float(), projected.float()
         dt, B, C = projected.split([self.rank, n, n], dim=-1)
+        if self.scan_norms is not None:
+            dt, B, C = (norm(value) for norm, value in zip(self.scan_norms, (dt, B, C), strict=True))
         recurrence = recurrence_dtype(tokens.dtype)
         return slice_scan(
             tokens,
@@ -140,7 +166,7 @@ class BSS(nn.Module):
 
 
 def initialize(module: nn.Module) -> None:
-    """nnU-Net's initialisation hook: Linear truncated normal 0.02, LayerNorm 1 and 0.
+    """nnU-Net's initialisation hook: Linear truncated normal 0.02, LayerNorm 1 and 0, `starts_at_zero` of a BSS.
 
     Convolutions keep PyTorch's default; BSS's five scan parameters belong to no such module and stay as drawn.
     """
@@ -151,3 +177,6 @@ def initialize(module: nn.Module) -> None:
     elif isinstance(module, nn.LayerNorm):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
+    elif isinstance(module, BSS) and module.starts_at_zero:
+        # after the Linear itself: nnU-Net's `apply` comes to children first
+        nn.init.zeros_(module.out_proj.weight)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from nnunetv2_slicemamba.nets.encoder import BlockFactory
 from nnunetv2_slicemamba.nets.resampling import FinalMapping, PatchExpanding
 from nnunetv2_slicemamba.nets.settings import NetworkSettings
 from nnunetv2_slicemamba.nets.stem import StemDecoder
+from nnunetv2_slicemamba.nets.steps import Skips, Step
 
 
 class DecoderStage(nn.Module):
@@ -104,3 +106,19 @@ class Decoder(nn.Module):
         made = self.stem(x, skips[: len(self.stem.stages)])
         count = len(made) if self.deep_supervision else 1
         return [self.seg_layers[-i](made[-i]) for i in range(1, count + 1)]
+
+    def walk(self) -> Iterator[Step | nn.Module]:
+        """The steps and blocks of a pass without deep supervision."""
+        for j, stage in enumerate(self.stages):
+            assert isinstance(stage, DecoderStage)
+            yield partial(self._enter, j)
+            yield from stage.blocks
+        yield self._finish
+
+    def _enter(self, j: int, x: Tensor, skips: Skips) -> tuple[Tensor, Skips]:
+        stage = self.stages[j]
+        assert isinstance(stage, DecoderStage)
+        return stage.enter(x, skips[-j] if j else None), skips
+
+    def _finish(self, x: Tensor, skips: Skips) -> tuple[Tensor, Skips]:
+        return self.finish(x, skips)[0], skips

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets.resampling import PatchEmbedding, PatchMerging
 from nnunetv2_slicemamba.nets.settings import NetworkSettings
 from nnunetv2_slicemamba.nets.stem import Stem
+from nnunetv2_slicemamba.nets.steps import Skips, Step, applied, keep
 
 BlockFactory = Callable[[int, float], nn.Module]  # (dim, drop_path) -> block on (B, *spatial, dim)
 
@@ -63,3 +64,16 @@ class Encoder(nn.Module):
             x, entered = stage(x)
             skips.append(entered)
         return x, skips
+
+    def walk(self) -> Iterator[Step | nn.Module]:
+        """The steps and blocks of a pass."""
+        yield self._begin
+        for stage in self.stages:
+            assert isinstance(stage, EncoderStage)
+            yield applied(stage.downsample)
+            yield keep
+            yield from stage.blocks
+
+    def _begin(self, x: Tensor, skips: Skips) -> tuple[Tensor, Skips]:
+        x, made = self.embed(x)
+        return x, (*skips, *made)

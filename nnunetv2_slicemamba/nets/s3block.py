@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from nnunetv2_slicemamba.nets.bss import BSS
 from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
-from nnunetv2_slicemamba.nets.settings import NetworkSettings
+from nnunetv2_slicemamba.nets.settings import SharedSettings
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
 from nnunetv2_slicemamba.slicing.candidates import check_thickness
 
@@ -33,21 +33,21 @@ class S3Block(nn.Module):
         expand: int = 2,
         drop_path: float = 0.0,
         checkpointed: bool = False,
+        scan: bool = True,
+        normalise_scan: bool = False,
+        starts_at_zero: bool = False,
     ) -> None:
         super().__init__()
         self.checkpointed = checkpointed
         self.norm = TokenNorm(dim, for_block=True)
-        self.bss = BSS(dim, n_dims, thickness, d_state, expand)
+        self.bss = BSS(dim, n_dims, thickness, d_state, expand, scan, normalise_scan, starts_at_zero)
         self.drop_path = DropPath(drop_path)
         self.graphs: BlockGraphs | None = None  # see training_graphs
 
     @classmethod
-    def from_settings(
-        cls, settings: NetworkSettings, dim: int, thickness: tuple[int, ...], drop_path: float
-    ) -> S3Block:
+    def from_settings(cls, settings: SharedSettings, dim: int, thickness: tuple[int, ...], drop_path: float) -> S3Block:
         """A block of a network with these settings."""
-        shape = (dim, settings.n_dims, thickness, settings.d_state, settings.expand)
-        return cls(*shape, drop_path, settings.activation_checkpointing)
+        return cls(dim, thickness=thickness, drop_path=drop_path, **settings.block_options)
 
     def set_thickness(self, thickness: tuple[int, ...]) -> None:
         """Changes the slicing; raises ValueError if it does not fit the block's axes."""

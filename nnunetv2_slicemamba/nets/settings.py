@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from nnunetv2_slicemamba.nets.resolutions import output_scales, stem_strides
 from nnunetv2_slicemamba.slicing.candidates import check_candidates
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 SKIPS = ("add", "concatenate")
 
 
 @dataclass(frozen=True)
-class NetworkSettings:
-    """Arguments of SliceMambaUNet and SliceMambaSupernet, under the names that plans give them.
+class SharedSettings:
+    """Arguments that all networks with S3 blocks have, under the names that plans give them.
 
-    input_channels, num_classes: of the data. n_stages: resolutions. features_per_stage: channels per stage, the
-    first a multiple of 4. strides: per stage, one int per axis; strides[0] is the patch embedding's ([4, 4] in the
-    paper) and a stride of 1 keeps an axis. n_blocks_per_stage: S3 blocks per encoder stage;
-    n_blocks_per_stage_decoder: per decoder stage, bottleneck first, n_stages entries. d_state, expand: see BSS.
-    drop_path_rate: stochastic depth, rising linearly over the encoder's blocks, falling over the decoder's.
+    input_channels, num_classes: of the data. n_stages: resolutions. features_per_stage: channels per stage. strides:
+    per stage, one int per axis; a stride of 1 keeps an axis. n_blocks_per_stage: S3 blocks per encoder stage;
+    n_blocks_per_stage_decoder: per decoder stage, lowest resolution first. d_state, expand, scan, normalise_scan: see
+    BSS. drop_path_rate: stochastic depth, rising linearly over the encoder's blocks, falling over the decoder's.
     deep_supervision: return logits at all `output_scales` instead of the full resolution only.
     activation_checkpointing: blocks are computed again in the backward pass instead of keeping what they need for it
     (less memory, about a third more time). candidates: thickness per candidate slicing of a supernet's block, None
     for {2, 4}^n; a network of one path has no use for them.
-
-    The following options are not the paper's. stem_features: channels of convolutional stages, full resolution first,
-    that take the patch embedding's place, with skips to convolutional decoder stages in place of the final mapping;
-    strides[0] is then the stride of all of them together (see `stem_strides`). n_conv_per_stem_stage: convolutions in
-    each of these. skip: how the S3 decoder takes the encoder's features, "add" or "concatenate" (and a Linear).
-    embedding_skip: the patch embedding's result is added before the final mapping; only without a stem.
 
     Raises ValueError naming the first setting that is out of range or does not fit the others.
     """
@@ -53,23 +49,28 @@ class NetworkSettings:
     deep_supervision: bool = False
     activation_checkpointing: bool = False
     candidates: tuple[tuple[int, ...], ...] | None = None
-    stem_features: tuple[int, ...] = ()
-    n_conv_per_stem_stage: int = 2
-    skip: str = "add"
-    embedding_skip: bool = False
+    scan: bool = field(default=True, kw_only=True)
+    normalise_scan: bool = field(default=False, kw_only=True)
+
+    least_blocks: ClassVar[int] = 1  # of a stage
 
     @classmethod
-    def from_arguments(cls, *arguments: Any, **options: Any) -> NetworkSettings:
+    def from_arguments(cls, *arguments: Any, **options: Any) -> Self:
         """Settings from a network's arguments, in which sequences may be lists, as in plans."""
         return cls(*map(_frozen, arguments), **{name: _frozen(value) for name, value in options.items()})
 
     def as_arguments(self) -> dict[str, Any]:
         """Arguments of a network, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @property
     def n_dims(self) -> int:
         return len(self.strides[0])
+
+    @property
+    def n_decoder_stages(self) -> int:
+        """Decoder stages, each of which has an entry in n_blocks_per_stage_decoder."""
+        return self.n_stages
 
     @property
     def total_stride(self) -> tuple[int, ...]:
@@ -79,7 +80,13 @@ class NetworkSettings:
     @property
     def output_scales(self) -> list[list[float]]:
         """Resolutions of the outputs under deep supervision, relative to the input's, highest first; per axis."""
-        return output_scales(self.strides, len(self.stem_features))
+        raise NotImplementedError
+
+    @property
+    def block_options(self) -> dict[str, Any]:
+        """Options of S3Block that all blocks of the network have in common, by name."""
+        names = ("n_dims", "d_state", "expand", "scan", "normalise_scan")
+        return {name: getattr(self, name) for name in names} | {"checkpointed": self.activation_checkpointing}
 
     @property
     def encoder_drop_paths(self) -> list[float]:
@@ -94,6 +101,69 @@ class NetworkSettings:
     def __post_init__(self) -> None:
         self._check_shape()
         self._check_blocks()
+
+    def _check_shape(self) -> None:
+        """Channels, numbers of entries, and strides."""
+        check_positive("input_channels and num_classes", (self.input_channels, self.num_classes))
+        self.check_entries("features_per_stage", "strides", "n_blocks_per_stage")
+        self.check_entries("n_blocks_per_stage_decoder", decoder=True)
+        strides = [list(stride) for stride in self.strides]
+        n_dims = {len(stride) for stride in strides}
+        if len(n_dims) != 1 or not n_dims <= {2, 3}:
+            raise ValueError(
+                f"strides {strides} must have 2 or 3 entries per stage, the same number in each: "
+                "give one entry per spatial axis"
+            )
+        check_positive("strides", strides, "give 1 to keep an axis")
+        check_positive("features_per_stage", self.features_per_stage)
+
+    def check_entries(self, *names: str, decoder: bool = False) -> None:
+        """Raises ValueError naming the first of these settings that lacks an entry for every stage."""
+        n = self.n_decoder_stages if decoder else self.n_stages
+        for name in names:
+            length = len(getattr(self, name))
+            if length != n or self.n_stages < 1:
+                raise ValueError(
+                    f"{name} has {length} entries, but n_stages is {self.n_stages}: give one entry per stage"
+                    + (f", {n} in the decoder" if n != self.n_stages else "")
+                )
+
+    def _check_blocks(self) -> None:
+        """Blocks per stage, their settings, and their candidates."""
+        for name in ("n_blocks_per_stage", "n_blocks_per_stage_decoder"):
+            check_positive(name, getattr(self, name), least=self.least_blocks)
+        check_positive("d_state and expand", (self.d_state, self.expand))
+        if not 0 <= self.drop_path_rate <= 1:
+            raise ValueError(f"drop_path_rate is {self.drop_path_rate}, a probability: give one from 0 to 1")
+        if self.candidates is not None:
+            check_candidates(self.candidates, self.n_dims)
+
+
+@dataclass(frozen=True)
+class NetworkSettings(SharedSettings):
+    """Arguments of SliceMambaUNet and SliceMambaSupernet: those of SharedSettings and the following.
+
+    features_per_stage: the first is a multiple of 4, and none is less than the one before. strides: strides[0] is the
+    patch embedding's ([4, 4] in the paper). n_blocks_per_stage_decoder: n_stages entries, the bottleneck's first.
+
+    The following options are not the paper's. stem_features: channels of convolutional stages, full resolution first,
+    that take the patch embedding's place, with skips to convolutional decoder stages in place of the final mapping;
+    strides[0] is then the stride of all of them together (see `stem_strides`). n_conv_per_stem_stage: convolutions in
+    each of these. skip: how the S3 decoder takes the encoder's features, "add" or "concatenate" (and a Linear).
+    embedding_skip: the patch embedding's result is added before the final mapping; only without a stem.
+    """
+
+    stem_features: tuple[int, ...] = ()
+    n_conv_per_stem_stage: int = 2
+    skip: str = "add"
+    embedding_skip: bool = False
+
+    @property
+    def output_scales(self) -> list[list[float]]:
+        return output_scales(self.strides, len(self.stem_features))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         self._check_stem_and_skips()
         features = self.features_per_stage
         if features[0] % 4 and not self.stem_features:
@@ -104,38 +174,9 @@ class NetworkSettings:
         if any(b < a for a, b in pairwise(features)):
             raise ValueError(f"features_per_stage {list(features)} must not shrink with depth: give ascending widths")
 
-    def _check_shape(self) -> None:
-        """Channels, numbers of entries, and strides."""
-        _check_positive("input_channels and num_classes", (self.input_channels, self.num_classes))
-        for name in ("features_per_stage", "strides", "n_blocks_per_stage", "n_blocks_per_stage_decoder"):
-            length = len(getattr(self, name))
-            if length != self.n_stages or self.n_stages < 1:
-                raise ValueError(
-                    f"{name} has {length} entries, but n_stages is {self.n_stages}: give one entry per stage"
-                )
-        strides = [list(stride) for stride in self.strides]
-        n_dims = {len(stride) for stride in strides}
-        if len(n_dims) != 1 or not n_dims <= {2, 3}:
-            raise ValueError(
-                f"strides {strides} must have 2 or 3 entries per stage, the same number in each: "
-                "give one entry per spatial axis"
-            )
-        _check_positive("strides", strides, "give 1 to keep an axis")
-        _check_positive("features_per_stage", self.features_per_stage)
-
-    def _check_blocks(self) -> None:
-        """Blocks per stage, their settings, and their candidates."""
-        _check_positive("n_blocks_per_stage", self.n_blocks_per_stage)
-        _check_positive("n_blocks_per_stage_decoder", self.n_blocks_per_stage_decoder)
-        _check_positive("d_state and expand", (self.d_state, self.expand))
-        if not 0 <= self.drop_path_rate <= 1:
-            raise ValueError(f"drop_path_rate is {self.drop_path_rate}, a probability: give one from 0 to 1")
-        if self.candidates is not None:
-            check_candidates(self.candidates, self.n_dims)
-
     def _check_stem_and_skips(self) -> None:
         """The options that are not the paper's."""
-        _check_positive("stem_features", self.stem_features)
+        check_positive("stem_features", self.stem_features)
         if self.n_conv_per_stem_stage < 1:
             raise ValueError(f"n_conv_per_stem_stage is {self.n_conv_per_stem_stage}, it must be at least 1: give 2")
         if self.skip not in SKIPS:
@@ -149,11 +190,13 @@ class NetworkSettings:
             stem_strides(self.strides[0], len(self.stem_features))
 
 
-def _check_positive(name: str, values: Sequence[Any], remedy: str = "correct the one that is not") -> None:
-    """Raises ValueError if a number among `values`, numbers or sequences of them, is below 1."""
+def check_positive(
+    name: str, values: Sequence[Any], remedy: str = "correct the one that is not", least: int = 1
+) -> None:
+    """Raises ValueError if a number among `values`, numbers or sequences of them, is below `least`."""
     numbers = [number for value in values for number in (value if isinstance(value, Sequence) else (value,))]
-    if any(number < 1 for number in numbers):
-        raise ValueError(f"{name} {list(values)} must all be at least 1: {remedy}")
+    if any(number < least for number in numbers):
+        raise ValueError(f"{name} {list(values)} must all be at least {least}: {remedy}")
 
 
 def _frozen(value: Any) -> Any:

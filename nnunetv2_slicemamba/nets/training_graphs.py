@@ -11,7 +11,7 @@ from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.cuda_graphs import is_roomy, switched_off
 from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.nets.s3block import S3Block
-from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
+from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
 from nnunetv2_slicemamba.ops.backends import block_backend
 from nnunetv2_slicemamba.ops.dtypes import block_dtype
 
@@ -22,7 +22,9 @@ def unavailable_reason(network: SliceMambaBase, device: torch.device) -> str | N
         return f"{device.type} has no CUDA graphs"
     if switched_off():
         return "SLICEMAMBA_GRAPHS is 0"
-    if block_backend(device, block_dtype(torch.get_autocast_dtype(device.type))) is None:
+    # blocks that do not scan, and none, need no kernels of ours
+    scans = network.n_blocks > 0 and network.settings.scan
+    if scans and block_backend(device, block_dtype(torch.get_autocast_dtype(device.type))) is None:
         return "the blocks do not run by the CUDA backend's kernels"
     if any(block.checkpointed for block in network.modules() if isinstance(block, S3Block)):
         return "the plans ask for activation checkpointing"
@@ -35,7 +37,7 @@ def record(network: SliceMambaBase, data: Tensor) -> None:
     The final network is recorded as a whole. The supernet's path changes with every step: its blocks are recorded one
     by one, each when it is first drawn. RuntimeError if recording fails; the network then trains as before.
     """
-    if isinstance(network, SliceMambaUNet):
+    if isinstance(network, SlicedNetwork):
         network.graphs.inference = False
         network.record_training(data)
         network.graphs.inference = is_roomy(data.device)  # for validation after each epoch
@@ -50,7 +52,7 @@ def record(network: SliceMambaBase, data: Tensor) -> None:
 
 def drop(network: SliceMambaBase, inference: bool) -> None:
     """Ends what `record` began and frees its memory. inference: whether prediction may make graphs from now on."""
-    if isinstance(network, SliceMambaUNet):
+    if isinstance(network, SlicedNetwork):
         network.graphs.drop()
         network.graphs.inference = inference
     for block in network.modules():

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
 from nnunetv2_slicemamba.nets.resolutions import stem_strides
 from nnunetv2_slicemamba.planning.sizes import SIZES
 from nnunetv2_slicemamba.slicing.candidates import Slicing, check_candidates, default_candidates
 
-NETWORK_CLASS = "nnunetv2_slicemamba.nets.unet.SliceMambaUNet"
+NETWORK_CLASS = NETWORK_CLASSES["SliceMambaUNet"][0]
 
 MAX_STAGES = 4
 BLOCKS_ENCODER = (2, 2, 9, 2)

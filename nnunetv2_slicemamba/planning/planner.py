@@ -1,30 +1,30 @@
-"""nnU-Net experiment planners that write SliceMambaUNet into the plans, one per size, as published or hybrid."""
+"""nnU-Net experiment planners that write our networks into the plans, one per size and network."""
 
 from __future__ import annotations
 
 import warnings
+from fractions import Fraction
 from typing import Any
 
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
+from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, RESIDUAL_CLASS, residual_kwargs
 from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, planner_name_of, plans_name_of
 
 SHARED_DATA = ("2d", "3d_fullres")
 
 
-class SliceMambaPlanner(ExperimentPlanner):
-    """Plans SliceMamba in the paper's size (widths from 96); patch, strides and batch from the dataset.
+class SharedDataPlanner(ExperimentPlanner):
+    """nnU-Net's planner, with nnU-Net's own preprocessed data for 2d and 3d_fullres; base of ours.
 
-    Topology comes from nnU-Net's own rules (see planning.architecture), patch and batch from its own search, fed
-    with our memory estimate. 2d and 3d_fullres use nnU-Net's own preprocessed data.
+    size: a key of SIZES. Raises ValueError for a memory target that is not positive.
     """
 
     size = PAPER
-    default_plans_name = plans_name_of(PAPER)
+    default_plans_name: str
     activation_checkpointing = False
-    hybrid = False
 
     def __init__(
         self,
@@ -47,11 +47,6 @@ class SliceMambaPlanner(ExperimentPlanner):
             overwrite_target_spacing,
             suppress_transpose,
         )
-        # nnU-Net computes batch = target / estimate * reference batch; in bytes and for one sample the reference is
-        # the target itself
-        self.UNet_reference_val_corresp_GB = 1
-        self.UNet_reference_val_2d = self.UNet_reference_val_3d = 2**30
-        self.UNet_reference_val_corresp_bs_2d = self.UNet_reference_val_corresp_bs_3d = 1
 
     def generate_data_identifier(self, configuration_name: str) -> str:
         """nnU-Net's own name where the data do not depend on our patch, so that they are preprocessed once.
@@ -61,6 +56,25 @@ class SliceMambaPlanner(ExperimentPlanner):
         if configuration_name in SHARED_DATA:
             return f"nnUNetPlans_{configuration_name}"
         return super().generate_data_identifier(configuration_name)
+
+
+class SliceMambaPlanner(SharedDataPlanner):
+    """Plans SliceMamba in the paper's size (widths from 96); patch, strides and batch from the dataset.
+
+    Topology comes from nnU-Net's own rules (see planning.architecture), patch and batch from its own search, fed
+    with our memory estimate. 2d and 3d_fullres use nnU-Net's own preprocessed data.
+    """
+
+    default_plans_name = plans_name_of(PAPER)
+    hybrid = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # nnU-Net computes batch = target / estimate * reference batch; in bytes and for one sample the reference is
+        # the target itself
+        self.UNet_reference_val_corresp_GB = 1
+        self.UNet_reference_val_2d = self.UNet_reference_val_3d = 2**30
+        self.UNet_reference_val_corresp_bs_2d = self.UNet_reference_val_corresp_bs_3d = 1
 
     def static_estimate_VRAM_usage(
         self,
@@ -116,31 +130,69 @@ class SliceMambaPlanner(ExperimentPlanner):
             )
 
 
-def _planner(size: str, hybrid: bool) -> type[SliceMambaPlanner]:
+class SliceMambaPlannerResidual(SharedDataPlanner):
+    """Plans SliceMambaResidualUNet: nnU-Net's own network, patch and batch, with S3 blocks added.
+
+    blocks_from_stride: see planning.residual.
+    """
+
+    default_plans_name = plans_name_of(PAPER, "residual")
+    blocks_from_stride = BLOCKS_FROM_STRIDE
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        share = Fraction(SIZES[self.size].residual, SIZES[PAPER].residual)
+        for name in ("UNet_base_num_features", "UNet_max_features_2d", "UNet_max_features_3d"):
+            setattr(self, name, int(getattr(self, name) * share))
+
+    def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        plan = super().get_plans_for_configuration(*args, **kwargs)
+        planned = plan["architecture"]["arch_kwargs"]
+        plan["architecture"] = {
+            "network_class_name": RESIDUAL_CLASS,
+            "arch_kwargs": residual_kwargs(planned, self.blocks_from_stride, self.activation_checkpointing),
+            "_kw_requires_import": [],
+        }
+        return plan
+
+
+def _planner(base: type[SharedDataPlanner], size: str, network: str, **settings: Any) -> type[SharedDataPlanner]:
     """The planner of a size, importable from this module under its name."""
+    plain = f"SliceMamba in size {size}: widths from {SIZES[size].width}"
+    what = {
+        "paper": f"{plain}.",
+        "hybrid": f"{plain}, with convolutional stages around the S3 stages; not the paper's network.",
+        "residual": f"SliceMambaResidualUNet in size {size}: widths from {SIZES[size].residual}.",
+    }
     attributes = {
         "__module__": __name__,
-        "__doc__": f"Plans SliceMamba in size {size}: widths from {SIZES[size].width}"
-        + (", with convolutional stages around the S3 stages; not the paper's network." if hybrid else "."),
+        "__doc__": f"Plans {what[network]}",
         "size": size,
-        "hybrid": hybrid,
-        "default_plans_name": plans_name_of(size, hybrid),
+        "default_plans_name": plans_name_of(size, network),
+        **settings,
     }
-    return type(planner_name_of(size, hybrid), (SliceMambaPlanner,), attributes)
+    return type(planner_name_of(size, network), (base,), attributes)
 
 
-PLANNERS: dict[str, type[SliceMambaPlanner]] = {
-    size: SliceMambaPlanner if size == PAPER else _planner(size, hybrid=False) for size in SIZES
+PLANNERS: dict[str, type[SharedDataPlanner]] = {
+    size: SliceMambaPlanner if size == PAPER else _planner(SliceMambaPlanner, size, "paper") for size in SIZES
 }
-HYBRID_PLANNERS = {size: _planner(size, hybrid=True) for size in SIZES}
-BY_NAME = {planner.__name__: planner for planner in (*PLANNERS.values(), *HYBRID_PLANNERS.values())}
+HYBRID_PLANNERS = {size: _planner(SliceMambaPlanner, size, "hybrid", hybrid=True) for size in SIZES}
+RESIDUAL_PLANNERS: dict[str, type[SharedDataPlanner]] = {
+    size: SliceMambaPlannerResidual if size == PAPER else _planner(SliceMambaPlannerResidual, size, "residual")
+    for size in SIZES
+}
+BY_NETWORK = {"paper": PLANNERS, "hybrid": HYBRID_PLANNERS, "residual": RESIDUAL_PLANNERS}
+BY_NAME = {planner.__name__: planner for sizes in BY_NETWORK.values() for planner in sizes.values()}
 # nnU-Net finds planners as attributes of modules
 globals().update(BY_NAME)
 
 
-def planner_of(size: str, hybrid: bool = False) -> type[SliceMambaPlanner]:
-    """The planner of a size in SIZES; ValueError for another one."""
-    planners = HYBRID_PLANNERS if hybrid else PLANNERS
+def planner_of(size: str, network: str = "paper") -> type[SharedDataPlanner]:
+    """The planner of a size in SIZES and a network in NETWORKS; ValueError for another one."""
+    if network not in BY_NETWORK:
+        raise ValueError(f"network {network!r} does not exist; give one of {', '.join(BY_NETWORK)}")
+    planners = BY_NETWORK[network]
     if size not in planners:
         raise ValueError(f"size {size!r} does not exist; give one of {', '.join(planners)}")
     return planners[size]

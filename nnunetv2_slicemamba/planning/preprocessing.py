@@ -31,7 +31,7 @@ from nnunetv2_slicemamba.planning.data import (
     mark,
     mark_before_change,
 )
-from nnunetv2_slicemamba.planning.planner import SliceMambaPlanner, planner_of
+from nnunetv2_slicemamba.planning.planner import SharedDataPlanner, planner_of
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
 
 # as nnU-Net's command: 3D full resolution volumes need more memory per process
@@ -59,24 +59,26 @@ def plan_and_preprocess(
     clean: bool = False,
     activation_checkpointing: bool = False,
     overwrite_plans: bool = False,
-    hybrid: bool = False,
+    network: str = "paper",
+    blocks_from_stride: int | None = None,
 ) -> Planned:
     """Makes fingerprint, SliceMamba plans and preprocessed data of one dataset in nnUNet_raw.
 
     size: a key of SIZES. configurations: default all that the plans have and that need data of their own.
     gpu_memory: target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even
     where they are complete. activation_checkpointing: see SliceMambaUNet. overwrite_plans: also plans that differ
-    from those that networks were trained with. hybrid: with a convolutional stem, see SliceMambaUNet. Raises ValueError
+    from those that networks were trained with. network: one of NETWORKS. blocks_from_stride: of a residual network, see
+    planning.residual; None for the default. Raises ValueError
     for a size that does not exist, a configuration that the plans do not have, where redoing data would spoil those of
     other plans, and plans would those of trainings.
     """
-    chosen = planner_of(size, hybrid)
+    chosen = planner_of(size, network)
     limit = processes or os.cpu_count() or 1
     workers = min(default_num_processes, limit)
     extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
     name = plans_name or chosen.default_plans_name
     file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{name}.json"
-    planner = planner_class(chosen, activation_checkpointing, file, protect=not overwrite_plans)
+    planner = planner_class(chosen, activation_checkpointing, file, not overwrite_plans, blocks_from_stride)
     plan_experiment_dataset(dataset_id, planner, gpu_memory, overwrite_plans_name=name)
     manager = PlansManager(json.loads(file.read_text()))
     available = manager.available_configurations
@@ -100,11 +102,15 @@ def plan_and_preprocess(
 
 
 def planner_class(
-    planner: type[SliceMambaPlanner], activation_checkpointing: bool, file: Path, protect: bool
-) -> type[SliceMambaPlanner]:
+    planner: type[SharedDataPlanner],
+    activation_checkpointing: bool,
+    file: Path,
+    protect: bool,
+    blocks_from_stride: int | None = None,
+) -> type[SharedDataPlanner]:
     """A planner with these settings, which writes `file`. protect: not if networks were trained with other plans."""
 
-    def save_plans(self: SliceMambaPlanner, plans: dict[str, Any]) -> None:
+    def save_plans(self: SharedDataPlanner, plans: dict[str, Any]) -> None:
         # as nnU-Net does before it writes them: in place
         recursive_fix_for_json_export(plans)
         complete = with_kept_configurations(plans, file)
@@ -114,7 +120,9 @@ def planner_class(
         mark_before_change(file.parent, complete)
         planner.save_plans(self, plans)
 
-    settings = {"activation_checkpointing": activation_checkpointing, "save_plans": save_plans}
+    settings: dict[str, Any] = {"activation_checkpointing": activation_checkpointing, "save_plans": save_plans}
+    if blocks_from_stride is not None:
+        settings["blocks_from_stride"] = blocks_from_stride
     # nnU-Net takes a class and keeps its name in the plans
     return type(planner.__name__, (planner,), settings)
 

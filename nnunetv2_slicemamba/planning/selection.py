@@ -13,7 +13,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS
+from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, class_name
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
@@ -61,7 +61,7 @@ class Selection:
 
     @property
     def arch_kwargs(self) -> dict[str, Any]:
-        """Arguments of SliceMambaUNet in the plans."""
+        """Arguments of the network in the plans."""
         return self.configuration_manager.network_arch_init_kwargs
 
     @property
@@ -120,9 +120,10 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
         )
     selection = Selection(name, plans, plans_name, configuration, check_fold(fold, folder))
     network = selection.configuration_manager.network_arch_class_name
-    if network.rpartition(".")[-1] != "SliceMambaUNet":
+    if class_name(network) not in NETWORK_CLASSES:
         raise InputError(
-            f"plans {plans_name!r} hold the network {network}, not SliceMambaUNet; give the plans of 'slicemamba plan'"
+            f"plans {plans_name!r} hold the network {network}, not "
+            f"{' or '.join(NETWORK_CLASSES)}; give the plans of 'slicemamba plan'"
         )
     return selection
 

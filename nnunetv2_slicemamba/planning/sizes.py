@@ -10,31 +10,37 @@ class Size:
     """Widths of one size of network.
 
     width: channels of the first S3 stage, which double per stage. stem: channels of a hybrid's convolutional stages,
-    full resolution first: nnU-Net's 32, but no more than the first S3 stage.
+    full resolution first: nnU-Net's 32, but no more than the first S3 stage. residual: channels of a residual network
+    at full resolution, nnU-Net's in size L, of which the greatest widths are the same part as these of nnU-Net's.
     """
 
     width: int
     stem: tuple[int, int]
+    residual: int
 
 
 # a size is a row here: its planners, plans and options follow
 SIZES = {
-    "S": Size(width=24, stem=(16, 24)),
-    "M": Size(width=48, stem=(32, 48)),
-    "L": Size(width=96, stem=(32, 64)),
+    "S": Size(width=24, stem=(16, 24), residual=16),
+    "M": Size(width=48, stem=(32, 48), residual=24),
+    "L": Size(width=96, stem=(32, 64), residual=32),
 }
 PAPER = "L"  # the paper's network, whose planners and plans have no letter
 
 
-def planner_name_of(size: str, hybrid: bool = False) -> str:
-    """Class name of the planner of a size."""
-    return f"SliceMambaPlanner{_kind(size, hybrid)}"
+# the paper's, the same with convolutional stages around it, and nnU-Net's U-Net with S3 blocks added
+NETWORKS = ("paper", "hybrid", "residual")
 
 
-def plans_name_of(size: str, hybrid: bool = False) -> str:
+def planner_name_of(size: str, network: str = "paper") -> str:
+    """Class name of the planner of a size and a network of NETWORKS."""
+    return f"SliceMambaPlanner{_kind(size, network)}"
+
+
+def plans_name_of(size: str, network: str = "paper") -> str:
     """Name of a planner's plans unless another one is asked for."""
-    return f"nnUNetSliceMamba{_kind(size, hybrid)}Plans"
+    return f"nnUNetSliceMamba{_kind(size, network)}Plans"
 
 
-def _kind(size: str, hybrid: bool) -> str:
-    return ("Hybrid" if hybrid else "") + ("" if size == PAPER else size)
+def _kind(size: str, network: str) -> str:
+    return ("" if network == "paper" else network.capitalize()) + ("" if size == PAPER else size)

@@ -13,13 +13,19 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.safe_reading import read_checkpoint
-from nnunetv2_slicemamba.nets.supernet import SliceMambaSupernet
-from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
+from nnunetv2_slicemamba.nets.path_supernet import Supernet
+from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.pretraining.importing import Adaptations, Imported, import_weights
 from nnunetv2_slicemamba.pretraining.naming import CROSS_SCANNED, KINDS, Checkpoint, identify
-from nnunetv2_slicemamba.pretraining.weights_file import choose, planned_network, require_target, write_weights
+from nnunetv2_slicemamba.pretraining.weights_file import (
+    choose,
+    planned_network,
+    require_patch_embedding,
+    require_target,
+    write_weights,
+)
 from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 
@@ -40,7 +46,7 @@ class ImportRequest:
     average: bool = False
     slicing: str | None = None
     supernet: bool = False
-    trainer: str = "SliceMambaSupernetTrainer"
+    trainer: str = "SupernetTrainer"
     adaptations: Adaptations = field(default_factory=Adaptations)
 
     def __post_init__(self) -> None:
@@ -65,6 +71,7 @@ def import_file(selection: Selection, request: ImportRequest) -> ImportResult:
 
     Raises InputError, before anything is written, for a source that cannot be read or does not fit.
     """
+    require_patch_embedding(selection)
     require_target(request.target, request.source)
     loaded = read_checkpoint(request.source)
     if not isinstance(loaded, Mapping):
@@ -82,11 +89,11 @@ def import_file(selection: Selection, request: ImportRequest) -> ImportResult:
     imported = import_weights(checkpoint, network, request.adaptations)
     network.load_state_dict(imported.state_dict)
     if cut:
-        assert isinstance(network, SliceMambaSupernet)
+        assert isinstance(network, Supernet)
         assert choice is not None
         network = network.extract(indices_of(choice, network.candidates))
     origin = set_slicing(network, checkpoint, choice)
-    slicing = network.get_slicing() if isinstance(network, SliceMambaUNet) else None
+    slicing = network.get_slicing() if isinstance(network, SlicedNetwork) else None
     record = {
         "what": "weights for nnUNetv2_train -pretrained_weights, imported by nnunetv2_slicemamba",
         "source": {
@@ -115,7 +122,7 @@ def import_file(selection: Selection, request: ImportRequest) -> ImportResult:
 
 def set_slicing(network: torch.nn.Module, checkpoint: Checkpoint, choice: SlicingChoice | None) -> str:
     """Gives the network the chosen slicing, else the source's; returns in words where it is from."""
-    if not isinstance(network, SliceMambaUNet):
+    if not isinstance(network, SlicedNetwork):
         return "none: every path of the supernet has its own"
     if choice is not None:
         network.set_slicing(choice.slicing)

@@ -24,7 +24,13 @@ from nnunetv2_slicemamba.pretraining.recipe import Recipe
 from nnunetv2_slicemamba.pretraining.training import Saving, Stopped, Training
 from nnunetv2_slicemamba.pretraining.training_log import LOG_FILE, LOGS, TrainingLog
 from nnunetv2_slicemamba.pretraining.training_state import BEST, LATEST
-from nnunetv2_slicemamba.pretraining.weights_file import choose, planned_network, require_target, write_weights
+from nnunetv2_slicemamba.pretraining.weights_file import (
+    choose,
+    planned_network,
+    require_patch_embedding,
+    require_target,
+    write_weights,
+)
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 
 
@@ -74,6 +80,7 @@ def pretrain(selection: Selection, request: PretrainRequest, console: Console) -
     Raises InputError, before anything is written, for what cannot be worked with.
     """
     require_timm()
+    require_patch_embedding(selection)
     if selection.n_dims != 2:
         raise InputError(
             f"{selection.configuration} is 3D and images are 2D; pretrain a 2D configuration and give its weights to "

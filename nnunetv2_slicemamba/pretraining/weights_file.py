@@ -12,12 +12,23 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
 from nnunetv2_slicemamba.common.json_files import plain_json, write_json
+from nnunetv2_slicemamba.common.names import class_name
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.find import find_slicing_file
+
+
+def require_patch_embedding(selection: Selection) -> None:
+    """Raises InputError for plans of a residual network, which shares no weights with the published networks."""
+    network = class_name(selection.configuration_manager.network_arch_class_name)
+    if network != "SliceMambaUNet":
+        raise InputError(
+            f"the plans {selection.plans_name} hold {network}, whose weights are not those of the published networks: "
+            "give plans of 'slicemamba plan --network paper' or '--network hybrid'"
+        )
 
 
 def planned_network(selection: Selection, supernet: bool = False, seed: int = 0) -> SliceMambaBase:

@@ -11,7 +11,7 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
 from nnunetv2_slicemamba.common.provenance import installed_versions
-from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, planner_name_of, plans_name_of
+from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, planner_name_of, plans_name_of
 from nnunetv2_slicemamba.search import SearchSettings
 from nnunetv2_slicemamba.search.objectives import flag_of
 
@@ -19,7 +19,7 @@ from .dataset import DatasetFolders
 from .models import Model
 from .plans import ConfigurationFacts
 
-SIZE_OF_PLANNER = {planner_name_of(size, hybrid): size for hybrid in (False, True) for size in SIZES}
+PLANNED = {planner_name_of(size, network): (size, network) for network in NETWORKS for size in SIZES}
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,10 @@ def read_commands(
         same = [one for one in plans if one.plans_name == name]
         configurations = " ".join(one.configuration for one in same)
         if same[0].is_slicemamba:
-            planner = same[0].planner
-            size = SIZE_OF_PLANNER.get(planner, PAPER)
-            hybrid = " --hybrid" if "Hybrid" in planner else ""
-            named = "" if name == plans_name_of(size, bool(hybrid)) else f" -overwrite_plans_name {shlex.quote(name)}"
-            lines.append(f"slicemamba plan -d {number} -c {configurations} --size {size}{hybrid}{named}")
+            size, network = PLANNED.get(same[0].planner, (PAPER, "paper"))
+            flag = "" if network == "paper" else f" --network {network}"
+            named = "" if name == plans_name_of(size, network) else f" -overwrite_plans_name {shlex.quote(name)}"
+            lines.append(f"slicemamba plan -d {number} -c {configurations} --size {size}{flag}{named}")
         else:
             planner = "" if same[0].planner == "ExperimentPlanner" else f" -pl {shlex.quote(same[0].planner)}"
             lines.append(f"nnUNetv2_plan_and_preprocess -d {number} -c {configurations}{planner}")

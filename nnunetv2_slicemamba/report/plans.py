@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.hashing import resolved_configuration
+from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
 from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
 
 from .dataset import DatasetFolders, read_json
-
-SLICEMAMBA_NETWORK = "SliceMambaUNet"
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class ConfigurationFacts:
     @property
     def is_slicemamba(self) -> bool:
         """True for plans of a SliceMamba network."""
-        return self.network == SLICEMAMBA_NETWORK
+        return self.network in NETWORK_CLASSES
 
     @property
     def n_blocks(self) -> int:
@@ -96,7 +95,7 @@ def _facts(
         spacing=tuple(float(step) for step in settings["spacing"]),
         widths=tuple(int(width) for width in kwargs.get("features_per_stage", ())),
         normalization=tuple(settings.get("normalization_schemes", ())),
-        stages=stages_of(kwargs) if network == SLICEMAMBA_NETWORK else (),
+        stages=stages_of(kwargs) if network in NETWORK_CLASSES else (),
         preprocessed=data is not None and data.is_dir() and any(data.iterdir()),
         stem=tuple(int(width) for width in kwargs.get("stem_features", ())),
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, final_trainer_name
-from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, plans_name_of
+from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, plans_name_of
 
 from .dataset import DatasetFacts, DatasetFolders
 from .formats import folds_of
@@ -117,9 +117,10 @@ def _setup(folders: DatasetFolders, dataset: DatasetFacts, plans: Sequence[Confi
     missing = [one for one in ours if not one.preprocessed]
     if len(missing) < len(ours):
         return []
-    named = {plans_name_of(size, bool(flag)): (size, flag) for size in SIZES for flag in ("", " --hybrid")}
-    size, hybrid = named.get(missing[0].plans_name, (PAPER, ""))
-    command = f"slicemamba plan -d {number} --size {size}{hybrid} -c {' '.join(one.configuration for one in missing)}"
+    named = {plans_name_of(size, network): (size, network) for size in SIZES for network in NETWORKS}
+    size, network = named.get(missing[0].plans_name, (PAPER, "paper"))
+    flag = "" if network == "paper" else f" --network {network}"
+    command = f"slicemamba plan -d {number} --size {size}{flag} -c {' '.join(one.configuration for one in missing)}"
     return [Remedy("The preprocessed data are not here", (command,))]
 
 

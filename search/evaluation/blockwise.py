@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
-from nnunetv2_slicemamba.nets import SliceMambaSupernet
-from nnunetv2_slicemamba.nets.decoder import Decoder, DecoderStage
-from nnunetv2_slicemamba.nets.encoder import Encoder, EncoderStage
+from nnunetv2_slicemamba.nets import Supernet
 from nnunetv2_slicemamba.nets.s3block import CandidateBlock
 from nnunetv2_slicemamba.search.evaluation.prefix_cache import Features
 
@@ -19,42 +15,26 @@ class BlockwiseSupernet:
     Images are padded to the network's total stride beforehand.
     """
 
-    def __init__(self, network: SliceMambaSupernet) -> None:
+    def __init__(self, network: Supernet) -> None:
         self.network = network
-        self._blocks: list[CandidateBlock] = []
-        # block -> the stage that begins with it, and for decoder stages which skip enters it, counted from the last
-        self._entries: dict[int, tuple[EncoderStage | DecoderStage, int]] = {}
-        for stage in _stages(network.encoder):
-            self._entries[len(self._blocks)] = (stage, 0)
-            self._blocks.extend(stage.blocks)
-        self.n_encoder_blocks = len(self._blocks)
-        for j, stage in enumerate(_stages(network.decoder)):
-            self._entries[len(self._blocks)] = (stage, j)
-            self._blocks.extend(stage.blocks)
+        self.n_encoder_blocks = network.n_encoder_blocks
+        self._blocks = network.block_positions()
+        self._begin, *self._enter, self._finish = network.steps()
 
     def begin(self, data: Tensor) -> Features:
         """(B, channels, *spatial) images to the features before the first block."""
-        x, skips = self.network.encoder.embed(data)
-        return Features(x, tuple(skips))
+        return Features(*self._begin(data, ()))
 
     def block(self, number: int, candidate: int, features: Features) -> Features:
         """The features behind block `number`, in network order from 0, with one of its candidates."""
         x, skips = features.x, features.skips
-        if number in self._entries:
-            stage, skip = self._entries[number]
-            if isinstance(stage, EncoderStage):
-                x = stage.downsample(x)
-                skips = (*skips, x)
-            else:
-                x = stage.enter(x, skips[-skip] if skip else None)
+        if number:
+            x, skips = self._enter[number - 1](x, skips)
         block = self._blocks[number]
+        assert isinstance(block, CandidateBlock)
         block.choose(candidate)
         return Features(block(x), skips)
 
     def finish(self, features: Features) -> Tensor:
         """The features behind the last block to logits, (B, heads, *spatial)."""
-        return self.network.decoder.finish(features.x, features.skips)[0]
-
-
-def _stages(part: Encoder | Decoder) -> list[Any]:
-    return list(part.stages)
+        return self._finish(features.x, features.skips)[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.nets import SliceMambaSupernet
+from nnunetv2_slicemamba.nets import Supernet
 from nnunetv2_slicemamba.nets.s3block import CandidateBlock
 from nnunetv2_slicemamba.ops.backends import chosen_backend
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import autocast_on
@@ -82,7 +82,7 @@ class CostMeter:
     """
 
     def __init__(
-        self, network: SliceMambaSupernet, input_channels: int, patch: Sequence[int], device: torch.device, cost: Cost
+        self, network: Supernet, input_channels: int, patch: Sequence[int], device: torch.device, cost: Cost
     ) -> None:
         self._network, self._device, self._cost = network, device, cost
         generator = torch.Generator().manual_seed(0)

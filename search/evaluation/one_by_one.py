@@ -11,7 +11,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from numpy.typing import NDArray
 
-from nnunetv2_slicemamba.nets import SliceMambaSupernet
+from nnunetv2_slicemamba.nets import Supernet
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
     MIRRORING,
     TILE_STEP_SIZE,
@@ -33,7 +33,7 @@ class OneByOne:
 
     def __init__(
         self,
-        network: SliceMambaSupernet,
+        network: Supernet,
         predictor: nnUNetPredictor,
         cases: Sequence[ValidationCase],
         label_manager: LabelManager,

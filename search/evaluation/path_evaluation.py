@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nnunetv2_slicemamba.nets import SliceMambaSupernet
+from nnunetv2_slicemamba.nets import Supernet
 from nnunetv2_slicemamba.search.evaluation.blockwise import BlockwiseSupernet
 from nnunetv2_slicemamba.search.evaluation.counting import Classes, count, segmentation_of
 from nnunetv2_slicemamba.search.evaluation.prefix_cache import Features, PrefixCache
@@ -55,7 +55,7 @@ class PathEvaluation:
 
     def __init__(
         self,
-        network: SliceMambaSupernet,
+        network: Supernet,
         cases: Sequence[Case],
         classes: Classes,
         patch: Sequence[int],

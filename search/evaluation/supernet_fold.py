@@ -111,12 +111,12 @@ class SupernetFold:
             torch.cuda.set_device(self.device)  # every thread has a current device of its own
         if self._loaded:
             return
-        from nnunetv2_slicemamba.nets import SliceMambaSupernet
+        from nnunetv2_slicemamba.nets import Supernet
 
         with quiet():
             self.nnunet_trainer.initialize()
         network = self.nnunet_trainer.network
-        assert isinstance(network, SliceMambaSupernet)
+        assert isinstance(network, Supernet)
         weights = torch.load(self.checkpoint, map_location="cpu", weights_only=False)["network_weights"]
         network.load_state_dict(weights)
         network.decoder.deep_supervision = False

@@ -21,11 +21,12 @@ class Stage:
 
 
 def stages_of(arch_kwargs: Mapping[str, Any]) -> tuple[Stage, ...]:
-    """Stages of a SliceMambaUNet with these arguments, highest resolution first."""
+    """Stages of a network with these arguments, highest resolution first."""
     reduction = (1,) * len(arch_kwargs["strides"][0])
     stages = []
-    # the decoder's first stage works at the bottleneck's resolution
-    decoder = reversed(arch_kwargs["n_blocks_per_stage_decoder"])
+    # the decoder's first stage works at the bottleneck's resolution; a residual network's decoder has no such stage
+    decoder = list(reversed(arch_kwargs["n_blocks_per_stage_decoder"]))
+    decoder += [0] * (len(arch_kwargs["strides"]) - len(decoder))
     parts = (arch_kwargs[name] for name in ("strides", "features_per_stage", "n_blocks_per_stage"))
     for strides, channels, encoder_blocks, decoder_blocks in zip(*parts, decoder, strict=True):
         reduction = tuple(total * int(step) for total, step in zip(reduction, strides, strict=True))

@@ -38,11 +38,14 @@ def test_hybrids_have_planners_and_plans_of_their_own_and_the_others_keep_theirs
         "SliceMambaPlannerHybrid": "nnUNetSliceMambaHybridPlans",
         "SliceMambaPlannerHybridM": "nnUNetSliceMambaHybridMPlans",
         "SliceMambaPlannerHybridS": "nnUNetSliceMambaHybridSPlans",
+        "SliceMambaPlannerResidual": "nnUNetSliceMambaResidualPlans",
+        "SliceMambaPlannerResidualM": "nnUNetSliceMambaResidualMPlans",
+        "SliceMambaPlannerResidualS": "nnUNetSliceMambaResidualSPlans",
     }
-    assert [planner_of(size, True).size for size in "SML"] == list("SML")
-    assert all(planner_of(size, True) is HYBRID_PLANNERS[size] for size in "SML")
+    assert [planner_of(size, "hybrid").size for size in "SML"] == list("SML")
+    assert all(planner_of(size, "hybrid") is HYBRID_PLANNERS[size] for size in "SML")
     with pytest.raises(ValueError, match="size 'XL' does not exist; give one of S, M, L"):
-        planner_of("XL", True)
+        planner_of("XL", "hybrid")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from nnunetv2_slicemamba.planning.residual import BLOCKS, RESIDUAL_CLASS
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 
 DISKS = "Dataset901_Disks"
@@ -33,16 +34,38 @@ STOCK = {
 }
 
 
+RESIDUAL = {
+    "network_class_name": RESIDUAL_CLASS,
+    "arch_kwargs": {
+        "n_stages": 3,
+        "features_per_stage": [4, 8, 8],
+        "strides": [[1, 1], [2, 2], [2, 2]],
+        "kernel_sizes": [[3, 3]] * 3,
+        "n_conv_per_stage": [1, 1, 1],
+        "n_conv_per_stage_decoder": [1, 1],
+        "n_blocks_per_stage": [0, 0, 1],
+        "n_blocks_per_stage_decoder": [1, 0],
+        **BLOCKS,
+    },
+    "_kw_requires_import": [],
+}
+
+
 class StoppedError(Exception):
     """The machine was switched off."""
 
 
-def make(trainer: type, device: str = "cpu") -> Any:
-    """A trainer of the workspace's images, initialised, for three epochs of three steps."""
+def make(trainer: type, device: str = "cpu", architecture: dict[str, Any] | None = None) -> Any:
+    """A trainer of the workspace's images, initialised, for three epochs of three steps.
+
+    architecture: in place of the planned one, as plans have it.
+    """
     folder = Path(os.environ["nnUNet_preprocessed"]) / DISKS
     plans = json.loads((folder / "nnUNetSliceMambaSPlans.json").read_text()) | {"continue_training": False}
-    if not issubclass(trainer, SliceMambaBaseTrainer):
-        plans["configurations"]["2d"]["architecture"] = STOCK
+    if architecture is None and not issubclass(trainer, SliceMambaBaseTrainer):
+        architecture = STOCK
+    if architecture is not None:
+        plans["configurations"]["2d"]["architecture"] = json.loads(json.dumps(architecture))
     made = trainer(plans, "2d", 0, json.loads((folder / "dataset.json").read_text()), torch.device(device))
     made.num_epochs, made.num_iterations_per_epoch, made.num_val_iterations_per_epoch = EPOCHS, ITERATIONS, 1
     made.save_every = 1

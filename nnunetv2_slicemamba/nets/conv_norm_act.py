@@ -1,0 +1,63 @@
+"""Convolution, InstanceNorm and LeakyReLU, nnU-Net's unit, in PyTorch's channels-last memory format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nnunetv2_slicemamba.nets.bss import CONVOLUTIONS
+from nnunetv2_slicemamba.ops.loop_scan import is_exporting
+
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes, batch and channels included
+TRANSPOSED: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
+    2: nn.ConvTranspose2d,
+    3: nn.ConvTranspose3d,
+}
+
+
+def in_channels_last(x: Tensor) -> Tensor:
+    """x (B, C, *spatial), copied into the channels-last memory format unless it lies there.
+
+    As it is while the network is exported: a file's runtime has layouts of its own.
+    """
+    return x if is_exporting() else x.contiguous(memory_format=CHANNELS_LAST[x.ndim])
+
+
+def instance_norm_leaky_relu(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, slope: float = 0.01) -> Tensor:
+    """LeakyReLU of InstanceNorm of x (B, C, *spatial), with x's type and memory format. weight, bias: (C,)."""
+    out = F.leaky_relu(F.instance_norm(x, weight=weight, bias=bias, eps=eps), slope, inplace=True)
+    return in_channels_last(out) if x.is_contiguous(memory_format=CHANNELS_LAST[x.ndim]) else out
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, InstanceNorm with weight and bias, LeakyReLU.
+
+    (B, channels_in, *spatial) -> (B, channels_out, *(spatial / stride)), channels last in memory. kernel: odd sizes,
+    padded by half, so that sizes divide exactly. eps: of the norm. slope: of the LeakyReLU. The convolution has no bias
+    of its own: the norm would subtract it again.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        eps: float = 1e-5,
+        slope: float = 1e-2,
+    ) -> None:
+        super().__init__()
+        self.eps, self.slope = eps, slope
+        padding = tuple(size // 2 for size in kernel)
+        convolution = CONVOLUTIONS[len(stride)]
+        self.conv = convolution(channels_in, channels_out, tuple(kernel), tuple(stride), padding, bias=False)  # type: ignore[arg-type]
+        self.weight = nn.Parameter(torch.ones(channels_out))
+        self.bias = nn.Parameter(torch.zeros(channels_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # one input channel leaves the format of a convolution's result open
+        x = in_channels_last(self.conv(x))
+        return instance_norm_leaky_relu(x, self.weight, self.bias, self.eps, self.slope)

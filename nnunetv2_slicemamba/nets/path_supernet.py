@@ -1,0 +1,124 @@
+"""Base of the supernets: one block per candidate slicing at every position, of which an architecture picks one each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nnunetv2_slicemamba.nets.base import SliceMambaBase
+from nnunetv2_slicemamba.nets.s3block import CandidateBlock, S3Block
+from nnunetv2_slicemamba.nets.settings import SharedSettings
+from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
+from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, default_candidates
+
+
+class Supernet(SliceMambaBase):
+    """A network with one S3 block per candidate slicing at every position, or one for all of them.
+
+    settings: which network, and its candidates, {2, 4}^n if they are None. Only the current path, one candidate per
+    position, takes part in a forward pass. The path is the uint8 buffer `architecture` (blocks,), index 0 everywhere at
+    first. Raises ValueError for a network without blocks.
+    """
+
+    def __init__(self, settings: SharedSettings, share_weights: bool) -> None:
+        slicings = settings.candidates or default_candidates(settings.n_dims)
+
+        def block(dim: int, drop_path: float) -> CandidateBlock:
+            built = slicings[:1] if share_weights else slicings
+            own = [S3Block.from_settings(settings, dim, thickness, drop_path) for thickness in built]
+            return CandidateBlock(own, slicings)
+
+        super().__init__(settings, block)
+        if self.n_blocks == 0:
+            raise ValueError(
+                "the network has no S3 blocks, so there is no slicing to search: plan it with some "
+                "(--blocks-from-stride), or train it without a supernet"
+            )
+        self.candidates = slicings
+        self.share_weights = share_weights
+        self.architecture: Tensor
+        self.register_buffer("architecture", torch.zeros(self.n_blocks, dtype=torch.uint8))
+        self.register_load_state_dict_post_hook(_follow_buffer)
+
+    def check_architecture(self, indices: Sequence[int]) -> Architecture:
+        """One candidate index per block, `indices` as a tuple; ValueError naming the numbers that do not fit."""
+        values = tuple(int(i) for i in indices)
+        if len(values) != self.n_blocks:
+            raise ValueError(
+                f"the architecture has {len(values)} indices, this network has {self.n_blocks} blocks; "
+                "it was made for another network or other plans"
+            )
+        if any(not 0 <= i < len(self.candidates) for i in values):
+            raise ValueError(
+                f"architecture {values} has an index outside 0..{len(self.candidates) - 1}, "
+                f"the range of the {len(self.candidates)} candidates; was it searched with other candidates?"
+            )
+        return values
+
+    def set_architecture(self, indices: Sequence[int]) -> None:
+        """Makes `indices` (one candidate index per block, network order) the path, and stores it in the buffer."""
+        values = self.check_architecture(indices)
+        self.architecture.copy_(torch.tensor(values, dtype=torch.uint8))
+        self._choose(values)
+
+    def sample_architecture(self, generator: torch.Generator | None = None) -> Architecture:
+        """Draws a path uniformly, uses it in the next forward passes and returns its indices.
+
+        The buffer keeps its value, which is the path of validation.
+        """
+        drawn = torch.randint(len(self.candidates), (self.n_blocks,), generator=generator)
+        values = tuple(drawn.tolist())
+        self._choose(values)
+        return values
+
+    def restore_architecture(self) -> None:
+        """Goes back from a drawn path to the one that the buffer holds."""
+        self._choose(self.check_architecture(self.architecture.tolist()))
+
+    def get_architecture(self) -> Architecture:
+        """The path that the forward pass uses now."""
+        return tuple(block.choice for block in self.block_positions())  # type: ignore[misc]
+
+    def slicing_of(self, indices: Sequence[int]) -> Slicing:
+        """Thickness per block of an architecture."""
+        return tuple(self.candidates[i] for i in self.check_architecture(indices))
+
+    def network_of(self, slicing: Slicing) -> SlicedNetwork:
+        """A network of one path with these settings and that slicing."""
+        raise NotImplementedError
+
+    def extract(self, indices: Sequence[int]) -> SlicedNetwork:
+        """The path `indices` as a network of its own, with a copy of its weights and its slicing set.
+
+        On the supernet's device, in its training mode and with its present deep supervision switch.
+        """
+        values = self.check_architecture(indices)
+        network = self.network_of(self.slicing_of(values))
+        chosen = {
+            name: f"{name}.{0 if self.share_weights else index}"
+            for (name, _), index in zip(self.named_block_positions(), values, strict=True)
+        }
+        source = self.state_dict()
+        weights = {}
+        for key in network.state_dict():
+            if key == "slicing":
+                weights[key] = network.slicing
+                continue
+            # "encoder.stages.0.blocks.1.norm.weight": the first five parts name a block position
+            position = ".".join(key.split(".")[:5])
+            weights[key] = source[key.replace(position, chosen[position], 1) if position in chosen else key]
+        network.load_state_dict(weights)
+        network.decoder.deep_supervision = self.decoder.deep_supervision
+        return network.to(self.architecture.device).train(self.training)
+
+    def _choose(self, values: Sequence[int]) -> None:
+        for block, index in zip(self.block_positions(), values, strict=True):
+            assert isinstance(block, CandidateBlock)
+            block.choose(index)
+
+
+def _follow_buffer(network: Any, incompatible_keys: Any) -> None:
+    network.restore_architecture()

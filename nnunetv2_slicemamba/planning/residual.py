@@ -1,0 +1,51 @@
+"""Residual networks in the plans: nnU-Net's own topology, and where S3 blocks are added to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
+
+RESIDUAL_CLASS = NETWORK_CLASSES["SliceMambaResidualUNet"][0]
+
+# the S3 blocks; see BSS
+BLOCKS = {"d_state": 4, "expand": 2, "drop_path_rate": 0.0}
+BLOCKS_FROM_STRIDE = 8
+PLANNED = ("n_stages", "features_per_stage", "strides", "kernel_sizes", "n_conv_per_stage", "n_conv_per_stage_decoder")
+
+
+def blocks_per_stage(strides: Sequence[Sequence[int]], from_stride: int) -> list[int]:
+    """S3 blocks per encoder stage: one at every stage with that stride from full resolution, or a larger one.
+
+    A stage's stride is that of the axis which is reduced most, so that a coarse axis, which is reduced later, does not
+    count. The bottleneck has a block also where no stage has such a stride. from_stride 0: no blocks at all.
+    """
+    if from_stride == 0:
+        return [0] * len(strides)
+    reduced = [max(math.prod(axis) for axis in zip(*strides[: i + 1], strict=True)) for i in range(len(strides))]
+    return [int(stride >= min(from_stride, reduced[-1])) for stride in reduced]
+
+
+def residual_kwargs(
+    planned: Mapping[str, Any], from_stride: int = BLOCKS_FROM_STRIDE, activation_checkpointing: bool = False
+) -> dict[str, Any]:
+    """arch_kwargs of SliceMambaResidualUNet for those that nnU-Net planned for its PlainConvUNet.
+
+    from_stride: see blocks_per_stage; the decoder has no blocks.
+    """
+    kwargs = {name: _plain(planned[name]) for name in PLANNED}
+    return {
+        **kwargs,
+        "norm_eps": planned["norm_op_kwargs"]["eps"],
+        "n_blocks_per_stage": blocks_per_stage(kwargs["strides"], from_stride),
+        "n_blocks_per_stage_decoder": [0] * (kwargs["n_stages"] - 1),
+        **BLOCKS,
+        **({"activation_checkpointing": True} if activation_checkpointing else {}),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The value with Python's lists and whole numbers only."""
+    return [_plain(one) for one in value] if hasattr(value, "__iter__") else int(value)

@@ -1,0 +1,112 @@
+"""Plans of residual networks: nnU-Net's own network, patch, batch and data, with S3 blocks where they are asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from typer.testing import CliRunner
+
+from nnunetv2_slicemamba.cli.main import app
+from nnunetv2_slicemamba.planning.planner import RESIDUAL_PLANNERS, planner_of
+from nnunetv2_slicemamba.planning.residual import blocks_per_stage
+
+DISKS, SLABS = "Dataset901_Disks", "Dataset902_Slabs"
+SEVEN = [[1, 1], *[[2, 2]] * 6]
+THICK = [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 1]]
+
+
+@pytest.mark.parametrize(
+    ("strides", "from_stride", "blocks"),
+    [
+        (SEVEN, 8, [0, 0, 0, 1, 1, 1, 1]),
+        (SEVEN, 4, [0, 0, 1, 1, 1, 1, 1]),
+        (SEVEN, 1, [1] * 7),
+        (SEVEN, 0, [0] * 7),
+        # no stage has this stride: the bottleneck alone
+        (SEVEN, 1000, [0, 0, 0, 0, 0, 0, 1]),
+        # the axis that is reduced most counts
+        (THICK, 8, [0, 0, 0, 1, 1]),
+        (THICK[:3], 8, [0, 0, 1]),
+    ],
+)
+def test_blocks_stand_at_stages_from_a_stride_on(strides: list[list[int]], from_stride: int, blocks: list[int]) -> None:
+    assert blocks_per_stage(strides, from_stride) == blocks
+
+
+@pytest.mark.parametrize(("dataset", "configuration"), [(DISKS, "2d"), (SLABS, "2d"), (SLABS, "3d_fullres")])
+def test_all_but_the_blocks_is_as_nnunet_plans_it(dataset: str, configuration: str, workspace: Path) -> None:
+    number = int(dataset[7:10])
+    stock, ours = (plan_experiment_dataset(number, one)[0] for one in (ExperimentPlanner, RESIDUAL_PLANNERS["L"]))
+    assert ours["plans_name"] == "nnUNetSliceMambaResidualPlans"
+    assert ours["experiment_planner_used"] == "SliceMambaPlannerResidual"
+    theirs, own = (plans["configurations"][configuration] for plans in (stock, ours))
+    network, kwargs = theirs.pop("architecture")["arch_kwargs"], own.pop("architecture")["arch_kwargs"]
+    # patch, batch, spacing, and the name of the preprocessed data
+    assert json.dumps(own, default=list) == json.dumps(theirs, default=list)
+    for name in ("n_stages", "features_per_stage", "strides", "kernel_sizes", "n_conv_per_stage"):
+        assert json.dumps(kwargs[name], default=list) == json.dumps(network[name], default=list)
+
+
+@pytest.mark.parametrize(("dataset", "configuration"), [(DISKS, "2d"), (SLABS, "3d_fullres")])
+def test_the_planned_network_builds_through_nnunet_and_takes_a_patch(
+    dataset: str, configuration: str, workspace: Path
+) -> None:
+    plan_experiment_dataset(int(dataset[7:10]), RESIDUAL_PLANNERS["S"])
+    file = workspace / "nnUNet_preprocessed" / dataset / "nnUNetSliceMambaResidualSPlans.json"
+    planned = PlansManager(json.loads(file.read_text())).get_configuration(configuration)
+    assert planned.network_arch_class_name == "nnunetv2_slicemamba.nets.residual.SliceMambaResidualUNet"
+    assert planned.network_arch_init_kwargs["features_per_stage"][0] == 16
+    network: Any = get_network_from_plans(
+        planned.network_arch_class_name,
+        planned.network_arch_init_kwargs,
+        planned.network_arch_init_kwargs_req_import,
+        1,
+        2,
+        allow_init=True,
+        deep_supervision=False,
+    )
+    assert network.n_blocks >= 1
+    with torch.no_grad():
+        assert network(torch.zeros(1, 1, *planned.patch_size)).shape == (1, 2, *planned.patch_size)
+
+
+def test_the_command_plans_it_with_the_data_that_are_there_and_with_blocks_where_they_are_asked_for(
+    workspace: Path,
+) -> None:
+    def call(*more: str) -> Any:
+        return CliRunner().invoke(app, ["plan", "-d", "901", "-c", "2d", "-np", "1", *more])
+
+    def blocks(name: str) -> list[int]:
+        plans = json.loads((workspace / "nnUNet_preprocessed" / DISKS / f"{name}.json").read_text())
+        kwargs = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+        return [*kwargs["n_blocks_per_stage"], *kwargs["n_blocks_per_stage_decoder"]]
+
+    result = call("--network", "residual")
+    assert result.exit_code == 0, result.output
+    assert "2d: already preprocessed with the same settings" in result.output
+    assert sum(blocks("nnUNetSliceMambaResidualPlans")) == 1
+    for stride, count in (("0", 0), ("2", 3)):
+        name = f"Own{stride}Plans"
+        result = call("--network", "residual", "--blocks-from-stride", stride, "-overwrite_plans_name", name)
+        assert result.exit_code == 0, result.output
+        assert sum(blocks(name)) == count
+    for arguments, message in (
+        (("--network", "resnet"), "--network 'resnet' does not exist; give one of paper, hybrid, residual"),
+        (("--network", "residual", "--hybrid"), "--hybrid and --network residual name two networks"),
+        (("--blocks-from-stride", "4"), "--blocks-from-stride is for --network residual, this plans paper"),
+    ):
+        assert message in str(call(*arguments).exception)
+
+
+def test_planners_are_found_by_size_and_network() -> None:
+    assert [planner_of(size, "residual").size for size in "SML"] == list("SML")
+    with pytest.raises(ValueError, match="network 'resnet' does not exist; give one of paper, hybrid, residual"):
+        planner_of("L", "resnet")
