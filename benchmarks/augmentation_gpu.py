@@ -30,8 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import results
 from rich.console import Console
 from rich.table import Table
+from timing import add_csv, device_name
 
 STARTED = "SLICEMAMBA_BENCHMARK_STARTED"
 CORES_PER_GPU = 16
@@ -181,6 +183,7 @@ def train(data: DataSet, network: Network, side: str, times: int, asked: argpars
         **{mark: measured[mark] for mark in ("imported", "initialized", "loading", "first")},
         "cpu": statistics.median(per_epoch[1:]),
         "epochs": lengths,
+        "device": device_name(device),
         "patch": list(trainer.configuration_manager.patch_size),
         "per_image": 1e3 * statistics.median(lengths[1:]) / (iterations * times * data.batch),
         "loss": float(trainer.logger.get_value("train_losses", step=None)[-1]),
@@ -295,6 +298,30 @@ def measure(
     return row | json.loads(lines[-1])
 
 
+FIGURES = {  # key in a row: figure and unit in timings.csv
+    "epoch": ("epoch", "s"),
+    "step": ("step alone", "ms"),
+    "cpu": ("CPU of all processes per epoch", "s"),
+    "first": ("start to first step", "s"),
+    "augment_ms": ("augmentation alone", "ms"),
+    "memory": ("its memory", "MiB"),
+    "per_image": ("per image", "ms"),
+    "loss": ("training loss", ""),
+}
+
+
+def figures(row: dict[str, Any]) -> list[tuple[str, str, str, float | None, str]]:
+    """A row's figures as timings.csv has them."""
+    side, several = row["augmentation"].upper(), f"{row['gpus']} GPUs, " if row["gpus"] > 1 else ""
+    work = f"{row['network']}, augmentation on the {side}, {several}{row['cores']} cores"
+    size = f"{row['set']}, batch {row['batch']} of {'x'.join(map(str, row.get('patch', [])))}"
+    return [
+        (work, size, figure, round(row[key], 3 if key == "loss" else 2), unit)
+        for key, (figure, unit) in FIGURES.items()
+        if key in row
+    ]
+
+
 def print_table(rows: list[dict[str, Any]]) -> None:
     table = Table()
     columns = {
@@ -354,6 +381,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=["cpu", "gpu"], choices=["cpu", "gpu"])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path, default=None)
+    add_csv(parser)
     parser.add_argument("--gpus", type=int, default=1, help="compare as many GPUs with one, and nothing else")
     parser.add_argument("--child", nargs=5, default=None, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -374,6 +402,10 @@ def main() -> None:
         if arguments.json:
             arguments.json.write_text(json.dumps(rows, indent=1))
     print_table(rows)
+    rows = [row for row in rows if "error" not in row]
+    if arguments.csv is not None and rows:
+        measured = [figure for row in rows for figure in figures(row)]
+        results.write_timings(arguments.csv, "augmentation_gpu", rows[0]["device"], measured)
 
 
 if __name__ == "__main__":
