@@ -30,7 +30,7 @@ def convert(
         typer.Argument(metavar="NAME", help=help_of_name()),
     ] = None,
     source: Annotated[Path | None, typer.Argument(metavar="SOURCE", help="The unpacked download.")] = None,
-    dataset_id: Annotated[int | None, typer.Option("-d", help="ID of the new dataset, 1 to 999.")] = None,
+    dataset_id: Annotated[int | None, typer.Option("-d", help="ID of the new dataset, from 1.")] = None,
     split: Annotated[
         str,
         typer.Option(
@@ -63,7 +63,7 @@ def convert(
     if listing:
         show_converters(console)
         return
-    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.folders import InputError, named_folder, require_folder
     from nnunetv2_slicemamba.datasets.convert import convert as run
     from nnunetv2_slicemamba.datasets.problems import count
     from nnunetv2_slicemamba.datasets.request import Request
@@ -87,7 +87,7 @@ def convert(
     )
     raw = require_folder("nnUNet_raw", writable=True)
     preprocessed, results = (
-        require_folder(variable, writable=True) if os.environ.get(variable) else None
+        require_folder(variable, writable=True) if named_folder(variable) is not None else None
         for variable in ("nnUNet_preprocessed", "nnUNet_results")
     )
     limit = processes or min(os.cpu_count() or 1, converter.files_at_once)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.dataset_names import dataset_id_of, datasets_in, sharing_id
 from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.manifest import fingerprint, read_begun, write_json, write_manifest
 from nnunetv2_slicemamba.datasets.parallel import for_each
@@ -79,11 +80,16 @@ def convert(
 
 
 def refuse_taken_id(dataset_id: int, dataset: str, roots: Sequence[Path]) -> None:
-    """Raises ValueError if the ID belongs to another dataset: nnU-Net refuses to work with two."""
+    """Raises ValueError if nnU-Net could not tell the ID from that of another dataset: it works with neither then."""
     for root in roots:
-        for path in root.glob(f"Dataset{dataset_id:03d}_*"):
-            if path.is_dir() and path.name != dataset:
-                raise ValueError(f"ID {dataset_id} is taken by {path.name} in {root}; give another one with -d")
+        for other in sharing_id(dataset_id, datasets_in(root)):
+            if dataset_id_of(other) != dataset_id:
+                raise ValueError(
+                    f"ID {dataset_id} and that of {other} in {root} begin with the same digits, by which nnU-Net "
+                    "finds data sets; give another one with -d"
+                )
+            if other != dataset:
+                raise ValueError(f"ID {dataset_id} is taken by {other} in {root}; give another one with -d")
 
 
 def refuse_other_split(folds: list[Fold] | None, preprocessed: Path, first: bool) -> None:

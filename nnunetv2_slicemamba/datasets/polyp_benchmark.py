@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.datasets.image_converter import ImageConverter
 from nnunetv2_slicemamba.datasets.layouts import FLAT, FolderLayout, child, images_and_masks
 from nnunetv2_slicemamba.datasets.pairing import SEARCH, TEST, TRAIN, FolderPair, FoundPairs
@@ -42,7 +43,7 @@ class PolypConverter(ImageConverter):
 
     def case_name(self, stem: str) -> str:
         # bare numbers are CVC-ClinicDB's frames
-        return f"clinicdb_{int(stem):03d}" if stem.isdigit() else super().case_name(stem)
+        return f"clinicdb_{int(stem):03d}" if is_number(stem) else super().case_name(stem)
 
     def published_split(self, layout: str, cases_of: Mapping[str, Sequence[str]], search: Sequence[str]) -> Split:
         """Holds the benchmark's test images out of a source that is not divided."""

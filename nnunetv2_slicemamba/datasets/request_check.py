@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from nnunetv2_slicemamba.common.dataset_names import HIGHEST_ID
 from nnunetv2_slicemamba.datasets.converter import Converter
 from nnunetv2_slicemamba.datasets.registry import all_converters
 from nnunetv2_slicemamba.datasets.request import Request
@@ -11,8 +12,8 @@ from nnunetv2_slicemamba.datasets.request import Request
 
 def check_request(request: Request, converter: Converter) -> None:
     """Raises ValueError where an option does not exist or does not fit the dataset, or a folder is not there."""
-    if not 0 < request.dataset_id < 1000:
-        raise ValueError(f"the dataset ID is {request.dataset_id}; give a number from 1 to 999")
+    if not 0 < request.dataset_id <= HIGHEST_ID:
+        raise ValueError(f"the dataset ID is {request.dataset_id}; give a number from 1 to {HIGHEST_ID}")
     if request.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", request.name):
         raise ValueError(f"a dataset cannot be named {request.name!r}; use letters, digits, - and _")
     for source in request.sources:

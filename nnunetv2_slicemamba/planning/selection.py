@@ -12,8 +12,9 @@ import torch
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_slicemamba.common.dataset_names import datasets_in, named_by
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS
+from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, is_number
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
@@ -21,10 +22,10 @@ from nnunetv2_slicemamba.slicing.candidates import Slicing
 def require_dataset(dataset: str, variable: str) -> str:
     """The name of a dataset given as ID or as name, which must have a folder in `variable`'s folder."""
     root = require_folder(variable)
-    present = sorted(path.name for path in root.glob("Dataset[0-9][0-9][0-9]_*") if path.is_dir())
+    present = datasets_in(root)
     listed = ", ".join(present) or "none"
-    if dataset.isdigit():
-        if sum(name.startswith(f"Dataset{int(dataset):03d}_") for name in present) == 0:
+    if is_number(dataset):
+        if not named_by(dataset, present):
             raise InputError(f"there is no dataset {dataset} in {variable}={root}; it has: {listed}")
         try:
             name = str(convert_id_to_dataset_name(int(dataset)))
@@ -133,7 +134,7 @@ def check_fold(fold: str, preprocessed: Path) -> int | str:
         return fold
     splits = preprocessed / "splits_final.json"
     n = len(json.loads(splits.read_text())) if splits.is_file() else 5
-    if not fold.isdigit() or int(fold) >= n:
+    if not is_number(fold) or int(fold) >= n:
         raise InputError(
             f"fold {fold!r} does not exist: give 'all' or a number from 0 to {n - 1}, the splits that are defined"
         )
