@@ -29,7 +29,9 @@ def test_nnunet_finds_the_folder_by_its_id(tmp_path: Path, monkeypatch: pytest.M
     assert named_by(str(number), [name, "Dataset007_Other"]) == [name]
 
 
-@pytest.mark.parametrize("name", ["Dataset01_A", "Dataset0012_A", "Dataset001", "Dataset\u0660\u0660\u0661_A", "dataset001_A", "A"])
+@pytest.mark.parametrize(
+    "name", ["Dataset01_A", "Dataset0012_A", "Dataset001", "Dataset\u0660\u0660\u0661_A", "dataset001_A", "A"]
+)
 def test_other_folders_are_no_datasets(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     assert datasets_in(tmp_path) == []
