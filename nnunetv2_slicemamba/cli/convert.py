@@ -102,8 +102,10 @@ def convert(
     ready = len(done.conversion.cases) - done.written
     console.print(
         f"{done.folder}: {count(done.conversion.number('Tr'), 'training case')}, "
-        f"{done.conversion.number('Ts')} held out; {done.written} written now, {ready} there already.",
+        f"{done.conversion.number('Ts')} held out; {done.written} written now, {ready} there already"
+        f"{'; ' if done.conversion.left_out else ''}{done.conversion.left_out}.",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     console.print(f"Next: slicemamba plan -d {dataset_id} --verify_dataset_integrity", highlight=False)

@@ -9,6 +9,9 @@ from nnunetv2_slicemamba.datasets.converter import Converter
 from nnunetv2_slicemamba.datasets.registry import all_converters
 from nnunetv2_slicemamba.datasets.request import Request
 
+# nnU-Net keeps the labels of a preprocessed image as int16, background among them
+MOST_NAMES = 32767
+
 
 def check_request(request: Request, converter: Converter) -> None:
     """Raises ValueError where an option does not exist or does not fit the dataset, or a folder is not there."""
@@ -25,13 +28,24 @@ def check_request(request: Request, converter: Converter) -> None:
     if request.resize is not None:
         if not converter.resizable:
             raise ValueError("--resize is for images; nnU-Net resamples volumes by their spacing")
-        if min(request.resize) < 1:
-            raise ValueError(f"--resize is {request.resize[0]} {request.resize[1]}; give height and width in pixels")
+        from nnunetv2_slicemamba.datasets.orientation import most_pixels  # Pillow is slow to import
+
+        height, width = request.resize
+        if min(height, width) < 1 or height * width > most_pixels():
+            raise ValueError(
+                f"--resize is {height} {width}; give height and width in pixels, at least 1 each and together at most "
+                f"{most_pixels():,}, which is Pillow's limit"
+            )
     if request.train not in ("joint", "own"):
         raise ValueError(f"--train is {request.train!r}; give joint or own")
     if request.organs not in (8, 13):
         raise ValueError(f"--organs is {request.organs}; give 8 or 13")
     if request.labels and not converter.two_folders:
         raise ValueError(f"--labels is for folders; the labels of {request.key} are known")
+    if len(request.labels) > MOST_NAMES:
+        raise ValueError(
+            f"--labels names {len(request.labels)} labels; nnU-Net keeps them as 16 bit numbers, "
+            f"so give at most {MOST_NAMES}"
+        )
     if len(set(request.labels) | {"background"}) != len(request.labels) + 1:
         raise ValueError(f"--labels {','.join(request.labels)}: names must differ, and background is 0 anyway")

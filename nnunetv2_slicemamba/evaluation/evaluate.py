@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.nnunet_readers import Reader, find_reader
 from nnunetv2_slicemamba.evaluation.cases import CaseJob, evaluate_case
 from nnunetv2_slicemamba.evaluation.checks import CheckJob, check_pair, refuse_problems
 from nnunetv2_slicemamba.evaluation.finished_cases import FinishedCases
@@ -29,7 +30,7 @@ from nnunetv2_slicemamba.evaluation.notes import (
     notes_on_paper,
 )
 from nnunetv2_slicemamba.evaluation.pairs import Pairs, check_folders, find_pairs, guess_file_ending
-from nnunetv2_slicemamba.evaluation.reading import Reader, find_reader, read_segmentation
+from nnunetv2_slicemamba.evaluation.reading import read_segmentation
 from nnunetv2_slicemamba.evaluation.results import CaseResult, Evaluation, EvaluationSettings, pixels
 from nnunetv2_slicemamba.evaluation.summaries import paper_result, per_case_result
 
