@@ -77,10 +77,12 @@ def left_out(sources: Sequence[Path], used: Iterable[Path]) -> str:
         return ""
     kinds = Counter(path.suffix.lower() or "without ending" for path, _ in rest.values())
     told = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
-    names = ", ".join(str(path.relative_to(source)) for path, source in list(rest.values())[:EXAMPLES])
-    return (
-        f"{count(len(rest), 'file')} of the source left out ({told}): {names}{', ...' if len(rest) > EXAMPLES else ''}"
-    )
+    names = [
+        str((source.name if len(sources) > 1 else "") / path.relative_to(source))
+        for path, source in list(rest.values())[:EXAMPLES]
+    ]
+    more = f" and {len(rest) - EXAMPLES} more" if len(rest) > EXAMPLES else ""
+    return f"{count(len(rest), 'file')} of the source left out ({told}): {', '.join(names)}{more}"
 
 
 def _raise(error: OSError) -> None:

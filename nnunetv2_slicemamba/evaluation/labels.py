@@ -55,6 +55,14 @@ def read_dataset_json(file: Path) -> dict[str, Any]:
             f"{file} has no {' and no '.join(map(repr, missing))}; it must be nnU-Net v2's dataset.json "
             "(nnUNetv2_convert_old_nnUNet_dataset converts the old format)"
         )
+    ending, labels = content["file_ending"], content["labels"]
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise InputError(f"{file} has the file_ending {ending!r}; give one with its dot, such as '.nii.gz'")
+    if not isinstance(labels, dict) or not all(_is_label(value) for value in labels.values()):
+        raise InputError(
+            f"{file} has the labels {str(labels)[:80]}; give an object of names with whole numbers, "
+            '{"background": 0, "tumour": 1}, or lists of them for regions'
+        )
     return content
 
 
@@ -65,7 +73,7 @@ def labelling_of(content: dict[str, Any], file: Path, labels: Sequence[int] | No
     """
     try:
         manager = LabelManager(content["labels"], content.get("regions_class_order"))
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"nnU-Net refuses the labels of {file}: {error}") from error
     names = {name: value for name, value in content["labels"].items() if name != "ignore"}
     known = {int(label) for label in manager.all_labels}
@@ -102,6 +110,11 @@ def labelling_without_dataset(labels: Iterable[int], ignore_label: int | None, g
         )
     classes = [ClassLabel(str(label), (label,), str(label)) for label in wanted]
     return Labelling(_checked(classes, ignore_label), None, ignore_label)
+
+
+def _is_label(value: object) -> bool:
+    numbers = value if isinstance(value, list) and value else [value]
+    return all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
 
 
 def _members(value: int | Sequence[int]) -> tuple[int, ...]:

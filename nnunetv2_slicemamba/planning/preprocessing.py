@@ -15,7 +15,7 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     plan_experiment_dataset,
     preprocess_dataset,
 )
-from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -33,6 +33,7 @@ from nnunetv2_slicemamba.planning.data import (
     mark_before_change,
 )
 from nnunetv2_slicemamba.planning.planner import SliceMambaPlanner, planner_of
+from nnunetv2_slicemamba.planning.raw_dataset import check_raw_dataset
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
 
 # as nnU-Net's command: 3D full resolution volumes need more memory per process
@@ -68,10 +69,11 @@ def plan_and_preprocess(
     gpu_memory: target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even
     where they are complete. activation_checkpointing: see SliceMambaUNet. overwrite_plans: also plans that differ
     from those that networks were trained with. hybrid: with a convolutional stem, see SliceMambaUNet. Raises ValueError
-    for a size that does not exist, a configuration that the plans do not have, where redoing data would spoil those of
-    other plans, and plans would those of trainings.
+    for a size that does not exist, raw data that do not fit their dataset.json, a configuration that the plans do not
+    have, where redoing data would spoil those of other plans, and plans would those of trainings.
     """
     chosen = planner_of(size, hybrid)
+    check_raw_dataset(Path(str(nnUNet_raw)) / dataset_name, counted=verify)
     limit = processes or os.cpu_count() or 1
     workers = min(default_num_processes, limit)
     extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)

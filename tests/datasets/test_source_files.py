@@ -97,7 +97,10 @@ def test_files_that_become_nothing_are_counted_with_three_examples(tmp_path: Pat
     for name in ("c.dcm", "d.dcm", "LICENSE", "notes.txt", "Thumbs.db", "desktop.ini", ".DS_Store", "a.json", "t.CSV"):
         (tmp_path / "images" / name).touch()
     done = own(tmp_path, raw)
-    told = "5 files of the source left out (2 .dcm, 2 .png, 1 without ending): LICENSE, c.dcm, d.dcm, ..."
+    told = (
+        "5 files of the source left out (2 .dcm, 2 .png, 1 without ending): images/LICENSE, images/c.dcm, "
+        "images/d.dcm and 2 more"
+    )
     assert done.conversion.left_out == told
     # from the manifest, as the source is not read again
     again = own(tmp_path, raw)
@@ -109,7 +112,7 @@ def test_files_that_become_nothing_are_told_with_the_problems_too(tmp_path: Path
     (tmp_path / "masks" / "a.png").rename(tmp_path / "masks" / "a.dcm")
     with pytest.raises(ValueError, match=r"image without mask \(1\)") as refused:
         own(tmp_path, raw)
-    assert "1 file of the source left out (1 .dcm): a.dcm" in str(refused.value)
+    assert "1 file of the source left out (1 .dcm): masks/a.dcm" in str(refused.value)
 
 
 def test_nothing_is_said_where_everything_is_used(tmp_path: Path) -> None:
