@@ -20,6 +20,7 @@ from nnunetv2_slicemamba.evaluation.labels import (
     labelling_of,
     labelling_without_dataset,
     read_dataset_json,
+    refuse_absent,
 )
 from nnunetv2_slicemamba.evaluation.metrics import per_case_metrics
 from nnunetv2_slicemamba.evaluation.notes import (
@@ -84,6 +85,7 @@ def evaluate_folders(
         refuse_problems(checked, () if partial else given.pairs.missing)
         found = sorted(frozenset[int]().union(*(one.truth_labels | one.prediction_labels for one in checked)))
         labelling = given.labelling or labelling_without_dataset(found, ignore_label, given=False)
+        refuse_absent(labelling, found)
         jobs = [
             CaseJob(
                 pair,

@@ -87,7 +87,9 @@ def notes_on_cases(cases: Sequence[CaseResult], labelling: Labelling, settings: 
         notes.append(
             f"for {listed_titles}, {pixels(cases)} with the ignore label are background in truth and prediction"
         )
-    if len(cases) < FEW_CASES:
+    if len(cases) == 1:
+        notes.append("there is one case, so there are no intervals of a mean over cases")
+    elif len(cases) < FEW_CASES:
         notes.append(f"bootstrap intervals from {len(cases)} cases are rough, and rather too narrow")
     return notes
 

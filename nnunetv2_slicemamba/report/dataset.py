@@ -53,7 +53,12 @@ class DatasetFacts:
 
     @property
     def folds(self) -> tuple[str, ...]:
-        """The folds that there are to train: those of the splits, and nnU-Net's five as long as there are none."""
+        """The folds that there are to train: those of the splits, and nnU-Net's five as long as there are none.
+
+        nnU-Net cannot draw five of fewer cases: they train all together.
+        """
+        if not self.splits and 0 < len(self.cases) < 5:
+            return ("all",)
         return tuple(str(fold) for fold in range(len(self.splits) or 5))
 
     @property

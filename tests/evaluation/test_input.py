@@ -192,3 +192,40 @@ def test_swapped_folders_are_noted(folders: tuple[Path, Path]) -> None:
 def test_settings(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         EvaluationSettings(**options)
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_labels_that_nobody_has_are_refused(
+    folders: tuple[Path, Path], nothing_computed: None, described: bool
+) -> None:
+    predictions, truth = folders
+    if not described:
+        (truth.parent / "dataset.json").unlink()
+    with pytest.raises(InputError, match="--labels names 99, which neither dataset.json knows nor a file holds"):
+        evaluate(predictions, truth, labels=[1, 99])
+    with pytest.raises(InputError, match="label -1 is negative, labels begin at 0"):
+        evaluate(predictions, truth, labels=[-1])
+
+
+def test_a_label_that_dataset_json_knows_may_be_in_no_file(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    write_dataset_json(truth.parent, {"background": 0, "liver": 1, "spleen": 2, "rare": 3})
+    assert np.isnan(evaluate(predictions, truth, labels=[3]).per_case.mean["dice"].mean)
+
+
+def test_one_case_has_no_intervals_and_no_note_of_them(tmp_path: Path) -> None:
+    predictions, truth = write_folders(tmp_path, cases=1)
+    evaluation = evaluate(predictions, truth)
+    notes = " ".join(evaluation.notes_for(["per-case"]))
+    assert "there is one case, so there are no intervals" in notes
+    assert "bootstrap" not in notes
+    assert all(np.isnan(summary.low) for summary in evaluation.per_case.mean.values())
+
+
+@pytest.mark.parametrize("labels", [["liver"], {"0": "background", "1": "liver"}, {"liver": True}, {"liver": []}])
+def test_labels_of_another_shape_are_refused(folders: tuple[Path, Path], labels: object) -> None:
+    predictions, truth = folders
+    content = {"labels": labels, "file_ending": ".png"}
+    (truth.parent / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"has the labels .*; give an object of names with whole numbers"):
+        evaluate(predictions, truth)
