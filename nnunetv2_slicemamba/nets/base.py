@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from nnunetv2_slicemamba.nets.bss import initialize
 from nnunetv2_slicemamba.nets.decoder import Decoder
 from nnunetv2_slicemamba.nets.encoder import BlockFactory, Encoder
+from nnunetv2_slicemamba.nets.finite import warn_of_values
 from nnunetv2_slicemamba.nets.settings import NetworkSettings
 
 
@@ -36,6 +37,7 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
         self.encoder = Encoder(settings, block)
         self.decoder = Decoder(settings, block)
         self.apply(initialize)
+        self.has_warned = False  # of values that are not finite
 
     @staticmethod
     def initialize(module: nn.Module) -> None:
@@ -56,8 +58,11 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits: (B, input_channels, *spatial) -> (B, num_classes, *spatial), any spatial size.
 
-        Under deep supervision a list of logits, highest resolution first, at `output_scales`.
+        Under deep supervision a list of logits, highest resolution first, at `output_scales`. In evaluation on a CPU,
+        NaN or infinite values in x raise a RuntimeWarning, once per network. On other devices nothing checks for them.
         """
+        if not self.training and not self.has_warned and warn_of_values(x):
+            self.has_warned = True
         # sizes are tensors while TorchScript traces
         sizes = [int(size) for size in x.shape[2:]] if torch.jit.is_tracing() else x.shape[2:]
         padding = [-size % step for size, step in zip(sizes, self.total_stride, strict=True)]

@@ -50,9 +50,7 @@ def with_cases(folder: Path, cases: int) -> Path:
 
 def test_a_fold_that_nnunet_cannot_draw_is_refused(tmp_path: Path) -> None:
     with_cases(tmp_path, 3)
-    with pytest.raises(
-        InputError, match=r"wants a training case for each, \S+ has 3\. Train with -f all"
-    ):
+    with pytest.raises(InputError, match=r"wants a training case for each, \S+ has 3\. Train with -f all"):
         check_fold("0", tmp_path)
     assert check_fold("all", tmp_path) == "all"
     (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}] * 3))
