@@ -11,7 +11,14 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.datasets.examined import ExaminedPair
 from nnunetv2_slicemamba.datasets.masks import MaskError, distinct, is_opaque, read_labels
-from nnunetv2_slicemamba.datasets.orientation import as_its_mask, is_decided, most_pixels, orientation, pages
+from nnunetv2_slicemamba.datasets.orientation import (
+    as_its_mask,
+    is_decided,
+    is_narrowed,
+    most_pixels,
+    orientation,
+    pages,
+)
 from nnunetv2_slicemamba.datasets.pairing import Pair
 from nnunetv2_slicemamba.datasets.parallel import for_each
 from nnunetv2_slicemamba.datasets.problems import Problem
@@ -50,6 +57,9 @@ def examine(pair: Pair, n_labels: int) -> ExaminedPair:
             problems.append(unreadable(pair.mask, error))
     try:
         with Image.open(pair.image) as opened:
+            if is_narrowed(opened):
+                detail = f"{pair.image} has 16 bits per colour; expected 8 bit grey or colour"
+                problems.append(Problem("unexpected image", detail))
             opened.load()
             if pages(opened) > 1:
                 problems.append(Problem("several pages", f"{pair.image} has {pages(opened)}; expected one per file"))

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import minimum_filter
 
-from nnunetv2_slicemamba.datasets.orientation import orientation, pages
+from nnunetv2_slicemamba.datasets.orientation import is_narrowed, orientation, pages
 
 # JPEG changes the channels of a grey image by a few values at most
 CHANNEL_DIFFERENCE = 16
@@ -53,6 +53,9 @@ def grey_values(image: Image.Image) -> np.ndarray:
     A palette of greys is resolved. Of one of colours that begins with black, as annotation tools write, the numbers of
     the colours are taken. Raises MaskError for a mask that is coloured, transparent, turned or one of several pages.
     """
+    # first of all: looking for an orientation loads some formats
+    if is_narrowed(image):
+        raise MaskError("has 16 bits per colour, of which 8 would be lost; expected grey values")
     check_plain(image)
     image.load()
     if not is_opaque(image):

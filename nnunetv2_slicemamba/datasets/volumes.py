@@ -62,7 +62,7 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import h5py
 
     with h5py.File(path, "r") as content:
-        absent = [key for key in ("image", "label") if key not in content]
+        absent = [key for key in ("image", "label") if not isinstance(content.get(key), h5py.Dataset)]
         if absent:
             raise VolumeError(f"has no {' and no '.join(absent)}")
         for key in ("image", "label"):

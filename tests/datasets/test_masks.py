@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from PIL import Image
 
 from nnunetv2_slicemamba.datasets.cases import Rules
 from nnunetv2_slicemamba.datasets.conversion import Conversion
+from nnunetv2_slicemamba.datasets.image_checks import examine
 from nnunetv2_slicemamba.datasets.masks import MaskError, read_labels, to_labels
 from nnunetv2_slicemamba.datasets.orientation import ORIENTATION
+from nnunetv2_slicemamba.datasets.pairing import TEST, Pair
 from nnunetv2_slicemamba.datasets.write_case import write_mask
 from tests.datasets.dataset_sources import disk, run, write_pair
 
@@ -236,3 +239,13 @@ def test_white_is_not_taken_for_label_255_of_300(tmp_path: Path) -> None:
 def test_labels_that_no_mask_holds_are_named(tmp_path: Path) -> None:
     notes = own_masks(tmp_path, [TRUTH.astype(np.uint8), TRUTH.astype(np.uint8) * np.uint8(3)], 4).notes
     assert "2 labels in no mask: part2, part4" in notes
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_colours_of_16_bits_are_refused_rather_than_narrowed(tmp_path: Path, ending: str) -> None:
+    values = np.repeat(TRUTH[..., None].astype(np.uint16) * np.uint16(300), 3, axis=-1)
+    path = tmp_path / f"m{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(values, isVector=True), str(path))
+    with pytest.raises(MaskError, match="has 16 bits per colour, of which 8 would be lost"):
+        read_labels(path, n_labels=301)
+    assert [problem.kind for problem in examine(Pair("m", path, None, TEST), 2).problems] == ["unexpected image"]

@@ -139,6 +139,16 @@ def test_an_id_that_another_dataset_has_is_refused(source: Path, raw: Path, tmp_
         run("isic2017", source, raw, preprocessed=tmp_path / "preprocessed", results=tmp_path / "results")
 
 
+@pytest.mark.parametrize("other", ("Dataset7001_Other", "Dataset70_Other"))
+def test_an_id_that_nnunet_takes_for_anothers_is_refused(source: Path, raw: Path, other: str) -> None:
+    (raw / other).mkdir()
+    if other == "Dataset70_Other":  # two digits are no data set
+        assert run("isic2017", source, raw).written == 8
+        return
+    with pytest.raises(ValueError, match=r"ID 700 and that of Dataset7001_Other in \S+ begin with the same digits"):
+        run("isic2017", source, raw)
+
+
 def test_another_split_in_the_preprocessed_folder_is_refused(source: Path, raw: Path, tmp_path: Path) -> None:
     other = tmp_path / "pre" / "Dataset700_ISIC2017"
     other.mkdir(parents=True)

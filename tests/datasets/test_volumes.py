@@ -63,6 +63,13 @@ def test_an_h5_file_that_only_describes_its_values_is_refused(tmp_path: Path) ->
         read_h5(tmp_path / "a.h5")
 
 
+def test_an_h5_file_with_groups_in_place_of_values_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("image")
+    with pytest.raises(VolumeError, match="has no image and no label"):
+        read_h5(tmp_path / "a.h5")
+
+
 def test_what_can_be_compressed_best_is_read(tmp_path: Path) -> None:
     zeros = np.zeros((120, 120, 120), np.float32)
     nibabel.save(nibabel.Nifti1Image(zeros, np.eye(4)), tmp_path / "a.nii.gz")

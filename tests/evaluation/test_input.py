@@ -229,3 +229,20 @@ def test_labels_of_another_shape_are_refused(folders: tuple[Path, Path], labels:
     (truth.parent / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"has the labels .*; give an object of names with whole numbers"):
         evaluate(predictions, truth)
+
+
+def test_a_name_in_the_other_unicode_form_is_the_same_case(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    for folder, form in ((predictions, "L\u00e4sion.png"), (truth, "La\u0308sion.png")):
+        (folder / "case_0.png").rename(folder / form)
+    evaluation = evaluate(predictions, truth)
+    assert "L\u00e4sion" in [case.case for case in evaluation.cases]
+    assert len(evaluation.cases) == 6
+
+
+def test_files_with_another_ending_are_left_out_by_name(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    for name in ("case_9.bmp", "._case_1.bmp", "plans.json", "case_0.npz"):
+        (truth / name).touch()
+    told = f"1 files with another ending than the cases' are left out: {truth / 'case_9.bmp'}"
+    assert told in evaluate(predictions, truth).notes
