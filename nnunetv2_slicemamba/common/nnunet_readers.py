@@ -1,4 +1,4 @@
-"""nnU-Net's readers of images: the one that nnU-Net itself will use for a dataset."""
+"""nnU-Net's readers of images: the one that nnU-Net itself will use for a dataset. nnU-Net is imported when asked."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import contextlib
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import (
-    determine_reader_writer_from_dataset_json,
-    determine_reader_writer_from_file_ending,
-)
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nnunetv2_slicemamba.common.folders import InputError
 
-Reader = type[BaseReaderWriter]
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+# a name for annotations
+Reader: TypeAlias = "type[BaseReaderWriter]"
 
 
 def find_reader(dataset_json: Mapping[str, Any] | None, file_ending: str, example: Path) -> Reader:
@@ -24,6 +22,10 @@ def find_reader(dataset_json: Mapping[str, Any] | None, file_ending: str, exampl
 
     example: a file that decides between readers of one ending. Raises InputError if nnU-Net has no reader.
     """
+    from nnunetv2.imageio.reader_writer_registry import (
+        determine_reader_writer_from_dataset_json,
+        determine_reader_writer_from_file_ending,
+    )
 
     def choose(file: str | None) -> Reader:
         if dataset_json is not None:

@@ -21,7 +21,7 @@ def read_text(path: str | Path) -> str:
     Raises ValueError that names the file and the line that cannot be decoded.
     """
     content = Path(path).read_bytes()
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    encoding = _marked(content) or "utf-8"
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
@@ -29,3 +29,13 @@ def read_text(path: str | Path) -> str:
         raise ValueError(
             f"{path}, line {line}: the byte 0x{content[error.start]:02x} does not fit {encoding}; save it as UTF-8"
         ) from error
+
+
+def has_mark(path: str | Path) -> bool:
+    """True if a file begins with a byte order mark."""
+    with open(path, "rb") as file:
+        return _marked(file.read(4)) is not None
+
+
+def _marked(content: bytes) -> str | None:
+    return next((name for mark, name in _MARKS if content.startswith(mark)), None)

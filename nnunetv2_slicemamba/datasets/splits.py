@@ -30,7 +30,7 @@ def parse_split(text: str) -> SplitChoice:
     """`published`, `none`, `random:SEED`, `by-sequence` or `by-sequence:SEED`; ValueError for anything else."""
     if text in ("published", "none", "by-sequence"):
         return SplitChoice(text)
-    match = re.fullmatch(r"(random|by-sequence):(\d+)", text)
+    match = re.fullmatch(r"(random|by-sequence):([0-9]+)", text)
     if match is None:
         raise ValueError(
             f"there is no split {text!r}; give published, random:SEED (e.g. random:1), by-sequence[:SEED] or none"

@@ -11,6 +11,7 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.text_files import read_text
 from nnunetv2_slicemamba.evaluation.results import ClassLabel
 
 MOST_LABELS = 64  # that are taken for classes without being asked; more are rather grey values or instances
@@ -50,7 +51,7 @@ def find_dataset_json(predictions: Path, truth: Path, given: str | Path | None =
 def read_dataset_json(file: Path) -> dict[str, Any]:
     """The content of a dataset.json; InputError if it is none or in the format of nnU-Net v1."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_text(file))
     except (ValueError, OSError) as error:
         raise InputError(f"{file} cannot be read as JSON: {error}") from error
     missing = [key for key in ("labels", "file_ending") if not isinstance(content, dict) or key not in content]
@@ -58,14 +59,6 @@ def read_dataset_json(file: Path) -> dict[str, Any]:
         raise InputError(
             f"{file} has no {' and no '.join(map(repr, missing))}; it must be nnU-Net v2's dataset.json "
             "(nnUNetv2_convert_old_nnUNet_dataset converts the old format)"
-        )
-    ending, labels = content["file_ending"], content["labels"]
-    if not isinstance(ending, str) or not ending.startswith("."):
-        raise InputError(f"{file} has the file_ending {ending!r}; give one with its dot, such as '.nii.gz'")
-    if not isinstance(labels, dict) or not all(_is_label(value) for value in labels.values()):
-        raise InputError(
-            f"{file} has the labels {str(labels)[:80]}; give an object of names with whole numbers, "
-            '{"background": 0, "tumour": 1}, or lists of them for regions'
         )
     return content
 
@@ -127,11 +120,6 @@ def refuse_absent(labelling: Labelling, found: Sequence[int]) -> None:
             f"--labels names {', '.join(map(str, absent))}, which neither dataset.json knows nor a file holds; "
             f"the files hold {there}"
         )
-
-
-def _is_label(value: object) -> bool:
-    numbers = value if isinstance(value, list) and value else [value]
-    return all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
 
 
 def _members(value: int | Sequence[int]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.nnunet_readers import find_reader, reason_of, silently
+from nnunetv2_slicemamba.common.text_files import has_mark
 from nnunetv2_slicemamba.evaluation.labels import read_dataset_json
 
 EXAMPLES = 3
@@ -32,6 +33,11 @@ def check_raw_dataset(folder: Path, counted: bool = False) -> None:
             "set with 'slicemamba convert'"
         )
     content = read_dataset_json(file)
+    if has_mark(file):
+        raise InputError(f"{file} begins with a byte order mark, which nnU-Net does not read; save it without one")
+    ending = content["file_ending"]
+    if not isinstance(ending, str) or not ending.startswith("."):
+        raise InputError(f"{file} has the file_ending {ending!r}; give one with its dot, such as '.nii.gz'")
     n_channels = len(channel_names(content, file))
     check_labels(content, file)
     check_list(content, file)
@@ -57,6 +63,12 @@ def channel_names(content: Mapping[str, Any], file: Path) -> Mapping[str, Any]:
 
 def check_labels(content: Mapping[str, Any], file: Path) -> None:
     """Raises InputError for labels that nnU-Net refuses, or that are not 0, 1, 2 and so on."""
+    labels = content["labels"]
+    if not isinstance(labels, Mapping) or not all(map(_is_label, labels.values())):
+        raise InputError(
+            f"{file} has the labels {str(labels)[:80]}; give an object of names with whole numbers, "
+            '{"background": 0, "tumour": 1}, or lists of them for regions'
+        )
     try:
         manager = LabelManager(content["labels"], content.get("regions_class_order"))
         numbers = sorted({int(label) for label in manager.all_labels})
@@ -154,6 +166,11 @@ def check_channels(
                 f"{len(cases)} of {len(images)} training cases have {found} channels, {file} names {n_channels}: "
                 f"{_first(cases)}; name as many channel_names as there are, or store the images with as many channels"
             )
+
+
+def _is_label(value: object) -> bool:
+    numbers = value if isinstance(value, list) and value else [value]
+    return all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
 
 
 def _is_listed_case(entry: object) -> bool:

@@ -116,3 +116,16 @@ def test_an_unset_folder_is_named(
 ) -> None:
     monkeypatch.delenv("nnUNet_raw", raising=False)
     assert "nnUNet_raw is not set" in refused(capsys, "isic2017", tmp_path, "-d", 1)
+
+
+def test_a_folder_that_is_only_looked_at_is_not_made(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    write_pair(tmp_path / "i", tmp_path / "m", "a")
+    (tmp_path / "i" / "[red].dcm").touch()
+    call("convert", "folders", "--images", tmp_path / "i", "--masks", tmp_path / "m", "-d", 1013, "--name", "Mine")
+    assert not (tmp_path / "results").exists()
+    assert cases_in(raw / "Dataset1013_Mine", "Tr") == {"a"}
+    told = "0 there already; 1 file of the source left out (1 .dcm): i/[red].dcm."
+    assert told in " ".join(capsys.readouterr().out.split())

