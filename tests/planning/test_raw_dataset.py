@@ -48,6 +48,21 @@ def test_what_fits_is_accepted_listed_or_not(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("labels", "order"),
+    [
+        ({"background": 0, "ball": 1, "ignore": 2}, None),
+        ({"background": 0, "whole": [1, 2], "core": [2]}, [1, 2]),
+        ({"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}, [1, 2]),
+    ],
+)
+def test_regions_and_an_ignore_label_are_accepted(
+    folder: Path, labels: dict[str, Any], order: list[int] | None
+) -> None:
+    edit(folder, lambda content: content.update(labels=labels, **({"regions_class_order": order} if order else {})))
+    check_raw_dataset(folder)
+
+
+@pytest.mark.parametrize(
     ("change", "told"),
     [
         (
