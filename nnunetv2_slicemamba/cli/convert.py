@@ -86,10 +86,7 @@ def convert(
         labels=tuple(label.strip() for label in labels.split(",") if label.strip()),
     )
     raw = require_folder("nnUNet_raw", writable=True)
-    preprocessed = None
-    if named_folder("nnUNet_preprocessed") is not None:
-        preprocessed = require_folder("nnUNet_preprocessed", writable=True)
-    results = named_folder("nnUNet_results")
+    preprocessed, results = named_folder("nnUNet_preprocessed"), named_folder("nnUNet_results")
     limit = processes or min(os.cpu_count() or 1, converter.files_at_once)
     try:
         done = run(request, raw, preprocessed, results, limit, console)

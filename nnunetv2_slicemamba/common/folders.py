@@ -21,13 +21,18 @@ def require_folder(variable: str, writable: bool = False) -> Path:
     folder = named_folder(variable)
     if folder is None:
         raise InputError(f"{variable} is not set; nnU-Net needs it: export {variable}=/path/to/{variable}")
+    check_folder(folder, variable, writable)
+    return folder
+
+
+def check_folder(folder: Path, variable: str, writable: bool = False) -> None:
+    """Raises InputError as `require_folder` does for the folder that a variable names, and makes it as that does."""
     if not folder.exists() and writable:
         _make(folder, variable)
     if not folder.is_dir():
         raise InputError(f"{variable}={folder} is not a folder; make it, or point {variable} to the right one")
     if writable and not is_writable(folder):
         raise InputError(f"{variable}={folder} is not writable; change its permissions or name another folder")
-    return folder
 
 
 def named_folder(variable: str) -> Path | None:

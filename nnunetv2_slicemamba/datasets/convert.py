@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.dataset_names import dataset_id_of, datasets_in, sharing_id
+from nnunetv2_slicemamba.common.folders import check_folder
 from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.manifest import fingerprint, read_begun, write_json, write_manifest
 from nnunetv2_slicemamba.datasets.parallel import for_each
@@ -20,6 +21,8 @@ from nnunetv2_slicemamba.datasets.request import Request
 from nnunetv2_slicemamba.datasets.request_check import check_request
 from nnunetv2_slicemamba.datasets.splits import Fold
 from nnunetv2_slicemamba.datasets.write_case import write_case
+
+SPLITS = "splits_final.json"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ def convert(
     conversion = converter.prepare(request, processes, console) if begun is None else begun
     if preprocessed is not None:
         refuse_other_split(conversion.folds, preprocessed / dataset, begun is None)
+        if conversion.folds is not None and not (preprocessed / dataset / SPLITS).is_file():
+            check_folder(preprocessed, "nnUNet_preprocessed", writable=True)
 
     # first of all: a folder without it is taken for somebody else's
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,10 +75,10 @@ def convert(
         )
     if conversion.folds is not None:
         # nnU-Net's planner copies the file from here; it is also put where training reads it
-        write_json(conversion.folds, folder / "splits_final.json")
-        if preprocessed is not None:
-            (preprocessed / dataset).mkdir(parents=True, exist_ok=True)
-            write_json(conversion.folds, preprocessed / dataset / "splits_final.json")
+        write_json(conversion.folds, folder / SPLITS)
+        if preprocessed is not None and not (preprocessed / dataset / SPLITS).is_file():
+            (preprocessed / dataset).mkdir(exist_ok=True)
+            write_json(conversion.folds, preprocessed / dataset / SPLITS)
     # without this file nnU-Net refuses the folder, so it comes last
     write_json(conversion.description, folder / "dataset.json")
     return Converted(folder, conversion, len(todo))
@@ -97,7 +102,7 @@ def refuse_other_split(folds: list[Fold] | None, preprocessed: Path, first: bool
 
     folds: None leaves it to nnU-Net. first: nothing of this conversion is there yet, so neither is nnU-Net's split.
     """
-    file = preprocessed / "splits_final.json"
+    file = preprocessed / SPLITS
     if (folds is not None or first) and file.is_file() and json.loads(file.read_text()) != folds:
         raise ValueError(
             f"{file} holds {count(len(json.loads(file.read_text())), 'fold')} of another split; remove "

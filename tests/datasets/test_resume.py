@@ -174,3 +174,14 @@ def test_the_split_that_nnunet_drew_meanwhile_is_its_own(source: Path, raw: Path
     preprocessed.mkdir(parents=True)
     (preprocessed / "splits_final.json").write_text('[{"train": ["case0"], "val": ["case1"]}]')
     assert run("isic2017", source, raw, split="none", preprocessed=tmp_path / "pre").written == 0
+
+
+def test_where_the_split_is_there_nothing_is_written_beside_the_preprocessed_data(
+    source: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("isic2017", source, raw, preprocessed=tmp_path / "pre")
+    monkeypatch.setattr("nnunetv2_slicemamba.common.folders.is_writable", lambda folder: False)
+    assert run("isic2017", source, raw, preprocessed=tmp_path / "pre").written == 0
+    shutil.rmtree(tmp_path / "pre" / "Dataset700_ISIC2017")
+    with pytest.raises(ValueError, match="nnUNet_preprocessed=.* is not writable"):
+        run("isic2017", source, raw, preprocessed=tmp_path / "pre")
