@@ -69,7 +69,7 @@ setup(
         "monai>=1.3",
         "h5py>=3.8",
         "jinja2>=3.1",
-        "Pillow>=10",
+        "Pillow>=10.1",
         "filelock>=3.12",
         "nibabel>=5",
     ],

@@ -30,7 +30,7 @@ def convert(
         typer.Argument(metavar="NAME", help=help_of_name()),
     ] = None,
     source: Annotated[Path | None, typer.Argument(metavar="SOURCE", help="The unpacked download.")] = None,
-    dataset_id: Annotated[int | None, typer.Option("-d", help="ID of the new dataset, 1 to 999.")] = None,
+    dataset_id: Annotated[int | None, typer.Option("-d", help="ID of the new dataset, from 1.")] = None,
     split: Annotated[
         str,
         typer.Option(
@@ -63,7 +63,7 @@ def convert(
     if listing:
         show_converters(console)
         return
-    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.folders import InputError, named_folder, require_folder
     from nnunetv2_slicemamba.datasets.convert import convert as run
     from nnunetv2_slicemamba.datasets.problems import count
     from nnunetv2_slicemamba.datasets.request import Request
@@ -86,10 +86,7 @@ def convert(
         labels=tuple(label.strip() for label in labels.split(",") if label.strip()),
     )
     raw = require_folder("nnUNet_raw", writable=True)
-    preprocessed, results = (
-        require_folder(variable, writable=True) if os.environ.get(variable) else None
-        for variable in ("nnUNet_preprocessed", "nnUNet_results")
-    )
+    preprocessed, results = named_folder("nnUNet_preprocessed"), named_folder("nnUNet_results")
     limit = processes or min(os.cpu_count() or 1, converter.files_at_once)
     try:
         done = run(request, raw, preprocessed, results, limit, console)
@@ -102,8 +99,10 @@ def convert(
     ready = len(done.conversion.cases) - done.written
     console.print(
         f"{done.folder}: {count(done.conversion.number('Tr'), 'training case')}, "
-        f"{done.conversion.number('Ts')} held out; {done.written} written now, {ready} there already.",
+        f"{done.conversion.number('Ts')} held out; {done.written} written now, {ready} there already"
+        f"{'; ' if done.conversion.left_out else ''}{done.conversion.left_out}.",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     console.print(f"Next: slicemamba plan -d {dataset_id} --verify_dataset_integrity", highlight=False)

@@ -60,6 +60,7 @@ def plan(
     Data that nnU-Net or an earlier call preprocessed with the same settings are used as they are. Plans that networks
     were trained with are only written again if they say the same.
     """
+    from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.planning.selection import require_dataset
 
@@ -80,7 +81,7 @@ def plan(
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
     done = plan_and_preprocess(
-        int(name[7:10]),
+        dataset_id_of(name),
         name,
         size,
         configurations,

@@ -118,12 +118,13 @@ def prepare(
     from nnunetv2_slicemamba.planning.preprocessing import complete_data
     from nnunetv2_slicemamba.planning.selection import require_dataset
 
-    preprocessed = require_folder("nnUNet_preprocessed", writable=True)
     try:
         name = require_dataset(dataset, "nnUNet_preprocessed")
     except InputError:
+        require_folder("nnUNet_preprocessed", writable=True)
         name = require_dataset(dataset, "nnUNet_raw")
-    if (preprocessed / name / f"{plans_name}.json").is_file():
+    # data that are complete may lie where nothing can be written
+    if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
         complete_data(name, plans_name, configuration)
         return
     flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]

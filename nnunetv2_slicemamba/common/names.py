@@ -1,4 +1,4 @@
-"""Names of plans, trainers and networks' classes, and pairs of them; nothing slow is imported."""
+"""Names of plans, trainers and networks' classes, pairs of them, numbers in names; nothing slow is imported."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ NETWORK_CLASSES = {
 }
 
 _SUPERNET_TRAINER = re.compile(r"SliceMamba\w*SupernetTrainer\w*")
+
+
+def is_number(text: str) -> bool:
+    """True for one or more of the digits 0 to 9. `str.isdigit` also takes `²` and the digits of other scripts."""
+    return text.isascii() and text.isdecimal()
 
 
 def names_supernet_trainer(name: str) -> bool:

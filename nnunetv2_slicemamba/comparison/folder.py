@@ -15,6 +15,7 @@ from typing import Any
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.comparison.arms import Arm
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file, write_slicing_file
@@ -79,7 +80,7 @@ class ComparisonFolder:
     def repeats(self, arm: str) -> list[int]:
         """Numbers of the trainings of an arm that have a folder."""
         numbers = (path.name.removeprefix("repeat_") for path in self.arm_folder(arm).glob("repeat_*"))
-        return sorted(int(number) for number in numbers if number.isdigit())
+        return sorted(int(number) for number in numbers if is_number(number))
 
     def check(self, contents: Mapping[str, SlicingFile]) -> None:
         """Refuses a folder of another comparison, and arms that meant another slicing when they were begun.

@@ -10,22 +10,22 @@ from typing import Any
 
 from nnunetv2_slicemamba import __version__
 from nnunetv2_slicemamba.datasets.conversion import Conversion
-from nnunetv2_slicemamba.datasets.pairing import ENDINGS
 from nnunetv2_slicemamba.datasets.part_files import holds_parts_only, write_whole
 from nnunetv2_slicemamba.datasets.request import Request
+from nnunetv2_slicemamba.datasets.source_files import files_below, image_endings
 
 MANIFEST = "slicemamba_convert.json"
 SCHEMA = 1
-SOURCE_ENDINGS = (*ENDINGS, ".nii", ".gz", ".npz", ".h5", ".txt")
+VOLUME_ENDINGS = frozenset({".nii", ".gz", ".npz", ".h5", ".txt"})
 
 
 def fingerprint(sources: Sequence[Path]) -> str:
     """A digest of names, sizes and modification times of all files that a conversion could read."""
     digest = hashlib.sha256()
     for source in sources:
-        for path in sorted(source.rglob("*")):
-            if path.suffix.lower() in SOURCE_ENDINGS and not path.name.startswith(".") and path.is_file():
-                status = path.stat()
+        for path in files_below(source):
+            if path.suffix.lower() in image_endings() | VOLUME_ENDINGS:
+                status = path.stat() if path.exists() else path.lstat()
                 digest.update(f"{path.relative_to(source)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 

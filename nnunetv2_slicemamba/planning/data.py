@@ -8,9 +8,10 @@ from typing import Any
 
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from nnunetv2_slicemamba.common.json_files import plain_json, write_json
+from nnunetv2_slicemamba.evaluation.labels import read_dataset_json
+from nnunetv2_slicemamba.planning.raw_dataset import training_images
 
 # what decides the preprocessed arrays: if these agree, the data of another plan can be used
 PLAN_KEYS = ("image_reader_writer", "transpose_forward", "foreground_intensity_properties_per_channel")
@@ -131,11 +132,7 @@ def is_ready(manager: PlansManager, configuration: str, folder: Path) -> bool:
 def raw_cases(dataset_name: str) -> set[str]:
     """Names of the training cases in nnUNet_raw."""
     raw = Path(str(nnUNet_raw)) / dataset_name
-    description = json.loads((raw / "dataset.json").read_text())
-    if "dataset" in description:
-        return set(description["dataset"])
-    found = get_identifiers_from_splitted_dataset_folder(str(raw / "imagesTr"), description["file_ending"])
-    return {str(case) for case in found}
+    return set(training_images(raw, read_dataset_json(raw / "dataset.json")))
 
 
 def has_every_case(data: Path, cases: set[str]) -> bool:

@@ -15,11 +15,12 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     plan_experiment_dataset,
     preprocess_dataset,
 )
-from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
+from nnunetv2_slicemamba.common.folders import InputError, is_writable, named_folder
 from nnunetv2_slicemamba.planning.data import (
     MARKER,
     data_of,
@@ -32,6 +33,7 @@ from nnunetv2_slicemamba.planning.data import (
     mark_before_change,
 )
 from nnunetv2_slicemamba.planning.planner import SharedDataPlanner, planner_of
+from nnunetv2_slicemamba.planning.raw_dataset import check_raw_dataset
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
 
 # as nnU-Net's command: 3D full resolution volumes need more memory per process
@@ -68,11 +70,12 @@ def plan_and_preprocess(
     gpu_memory: target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even
     where they are complete. activation_checkpointing: see SliceMambaUNet. overwrite_plans: also plans that differ
     from those that networks were trained with. network: one of NETWORKS. blocks_from_stride: of a residual network, see
-    planning.residual; None for the default. Raises ValueError
-    for a size that does not exist, a configuration that the plans do not have, where redoing data would spoil those of
-    other plans, and plans would those of trainings.
+    planning.residual; None for the default. Raises ValueError for a size that does not exist, raw data that do not fit
+    their dataset.json, a configuration that the plans do not have, where redoing data would spoil those of other plans,
+    and plans would those of trainings.
     """
     chosen = planner_of(size, network)
+    check_raw_dataset(Path(str(nnUNet_raw)) / dataset_name, counted=verify)
     limit = processes or os.cpu_count() or 1
     workers = min(default_num_processes, limit)
     extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
@@ -114,9 +117,9 @@ def planner_class(
         # as nnU-Net does before it writes them: in place
         recursive_fix_for_json_export(plans)
         complete = with_kept_configurations(plans, file)
-        results = os.environ.get("nnUNet_results")
-        if protect and results:
-            refuse_other_plans(complete, file, Path(results) / file.parent.name)
+        results = named_folder("nnUNet_results")
+        if protect and results is not None:
+            refuse_other_plans(complete, file, results / file.parent.name)
         mark_before_change(file.parent, complete)
         planner.save_plans(self, plans)
 
@@ -138,7 +141,7 @@ def preprocess(manager: PlansManager, file: Path, configurations: Sequence[str],
 
     file: the plans. limit: most processes.
     """
-    dataset_id = convert_dataset_name_to_id(file.parent.name)
+    dataset_id = dataset_id_of(file.parent.name)
     for configuration in configurations:
         identifier, settings = data_of(manager, configuration)
         data = file.parent / identifier
@@ -189,12 +192,17 @@ def complete_data(dataset_name: str, plans_name: str, configuration: str) -> Non
     if configuration not in manager.available_configurations:
         return
     owner = data_owner(manager, configuration)
-    raw = os.environ.get("nnUNet_raw")
-    if not raw or not (Path(raw) / dataset_name).is_dir():
+    raw = named_folder("nnUNet_raw")
+    if raw is None or not (raw / dataset_name).is_dir():
         refuse_marked_otherwise(manager, owner, file)
         return
     ready = is_ready(manager, owner, file.parent)
     if not ready:
         refuse_foreign_data(manager, owner, file)
     if not ready or not (file.parent / "gt_segmentations").is_dir():
+        if not is_writable(file.parent):
+            raise InputError(
+                f"{file.parent} lacks preprocessed data of {configuration} and is not writable; change its "
+                "permissions, or preprocess the data set where it can be written"
+            )
         preprocess(manager, file, [] if ready else [owner], os.cpu_count() or 1)

@@ -12,19 +12,22 @@ import torch
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_slicemamba.common.dataset_names import datasets_in, named_by
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, class_name
+from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, class_name, is_number
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.candidates import Slicing
+
+DRAWN_FOLDS = 5  # by nnU-Net, where there are no splits
 
 
 def require_dataset(dataset: str, variable: str) -> str:
     """The name of a dataset given as ID or as name, which must have a folder in `variable`'s folder."""
     root = require_folder(variable)
-    present = sorted(path.name for path in root.glob("Dataset[0-9][0-9][0-9]_*") if path.is_dir())
+    present = datasets_in(root)
     listed = ", ".join(present) or "none"
-    if dataset.isdigit():
-        if sum(name.startswith(f"Dataset{int(dataset):03d}_") for name in present) == 0:
+    if is_number(dataset):
+        if not named_by(dataset, present):
             raise InputError(f"there is no dataset {dataset} in {variable}={root}; it has: {listed}")
         try:
             name = str(convert_id_to_dataset_name(int(dataset)))
@@ -129,16 +132,33 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
 
 
 def check_fold(fold: str, preprocessed: Path) -> int | str:
-    """`fold` as nnU-Net takes it: "all", or an int among those of splits_final.json (0..4 as long as there is none)."""
+    """`fold` as nnU-Net takes it: "all", or an int among those of splits_final.json (0..4 as long as there is none).
+
+    Raises InputError for another one, and where nnU-Net could not draw its folds.
+    """
     if fold == "all":
         return fold
     splits = preprocessed / "splits_final.json"
-    n = len(json.loads(splits.read_text())) if splits.is_file() else 5
-    if not fold.isdigit() or int(fold) >= n:
+    if not splits.is_file():
+        refuse_few_cases(fold, preprocessed)
+    n = len(json.loads(splits.read_text())) if splits.is_file() else DRAWN_FOLDS
+    if not is_number(fold) or int(fold) >= n:
         raise InputError(
             f"fold {fold!r} does not exist: give 'all' or a number from 0 to {n - 1}, the splits that are defined"
         )
     return int(fold)
+
+
+def refuse_few_cases(fold: str, preprocessed: Path) -> None:
+    """Raises InputError if there are fewer training cases than the folds that nnU-Net draws."""
+    truth = preprocessed / "gt_segmentations"  # what nnU-Net keeps of every training case
+    cases = sum(not path.name.startswith(".") for path in truth.iterdir()) if truth.is_dir() else DRAWN_FOLDS
+    if cases < DRAWN_FOLDS:
+        raise InputError(
+            f"fold {fold!r} cannot be drawn: nnU-Net draws {DRAWN_FOLDS} folds and wants a training case for each, "
+            f"{preprocessed.name} has {cases}. Train with -f all, add cases, or write splits_final.json into "
+            f"{preprocessed}: 'slicemamba convert --split random:0' makes as many folds as there are cases"
+        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_slicemamba.common.folders import FOLDERS, InputError
+from nnunetv2_slicemamba.common.dataset_names import dataset_id_of, datasets_in, named_by
+from nnunetv2_slicemamba.common.folders import FOLDERS, InputError, named_folder
 
 # A label, or the labels that a region unites.
 Labels = tuple[int, ...]
@@ -28,7 +28,7 @@ class DatasetFolders:
     @property
     def number(self) -> int:
         """The dataset's ID, as `-d` takes it."""
-        return int(self.name[7:10])
+        return dataset_id_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,12 @@ class DatasetFacts:
 
     @property
     def folds(self) -> tuple[str, ...]:
-        """The folds that there are to train: those of the splits, and nnU-Net's five as long as there are none."""
+        """The folds that there are to train: those of the splits, and nnU-Net's five as long as there are none.
+
+        nnU-Net cannot draw five of fewer cases: they train all together.
+        """
+        if not self.splits and 0 < len(self.cases) < 5:
+            return ("all",)
         return tuple(str(fold) for fold in range(len(self.splits) or 5))
 
     @property
@@ -80,22 +85,13 @@ def find_dataset(dataset: str) -> DatasetFolders:
 
     Raises InputError if no variable is set, the dataset is nowhere, or an ID has several names.
     """
-    roots = {variable: Path(os.environ[variable]) for variable in FOLDERS if os.environ.get(variable)}
+    roots = {variable: root for variable in FOLDERS if (root := named_folder(variable)) is not None}
     if not roots:
         raise InputError(
             f"none of {', '.join(FOLDERS)} is set; a report reads what lies there: export {FOLDERS[2]}=/path/to/it"
         )
-    names = sorted(
-        {
-            path.name
-            for root in roots.values()
-            if root.is_dir()
-            for path in root.glob("Dataset[0-9][0-9][0-9]_*")
-            if path.is_dir()
-        }
-    )
-    wanted = f"Dataset{int(dataset):03d}_" if dataset.isdigit() else dataset
-    found = [name for name in names if (name.startswith(wanted) if dataset.isdigit() else name == wanted)]
+    names = sorted({name for root in roots.values() for name in datasets_in(root)})
+    found = named_by(dataset, names)
     where = ", ".join(f"{variable}={root}" for variable, root in roots.items())
     if not found:
         raise InputError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_slicemamba.common.names import names_supernet_trainer
+from nnunetv2_slicemamba.common.names import is_number, names_supernet_trainer
 
 from .dataset import DatasetFacts, DatasetFolders, read_json
 from .results import CaseDice, DiceSummary, Spread, SummaryError, read_summary, spread
@@ -139,4 +139,4 @@ def _shortened(problem: object, folder: Path) -> str:
 
 def _fold_order(name: str) -> tuple[bool, int, str]:
     number = name.removeprefix("fold_")
-    return (not number.isdigit(), int(number) if number.isdigit() else 0, number)
+    return (not is_number(number), int(number) if is_number(number) else 0, number)

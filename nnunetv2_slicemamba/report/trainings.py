@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common import checkpoint_names
+from nnunetv2_slicemamba.common.names import is_number
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def read_training(file: Path, debug: Mapping[str, Any] | None = None) -> Trainin
         pseudo_dice=_numbers(log["mean_fg_dice"], n),
         seconds=tuple(float(end) - float(start) for start, end in zip(starts[:n], ends[:n], strict=True)),
         started=float(starts[0]) if n else None,
-        planned_epochs=int(planned) if planned.isdigit() else None,
+        planned_epochs=int(planned) if is_number(planned) else None,
         parameters=sum(t.numel() for t in weights.values() if t.is_floating_point()),
         slicing=None if slicing is None else tuple(tuple(row) for row in slicing.tolist()),
         versions={key: str(known[key]) for key in ("torch_version", "gpu_name", "device") if key in known},

@@ -12,6 +12,8 @@ from nnunetv2_slicemamba.cli.main import main
 from nnunetv2_slicemamba.datasets.registry import all_converters
 from tests.datasets.dataset_sources import cases_in, write_pair, write_parts
 
+MANY = ",".join(f"part{i}" for i in range(32768))
+
 
 @pytest.fixture
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -76,10 +78,16 @@ def test_the_list_names_every_dataset_and_imports_nothing_heavy() -> None:
         (("isic2019", ".", "-d", "1"), "there is no dataset 'isic2019'; give one of isic2017, isic2018"),
         (("isic2017", "nowhere", "-d", "1"), "the source nowhere is not a folder; unpack archives first"),
         (("isic2017", "-d", "1"), "give the folder with the download"),
-        (("isic2017", ".", "-d", "1000"), "the dataset ID is 1000; give a number from 1 to 999"),
+        (("isic2017", ".", "-d", "0"), "the dataset ID is 0; give a number from 1 to 999999"),
+        (("isic2017", ".", "-d", "1000000"), "the dataset ID is 1000000; give a number from 1 to 999999"),
         (("isic2017", ".", "-d", "1", "--split", "half"), "there is no split 'half'"),
         (("isic2017", ".", "-d", "1", "--split", "by-sequence"), "--split by-sequence is for clinicdb"),
         (("isic2017", ".", "-d", "1", "--resize", "0", "5"), "--resize is 0 5"),
+        (
+            ("isic2017", ".", "-d", "1", "--resize", "1000000", "1000000"),
+            "at most 178,956,970",
+        ),
+        (("folders", "--images", ".", "--masks", ".", "-d", "1", "--labels", MANY), "so give at most 32767"),
         (("isic2017", ".", "-d", "1", "--name", "a/b"), "a dataset cannot be named 'a/b'"),
         (("isic2017", ".", "-d", "1", "--labels", "a"), "--labels is for folders"),
         (("isic2017", ".", "-d", "1", "--images", "."), "--images and --masks are for 'convert folders'"),
@@ -108,3 +116,16 @@ def test_an_unset_folder_is_named(
 ) -> None:
     monkeypatch.delenv("nnUNet_raw", raising=False)
     assert "nnUNet_raw is not set" in refused(capsys, "isic2017", tmp_path, "-d", 1)
+
+
+def test_a_folder_that_is_only_looked_at_is_not_made(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    write_pair(tmp_path / "i", tmp_path / "m", "a")
+    (tmp_path / "i" / "[red].dcm").touch()
+    call("convert", "folders", "--images", tmp_path / "i", "--masks", tmp_path / "m", "-d", 1013, "--name", "Mine")
+    assert not (tmp_path / "results").exists()
+    assert cases_in(raw / "Dataset1013_Mine", "Tr") == {"a"}
+    told = "0 there already; 1 file of the source left out (1 .dcm): i/[red].dcm."
+    assert told in " ".join(capsys.readouterr().out.split())

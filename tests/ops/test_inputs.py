@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from nnunetv2_slicemamba.ops import slice_scan
+from nnunetv2_slicemamba.ops import available_backends, slice_scan
 from tests.ops.oracle import SMALL, make_inputs
 
 
@@ -82,3 +82,13 @@ def test_second_derivatives_of_compiled_scans_are_refused_and_the_reference_has_
     with pytest.raises(RuntimeError, match="differentiable once; .*SLICEMAMBA_BACKEND=reference"):
         penalty(backend)
     assert penalty("reference").abs().max() > 0
+
+
+@pytest.mark.parametrize("value", (float("nan"), float("inf")))
+@pytest.mark.parametrize("name", ("x", "dt", "B", "C"))
+@pytest.mark.parametrize("backend", available_backends("cpu"))
+def test_values_that_are_not_finite_spread_and_do_not_vanish(backend: str, name: str, value: float) -> None:
+    inputs = {key: tensor.float() for key, tensor in make_inputs(SMALL).items()}
+    inputs[name].view(-1)[3] = value
+    scanned = slice_scan(**inputs, sizes=SMALL.sizes, thickness=SMALL.thickness, backend=backend)
+    assert not scanned.isfinite().all()
