@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from nnunetv2_slicemamba.cli.options import Dataset
+from nnunetv2_slicemamba.cli.options import Dataset, gpu_memory_option, processes_option
+from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES
 
 
@@ -21,11 +22,11 @@ def plan(
         list[str] | None, typer.Option("-c", help="Configurations to preprocess; default: all that the plans have.")
     ] = None,
     size: Annotated[str, typer.Option("--size", help=f"{', '.join(SIZES)}; {PAPER} is the paper's.")] = PAPER,
-    gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
+    gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
     plans_name: Annotated[
         str | None, typer.Option("-overwrite_plans_name", help="Another name for the plans, as in nnU-Net.")
     ] = None,
-    processes: Annotated[int | None, typer.Option("-np", help="Processes for preprocessing.")] = None,
+    processes: Annotated[int | None, processes_option("Processes for preprocessing.")] = None,
     verify: Annotated[bool, typer.Option("--verify_dataset_integrity", help="Check the dataset first.")] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Redo fingerprint and preprocessing.")] = False,
     checkpointing: Annotated[
@@ -52,8 +53,6 @@ def plan(
 
     if size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
-    if not gpu_memory > 0:
-        raise InputError(f"--gpu-memory is {gpu_memory}, it must be a positive number of GB; 8 is usual")
     if plans_name is not None and ("__" in plans_name or "/" in plans_name):
         raise InputError(f"plans cannot be named {plans_name!r}: nnU-Net splits its result folders at '__'")
     name = require_dataset(dataset, "nnUNet_raw")
@@ -75,9 +74,9 @@ def plan(
         overwrite_plans,
         hybrid,
     )
-    console = Console()
+    console = PlainConsole()
     for configuration in done.reused:
         console.print(f"{configuration}: already preprocessed with the same settings, used as it is")
     console.print(
-        f"Plans [bold]{done.plans_name}[/] of {name} are ready: pass -p {done.plans_name} to the next commands."
+        f"Plans {done.plans_name} of {name} are ready: pass {shell_line('-p', done.plans_name)} to the next commands."
     )

@@ -135,19 +135,22 @@ def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("holdout", *FOLD, "--fraction", "1.0"), "the fraction is 1.0, it must lie between 0 and 1"),
+        (("holdout", *FOLD, "--fraction", "1.0"), "--fraction is 1.0; give a number above 0 and below 1"),
         (("holdout", *FOLD, "--fraction", "0.1"), "holds out 0 of them"),
-        (("holdout", *FOLD, "--seed", "-1"), "the seed is -1"),
+        (("holdout", *FOLD, "--seed", "-1"), "--seed is -1; give a whole number from 0 to 2147483647"),
         (("holdout", *FOLD[:-1], "SliceMambaTrainer"), "'SliceMambaTrainer' is no supernet trainer"),
         ((*SEARCH, "--sampler", "grid"), "sampler is 'grid', it must be one of evolution, random, tpe, nsga2"),
         ((*SEARCH, "--sampler", "tpe", "--mutants", "1"), "--mutants and --crossovers are the evolution's"),
         ((*SEARCH, "--dry-run", "--figures-only"), "--dry-run and --figures-only exclude each other"),
-        ((*SEARCH, "--time-budget", "0"), "--time-budget is 0.0, it must be a positive number of minutes"),
+        ((*SEARCH, "--time-budget", "0"), "--time-budget is 0; give a number above 0 and at most 1000000"),
         ((*SEARCH, "--objective", "speed"), "objective is 'speed', it must be one of dice, dice-latency, dice-memory"),
         ((*SEARCH, "--objective", "dice-memory"), "--objective dice-memory needs a CUDA device, the device is 'cpu'"),
         ((*SEARCH, "--max-memory-mib", "900"), "--max-memory-mib needs a CUDA device, the device is 'cpu'"),
-        ((*SEARCH, "--max-latency-ms", "-1"), "--max-latency-ms is -1.0, it must be above 0 and finite"),
-        (("run", "-d", "901", "-c", "2d", "-f", "0", "--holdout", "2"), "the fraction is 2.0"),
+        ((*SEARCH, "--max-latency-ms", "-1"), "--max-latency-ms is -1; give a number above 0"),
+        (
+            ("run", "-d", "901", "-c", "2d", "-f", "0", "--holdout", "2"),
+            "--holdout is 2; give a number above 0",
+        ),
     ],
 )
 def test_what_cannot_be_worked_with_is_refused(call: Callable[..., str], arguments: tuple, words: str) -> None:

@@ -154,8 +154,8 @@ def test_every_special_character_of_latex_is_escaped() -> None:
         (["-o", "x.txt"], "must end with .json"),
         (["-o", "/nowhere/x.json"], "/nowhere is missing or not writable"),
         (["--labels", "1,two"], "must be whole numbers"),
-        (["--confidence", "95"], "it must lie between 0 and 1"),
-        (["-np", "0"], "-np is 0, it must be at least 1"),
+        (["--confidence", "95"], "--confidence is 95; give a number above 0 and below 1"),
+        (["-np", "0"], "-np is 0; give a whole number from 1 to 1024"),
     ],
 )
 def test_bad_options_end_with_one_message(
