@@ -16,6 +16,11 @@ def quoted(word: object) -> str:
     return "$'" + printable(text.replace("\\", "\\\\").replace("'", "\\'")) + "'"
 
 
+def comment(text: str) -> str:
+    """`text` on one line, which a shell passes over."""
+    return f"# {' '.join(printable(text).split())}"
+
+
 def shell_line(*words: object) -> str:
     """A command, word by word, for people to copy."""
     return " ".join(map(quoted, words))

@@ -21,7 +21,7 @@ class ConfigurationFacts:
 
     network: class name. patch: voxels per axis. spacing: mm per axis. batch: patches. stages: of a SliceMamba network,
     highest resolution first; empty for other networks. preprocessed: whether its data are there. stem: channels of a
-    hybrid's convolutional stages, full resolution first.
+    hybrid's convolutional stages, full resolution first. activation_checkpointing: whether blocks are computed twice.
     """
 
     plans_name: str
@@ -36,6 +36,7 @@ class ConfigurationFacts:
     stages: tuple[Stage, ...]
     preprocessed: bool
     stem: tuple[int, ...] = ()
+    activation_checkpointing: bool = False
 
     @property
     def is_slicemamba(self) -> bool:
@@ -99,4 +100,5 @@ def _facts(
         stages=stages_of(kwargs) if network == SLICEMAMBA_NETWORK else (),
         preprocessed=data is not None and data.is_dir() and any(data.iterdir()),
         stem=tuple(int(width) for width in kwargs.get("stem_features", ())),
+        activation_checkpointing=bool(kwargs.get("activation_checkpointing")),
     )
