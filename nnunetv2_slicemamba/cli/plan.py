@@ -49,12 +49,13 @@ def plan(
     were trained with are only written again if they say the same.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.names import check_plans_name
     from nnunetv2_slicemamba.planning.selection import require_dataset
 
     if size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
-    if plans_name is not None and ("__" in plans_name or "/" in plans_name):
-        raise InputError(f"plans cannot be named {plans_name!r}: nnU-Net splits its result folders at '__'")
+    if plans_name is not None:
+        check_plans_name(plans_name)
     name = require_dataset(dataset, "nnUNet_raw")
     require_folder("nnUNet_preprocessed", writable=True)
 

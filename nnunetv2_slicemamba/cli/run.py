@@ -65,6 +65,7 @@ def run(
     What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.names import check_plans_name
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import choose_device, select
@@ -85,6 +86,7 @@ def run(
     chosen = choose_device(device).type
     require_folder("nnUNet_results", writable=True)
     plans_name = plans or plans_name_of(size, hybrid)
+    check_plans_name(plans_name)
 
     prepare(dataset, configuration, size, plans_name, gpu_memory, console, hybrid)
     # every fold is checked before the first one trains for days

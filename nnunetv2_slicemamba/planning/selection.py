@@ -13,7 +13,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS
+from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, check_plans_name
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.candidates import Slicing
@@ -104,6 +104,7 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
 
     Raises InputError naming what is there instead.
     """
+    check_plans_name(plans_name)
     name = require_dataset(dataset, "nnUNet_preprocessed")
     folder = require_folder("nnUNet_preprocessed") / name
     file = folder / f"{plans_name}.json"
