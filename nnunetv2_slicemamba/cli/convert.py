@@ -34,7 +34,7 @@ def convert(
     ] = None,
     source: Annotated[Path | None, typer.Argument(metavar="SOURCE", help="The unpacked download.")] = None,
     dataset_id: Annotated[
-        int | None, whole("-d", least=1, most=9_999_999, help="ID of the new dataset, 1 to 999.")
+        int | None, whole("-d", least=1, most=999_999, help="ID of the new dataset, 1 to 999.")
     ] = None,
     split: Annotated[
         str,

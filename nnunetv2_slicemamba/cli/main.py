@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -31,6 +33,7 @@ from nnunetv2_slicemamba.cli import (
     trainer_path,
 )
 from nnunetv2_slicemamba.cli.errors import show_error
+from nnunetv2_slicemamba.common.folders import InputError
 
 
 class Commands(TyperGroup):
@@ -42,6 +45,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
         except BrokenPipeError:  # `| head`
             raise
         except Exception as error:
@@ -108,8 +113,13 @@ def expand_lists(arguments: Sequence[str]) -> list[str]:
     return expanded
 
 
+@functools.cache
+def _program() -> Any:
+    return typer.main.get_command(app)
+
+
 def _list_flags(command: str) -> list[str]:
-    commands = getattr(typer.main.get_command(app), "commands", {})
+    commands = _program().commands
     parameters = commands[command].params if command in commands else []
     return [flag for flag in LIST_FLAGS if any(flag in p.opts and getattr(p, "multiple", False) for p in parameters)]
 
@@ -120,4 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # names of files need not be text in any encoding
             stream.reconfigure(errors="backslashreplace")
-    app(expand_lists(list(sys.argv[1:] if arguments is None else arguments)))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for flag, value in itertools.pairwise(["", *given]):
+        if value == "":
+            what = f"the value of {flag} is empty" if flag.startswith("-") else "an argument is empty"
+            sys.exit(show_error(InputError(f"{what} (''); give one, or leave it out (is a shell variable unset?)")))
+    _program()(expand_lists(given))

@@ -1,4 +1,4 @@
-"""Default names of plans and trainers, and pairs of trainers' names; nothing slow is imported."""
+"""Default names of plans and trainers, pairs of trainers' names, numbers in names; nothing slow is imported."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ DEFAULT_TRAINER = "SliceMambaTrainer"
 # files that nnU-Net keeps beside the plans
 _NO_PLANS = ("dataset", "dataset_fingerprint", "splits_final")
 _SUPERNET_TRAINER = re.compile(r"SliceMamba\w*SupernetTrainer\w*")
+
+
+def is_number(text: str) -> bool:
+    """True for one or more of the digits 0 to 9. `str.isdigit` also takes `²` and the digits of other scripts."""
+    return text.isascii() and text.isdecimal()
 
 
 def names_supernet_trainer(name: str) -> bool:

@@ -13,7 +13,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, check_plans_name
+from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, check_plans_name, is_number
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.candidates import Slicing
@@ -24,7 +24,7 @@ def require_dataset(dataset: str, variable: str) -> str:
     root = require_folder(variable)
     present = sorted(path.name for path in root.glob("Dataset[0-9][0-9][0-9]_*") if path.is_dir())
     listed = ", ".join(present) or "none"
-    if dataset.isdigit():
+    if is_number(dataset):
         if sum(name.startswith(f"Dataset{int(dataset):03d}_") for name in present) == 0:
             raise InputError(f"there is no dataset {dataset} in {variable}={root}; it has: {listed}")
         try:
@@ -135,7 +135,7 @@ def check_fold(fold: str, preprocessed: Path) -> int | str:
         return fold
     splits = preprocessed / "splits_final.json"
     n = len(json.loads(splits.read_text())) if splits.is_file() else 5
-    if not fold.isdigit() or int(fold) >= n:
+    if not is_number(fold) or int(fold) >= n:
         raise InputError(
             f"fold {fold!r} does not exist: give 'all' or a number from 0 to {n - 1}, the splits that are defined"
         )

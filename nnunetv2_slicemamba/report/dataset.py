@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.folders import FOLDERS, InputError
+from nnunetv2_slicemamba.common.names import is_number
 
 # A label, or the labels that a region unites.
 Labels = tuple[int, ...]
@@ -94,8 +95,8 @@ def find_dataset(dataset: str) -> DatasetFolders:
             if path.is_dir()
         }
     )
-    wanted = f"Dataset{int(dataset):03d}_" if dataset.isdigit() else dataset
-    found = [name for name in names if (name.startswith(wanted) if dataset.isdigit() else name == wanted)]
+    wanted = f"Dataset{int(dataset):03d}_" if is_number(dataset) else dataset
+    found = [name for name in names if (name.startswith(wanted) if is_number(dataset) else name == wanted)]
     where = ", ".join(f"{variable}={root}" for variable, root in roots.items())
     if not found:
         raise InputError(
