@@ -32,7 +32,10 @@ CALLS: dict[str, tuple[str, ...]] = {
     "export": (*FOLD, "-tr", FINAL, "--format", "torchscript"),
     "pretrain": ("empty", "--to", "written.pth", "-d", "901", "-c", "2d", "-p", PLANS, "-device", "cpu"),
     "evaluate": ("predictions", "truth", "--labels", "1", "--no-surface", "-np", "1"),
-    "report": ("-d", "903",),
+    "report": (
+        "-d",
+        "903",
+    ),
     "demo": ("--data", "2d", "-device", "cpu"),
 }
 WITHOUT_VALUES = {"doctor", "register", "trainer-path"}
