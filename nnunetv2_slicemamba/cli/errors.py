@@ -12,10 +12,10 @@ import time
 import traceback
 
 from nnunetv2_slicemamba.common.console import PlainConsole, styled
+from nnunetv2_slicemamba.common.library_errors import PACKAGE
 from nnunetv2_slicemamba.common.provenance import installed_versions
 
 INPUT, BUG = 2, 1
-PACKAGE = __name__.partition(".")[0]
 REMEDIES = {
     errno.ENOENT: "check the path",
     errno.EACCES: "change its permissions, or name another folder",

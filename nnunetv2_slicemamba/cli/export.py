@@ -39,6 +39,7 @@ def export(
     normalised as in nnU-Net. Ends with 1 if file and network disagree.
     """
     from nnunetv2_slicemamba.common.folders import InputError
+    from nnunetv2_slicemamba.common.library_errors import library_errors
     from nnunetv2_slicemamba.exporting.export import TOLERANCE, write_record
     from nnunetv2_slicemamba.exporting.export import export as export_network
     from nnunetv2_slicemamba.exporting.fold_network import find_checkpoint, load_fold_network
@@ -60,7 +61,9 @@ def export(
     with console.status("reading network and case") as status:
         source = load_fold_network(folder, weights, patches)
         status.update(f"exporting {source.network.n_blocks} blocks, minutes for large networks")
-        parity = export_network(source, chosen, file)
+        other = "try another --format or PyTorch version"
+        with library_errors("torch", f"PyTorch cannot write this network as {format_name}", other):
+            parity = export_network(source, chosen, file)
     names = {"dataset": selection.dataset, "plans": plans, "configuration": configuration, "fold": fold}
     record = write_record(file, source, chosen, parity, **names, trainer=trainer)
     say = f"{file} ({file.stat().st_size / 1e6:.1f} MB), parity in {record.name}"

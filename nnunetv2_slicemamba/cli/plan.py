@@ -49,6 +49,7 @@ def plan(
     were trained with are only written again if they say the same.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.library_errors import library_errors
     from nnunetv2_slicemamba.common.names import check_plans_name
     from nnunetv2_slicemamba.planning.selection import require_dataset
 
@@ -61,20 +62,22 @@ def plan(
 
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
-    done = plan_and_preprocess(
-        int(name[7:10]),
-        name,
-        size,
-        configurations,
-        gpu_memory,
-        plans_name,
-        processes,
-        verify,
-        clean,
-        checkpointing,
-        overwrite_plans,
-        hybrid,
-    )
+    look = "its output above may say more, and --verify_dataset_integrity checks every file"
+    with library_errors("nnunetv2", f"nnU-Net cannot plan and preprocess {name}", look):
+        done = plan_and_preprocess(
+            int(name[7:10]),
+            name,
+            size,
+            configurations,
+            gpu_memory,
+            plans_name,
+            processes,
+            verify,
+            clean,
+            checkpointing,
+            overwrite_plans,
+            hybrid,
+        )
     console = PlainConsole()
     for configuration in done.reused:
         console.print(f"{configuration}: already preprocessed with the same settings, used as it is")

@@ -123,6 +123,7 @@ def prepare(
     """Plans and preprocesses what is missing; plans that exist are used as they are."""
     from nnunetv2_slicemamba.common.commands import run_command
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.library_errors import library_errors
     from nnunetv2_slicemamba.planning.preprocessing import complete_data
     from nnunetv2_slicemamba.planning.selection import require_dataset
 
@@ -132,7 +133,9 @@ def prepare(
     except InputError:
         name = require_dataset(dataset, "nnUNet_raw")
     if (preprocessed / name / f"{plans_name}.json").is_file():
-        complete_data(name, plans_name, configuration)
+        look = "its output above may say more, and slicemamba plan --verify_dataset_integrity checks every file"
+        with library_errors("nnunetv2", f"nnU-Net cannot preprocess {name}", look):
+            complete_data(name, plans_name, configuration)
         return
     flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]
     flags += ["--hybrid"] if hybrid else []

@@ -65,7 +65,7 @@ def labelling_of(content: dict[str, Any], file: Path, labels: Sequence[int] | No
     """
     try:
         manager = LabelManager(content["labels"], content.get("regions_class_order"))
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"nnU-Net refuses the labels of {file}: {error}") from error
     names = {name: value for name, value in content["labels"].items() if name != "ignore"}
     known = {int(label) for label in manager.all_labels}
