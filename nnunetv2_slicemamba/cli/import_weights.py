@@ -101,13 +101,13 @@ def show(console: Console, target: Path, result: ImportResult) -> None:
     console.print(table)
     distinct = "" if result.slicing is None else " ".join("x".join(map(str, t)) for t in sorted(set(result.slicing)))
     trainer = "SliceMambaTrainer" if result.slicing else "SliceMambaSupernetTrainer"
-    training = (result.record["dataset"], result.record["configuration"], "FOLD", "-tr", trainer)
-    training += ("-p", result.record["plans_name"])
+    work = (result.record["dataset"], result.record["configuration"], "FOLD")
+    flags = ("-tr", trainer, "-p", result.record["plans_name"], "-pretrained_weights", target)
     lines = [
         f"Slicing: {distinct or '-'} ({result.slicing_origin})",
         f"Weights for {result.network}: {target}",
         f"Report: {result.record_file}",
-        f"Next: {shell_line('nnUNetv2_train', *training, '-pretrained_weights', target)}",
+        f"Next: {shell_line('nnUNetv2_train', *work, *flags)}",
     ]
     if result.slicing:
         lines.append("SliceMambaTrainer then uses the fold's best_slicing.json; nnU-Net starts the class heads anew.")

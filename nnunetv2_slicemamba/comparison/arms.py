@@ -161,10 +161,8 @@ def searched_supernet(selection: Selection, trainer: str | None = None) -> Super
     supernet = SupernetFolder(selection, trainer)
     if not supernet.slicing_file.is_file():
         place = ("-d", selection.dataset, "-c", selection.configuration, "-f", selection.fold)
-        place += ("-p", selection.plans_name, "-tr", trainer)
-        raise InputError(
-            f"there is no {supernet.slicing_file}; search it with '{shell_line('slicemamba', 'search', *place)}'"
-        )
+        command = shell_line("slicemamba", "search", *place, "-p", selection.plans_name, "-tr", trainer)
+        raise InputError(f"there is no {supernet.slicing_file}; search it with '{command}'")
     return supernet
 
 
