@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from dataclasses import dataclass
+from unittest import mock
 
 from nnunetv2_slicemamba.cli import main
 
@@ -24,8 +26,12 @@ class Ended:
 
 
 def called(*arguments: str) -> Ended:
-    """Runs `slicemamba ARGUMENTS`."""
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+    """Runs `slicemamba ARGUMENTS`; environment variables that it sets are its own."""
+    with (
+        mock.patch.dict(os.environ),
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
         try:
             main(arguments)
             code = 0

@@ -77,7 +77,8 @@ def changed(call: tuple[str, ...], name: str, parameter: Any, value: str) -> lis
 @pytest.fixture(scope="module")
 def place(planned: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Working folder of all calls, with planned datasets; nothing starts a process."""
-    root = tmp_path_factory.mktemp("bad_values")
+    root = tmp_path_factory.mktemp("bad_values") / "study [v2] [/b]\\"
+    root.mkdir(parents=True)
     for folder in ("empty", "predictions", "truth"):
         (root / folder).mkdir()
     for folder in ("predictions", "truth"):
@@ -133,3 +134,15 @@ def test_what_is_left_out_is_asked_for(place: Path, command: str) -> None:
             ended = called(command, *words)
             assert ended.code == 2
             assert "Missing" in ended.message
+
+
+def test_paths_are_printed_as_they_are(place: Path) -> None:
+    done = called("slicing", *CALLS["slicing"])
+    assert done.code == 0
+    (file,) = place.rglob("best_slicing.json")
+    assert f"written to {file}\n" in done.out
+    (place / "out [v2]").mkdir()
+    done = called("evaluate", *CALLS["evaluate"], "-o", "out [v2]/m.json", "--latex", "out [v2]/[bold].tex")
+    assert done.out.endswith("JSON:  out [v2]/m.json\nLaTeX: out [v2]/[bold].tex\n")
+    missing = called("search", *CALLS["search"])
+    assert f"there is no trained supernet {file.parents[1]}/checkpoint_final.pth" in missing.err
