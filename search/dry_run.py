@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import track
 
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.search.ledger.ledger import read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError, location_of
@@ -90,7 +91,7 @@ def estimate_cost(
     return CostEstimate(
         architectures=min(settings.evaluations, math.prod(n_candidates)),
         kept=kept,
-        seconds=tuple(time_paths(prepared.fold, paths, console or Console())),
+        seconds=tuple(time_paths(prepared.fold, paths, console or PlainConsole())),
         cases=measured_on.number,
         kind=measured_on.kind,
         location=str(prepared.folder.search),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.search.ledger.ledger import Ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
 from nnunetv2_slicemamba.search.objectives import LATENCY, Cost
@@ -73,7 +74,7 @@ def run_search(
     if settings != ledger.fingerprint.settings:
         raise ValueError(f"the search has {settings}, its ledger was opened with {ledger.fingerprint.settings}")
     ends = math.inf if time_budget is None else time.monotonic() + time_budget
-    console = console or Console()
+    console = console or PlainConsole()
     workers = evaluate if isinstance(evaluate, Workers) else SerialWorkers(evaluate)
     proposals = proposals_of(settings, ledger.fingerprint.n_candidates_per_block)
     records: list[Record] = []

@@ -13,6 +13,7 @@ from nnunetv2.paths import nnUNet_results
 from torch import nn
 
 from nnunetv2_slicemamba.common.names import final_trainer_name
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.nets.path_supernet import Supernet
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import (
@@ -213,8 +214,8 @@ def require_predictions(folder: Path) -> None:
         return
     trained = folder.parents[1]
     trainer, plans, stage = trained.name.split("__")
+    command = shell_line("nnUNetv2_train", trained.parent.name, stage, "FOLD", "-tr", trainer, "-p", plans)
     raise FileNotFoundError(
-        f"there is no {folder}, the first stage's predictions: 'nnUNetv2_train {trained.parent.name} {stage} FOLD "
-        f"-tr {trainer} -p {plans}' makes them, for every FOLD. If another final trainer made them, name it: "
-        f"export {PREVIOUS_STAGE_VARIABLE}=TRAINER"
+        f"there is no {folder}, the first stage's predictions: '{command}' makes them, for every FOLD. If another "
+        f"final trainer made them, name it: export {PREVIOUS_STAGE_VARIABLE}=TRAINER"
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nnunetv2_slicemamba.cli.options import Dataset
+from nnunetv2_slicemamba.common.console import PlainConsole
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -46,6 +46,6 @@ def report(
         truth=truth,
         output=output,
     )
-    console = Console()
+    console = PlainConsole()
     file = write_report(settings, console)
-    console.print(f"Report: {file} ({file.stat().st_size / 1e6:.1f} MB)", soft_wrap=True, highlight=False)
+    console.print(f"Report: {file} ({file.stat().st_size / 1e6:.1f} MB)")

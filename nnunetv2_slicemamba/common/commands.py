@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
+from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER, EXT_TRAINER_VARIABLE
+from nnunetv2_slicemamba.common.shell import shell_line
 
 # the functions behind nnU-Net's console scripts, which need not be on the PATH
 ENTRY_POINTS = {
@@ -51,8 +51,8 @@ def run_command(
     latest line of output, on a terminal, and all of it if the command fails. Raises CommandError naming the command
     and its exit code.
     """
-    shown = shlex.join([name, *arguments])
-    console.print(f"[bold cyan]$ {shown}[/]", soft_wrap=True, highlight=False)
+    shown = shell_line(name, *arguments)
+    console.print(styled(f"$ {shown}", "bold cyan"), soft_wrap=True)
     if name == "slicemamba":
         call = [sys.executable, "-m", "nnunetv2_slicemamba", *arguments]
     else:
@@ -61,7 +61,7 @@ def run_command(
     child = environment(variables)
     code, output = watch(call, child, console) if quiet else (subprocess.call(call, env=child), "")
     if code:
-        console.print(output, markup=False, highlight=False, soft_wrap=True)
+        console.print(styled(output), soft_wrap=True)
         raise CommandError(f"'{shown}' failed with exit code {code}; what was finished before it is kept")
 
 
@@ -78,5 +78,5 @@ def watch(call: Sequence[str], variables: Mapping[str, str], console: Console) -
         for line in process.stdout:
             kept.append(line)
             if line.strip():
-                status.update(escape(line.strip()[: max(20, console.width - 4)]))
+                status.update(styled(line.strip()[: max(20, console.width - 4)]))
     return process.returncode, "".join(kept)

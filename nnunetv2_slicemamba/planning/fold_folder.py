@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunetv2_slicemamba.common.checkpoint_names import FINAL, UNFINISHED
 from nnunetv2_slicemamba.common.names import is_number
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.find import SLICING_FILE, STUDY_FILE, slicing_search_folder
 from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
@@ -56,10 +57,9 @@ class FoldFolder:
     def train_command(self) -> str:
         """The nnU-Net command that trains this fold, or continues its training."""
         selection = self.selection
-        return (
-            f"nnUNetv2_train {selection.dataset} {selection.configuration} {selection.fold} "
-            f"-tr {self.trainer} -p {selection.plans_name}{' --c' if self.is_in_training else ''}"
-        )
+        work = (selection.dataset, selection.configuration, selection.fold)
+        flags = ("-tr", self.trainer, "-p", selection.plans_name, *(["--c"] if self.is_in_training else []))
+        return shell_line("nnUNetv2_train", *work, *flags)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ from nnunetv2_slicemamba.planning.planner import SharedDataPlanner, planner_of
 from nnunetv2_slicemamba.planning.raw_dataset import check_raw_dataset
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
 
+# those that planners write
+CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 # as nnU-Net's command: 3D full resolution volumes need more memory per process
 PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 
@@ -75,12 +77,13 @@ def plan_and_preprocess(
     and plans would those of trainings.
     """
     chosen = planner_of(size, network)
+    name = plans_name or chosen.default_plans_name
+    file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{name}.json"
+    refuse_unknown_configurations(configurations or (), file)
     check_raw_dataset(Path(str(nnUNet_raw)) / dataset_name, counted=verify)
     limit = processes or os.cpu_count() or 1
     workers = min(default_num_processes, limit)
     extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
-    name = plans_name or chosen.default_plans_name
-    file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{name}.json"
     planner = planner_class(chosen, activation_checkpointing, file, not overwrite_plans, blocks_from_stride)
     plan_experiment_dataset(dataset_id, planner, gpu_memory, overwrite_plans_name=name)
     manager = PlansManager(json.loads(file.read_text()))
@@ -102,6 +105,18 @@ def plan_and_preprocess(
             refuse_foreign_data(manager, configuration, file)
     preprocess(manager, file, todo, limit)
     return Planned(name, tuple(todo), tuple(ready))
+
+
+def refuse_unknown_configurations(configurations: Sequence[str], file: Path) -> None:
+    """Raises ValueError for what neither a planner writes nor the plans in `file`, if they exist, have."""
+    unknown = [name for name in configurations if name not in CONFIGURATIONS]
+    if unknown:
+        known = [*CONFIGURATIONS, *with_kept_configurations({"configurations": {}}, file)["configurations"]]
+        for name in unknown:
+            if name not in known:
+                raise ValueError(
+                    f"configuration {name!r} does not exist; give -c some of {', '.join(dict.fromkeys(known))}"
+                )
 
 
 def planner_class(

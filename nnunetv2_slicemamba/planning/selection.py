@@ -14,7 +14,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_slicemamba.common.dataset_names import datasets_in, named_by
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, class_name, is_number
+from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, check_plans_name, class_name, is_number
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
@@ -106,6 +107,7 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
 
     Raises InputError naming what is there instead.
     """
+    check_plans_name(plans_name)
     name = require_dataset(dataset, "nnUNet_preprocessed")
     folder = require_folder("nnUNet_preprocessed") / name
     file = folder / f"{plans_name}.json"
@@ -113,7 +115,7 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
         present = sorted(path.stem for path in folder.glob("*Plans.json"))
         raise InputError(
             f"there are no plans {plans_name!r} for {name}; it has: {', '.join(present) or 'none'}. "
-            f"Make them with 'slicemamba plan -d {dataset}' (size S: -p nnUNetSliceMambaSPlans)"
+            f"Make them with '{shell_line('slicemamba', 'plan', '-d', dataset)}' (size S: -p nnUNetSliceMambaSPlans)"
         )
     plans = json.loads(file.read_text())
     available = list(plans["configurations"])

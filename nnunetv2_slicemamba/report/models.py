@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.names import is_number, names_supernet_trainer
+from nnunetv2_slicemamba.slicing.holdout_file import Holdout, HoldoutError, holdout_path, read_holdout
 
 from .dataset import DatasetFacts, DatasetFolders, read_json
 from .results import CaseDice, DiceSummary, Spread, SummaryError, read_summary, spread
@@ -18,7 +19,7 @@ SUMMARY = Path("validation") / "summary.json"
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold's folder. training, validation, search: None if it has none. problems: what could not be read."""
+    """A fold's folder. training, validation, search, holdout: None if it has none. problems: what is unreadable."""
 
     name: str
     folder: Path
@@ -26,6 +27,7 @@ class Fold:
     validation: DiceSummary | None
     search: Search | None
     problems: tuple[str, ...]
+    holdout: Holdout | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,12 @@ def read_fold(folder: Path, dataset: DatasetFacts) -> Fold:
     search = read_search(folder)
     if search:
         problems.extend(_shortened(problem, folder) for problem in search.problems)
-    return Fold(folder.name.removeprefix("fold_"), folder, training, validation, search, tuple(problems))
+    holdout = None
+    try:
+        holdout = read_holdout(holdout_path(folder))
+    except HoldoutError as error:
+        problems.append(_shortened(error, folder))
+    return Fold(folder.name.removeprefix("fold_"), folder, training, validation, search, tuple(problems), holdout)
 
 
 def _shortened(problem: object, folder: Path) -> str:

@@ -20,7 +20,7 @@ class ConfigurationFacts:
 
     network: class name. patch: voxels per axis. spacing: mm per axis. batch: patches. stages: of a SliceMamba network,
     highest resolution first; empty for other networks. preprocessed: whether its data are there. stem: channels of a
-    hybrid's convolutional stages, full resolution first.
+    hybrid's convolutional stages, full resolution first. activation_checkpointing: whether blocks are computed twice.
     """
 
     plans_name: str
@@ -35,6 +35,7 @@ class ConfigurationFacts:
     stages: tuple[Stage, ...]
     preprocessed: bool
     stem: tuple[int, ...] = ()
+    activation_checkpointing: bool = False
 
     @property
     def is_slicemamba(self) -> bool:
@@ -98,4 +99,5 @@ def _facts(
         stages=stages_of(kwargs) if network in NETWORK_CLASSES else (),
         preprocessed=data is not None and data.is_dir() and any(data.iterdir()),
         stem=tuple(int(width) for width in kwargs.get("stem_features", ())),
+        activation_checkpointing=bool(kwargs.get("activation_checkpointing")),
     )

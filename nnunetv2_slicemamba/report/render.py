@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from nnunetv2_slicemamba import __version__
+from nnunetv2_slicemamba.common.console import printable
 from nnunetv2_slicemamba.common.folders import InputError, is_writable
 from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.common.whole_file import replacing
@@ -93,7 +94,8 @@ def output_file(settings: ReportSettings) -> Path:
 def render(page: Page, made: datetime.date) -> str:
     """The whole HTML. The same page and date give the same text.
 
-    Names of cases, classes and folders are text from outside: everything is escaped but the drawings.
+    Names of cases, classes and folders are text from outside: everything is escaped but the drawings, and characters
+    that a terminal or an editor would act on are shown as escapes.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -124,7 +126,7 @@ def render(page: Page, made: datetime.date) -> str:
         "paper_names": NAMES,
         "candidate_colours": CANDIDATE_COLOURS,
     }
-    return environment.get_template("report.html.j2").render(context)
+    return printable(environment.get_template("report.html.j2").render(context))
 
 
 def score_rows(data: Gathered) -> tuple[list[ScoreRow], list[str]]:

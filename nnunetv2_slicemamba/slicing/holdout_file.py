@@ -17,6 +17,7 @@ import numpy as np
 
 from nnunetv2_slicemamba.common.hashing import sha256_of_names
 from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.slicing.find import slicing_search_folder
 
 SCHEMA_VERSION = 1
@@ -62,10 +63,8 @@ class Holdout:
 
     def command(self, trainer: str) -> str:
         """The command that draws these cases."""
-        return (
-            f"slicemamba holdout -d {self.dataset} -c {self.configuration} -f {self.fold} -p {self.plans_name} "
-            f"-tr {trainer} --fraction {self.fraction} --seed {self.seed}"
-        )
+        place = ("-d", self.dataset, "-c", self.configuration, "-f", self.fold, "-p", self.plans_name, "-tr", trainer)
+        return shell_line("slicemamba", "holdout", *place, "--fraction", self.fraction, "--seed", self.seed)
 
 
 def holdout_path(fold_folder: str | Path) -> Path:

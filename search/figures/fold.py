@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice
 from nnunetv2_slicemamba.search.figures.page import write_figures
@@ -81,7 +82,7 @@ def redraw(folder: SupernetFolder, storage: str | None, study: str | None, conso
         export_study(found, study, folder.search, timeout=STUDY_SECONDS)
     except (LedgerError, StudyRefusedError) as error:
         # a search that goes on writes it itself; the figures do not need it
-        (console or Console()).print(
+        (console or PlainConsole()).print(
             f"The study for Optuna was not completed: {error}", markup=False, highlight=False, soft_wrap=True
         )
     return page

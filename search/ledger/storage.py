@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
+    from sqlalchemy.engine import URL
 
 # How long SQLite waits for another process's lock, in each of Optuna's five attempts.
 LOCK_SECONDS = 20.0
@@ -56,7 +58,9 @@ def _database(storage: str | Path, create: bool) -> RDBStorage:
     file = sqlite_file(storage)
     if file is None:
         # a server may have closed a connection that was idle for long
-        return RDBStorage(str(storage), {"pool_pre_ping": True}, skip_table_creation=not create)
+        # Optuna reads braces, which a password may have, as places to fill in
+        url = str(storage).replace("{", "{{").replace("}", "}}")
+        return RDBStorage(url, {"pool_pre_ping": True}, skip_table_creation=not create)
     file.parent.mkdir(parents=True, exist_ok=True)
     # A URL cannot name every file (SQLAlchemy and Optuna read #, ?, % and {} in it), so we connect ourselves; of the
     # URL only its kind counts.
@@ -83,10 +87,24 @@ def advice(error: BaseException) -> str:
 def location_of(storage: str | Path) -> str:
     """Place of a storage, for people to read: a file's path, or the URL without its password."""
     if is_url(storage):
-        from sqlalchemy.engine import make_url
-
-        return make_url(str(storage)).render_as_string(hide_password=True)
+        return url_of(storage).render_as_string(hide_password=True)
     return str(Path(storage).absolute())
+
+
+def url_of(storage: str | Path) -> URL:
+    """The parts of a storage's URL; LedgerError, which does not show the password, for what is none."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(str(storage))
+    except (ArgumentError, ValueError):  # whose messages may hold a part of the password
+        shown = re.sub(r"(?<=://).*@", "...@", str(storage))
+        raise LedgerError(
+            f"{shown} is no URL of a storage; give sqlite:////FOLDER/study.db or "
+            "postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE, whose port is a number, and write @ : / in a "
+            "password as %40 %3A %2F"
+        ) from None
 
 
 def is_url(storage: str | Path) -> bool:
@@ -98,9 +116,7 @@ def sqlite_file(storage: str | Path) -> Path | None:
     """The file of a SQLite storage, given by path or URL; None for a server. LedgerError for one in memory."""
     if not is_url(storage):
         return Path(storage).absolute()
-    from sqlalchemy.engine import make_url
-
-    url = make_url(str(storage))
+    url = url_of(storage)
     if url.get_backend_name() != "sqlite":
         return None
     if url.database in (None, "", ":memory:"):

@@ -19,6 +19,7 @@ from types import TracebackType
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog
 from nnunetv2_slicemamba.search.ledger.ledger import Ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, is_url, location_of
@@ -39,7 +40,7 @@ class StudyExport:
     """
 
     def __init__(self, ledger: Ledger, console: Console | None = None) -> None:
-        self._ledger, self._console = ledger, console or Console()
+        self._ledger, self._console = ledger, console or PlainConsole()
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> StudyExport:

@@ -29,7 +29,7 @@ from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
 from nnunetv2_slicemamba.search.dry_run import CostEstimate, time_paths
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
-from nnunetv2_slicemamba.trainers import TRAINERS
+from tests.cli.supernets import save_untrained_supernet
 
 PLANS, SUPERNET = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch"
 FOLD = ("-d", "901", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", SUPERNET)
@@ -62,25 +62,13 @@ def fold_folder() -> Path:
     return select("901", "2d", "0", PLANS).fold_folder(SUPERNET)
 
 
-def save_untrained_supernet() -> None:
-    """What a training of no epochs would leave."""
-    selection = select("901", "2d", "0", PLANS)
-    description = json.loads((selection.preprocessed_folder / "dataset.json").read_text())
-    torch.manual_seed(0)
-    trainer = TRAINERS[SUPERNET](
-        {**selection.plans, "continue_training": False}, "2d", 0, description, torch.device("cpu")
-    )
-    trainer.initialize()
-    trainer.save_checkpoint(str(fold_folder() / "checkpoint_final.pth"))
-
-
 def files_of(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_search_on_a_holdout_from_estimate_to_result(call: Callable[..., str]) -> None:
     assert "2 of 4 training cases are held out" in call("holdout", *FOLD, "--fraction", "0.5")
-    save_untrained_supernet()
+    save_untrained_supernet(select("901", "2d", "0", PLANS), SUPERNET)
     before = files_of(fold_folder())
     shown = call(*SEARCH, "--dry-run")
     assert files_of(fold_folder()) == before, "a dry run wrote something"
@@ -117,7 +105,7 @@ def test_a_search_on_a_holdout_from_estimate_to_result(call: Callable[..., str])
 def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
     call: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_untrained_supernet()
+    save_untrained_supernet(select("901", "2d", "0", PLANS), SUPERNET)
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -135,19 +123,22 @@ def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("holdout", *FOLD, "--fraction", "1.0"), "the fraction is 1.0, it must lie between 0 and 1"),
+        (("holdout", *FOLD, "--fraction", "1.0"), "--fraction is 1.0; give a number above 0 and below 1"),
         (("holdout", *FOLD, "--fraction", "0.1"), "holds out 0 of them"),
-        (("holdout", *FOLD, "--seed", "-1"), "the seed is -1"),
+        (("holdout", *FOLD, "--seed", "-1"), "--seed is -1; give a whole number from 0 to 2147483647"),
         (("holdout", *FOLD[:-1], "SliceMambaTrainer"), "'SliceMambaTrainer' is no supernet trainer"),
         ((*SEARCH, "--sampler", "grid"), "sampler is 'grid', it must be one of evolution, random, tpe, nsga2"),
         ((*SEARCH, "--sampler", "tpe", "--mutants", "1"), "--mutants and --crossovers are the evolution's"),
         ((*SEARCH, "--dry-run", "--figures-only"), "--dry-run and --figures-only exclude each other"),
-        ((*SEARCH, "--time-budget", "0"), "--time-budget is 0.0, it must be a positive number of minutes"),
+        ((*SEARCH, "--time-budget", "0"), "--time-budget is 0; give a number above 0 and at most 1000000"),
         ((*SEARCH, "--objective", "speed"), "objective is 'speed', it must be one of dice, dice-latency, dice-memory"),
         ((*SEARCH, "--objective", "dice-memory"), "--objective dice-memory needs a CUDA device, the device is 'cpu'"),
         ((*SEARCH, "--max-memory-mib", "900"), "--max-memory-mib needs a CUDA device, the device is 'cpu'"),
-        ((*SEARCH, "--max-latency-ms", "-1"), "--max-latency-ms is -1.0, it must be above 0 and finite"),
-        (("run", "-d", "901", "-c", "2d", "-f", "0", "--holdout", "2"), "the fraction is 2.0"),
+        ((*SEARCH, "--max-latency-ms", "-1"), "--max-latency-ms is -1; give a number above 0"),
+        (
+            ("run", "-d", "901", "-c", "2d", "-f", "0", "--holdout", "2"),
+            "--holdout is 2; give a number above 0",
+        ),
     ],
 )
 def test_what_cannot_be_worked_with_is_refused(call: Callable[..., str], arguments: tuple, words: str) -> None:
@@ -190,7 +181,7 @@ def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     selection = select("901", "2d", "0", PLANS)
-    save_untrained_supernet()
+    save_untrained_supernet(select("901", "2d", "0", PLANS), SUPERNET)
     asked: list[str] = []
     monkeypatch.setattr(fold_steps, "run_command", lambda command, arguments, *_, **__: asked.append(arguments[0]))
     choice = SlicingChoice(((2, 2),) * selection.n_blocks, "search", (0,) * selection.n_blocks, fitness=0.5)
@@ -240,7 +231,7 @@ def quick_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_search_with_a_cost_from_limit_to_front(call: Callable[..., str], quick_measurement: None) -> None:
-    save_untrained_supernet()
+    save_untrained_supernet(select("901", "2d", "0", PLANS), SUPERNET)
     folder = fold_folder() / "slicing_search"
     message = call(*SEARCH, "--max-latency-ms", "0.001", refused=True)
     assert "none of the 4 architectures evaluated is within --max-latency-ms 0.001: the fastest, (" in message

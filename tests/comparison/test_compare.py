@@ -194,7 +194,8 @@ def test_a_training_that_another_process_runs_is_left_alone(run, root, folder):
 @pytest.mark.parametrize(
     ("arms", "words"),
     [
-        ("", "--arms names nothing"),
+        ("", "the value of --arms is empty"),
+        (",", "--arms names nothing"),
         ("2x2,2x2", "'2x2' 2 times"),
         ("random", "random:3 for the seeds 0, 1, 2"),
         ("random:0", "1 to 100 slicings"),
@@ -229,7 +230,7 @@ def test_two_searches_need_a_name(run, root):
 
 
 def test_other_bad_input_is_refused(run, root, tmp_path):
-    assert "must be at least 1" in run("compare", "--arms", "2x2", "--repeats", "0")[1]
+    assert "give a whole number from 1 to 1000" in run("compare", "--arms", "2x2", "--repeats", "0")[1]
     assert "exclude each other" in run("compare", "--collect", "--dry-run")[1]
     for trainer in ("SliceMambaSupernetTrainer", "SliceMambaInheritTrainer"):
         assert "is no final trainer that starts from scratch" in run("compare", "--trainer", trainer)[1]

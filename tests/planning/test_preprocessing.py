@@ -13,7 +13,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_slicemamba.planning.data import is_ready
 from nnunetv2_slicemamba.planning.planner import SliceMambaPlannerS
-from nnunetv2_slicemamba.planning.preprocessing import complete_data, plan_and_preprocess, planner_class
+from nnunetv2_slicemamba.planning.preprocessing import (
+    complete_data,
+    plan_and_preprocess,
+    planner_class,
+    refuse_unknown_configurations,
+)
 
 DISKS = "Dataset901_Disks"
 
@@ -187,3 +192,16 @@ def test_data_are_not_touched_where_only_preprocessed_ones_are_at_hand(
         shutil.rmtree(workspace / "nnUNet_raw" / DISKS)
     complete_data(DISKS, "nnUNetSliceMambaSPlans", "2d")
     assert times(folder) == before
+
+
+def test_a_configuration_that_no_planner_writes_is_refused_before_work(folder: Path) -> None:
+    (folder / "dataset_fingerprint.json").unlink()
+    with pytest.raises(ValueError, match="configuration '4d' does not exist; give -c some of 2d, 3d_lowres"):
+        plan_and_preprocess(901, DISKS, "S", ["2d", "4d"], processes=1)
+    assert not (folder / "dataset_fingerprint.json").exists()
+    # a user's own, which the plans have, is known
+    file = folder / "nnUNetSliceMambaSPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["2d_large"] = {"inherits_from": "2d"}
+    file.write_text(json.dumps(plans))
+    refuse_unknown_configurations(["2d_large"], file)
