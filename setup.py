@@ -54,7 +54,7 @@ setup(
     },
     install_requires=[
         VERSION["NNUNET_REQUIREMENT"],
-        "torch>=2.4",
+        "torch>=2.6",
         "numpy>=1.24",
         "batchgenerators>=0.25.1",
         "dynamic-network-architectures>=0.4.4,<0.5",

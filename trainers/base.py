@@ -21,10 +21,11 @@ from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
 from nnunetv2_slicemamba.trainers.gpu_augment import GPUAugmentation
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
+from nnunetv2_slicemamba.trainers.safe_loading import SafeLoading
 from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
 
 
-class SliceMambaBaseTrainer(GPUAugmentation):
+class SliceMambaBaseTrainer(SafeLoading, GPUAugmentation):
     """nnU-Net's trainer with SliceMamba's optimiser and guards; subclasses say which network and which slicing.
 
     Class attributes are the settings that variants change: nnU-Net rebuilds trainers from constructor arguments

@@ -20,6 +20,7 @@ from nnunetv2_slicemamba.augmentation.device_batches import DeviceBatches
 from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
 from nnunetv2_slicemamba.augmentation.patches import is_plain
 from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
+from nnunetv2_slicemamba.trainers.safe_loading import SafeLoading
 from nnunetv2_slicemamba.trainers.seeded import SeededTraining
 
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_AUGMENT"
@@ -176,7 +177,7 @@ def _wrapped(get_transforms: Callable[..., Any]) -> Callable[..., Untransformed]
     return lambda *args, **kwargs: Untransformed(get_transforms(*args, **kwargs))
 
 
-class nnUNetTrainerGPUAugment(GPUAugmentation):
+class nnUNetTrainerGPUAugment(SafeLoading, GPUAugmentation):
     """nnU-Net's trainer, networks and plans, with its augmentation on the GPU."""
 
     role: ClassVar[str] = "other"
