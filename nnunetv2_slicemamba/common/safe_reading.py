@@ -171,9 +171,13 @@ def require_file(path: Path) -> None:
 def _unpickled(path: Path, known: Mapping[str, Any]) -> Any:
     content = path.read_bytes()
     # compares lengths with what is there; Python's reader also takes memory for the largest number of its memo at once
-    for operation, argument, _ in pickletools.genops(content):
+    end = 0
+    for operation, argument, position in pickletools.genops(content):
+        end = position or 0
         if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(content):
             raise pickle.UnpicklingError(f"it numbers {argument} objects in {len(content)} bytes")
+    if end + 1 < len(content):
+        raise pickle.UnpicklingError(f"{len(content) - end - 1} bytes follow the end of its pickle")
     return _PlainUnpickler(io.BytesIO(content), known).load()
 
 
