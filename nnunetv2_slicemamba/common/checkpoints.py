@@ -15,7 +15,7 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.safe_reading import names_in, read_checkpoint, safe_globals
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 WEIGHTS = "network_weights"
 # PyTorch's own switches of torch.load, see its documentation of environment variables
@@ -50,6 +50,19 @@ def read_training(path: Path, remedy: str, tensors: bool = True) -> dict[str, An
     if tensors and (problem := non_finite(weights)):
         raise CheckpointError(f"{path} cannot be used: {problem}; {remedy}")
     return dict(content)
+
+
+def load_network(network: nn.Module, path: Path, remedy: str) -> None:
+    """Loads a network's weights from a checkpoint of nnU-Net's trainers.
+
+    Raises CheckpointError as read_training does, and for weights of another network.
+    """
+    weights = read_training(path, remedy)[WEIGHTS]
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path} is of another network ({reason[:600]}); {remedy}") from None
 
 
 def non_finite(weights: Mapping[str, Tensor]) -> str:

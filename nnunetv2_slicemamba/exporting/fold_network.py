@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.common.checkpoints import WEIGHTS, read_training
+from nnunetv2_slicemamba.common.checkpoints import load_network
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.nets import SliceMambaUNet
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
@@ -50,13 +50,12 @@ def load_fold_network(folder: FoldFolder, checkpoint: Path, most_patches: int) -
     checkpoint that cannot be read, is damaged, or holds weights that are not finite.
     """
     remedy = f"give another with -chk, or train it anew with '{folder.train_command}'"
-    weights = read_training(checkpoint, remedy)[WEIGHTS]
     with quiet():
         nnunet = make_trainer(folder, torch.device("cpu"))
         nnunet.initialize()
         training, validation = nnunet.do_split()
     network = nnunet.bare_network
-    network.load_state_dict(weights)
+    load_network(network, checkpoint, remedy)
     network.decoder.deep_supervision = False
     name = next(iter([*validation, *training]))
     case = load_cases(nnunet, [name])[0]

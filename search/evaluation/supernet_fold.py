@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_slicemamba.common.checkpoints import WEIGHTS, read_training
+from nnunetv2_slicemamba.common.checkpoints import load_network, read_training
 from nnunetv2_slicemamba.common.hashing import sha256_of_names, sha256_of_plans
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import CostMeter, measured_with, require_measurable
@@ -98,7 +98,8 @@ class SupernetFold:
             )
         self.case_names: list[str] = list(keys)
         check_trained_with(recorded_holdout(self.checkpoint), self.nnunet_trainer.holdout, folder.path, folder.trainer)
-        self._weights()  # what cannot be used is refused now, not by the first evaluation
+        self._remedy = f"restore the file, or train the supernet anew with '{folder.train_command}'"
+        read_training(self.checkpoint, self._remedy)  # refused now, not by the first evaluation
         self.label_manager = self.nnunet_trainer.label_manager
         self._loaded = False
 
@@ -120,7 +121,7 @@ class SupernetFold:
             self.nnunet_trainer.initialize()
         network = self.nnunet_trainer.network
         assert isinstance(network, SliceMambaSupernet)
-        network.load_state_dict(self._weights())
+        load_network(network, self.checkpoint, self._remedy)
         network.decoder.deep_supervision = False
         self.network = network.eval()
         patch = self.nnunet_trainer.configuration_manager.patch_size
@@ -136,10 +137,6 @@ class SupernetFold:
             self._cache_bytes,
         )
         self._loaded = True
-
-    def _weights(self) -> dict[str, torch.Tensor]:
-        remedy = f"restore the file, or train the supernet anew with '{self.folder.train_command}'"
-        return read_training(self.checkpoint, remedy)[WEIGHTS]
 
     def cases(self) -> list[ValidationCase]:
         """The cases that decide the fitness, read anew."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,10 @@ TRAINERS = ["SliceMambaTrainer_1epoch", "SliceMambaSupernetTrainer_1epoch"]
 
 
 @pytest.fixture(autouse=True)
-def _torch_reads_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _torch_reads_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither switch of PyTorch's is set before a test, and none that a trainer sets is left."""
     for name in (FORCE_SAFE, FORCE_UNSAFE):
         monkeypatch.setenv(name, "0")
-    yield
 
 
 @pytest.fixture
