@@ -8,14 +8,12 @@ import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nnunetv2_slicemamba.common.safe_reading import check_array_pickle
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.trainers.variants import TRAINERS
 
@@ -52,7 +50,7 @@ def make_trainer(folder: FoldFolder, device: torch.device) -> Any:
 def load_cases(trainer: Any, keys: list[str]) -> list[ValidationCase]:
     """The preprocessed cases `keys`, in that order, in memory.
 
-    Raises InputError for a case whose pickle holds more than plain values and NumPy arrays: nnU-Net would run it.
+    Raises InputError for a case whose pickle holds more than plain values and NumPy arrays, see safe_cases.
     """
     from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 
@@ -63,11 +61,6 @@ def load_cases(trainer: Any, keys: list[str]) -> list[ValidationCase]:
     )
     cases = []
     for key in keys:
-        # nnU-Net unpickles it, whether its content is wanted or not
-        check_array_pickle(
-            Path(trainer.preprocessed_dataset_folder) / f"{key}.pkl",
-            "move it away and preprocess the dataset again with 'slicemamba plan'",
-        )
         data, seg, previous, _ = dataset.load_case(key)
         array = np.asarray(data[:], dtype=np.float32)
         if trainer.is_cascaded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -14,6 +15,7 @@ from nnunetv2_slicemamba.common.checkpoints import (
     non_finite,
     read_training,
 )
+from nnunetv2_slicemamba.trainers.safe_cases import examined
 
 
 class NonFiniteWeightsError(ValueError):
@@ -21,11 +23,20 @@ class NonFiniteWeightsError(ValueError):
 
 
 class SafeLoading(nnUNetTrainer):
-    """A mix-in: checkpoints and -pretrained_weights are read as data, damaged ones and weights with NaN are refused.
+    """A mix-in: checkpoints, -pretrained_weights and cases are read as data; damage and weights with NaN are refused.
 
-    nnU-Net unpickles both. From a trainer's initialisation on, PyTorch reads weights only in this process. The one
+    nnU-Net unpickles all three. From a trainer's initialisation on, PyTorch reads weights only in this process. The one
     exception is made by the user, with PyTorch's TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1; the log then says so.
     """
+
+    @property
+    def dataset_class(self) -> Any:
+        """nnU-Net's class of preprocessed data sets, None before it looked; its cases' pickles are examined."""
+        return self._dataset_class
+
+    @dataset_class.setter
+    def dataset_class(self, found: Any) -> None:
+        self._dataset_class = examined(found)
 
     def initialize(self) -> None:
         # nnU-Net reads -pretrained_weights right after this, and asks no method of the trainer about it

@@ -163,7 +163,7 @@ def names_in(content: Mapping[Any, Any]) -> str:
 def require_file(path: Path) -> None:
     """Raises InputError unless there is such a file with something in it."""
     if not path.is_file():
-        raise InputError(f"there is no file {path}; give the path of a checkpoint")
+        raise InputError(f"there is no file {path}; give the path of one, or make it anew")
     if not path.stat().st_size:
         raise InputError(f"{path} is empty, a kill or a full disk may have left it so; give or make another")
 

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from nnunetv2_slicemamba.common.checkpoints import FORCE_SAFE, FORCE_UNSAFE, CheckpointError
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.trainers.safe_loading import NonFiniteWeightsError
 from tests.common.malicious import touching
 
@@ -151,3 +153,32 @@ def test_no_training_goes_on_starts_or_predicts_with_nan(
     with pytest.raises(NonFiniteWeightsError, match="continue the training from another checkpoint"):
         trainer.perform_actual_validation()
     assert trainer.dataloader_train is None
+
+
+def test_loaders_and_validation_run_nothing_that_a_case_says(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
+    trainer = make_trainer(TRAINERS[0])
+    training, validation = trainer.get_tr_and_val_datasets()
+    (name, *_) = training.identifiers
+    image, _, _, properties = training.load_case(name)
+    assert image.shape[0] == 1
+    assert 1 in properties["class_locations"]
+    for dataset in (training, validation, pickle.loads(pickle.dumps(training))):  # a loader in a process of its own
+        for case in dataset.identifiers:
+            file = Path(trainer.preprocessed_dataset_folder) / f"{case}.pkl"
+            file.write_bytes(pickle.dumps({"class_locations": touching(tmp_path / "marker")}))
+            with pytest.raises(InputError, match=rf"{case}\.pkl is not read: .*it names posix.system.*slicemamba plan"):
+                dataset.load_case(case)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_an_array_that_names_code_is_refused(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
+    blosc2 = pytest.importorskip("blosc2", minversion="4.14.1")
+    trainer = make_trainer(TRAINERS[0])
+    training, _ = trainer.get_tr_and_val_datasets()
+    (name, *_) = training.identifiers
+    operand = blosc2.asarray(np.ones(4), urlpath=str(tmp_path / "operand.b2nd"), mode="w")
+    file = Path(trainer.preprocessed_dataset_folder) / f"{name}.b2nd"
+    file.unlink()
+    (operand + 1).save(urlpath=str(file))
+    with pytest.raises(Exception, match=r"LazyArray|lazy|b2o|deserializ"):
+        training.load_case(name)
