@@ -174,7 +174,7 @@ def _unpickled(path: Path, known: Mapping[str, Any]) -> Any:
     end = 0
     for operation, argument, position in pickletools.genops(content):
         end = position or 0
-        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(content):
+        if operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(content):
             raise pickle.UnpicklingError(f"it numbers {argument} objects in {len(content)} bytes")
     if end + 1 < len(content):
         raise pickle.UnpicklingError(f"{len(content) - end - 1} bytes follow the end of its pickle")

@@ -28,7 +28,7 @@ SECRET_FILE = ".secret"  # beside the evaluations, which all processes see
 LOOPBACK = "127.0.0.1"
 POLL_SECONDS = 0.001
 _SECRET_SECONDS = 10.0
-_DIGEST = hashlib.sha256().digest_size
+_DIGEST = 2 * hashlib.sha256().digest_size  # as text
 
 
 class ForeignMessageError(RuntimeError):
@@ -55,13 +55,12 @@ class SignedStore:
         self.store, self._secret = store, secret
 
     def set(self, key: str, value: str) -> None:
-        content = value.encode()
-        self.store.set(key, self._digest(key, content) + content)
+        self.store.set(key, self._digest(key, value.encode()) + value)
 
     def get(self, key: str) -> bytes:
         value = self.store.get(key)
         content = value[_DIGEST:]
-        if not hmac.compare_digest(value[:_DIGEST], self._digest(key, content)):
+        if not hmac.compare_digest(value[:_DIGEST], self._digest(key, content).encode()):
             raise ForeignMessageError(
                 f"the message {key!r} in the store of the search was not written by one of its processes. "
                 f"{SECRET_VARIABLE} differs between them, or a stranger reaches the store: set it to the same random "
@@ -78,8 +77,8 @@ class SignedStore:
     def delete_key(self, key: str) -> bool:
         return bool(self.store.delete_key(key))
 
-    def _digest(self, key: str, content: bytes) -> bytes:
-        return hmac.digest(self._secret, key.encode() + b"\0" + content, "sha256")
+    def _digest(self, key: str, content: bytes) -> str:
+        return hmac.digest(self._secret, key.encode() + b"\0" + content, "sha256").hex()
 
 
 def meet(process: Process, folder: Path, environ: Mapping[str, str] = os.environ) -> SignedStore:
