@@ -7,7 +7,8 @@ from typing import Any
 
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetBaseDataset, nnUNetDatasetBlosc2, nnUNetDatasetNumpy
 
-from nnunetv2_slicemamba.common.safe_reading import check_array_pickle, require_file
+from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.safe_reading import check_array_pickle
 
 REMEDY = "move it away and preprocess the dataset again with 'slicemamba plan'"
 _examined: set[tuple[str, int, int]] = set()  # files, when they were last written, and their sizes
@@ -36,7 +37,8 @@ def examined(dataset_class: Any) -> Any:
 
 def examine(file: Path) -> None:
     """Raises InputError unless a case's pickle can be read without running code; looks at every file once."""
-    require_file(file)
+    if not file.is_file():
+        raise InputError(f"there is no file {file}; preprocess the dataset again with 'slicemamba plan'")
     status = file.stat()
     key = (str(file), status.st_mtime_ns, status.st_size)
     if key not in _examined:

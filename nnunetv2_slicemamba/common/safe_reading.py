@@ -5,6 +5,7 @@ PyTorch is imported only when a checkpoint is read.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import pickle
@@ -12,7 +13,7 @@ import pickletools
 import re
 import reprlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,14 +78,13 @@ def read_checkpoint(
     holds objects that only running its code could restore.
     """
     import torch
-    from torch import serialization
 
     require_file(path)
     try:
         archive = is_archive(path)
         if archive:
             check_archive(path, tensors)
-        with serialization.safe_globals(safe_globals()):
+        with _stand_ins_alone():
             return torch.load(path, map_location=device, weights_only=True, mmap=archive and not tensors)
     except DamagedArchiveError as error:
         raise InputError(f"{path} cannot be read: {error}; {remedy}") from None
@@ -101,6 +101,21 @@ def read_checkpoint(
         raise InputError(
             f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}: {_reason(error)}); {remedy}"
         ) from error
+
+
+@contextlib.contextmanager
+def _stand_ins_alone() -> Iterator[None]:
+    """Nothing that other code has allowed torch's loader is allowed, and all of it again afterwards."""
+    from torch import serialization
+
+    before = serialization.get_safe_globals()
+    serialization.clear_safe_globals()
+    serialization.add_safe_globals(safe_globals())
+    try:
+        yield
+    finally:
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals(before)
 
 
 def safe_globals() -> list[Any]:
@@ -163,7 +178,7 @@ def names_in(content: Mapping[Any, Any]) -> str:
 def require_file(path: Path) -> None:
     """Raises InputError unless there is such a file with something in it."""
     if not path.is_file():
-        raise InputError(f"there is no file {path}; give the path of one, or make it anew")
+        raise InputError(f"there is no file {path}; give the path of one")
     if not path.stat().st_size:
         raise InputError(f"{path} is empty, a kill or a full disk may have left it so; give or make another")
 

@@ -10,6 +10,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,25 @@ def test_a_checkpoint_of_nnunet_is_read_with_every_type_as_it_was(tmp_path: Path
         assert [type(v) for v in dice] == [np.float64, np.float32, np.int64, np.bool_]
         assert found["init_args"] == GOOD["init_args"]
         assert torch.equal(found["network_weights"]["weight"], GOOD["network_weights"]["weight"])
+
+
+def test_what_other_code_has_allowed_stays_allowed_for_it_alone(tmp_path: Path) -> None:
+    from torch import serialization
+
+    path = tmp_path / "a.pth"
+    torch.save(GOOD, tmp_path / "good.pth")
+    before = serialization.get_safe_globals()
+    try:
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals([partial])
+        torch.save(partial(int), path)
+        with pytest.raises(InputError, match="it names functools.partial"):
+            read_checkpoint(path)
+        read_training(tmp_path / "good.pth", REMEDY)
+        assert serialization.get_safe_globals() == [partial]
+    finally:
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals(before)
 
 
 def test_numbers_of_an_older_numpy_are_read_too(tmp_path: Path) -> None:
