@@ -79,15 +79,14 @@ def _private(name: str, chosen: bool) -> Path:
     folder = Path(os.path.expanduser(name))
     if str(folder).startswith("~"):
         return _temporary(f"there is no home folder for {folder}")
-    try:
+    # a folder that cannot be made or looked at keeps nothing, which `write` says
+    with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not chosen and folder.stat().st_uid == os.getuid():
+        if not chosen and hasattr(os, "getuid") and folder.stat().st_uid == os.getuid():
             # made by an earlier version, with the permissions that new folders have
             folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~OTHERS_WRITE)
         if not is_private(folder.stat()):
             return _temporary(f"other users can write to {folder}")
-    except (OSError, AttributeError):
-        pass  # it cannot be written, and what is written there is not kept
     return folder
 
 
