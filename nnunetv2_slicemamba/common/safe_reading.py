@@ -99,7 +99,8 @@ def read_checkpoint(
         raise InputError(f"{path} cannot be opened ({error.strerror}); make it readable") from None
     except Exception as error:  # whatever torch's reader raises for bytes that are no checkpoint
         raise InputError(
-            f"{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}: {_reason(error)}); {remedy}"
+            f"{path} cannot be read as a PyTorch checkpoint: it is damaged, or a file of another kind "
+            f"({type(error).__name__}: {_reason(error)}); {remedy}"
         ) from error
 
 
