@@ -24,6 +24,7 @@ from nnunetv2_slicemamba.common.checkpoints import FORCE_SAFE, CheckpointError, 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.safe_reading import check_array_pickle, read_checkpoint, read_plain_pickle
 from tests.common.malicious import checkpoint_with, malicious_files, touching
+from tests.conftest import REPOSITORY
 
 GOOD = {
     "network_weights": {"weight": torch.arange(4000.0), "slicing": torch.full((7, 2), 2, dtype=torch.uint8)},
@@ -289,3 +290,12 @@ def test_a_command_of_nnunet_that_we_start_runs_nothing_that_a_checkpoint_says(
     assert f"read {good}" in output
     assert "posix.system" in output
     assert not marker.exists()
+
+
+def test_files_are_unpickled_in_one_place_alone() -> None:
+    unpickling = re.compile(r"\btorch\.load\(|\bpickle\.loads?\(|\bload_pickle\(|allow_pickle=True|Unpickler\(")
+    folders = [REPOSITORY / name for name in ("nnunetv2_slicemamba", "trainers", "search")]
+    files = {file.resolve() for folder in folders for file in folder.rglob("*.py")}
+    assert len(files) > 200
+    found = {file.relative_to(REPOSITORY).as_posix() for file in files if unpickling.search(file.read_text("utf-8"))}
+    assert found == {"nnunetv2_slicemamba/common/safe_reading.py"}

@@ -16,7 +16,8 @@ from nnunetv2.run.run_training import maybe_load_checkpoint
 
 from nnunetv2_slicemamba.common.checkpoints import FORCE_SAFE, FORCE_UNSAFE, CheckpointError
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.trainers.safe_loading import NonFiniteWeightsError
+from nnunetv2_slicemamba.trainers import TRAINERS as ALL_TRAINERS
+from nnunetv2_slicemamba.trainers.safe_loading import NonFiniteWeightsError, SafeLoading
 from tests.common.malicious import touching
 
 TRAINERS = ["SliceMambaTrainer_1epoch", "SliceMambaSupernetTrainer_1epoch"]
@@ -184,3 +185,8 @@ def test_an_array_that_names_code_is_refused(make_trainer: Callable[..., Any], t
     (operand + 1).save(urlpath=str(file))
     with pytest.raises(Exception, match=r"LazyArray|lazy|b2o|deserializ"):
         training.load_case(name)
+
+
+def test_every_trainer_loads_safely() -> None:
+    for name, trainer in ALL_TRAINERS.items():
+        assert issubclass(trainer, SafeLoading), name
