@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
 
 from nnunetv2_slicemamba.common import checkpoint_names
+from nnunetv2_slicemamba.common.checkpoints import read_training
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.slicing.holdout_file import (
     Holdout,
@@ -72,14 +72,15 @@ def remove_holdout(folder: SupernetFolder) -> Path | None:
 def recorded_holdout(checkpoint: Path) -> Holdout | None:
     """The holdout that a supernet's checkpoint was trained with; None for one trained on all training cases.
 
-    Raises HoldoutError if the checkpoint cannot be read.
+    Raises CheckpointError if the checkpoint cannot be read, HoldoutError if its holdout cannot.
     """
+    content = read_training(checkpoint, "restore the file, or train the supernet anew", tensors=False)
     try:
-        # mapped into memory: of gigabytes, only the few bytes that are asked for are read
-        content = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
         return holdout_in(content.get("init_args", {}))
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
-        raise HoldoutError(f"the checkpoint {checkpoint} cannot be read ({error}); train the supernet anew") from error
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
+        raise HoldoutError(
+            f"the holdout in the checkpoint {checkpoint} cannot be read ({error}); train the supernet anew"
+        ) from error
 
 
 def _refuse_trained(folder: SupernetFolder, wanted: Holdout | None) -> None:

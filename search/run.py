@@ -33,6 +33,7 @@ from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 from nnunetv2_slicemamba.search.loop import SearchResult, run_search
 from nnunetv2_slicemamba.search.settings import SearchSettings
 from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, Workers
+from nnunetv2_slicemamba.search.workers.meeting import meet
 from nnunetv2_slicemamba.search.workers.processes import Process
 from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
@@ -176,7 +177,7 @@ def take_part(
     folder: SupernetFolder, settings: SearchSettings, device: torch.device, options: SearchOptions, process: Process
 ) -> None:
     """Evaluates for the process that writes, until that one ends the search."""
-    store = process.connect()
+    store = meet(process, folder.search / LOG_FOLDER)
 
     def evaluator() -> SupernetFold:
         require_same(json.loads(store.get(_CONDITIONS)), measured_with(settings.cost, device))
@@ -248,7 +249,7 @@ def workers_of(prepared: PreparedSearch, ledger: Ledger, process: Process) -> It
     if process.world == 1:
         yield BatchedWorkers(prepared.fold)
     else:
-        store = process.connect()
+        store = meet(process, ledger.log.folder)
         store.set(_CONDITIONS, json.dumps(measured_with(prepared.fingerprint.settings.cost, prepared.fold.device)))
         with SharedWorkers(store, process.world, prepared.fold, ledger.log) as shared:
             yield shared

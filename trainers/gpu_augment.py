@@ -22,6 +22,7 @@ from nnunetv2_slicemamba.augmentation.patches import is_plain
 from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
 from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
+from nnunetv2_slicemamba.trainers.safe_loading import SafeLoading
 from nnunetv2_slicemamba.trainers.seeded import SeededTraining
 
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_AUGMENT"
@@ -184,7 +185,7 @@ def _wrapped(get_transforms: Callable[..., Any]) -> Callable[..., Untransformed]
     return lambda *args, **kwargs: Untransformed(get_transforms(*args, **kwargs))
 
 
-class nnUNetTrainerGPUAugment(GPUAugmentation):
+class nnUNetTrainerGPUAugment(SafeLoading, GPUAugmentation):
     """nnU-Net's trainer, networks and plans, with its augmentation on the GPU.
 
     On one GPU its training steps replay CUDA graphs: the host starts a step's kernels at once.

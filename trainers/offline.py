@@ -48,7 +48,10 @@ def make_trainer(folder: FoldFolder, device: torch.device) -> Any:
 
 
 def load_cases(trainer: Any, keys: list[str]) -> list[ValidationCase]:
-    """The preprocessed cases `keys`, in that order, in memory."""
+    """The preprocessed cases `keys`, in that order, in memory.
+
+    Raises InputError for a case whose pickle holds more than plain values and NumPy arrays, see safe_cases.
+    """
     from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 
     dataset = trainer.dataset_class(

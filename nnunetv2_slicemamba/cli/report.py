@@ -34,8 +34,7 @@ def report(
 ) -> None:
     """Writes one self-contained HTML page about a dataset: plans, trainings, searches, slicings, Dice, cases.
 
-    It works with whatever is there and names the commands that get what is missing. Checkpoints are Python pickles:
-    make reports only of your own results, or of those of people you trust.
+    It works with whatever is there and names the commands that get what is missing. Nothing in a checkpoint is run.
     """
     from nnunetv2_slicemamba.report import ReportSettings, write_report
 

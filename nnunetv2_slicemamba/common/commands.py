@@ -57,7 +57,9 @@ def run_command(
         call = [sys.executable, "-m", "nnunetv2_slicemamba", *arguments]
     else:
         module, function = ENTRY_POINTS[name]
-        call = [sys.executable, "-c", f"from {module} import {function} as entry; entry()", *arguments]
+        # nnU-Net unpickles checkpoints, whose code must not run in a command that we start
+        safely = "from nnunetv2_slicemamba.common.checkpoints import load_safely_from_now_on as safely; safely()"
+        call = [sys.executable, "-c", f"{safely}; from {module} import {function} as entry; entry()", *arguments]
     child = environment(variables)
     code, output = watch(call, child, console) if quiet else (subprocess.call(call, env=child), "")
     if code:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.checkpoints import CheckpointError
 from nnunetv2_slicemamba.common.names import is_number, names_supernet_trainer
 from nnunetv2_slicemamba.slicing.holdout_file import Holdout, HoldoutError, holdout_path, read_holdout
 
 from .dataset import DatasetFacts, DatasetFolders, read_json
 from .results import CaseDice, DiceSummary, Spread, SummaryError, read_summary, spread
 from .searches import Search, read_search
-from .trainings import CheckpointError, TrainingProgress, newest_checkpoint, read_training
+from .trainings import TrainingProgress, newest_checkpoint, read_progress
 
 SUMMARY = Path("validation") / "summary.json"
 
@@ -118,11 +119,11 @@ def read_fold(folder: Path, dataset: DatasetFacts) -> Fold:
     checkpoint = newest_checkpoint(folder)
     if checkpoint is not None:
         try:
-            training = read_training(checkpoint, read_json(folder, "debug.json"))
+            training = read_progress(checkpoint, read_json(folder, "debug.json"))
         except ValueError as error:
             problems.append(_shortened(error, folder))
             if not isinstance(error, CheckpointError):
-                training = read_training(checkpoint)
+                training = read_progress(checkpoint)
     if (folder / SUMMARY).is_file():
         try:
             validation = read_summary(folder / SUMMARY, dataset)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from nnunetv2_slicemamba.common.checkpoints import load_network, read_training
 from nnunetv2_slicemamba.common.hashing import sha256_of_names, sha256_of_plans
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import CostMeter, measured_with, require_measurable
@@ -68,7 +69,8 @@ class SupernetFold:
     without mirroring and without anything random: the same architecture gives the same fitness on the same machine,
     whatever was evaluated before it. A measured latency is not that repeatable.
     Raises InputError if the device cannot tell the cost; SupernetError if there is no trained supernet, or the fold has
-    no validation cases; HoldoutError if the supernet was trained with another holdout than the fold has now, or with
+    no validation cases; CheckpointError if the checkpoint cannot be read, is damaged, or holds weights that are not
+    finite; HoldoutError if the supernet was trained with another holdout than the fold has now, or with
     none.
     """
 
@@ -96,6 +98,8 @@ class SupernetFold:
             )
         self.case_names: list[str] = list(keys)
         check_trained_with(recorded_holdout(self.checkpoint), self.nnunet_trainer.holdout, folder.path, folder.trainer)
+        self._remedy = f"restore the file, or train the supernet anew with '{folder.train_command}'"
+        read_training(self.checkpoint, self._remedy)  # refused now, not by the first evaluation
         self.label_manager = self.nnunet_trainer.label_manager
         self._loaded = False
 
@@ -117,8 +121,7 @@ class SupernetFold:
             self.nnunet_trainer.initialize()
         network = self.nnunet_trainer.network
         assert isinstance(network, Supernet)
-        weights = torch.load(self.checkpoint, map_location="cpu", weights_only=False)["network_weights"]
-        network.load_state_dict(weights)
+        load_network(network, self.checkpoint, self._remedy)
         network.decoder.deep_supervision = False
         self.network = network.eval()
         patch = self.nnunet_trainer.configuration_manager.patch_size

@@ -153,7 +153,8 @@ def test_a_damaged_checkpoint_is_refused_by_name(run, folder):
     (training(folder, "2x2") / "checkpoint_final.pth").write_bytes(b"half")
     code, said = run("compare", "--arms", "2x2")
     assert code == 2
-    assert "checkpoint_final.pth cannot be read as a checkpoint" in said
+    assert "checkpoint_final.pth cannot be read as a PyTorch checkpoint" in said
+    assert "away to train it anew" in said
 
 
 @pytest.mark.parametrize("change", ["patch_size", "batch_size"])
