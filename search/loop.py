@@ -83,7 +83,7 @@ def run_search(
         _say(
             console,
             f"Left out of {ledger.location}, because no evaluation can be read there: {'; '.join(ledger.damaged)}. "
-            "What is missing is evaluated again.",
+            "What is missing and not in its study either is evaluated again.",
         )
 
     def go_on() -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.trainers.variants import TRAINERS
 
@@ -42,7 +42,7 @@ def make_trainer(folder: FoldFolder, device: torch.device) -> Any:
         plans={**selection.plans, "continue_training": True},
         configuration=selection.configuration,
         fold=selection.fold,
-        dataset_json=json.loads((selection.preprocessed_folder / "dataset.json").read_text()),
+        dataset_json=DATASET_JSON.read(selection.preprocessed_folder / "dataset.json"),
         device=device,
     )
 

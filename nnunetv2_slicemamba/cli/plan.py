@@ -76,8 +76,13 @@ def plan(
         hybrid,
     )
     console = Console()
+    for file in done.set_aside:
+        console.print(f"Was damaged, and is made anew; what was left of it: {file}", markup=False, soft_wrap=True)
     for configuration in done.reused:
-        console.print(f"{configuration}: already preprocessed with the same settings, used as it is")
+        mended = done.mended.get(configuration, ())
+        made = f", but for damaged cases, which are made anew: {', '.join(mended)}" if mended else ""
+        said = f"{configuration}: already preprocessed with the same settings, used as it is{made}"
+        console.print(said, markup=False, soft_wrap=True)
     console.print(
         f"Plans [bold]{done.plans_name}[/] of {name} are ready: pass -p {done.plans_name} to the next commands."
     )

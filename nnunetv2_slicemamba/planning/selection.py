@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,32 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
+from nnunetv2_slicemamba.common.hashing import resolved_configuration
+from nnunetv2_slicemamba.common.json_reading import JsonFileError
+from nnunetv2_slicemamba.common.json_shape import mismatch
 from nnunetv2_slicemamba.common.names import DEFAULT_PLANS
+from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON, SPLITS_JSON
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.candidates import Slicing
+
+# of a configuration with what it inherits; other networks are told apart by their class
+_BUILT_FROM = {
+    "data_identifier": str,
+    "patch_size": [int],
+    "batch_size": int,
+    "spacing": [float],
+    "architecture": {
+        "network_class_name": str,
+        "arch_kwargs": {
+            "n_stages?": int,
+            "strides?": [[int]],
+            "features_per_stage?": [int],
+            "n_blocks_per_stage?": [int],
+            "n_blocks_per_stage_decoder?": [int],
+            "candidates?": ([[int]], None),
+        },
+    },
+}
 
 
 def require_dataset(dataset: str, variable: str) -> str:
@@ -112,12 +134,13 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
             f"there are no plans {plans_name!r} for {name}; it has: {', '.join(present) or 'none'}. "
             f"Make them with 'slicemamba plan -d {dataset}' (size S: -p nnUNetSliceMambaSPlans)"
         )
-    plans = json.loads(file.read_text())
+    plans = PLANS_JSON.read(file)
     available = list(plans["configurations"])
     if configuration not in available:
         raise InputError(
             f"plans {plans_name!r} of {name} have no configuration {configuration!r}; they have: {', '.join(available)}"
         )
+    _check_whole(plans, configuration, file)
     selection = Selection(name, plans, plans_name, configuration, check_fold(fold, folder))
     network = selection.configuration_manager.network_arch_class_name
     if network.rpartition(".")[-1] != "SliceMambaUNet":
@@ -131,13 +154,31 @@ def check_fold(fold: str, preprocessed: Path) -> int | str:
     """`fold` as nnU-Net takes it: "all", or an int among those of splits_final.json (0..4 as long as there is none)."""
     if fold == "all":
         return fold
-    splits = preprocessed / "splits_final.json"
-    n = len(json.loads(splits.read_text())) if splits.is_file() else 5
-    if not fold.isdigit() or int(fold) >= n:
-        raise InputError(
-            f"fold {fold!r} does not exist: give 'all' or a number from 0 to {n - 1}, the splits that are defined"
-        )
+    file = preprocessed / "splits_final.json"
+    splits = SPLITS_JSON.read_if_there(file)
+    if splits is not None and not splits:
+        raise JsonFileError(file, "holds no fold", SPLITS_JSON.remedy)
+    n = 5 if splits is None else len(splits)
+    if not (fold.isascii() and fold.isdecimal()) or int(fold) >= n:
+        numbers = "0, the only split" if n == 1 else f"a number from 0 to {n - 1}, the splits"
+        raise InputError(f"fold {fold!r} does not exist: give 'all' or {numbers} that {_are(n)} defined")
     return int(fold)
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"
+
+
+def _check_whole(plans: dict[str, Any], configuration: str, file: Path) -> None:
+    """Raises InputError unless a configuration has, with what it inherits, all that its network is built from."""
+    try:
+        wrong = mismatch(resolved_configuration(plans["configurations"], configuration), _BUILT_FROM)
+    except ValueError as error:  # inherits what is not there, or itself
+        raise JsonFileError(file, f"cannot be used: {error}", PLANS_JSON.remedy) from error
+    if wrong is not None:
+        raise JsonFileError(
+            file, f"is not {PLANS_JSON.name}: in configuration {configuration!r}, {wrong}", PLANS_JSON.remedy
+        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.json_lines import read_json_lines
 from nnunetv2_slicemamba.common.whole_file import replacing
 
 LOG_FILE = "log.jsonl"
@@ -117,11 +117,5 @@ def as_lines(entries: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Entries of a training's log, [] without one; a last line that a kill cut short is left out."""
-    file = folder / LOG_FILE
-    found = []
-    if file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
-    return found
+    """Entries of a training's log, [] without one; lines that a kill or a disk spoiled are left out with a warning."""
+    return read_json_lines(folder / LOG_FILE, {"step": int, "epoch?": int})

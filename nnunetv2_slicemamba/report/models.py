@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.names import names_supernet_trainer
+from nnunetv2_slicemamba.common.nnunet_files import DEBUG_JSON
 
-from .dataset import DatasetFacts, DatasetFolders, read_json
+from .dataset import DatasetFacts, DatasetFolders
 from .results import CaseDice, DiceSummary, Spread, SummaryError, read_summary, spread
 from .searches import Search, read_search
 from .trainings import CheckpointError, TrainingProgress, newest_checkpoint, read_training
@@ -116,7 +117,7 @@ def read_fold(folder: Path, dataset: DatasetFacts) -> Fold:
     checkpoint = newest_checkpoint(folder)
     if checkpoint is not None:
         try:
-            training = read_training(checkpoint, read_json(folder, "debug.json"))
+            training = read_training(checkpoint, DEBUG_JSON.read_if_there(folder / "debug.json"))
         except ValueError as error:
             problems.append(_shortened(error, folder))
             if not isinstance(error, CheckpointError):

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.hashing import resolved_configuration
+from nnunetv2_slicemamba.common.json_reading import JsonKind
+from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
 
-from .dataset import DatasetFolders, read_json
+from .dataset import DatasetFolders
 
+# of the files beside the plans, not all are nnU-Net's
+_ANYTHING = JsonKind("a JSON file", Any, f"{PLANS_JSON.remedy}, or move it away")
 SLICEMAMBA_NETWORK = "SliceMambaUNet"
 
 
@@ -55,8 +59,9 @@ def read_plans(folders: DatasetFolders, wanted: Sequence[str] | None) -> tuple[C
     """
     files: dict[str, Mapping[str, Any]] = {}
     for folder, name in _plans_files(folders):
-        content = read_json(folder, name)
+        content = _ANYTHING.read(folder / name)
         if isinstance(content, Mapping) and "configurations" in content and "plans_name" in content:
+            PLANS_JSON.check(content, folder / name)
             files.setdefault(str(content["plans_name"]), content)
     facts = []
     for plans_name, plans in files.items():

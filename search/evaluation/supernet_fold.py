@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from nnunetv2_slicemamba.common.hashing import sha256_of_names, sha256_of_plans
+from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import CostMeter, measured_with, require_measurable
 from nnunetv2_slicemamba.search.evaluation.counting import Classes
@@ -30,6 +30,9 @@ from nnunetv2_slicemamba.trainers.offline import ValidationCase, load_cases, mak
 TILE_STEP_SIZE = 0.5
 MIRRORING = False
 PREDICTION = "batches of windows"
+_PLANS_REMEDY = (
+    "It says with which plans the supernet was trained: restore it; nnUNet_preprocessed may have the same plans"
+)
 
 
 class SupernetError(ValueError):
@@ -49,7 +52,7 @@ def check_same_plans(folder: SupernetFolder) -> str:
     selection = folder.selection
     now = sha256_of_plans(selection.plans, selection.configuration)
     if folder.plans_file.is_file():
-        then = sha256_of_plans(json.loads(folder.plans_file.read_text()), selection.configuration)
+        then = sha256_of_plans(PLANS_JSON.read(folder.plans_file, _PLANS_REMEDY), selection.configuration)
         if then != now:
             raise SupernetError(
                 f"plans {selection.plans_name!r} in nnUNet_preprocessed (SHA-256 {now[:12]}...) are not those that the "
