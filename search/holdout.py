@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -74,10 +75,17 @@ def recorded_holdout(checkpoint: Path) -> Holdout | None:
 
     Raises HoldoutError if the checkpoint cannot be read.
     """
+    return holdout_in(recorded_init_args(checkpoint))
+
+
+def recorded_init_args(checkpoint: Path) -> dict[str, Any]:
+    """What a supernet's checkpoint says of its training. Raises HoldoutError if it cannot be read."""
     try:
         # mapped into memory: of gigabytes, only the few bytes that are asked for are read
         content = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
-        return holdout_in(content.get("init_args", {}))
+        init_args = content.get("init_args", {})
+        holdout_in(init_args)
+        return dict(init_args)
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
         raise HoldoutError(f"the checkpoint {checkpoint} cannot be read ({error}); train the supernet anew") from error
 

@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.common.hashing import resolved_configuration
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
 from nnunetv2_slicemamba.common.json_shape import mismatch
 from nnunetv2_slicemamba.common.names import DEFAULT_PLANS
-from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON, SPLITS_JSON
+from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, PLANS_JSON, SPLITS_JSON
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
@@ -142,6 +142,7 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
         )
     _check_whole(plans, configuration, file)
     selection = Selection(name, plans, plans_name, configuration, check_fold(fold, folder))
+    _check_split(selection, folder)
     network = selection.configuration_manager.network_arch_class_name
     if network.rpartition(".")[-1] != "SliceMambaUNet":
         raise InputError(
@@ -167,6 +168,27 @@ def check_fold(fold: str, preprocessed: Path) -> int | str:
 
 def _are(n: int) -> str:
     return "is" if n == 1 else "are"
+
+
+def _check_split(selection: Selection, folder: Path) -> None:
+    """Raises InputError if the fold's split names cases that the preprocessed data do not have."""
+    file, description = folder / "splits_final.json", DATASET_JSON.read_if_there(folder / "dataset.json")
+    splits = SPLITS_JSON.read_if_there(file)
+    if splits is None or description is None or not isinstance(selection.fold, int):
+        return
+    ending = description["file_ending"]
+    data = folder / selection.configuration_manager.data_identifier
+    truth = (path.name.removesuffix(ending) for path in (folder / "gt_segmentations").glob(f"*{ending}"))
+    known = {*truth, *(path.stem for path in data.glob("*.pkl"))}
+    named = splits[selection.fold]
+    unknown = sorted({*named["train"], *named["val"]} - known)
+    if known and unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise JsonFileError(
+            file,
+            f"names cases in fold {selection.fold} that are not in {folder}: {unknown[0]!r}{more}",
+            "Correct the names; preprocess cases that are new with 'slicemamba plan'",
+        )
 
 
 def _check_whole(plans: dict[str, Any], configuration: str, file: Path) -> None:

@@ -17,12 +17,12 @@ from nnunetv2_slicemamba.search.evaluation.counting import Classes
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathEvaluation
 from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.search.fitness import evaluation_of_counts
-from nnunetv2_slicemamba.search.holdout import recorded_holdout
+from nnunetv2_slicemamba.search.holdout import recorded_init_args
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.search.records import Done, Evaluation, Task, tasks_of
 from nnunetv2_slicemamba.search.workers.base import More, no_more
-from nnunetv2_slicemamba.slicing.candidates import Architecture
-from nnunetv2_slicemamba.slicing.holdout_file import check_trained_with
+from nnunetv2_slicemamba.slicing.candidates import Architecture, check_trained_candidates
+from nnunetv2_slicemamba.slicing.holdout_file import check_trained_with, holdout_in
 from nnunetv2_slicemamba.slicing.measured_on import HOLDOUT, VALIDATION, MeasuredOn
 from nnunetv2_slicemamba.trainers.offline import ValidationCase, load_cases, make_trainer, quiet
 
@@ -98,7 +98,9 @@ class SupernetFold:
                 f"can be compared; give the fold some in splits_final.json, or use 'slicemamba slicing --set'"
             )
         self.case_names: list[str] = list(keys)
-        check_trained_with(recorded_holdout(self.checkpoint), self.nnunet_trainer.holdout, folder.path, folder.trainer)
+        recorded = recorded_init_args(self.checkpoint)
+        check_trained_with(holdout_in(recorded), self.nnunet_trainer.holdout, folder.path, folder.trainer)
+        check_trained_candidates(recorded, folder.selection.candidates, folder.path)
         self.label_manager = self.nnunet_trainer.label_manager
         self._loaded = False
 
