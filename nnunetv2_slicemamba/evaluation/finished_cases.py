@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_slicemamba.common.full_disk import full_disk_told
 from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.json_lines import read_json_lines
 from nnunetv2_slicemamba.evaluation.cases import CaseJob, scores_from
@@ -54,7 +55,7 @@ class FinishedCases:
         }
         entry = {"key": _key(job), "shape": result.shape, "spacing": result.spacing, "scores": scores}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path, "a", encoding="utf-8") as file:
+        with full_disk_told(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write("\n" + json.dumps(plain_json(entry)))  # first the break: the line before may be half a line
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nnunetv2_slicemamba.common.full_disk import full_disk_told
 from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.json_lines import read_json_lines
 from nnunetv2_slicemamba.common.whole_file import replacing
@@ -102,7 +103,7 @@ class TrainingLog:
         self._last = (time.monotonic(), step)
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
-        with self._file.open("a", encoding="utf-8") as file:
+        with full_disk_told(self._file), self._file.open("a", encoding="utf-8") as file:
             file.write(as_lines(lines))
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
