@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 Shape: TypeAlias = Any
 
-_WORDS = {
+_WORDS: dict[Any, str] = {
     str: "a text",
     int: "a whole number",
     float: "a number",

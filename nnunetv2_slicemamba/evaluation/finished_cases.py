@@ -33,7 +33,8 @@ class FinishedCases:
         self._path = path
         self._lines: dict[str, dict[str, Any]] = {}
         if path is not None:
-            self._lines = {entry["key"]: entry for entry in read_json_lines(path, _ENTRY)}
+            entries: list[dict[str, Any]] = read_json_lines(path, _ENTRY)
+            self._lines = {entry["key"]: entry for entry in entries}
 
     def split(self, jobs: Sequence[CaseJob]) -> tuple[list[CaseResult], list[CaseJob]]:
         """Results of the jobs that are done, and the jobs that are left."""

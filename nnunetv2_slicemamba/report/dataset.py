@@ -116,7 +116,7 @@ def read_dataset(folders: DatasetFolders) -> DatasetFacts:
     fingerprint = read_json(folders.preprocessed, "dataset_fingerprint.json", FINGERPRINT_JSON) or {}
     shapes = [tuple(int(size) for size in shape) for shape in fingerprint.get("shapes_after_crop", [])]
     spacings = fingerprint.get("spacings", [])
-    splits = next(
+    splits: list[Mapping[str, Any]] = next(
         filter(None, (read_json(f, "splits_final.json", SPLITS_JSON) for f in (folders.preprocessed, folders.raw))), []
     )
     channels = description.get("channel_names") or description.get("modality") or {}

@@ -237,7 +237,7 @@ def _whole_entries(content: bytes, shape: Shape, first: int = 1) -> tuple[list[t
 
 def as_json(record: Record) -> dict[str, Any]:
     """A record as values that JSON keeps; an undefined fitness is null."""
-    return {**vars(record), "fitness": plain_json(record.fitness)}
+    return {**vars(record), "architecture": list(record.architecture), "fitness": plain_json(record.fitness)}
 
 
 def record_of(entry: dict[str, Any]) -> Record:
