@@ -14,7 +14,8 @@ from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
 
 from .dataset import DatasetFolders
 
-# of the files beside the plans, not all are nnU-Net's
+_NO_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
+# others may lie there too
 _ANYTHING = JsonKind("a JSON file", Any, f"{PLANS_JSON.remedy}, or move it away")
 SLICEMAMBA_NETWORK = "SliceMambaUNet"
 
@@ -74,6 +75,7 @@ def read_plans(folders: DatasetFolders, wanted: Sequence[str] | None) -> tuple[C
 
 def _plans_files(folders: DatasetFolders) -> list[tuple[Path, str]]:
     preprocessed = sorted(folders.preprocessed.glob("*.json")) if folders.preprocessed else []
+    preprocessed = [file for file in preprocessed if file.name not in _NO_PLANS]
     trained = sorted(folders.results.glob("*/plans.json")) if folders.results else []
     return [(file.parent, file.name) for file in (*preprocessed, *trained)]
 
