@@ -140,3 +140,19 @@ def test_a_finished_fold_is_validated_again_until_every_case_has_the_probabiliti
             fold_steps.train(folder, supernet, replace(SETTINGS, npz=npz), silent())
     validated = [call.arguments for call in called]
     assert [(arguments[5], arguments[-2:]) for arguments in validated] == [(FINAL, ["--npz", "--val"])] * (written < 2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_torn_summary_counts_as_none_and_the_fold_is_validated_again(
+    share: float, selection: Selection, called: list[Call], finish: Callable[..., Path]
+) -> None:
+    summary = finish(FINAL) / "validation" / "summary.json"
+    final, supernet = FoldFolder(selection, FINAL), SupernetFolder(selection, SUPERNET)
+    fold_steps.train(final, supernet, SETTINGS, silent())
+    assert called == []
+    whole = summary.read_bytes()
+    summary.write_bytes(whole[: int(share * len(whole))])
+    fold_steps.train(final, supernet, SETTINGS, silent())
+    assert [call.arguments[-1] for call in called] == ["--val"]
+    with pytest.raises(JsonFileError, match=r"summary.json is no JSON: .*Make it again: nnUNetv2_train ... --val"):
+        fold_steps.summary_dice(summary)
