@@ -256,7 +256,10 @@ def complete_data(dataset_name: str, plans_name: str, configuration: str) -> Non
     if not raw or not (Path(raw) / dataset_name).is_dir():
         refuse_marked_otherwise(manager, owner, file)
         return
-    ready = is_ready(manager, owner, file.parent) and mend(manager, owner, file, os.cpu_count() or 1) is not None
+    mended = mend(manager, owner, file, os.cpu_count() or 1) if is_ready(manager, owner, file.parent) else None
+    if mended:
+        print(f"{owner}: preprocessed cases that were damaged are made anew: {', '.join(mended)}")
+    ready = mended is not None
     if not ready:
         refuse_foreign_data(manager, owner, file)
     if not ready or not (file.parent / "gt_segmentations").is_dir():
