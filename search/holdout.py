@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -74,13 +75,20 @@ def recorded_holdout(checkpoint: Path) -> Holdout | None:
 
     Raises CheckpointError if the checkpoint cannot be read, HoldoutError if its holdout cannot.
     """
+    return holdout_in(recorded_init_args(checkpoint))
+
+
+def recorded_init_args(checkpoint: Path) -> dict[str, Any]:
+    """What a supernet's checkpoint says of its training. Raises HoldoutError if it cannot be read."""
     content = read_training(checkpoint, "restore the file, or train the supernet anew", tensors=False)
     try:
-        return holdout_in(content.get("init_args", {}))
+        init_args = dict(content.get("init_args", {}))
+        holdout_in(init_args)
     except (AttributeError, KeyError, ValueError, TypeError) as error:
         raise HoldoutError(
             f"the holdout in the checkpoint {checkpoint} cannot be read ({error}); train the supernet anew"
         ) from error
+    return init_args
 
 
 def _refuse_trained(folder: SupernetFolder, wanted: Holdout | None) -> None:

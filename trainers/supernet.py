@@ -15,7 +15,8 @@ from torch import nn
 from nnunetv2_slicemamba.common.names import final_trainer_name
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.nets.path_supernet import Supernet
-from nnunetv2_slicemamba.slicing.candidates import Architecture
+from nnunetv2_slicemamba.slicing.candidates import CHECKPOINT_KEY as CANDIDATES_KEY
+from nnunetv2_slicemamba.slicing.candidates import Architecture, check_trained_candidates
 from nnunetv2_slicemamba.slicing.holdout_file import (
     CHECKPOINT_KEY,
     Holdout,
@@ -121,15 +122,17 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         return kept, list(self.holdout.cases)
 
     def save_checkpoint(self, filename: str) -> None:
+        # of all that nnU-Net puts into a checkpoint, only this dictionary can be added to without a second writing
+        self.my_init_kwargs = {**self.my_init_kwargs, CANDIDATES_KEY: [list(one) for one in self.supernet.candidates]}
         if self.holdout is not None:
-            # of all that nnU-Net puts into a checkpoint, only this dictionary can be added to without a second writing
-            self.my_init_kwargs = {**self.my_init_kwargs, CHECKPOINT_KEY: self.holdout.as_dict()}
+            self.my_init_kwargs[CHECKPOINT_KEY] = self.holdout.as_dict()
         super().save_checkpoint(filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
         recorded = holdout_in(self.my_init_kwargs)
         check_trained_with(recorded, self.holdout, Path(self.output_folder), type(self).__name__)
+        check_trained_candidates(self.my_init_kwargs, self.supernet.candidates, Path(self.output_folder))
 
     def _do_i_compile(self) -> bool:
         # the path changes in every iteration: each would be compiled anew

@@ -99,8 +99,13 @@ def plan(
             blocks_from_stride,
         )
     console = PlainConsole()
+    for file in done.set_aside:
+        console.print(f"Was damaged, and is made anew; what was left of it: {file}")
     for configuration in done.reused:
-        console.print(f"{configuration}: already preprocessed with the same settings, used as it is")
+        mended = done.mended.get(configuration, ())
+        made = f", but for damaged cases, which are made anew: {', '.join(mended)}" if mended else ""
+        said = f"{configuration}: already preprocessed with the same settings, used as it is{made}"
+        console.print(said)
     console.print(
         f"Plans {done.plans_name} of {name} are ready: pass {shell_line('-p', done.plans_name)} to the next commands."
     )

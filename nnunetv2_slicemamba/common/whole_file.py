@@ -7,24 +7,29 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.full_disk import full_disk_told
+
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Gives a temporary path in the same folder, which takes the place of `path` once the block has ended well.
 
     The folder is made if it is missing. Whatever ends the block early leaves `path` as it was. The bytes are on disk
-    before the name changes, so that not even a power failure leaves an empty file.
+    before the name changes, so that not even a power failure leaves an empty file. Raises DiskFullError where the disk
+    is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: it makes files that only their owner may read, and results are shared. The ending is kept because
     # matplotlib tells the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with full_disk_told(path, temporary):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)

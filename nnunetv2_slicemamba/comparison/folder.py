@@ -6,7 +6,6 @@ nnUNet_results of one training, so that nnU-Net's own commands work on it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.comparison.arms import Arm
 from nnunetv2_slicemamba.planning.selection import Selection
@@ -25,6 +25,10 @@ RESULTS_FILE = "comparison.json"
 ARM_FILE = "arm.json"
 SLICING = "slicing.json"
 SCHEMA_VERSION = 1
+_SETTINGS = JsonKind("the settings of a comparison", dict, "Restore it, or give another --output")
+_ARM = JsonKind(
+    "the file of a comparison's arm", {"kind": str, "value": str, "place": int}, "Move the arm's folder away"
+)
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,11 @@ class ComparisonFolder:
         """The arms that are there, searches first, then in the order in which they were first named."""
         found = []
         for file in self.root.glob(f"*/{ARM_FILE}"):
-            content = _read(file)
+            content = _ARM.read(file)
             try:
-                found.append((int(content["place"]), Arm(file.parent.name, content["kind"], content["value"])))
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(f"{file} is not an arm's file ({error!r}); move {file.parent} away") from error
+                found.append((content["place"], Arm(file.parent.name, content["kind"], content["value"])))
+            except ValueError as error:
+                raise InputError(f"{file} is not {_ARM.name} ({error}). {_ARM.remedy}") from error
         return [arm for _, arm in sorted(found, key=lambda item: (item[0], item[1].name))]
 
     def repeats(self, arm: str) -> list[int]:
@@ -101,7 +105,7 @@ class ComparisonFolder:
         """Refuses a folder of another comparison."""
         file = self.root / SETTINGS_FILE
         if file.is_file():
-            old, now = _read(file), self.settings
+            old, now = _SETTINGS.read(file), self.settings
             different = [key for key in now if old.get(key) != now[key]]
             if different:
                 listed = "; ".join(f"{key} {old.get(key)} there, {now[key]} now" for key in different)
@@ -133,13 +137,3 @@ def comparison_folder(selection: Selection, trainer: str, output: Path | None) -
     if root.exists() and not root.is_dir():
         raise InputError(f"--output {root} is a file; give a folder")
     return ComparisonFolder(selection, trainer, root.absolute())
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}); restore it, or give another --output") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is not what 'slicemamba compare' writes; restore it, or give another --output")
-    return content

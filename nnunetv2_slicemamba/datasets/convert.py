@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.common.dataset_names import dataset_id_of, datasets_in, sharing_id
 from nnunetv2_slicemamba.common.folders import check_folder
+from nnunetv2_slicemamba.common.nnunet_files import SPLITS_JSON
 from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.manifest import fingerprint, read_begun, write_json, write_manifest
 from nnunetv2_slicemamba.datasets.parallel import for_each
@@ -103,8 +103,8 @@ def refuse_other_split(folds: list[Fold] | None, preprocessed: Path, first: bool
     folds: None leaves it to nnU-Net. first: nothing of this conversion is there yet, so neither is nnU-Net's split.
     """
     file = preprocessed / SPLITS
-    if (folds is not None or first) and file.is_file() and json.loads(file.read_text()) != folds:
+    if (folds is not None or first) and (found := SPLITS_JSON.read_if_there(file)) is not None and found != folds:
         raise ValueError(
-            f"{file} holds {count(len(json.loads(file.read_text())), 'fold')} of another split; remove "
+            f"{file} holds {count(len(found), 'fold')} of another split; remove "
             f"{preprocessed} if it belongs to an earlier dataset, or give another ID with -d"
         )

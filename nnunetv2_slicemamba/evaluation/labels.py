@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,14 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.common.text_files import read_text
+from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.evaluation.results import ClassLabel
 
+DATASET = JsonKind(
+    "nnU-Net v2's dataset.json",
+    {"labels": {str: (int, [int])}, "file_ending": str, "regions_class_order?": ([int], None)},
+    "Give the one in nnUNet_raw (nnUNetv2_convert_old_nnUNet_dataset converts the old format)",
+)
 MOST_LABELS = 64  # that are taken for classes without being asked; more are rather grey values or instances
 
 
@@ -50,17 +54,7 @@ def find_dataset_json(predictions: Path, truth: Path, given: str | Path | None =
 
 def read_dataset_json(file: Path) -> dict[str, Any]:
     """The content of a dataset.json; InputError if it is none or in the format of nnU-Net v1."""
-    try:
-        content = json.loads(read_text(file))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {error}") from error
-    missing = [key for key in ("labels", "file_ending") if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise InputError(
-            f"{file} has no {' and no '.join(map(repr, missing))}; it must be nnU-Net v2's dataset.json "
-            "(nnUNetv2_convert_old_nnUNet_dataset converts the old format)"
-        )
-    return content
+    return DATASET.read(file)
 
 
 def labelling_of(content: dict[str, Any], file: Path, labels: Sequence[int] | None, ignore: int | None) -> Labelling:

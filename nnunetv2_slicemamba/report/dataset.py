@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.dataset_names import dataset_id_of, datasets_in, named_by
 from nnunetv2_slicemamba.common.folders import FOLDERS, InputError, named_folder
+from nnunetv2_slicemamba.common.json_reading import JsonKind
+from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, FINGERPRINT_JSON, SPLITS_JSON
 
 # A label, or the labels that a region unites.
 Labels = tuple[int, ...]
@@ -105,13 +106,15 @@ def find_dataset(dataset: str) -> DatasetFolders:
 
 
 def read_dataset(folders: DatasetFolders) -> DatasetFacts:
-    """Facts of a dataset. Raises InputError if dataset.json is nowhere to be found or is no JSON."""
+    """Facts of a dataset. Raises InputError if dataset.json is nowhere to be found or is none of nnU-Net's."""
     description = read_description(folders)
     ending = str(description.get("file_ending", ""))
-    fingerprint = read_json(folders.preprocessed, "dataset_fingerprint.json") or {}
+    fingerprint = read_json(folders.preprocessed, "dataset_fingerprint.json", FINGERPRINT_JSON) or {}
     shapes = [tuple(int(size) for size in shape) for shape in fingerprint.get("shapes_after_crop", [])]
     spacings = fingerprint.get("spacings", [])
-    splits = read_json(folders.preprocessed, "splits_final.json") or read_json(folders.raw, "splits_final.json") or []
+    splits: list[Mapping[str, Any]] = next(
+        filter(None, (read_json(f, "splits_final.json", SPLITS_JSON) for f in (folders.preprocessed, folders.raw))), []
+    )
     channels = description.get("channel_names") or description.get("modality") or {}
     return DatasetFacts(
         name=folders.name,
@@ -131,7 +134,7 @@ def read_description(folders: DatasetFolders) -> dict[str, Any]:
     """dataset.json: of the raw data, else of the preprocessed data, else of a trained model."""
     trained = sorted(folders.results.glob("*/dataset.json")) if folders.results else []
     for folder in (folders.raw, folders.preprocessed, *(file.parent for file in trained)):
-        content = read_json(folder, "dataset.json")
+        content = read_json(folder, "dataset.json", DATASET_JSON)
         if content is not None:
             return content
     raise InputError(
@@ -140,14 +143,9 @@ def read_description(folders: DatasetFolders) -> dict[str, Any]:
     )
 
 
-def read_json(folder: Path | None, name: str) -> Any:
-    """The content of a JSON file, None if there is none. Raises InputError for what is no JSON."""
-    if folder is None or not (folder / name).is_file():
-        return None
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{folder / name} is no JSON ({error}); restore it, or delete it and make it again") from error
+def read_json(folder: Path | None, name: str, kind: JsonKind) -> Any:
+    """The content of a JSON file, None if there is none. Raises JsonFileError for what is none of its kind."""
+    return None if folder is None else kind.read_if_there(folder / name)
 
 
 def classes_of(description: Mapping[str, Any]) -> tuple[tuple[str, Labels], ...]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from nnunetv2_slicemamba.common.checkpoints import CheckpointError
 from nnunetv2_slicemamba.common.names import is_number, names_supernet_trainer
+from nnunetv2_slicemamba.common.nnunet_files import DEBUG_JSON
 from nnunetv2_slicemamba.slicing.holdout_file import Holdout, HoldoutError, holdout_path, read_holdout
 
-from .dataset import DatasetFacts, DatasetFolders, read_json
+from .dataset import DatasetFacts, DatasetFolders
 from .results import CaseDice, DiceSummary, Spread, SummaryError, read_summary, spread
 from .searches import Search, read_search
 from .trainings import TrainingProgress, newest_checkpoint, read_progress
@@ -119,7 +120,7 @@ def read_fold(folder: Path, dataset: DatasetFacts) -> Fold:
     checkpoint = newest_checkpoint(folder)
     if checkpoint is not None:
         try:
-            training = read_progress(checkpoint, read_json(folder, "debug.json"))
+            training = read_progress(checkpoint, DEBUG_JSON.read_if_there(folder / "debug.json"))
         except ValueError as error:
             problems.append(_shortened(error, folder))
             if not isinstance(error, CheckpointError):

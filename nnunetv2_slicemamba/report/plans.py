@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.hashing import resolved_configuration
+from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
+from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
 
-from .dataset import DatasetFolders, read_json
+from .dataset import DatasetFolders
+
+_NO_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
+# others may lie there too
+_ANYTHING = JsonKind("a JSON file", Any, f"{PLANS_JSON.remedy}, or move it away")
 
 
 @dataclass(frozen=True)
@@ -55,8 +61,9 @@ def read_plans(folders: DatasetFolders, wanted: Sequence[str] | None) -> tuple[C
     """
     files: dict[str, Mapping[str, Any]] = {}
     for folder, name in _plans_files(folders):
-        content = read_json(folder, name)
+        content = _ANYTHING.read(folder / name)
         if isinstance(content, Mapping) and "configurations" in content and "plans_name" in content:
+            PLANS_JSON.check(content, folder / name)
             files.setdefault(str(content["plans_name"]), content)
     facts = []
     for plans_name, plans in files.items():
@@ -69,6 +76,7 @@ def read_plans(folders: DatasetFolders, wanted: Sequence[str] | None) -> tuple[C
 
 def _plans_files(folders: DatasetFolders) -> list[tuple[Path, str]]:
     preprocessed = sorted(folders.preprocessed.glob("*.json")) if folders.preprocessed else []
+    preprocessed = [file for file in preprocessed if file.name not in _NO_PLANS]
     trained = sorted(folders.results.glob("*/plans.json")) if folders.results else []
     return [(file.parent, file.name) for file in (*preprocessed, *trained)]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,9 @@ from nnunetv2_slicemamba.pipeline.fold_steps import hold_out_all
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import (
+    Evaluation,
     MeasuredOn,
+    SearchSettings,
     SlicingChoice,
     read_holdout,
     read_ledger,
@@ -26,8 +30,10 @@ from nnunetv2_slicemamba.search import (
     sha256_of_file,
 )
 from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
-from nnunetv2_slicemamba.search.dry_run import CostEstimate, time_paths
+from nnunetv2_slicemamba.search.dry_run import CostEstimate, time_paths, typical_tasks
 from nnunetv2_slicemamba.search.holdout import hold_out
+from nnunetv2_slicemamba.search.records import Done, Task, tasks_of
+from nnunetv2_slicemamba.search.workers.base import More, no_more
 from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
 from tests.cli.supernets import save_untrained_supernet
 
@@ -74,7 +80,7 @@ def test_a_search_on_a_holdout_from_estimate_to_result(call: Callable[..., str])
     assert files_of(fold_folder()) == before, "a dry run wrote something"
     assert "architectures:  4, each on 2 holdout cases" in shown
     assert "0 of them are in" in shown
-    assert "median of 5 paths" in shown
+    assert "mean of 5 paths" in shown
 
     # a thousandth of a second
     shown = call(*SEARCH, "--time-budget", "0.00001")
@@ -193,11 +199,11 @@ def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
         assert asked == ([] if complete else ["search"])
 
 
-def test_an_estimate_is_the_median_path_times_what_there_is_to_do() -> None:
-    estimate = CostEstimate(1050, 50, (2.0, 1.0, 4.0), 8, "validation", "study.db")
-    assert (estimate.median, estimate.left) == (2.0, 1000)
+def test_an_estimate_is_the_mean_path_times_what_there_is_to_do() -> None:
+    estimate = CostEstimate(1050, 50, (1.5, 0.5, 4.0), 8, "validation", "study.db")
+    assert (estimate.mean, estimate.left) == (2.0, 1000)
     assert estimate.lines()[-2:] == [
-        "seconds each:   2 (median of 3 paths; 1 to 4 s)",
+        "seconds each:   2 (mean of 3 paths; 0.5 to 4 s)",
         "total:          35 min 0 s; what is left: 33 min 20 s",
     ]
     assert [duration_text(s) for s in (0.25, 59.0, 60.0, 3661.0, 90000.0)] == [
@@ -209,18 +215,37 @@ def test_an_estimate_is_the_median_path_times_what_there_is_to_do() -> None:
     ]
 
 
-@pytest.mark.parametrize(("seconds", "timed"), [(10.0, 5), (25.0, 3), (100.0, 3)])
-def test_the_first_path_is_not_timed_and_slow_ones_are_timed_less_often(
-    seconds: float, timed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
+class Timed:
+    """Evaluates nothing; the first path takes long, and each of the others `seconds`."""
 
-    def evaluate(architecture: tuple[int, ...]) -> None:
-        nonlocal now
-        now += 1000.0 if architecture == (0,) else seconds
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.given: list[Task] = []
 
-    monkeypatch.setattr("nnunetv2_slicemamba.search.dry_run.time.perf_counter", lambda: now)
-    assert time_paths(evaluate, [(i,) for i in range(6)], Console()) == [seconds] * timed
+    def evaluate(self, tasks: Sequence[Task], go_on: Callable[[], bool], more: More = no_more) -> Iterator[Done]:
+        self.given = list(tasks)
+        for number, task in enumerate(tasks):
+            if not go_on():
+                return
+            yield Done(task, Evaluation(0.5), self.seconds if number else 1000.0)
+
+
+@pytest.mark.parametrize(("seconds", "timed"), [(0.1, 24), (1.0, 11), (10.0, 5), (25.0, 3), (100.0, 3)])
+def test_the_first_path_is_not_timed_and_slow_ones_are_timed_less_often(seconds: float, timed: int) -> None:
+    tasks = tasks_of((i,) for i in range(25))
+    assert time_paths(Timed(seconds), tasks, Console()) == [seconds] * timed
+    assert time_paths(Timed(seconds), tasks[:1], Console()) == [1000.0]
+
+
+def test_the_paths_that_are_timed_share_what_those_of_a_search_share() -> None:
+    tasks = typical_tasks(SearchSettings(), [4] * 22)
+    paths = [task.architecture for task in tasks]
+    assert len(set(paths)) == len(paths) == 25
+    assert paths == sorted(paths)
+    shared = [next(i for i in range(22) if a[i] != b[i]) for a, b in pairwise(paths)]
+    # random ones differ in their second or third block
+    assert statistics.fmean(shared) > 2.5
+    assert typical_tasks(SearchSettings(population=5), [1]) == tasks_of([(0,)])
 
 
 @pytest.fixture

@@ -76,6 +76,17 @@ def test_what_is_finished_is_skipped_and_arms_and_repeats_can_be_added(run, root
     assert [arm["arm"] for arm in results(folder)["arms"]] == ["2x2", "4x4"]
 
 
+def test_a_torn_summary_counts_as_none_and_the_training_is_validated_again(run, root, folder):
+    run("compare", "--arms", "2x2,4x4")
+    file = training(folder, "4x4") / "validation" / "summary.json"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    code, said = run("compare", "--arms", "2x2,4x4")
+    assert code == 0, said
+    assert "1 finished, 1 to validate" in said
+    assert file.read_bytes() == whole
+
+
 def test_a_killed_training_is_continued_and_an_unvalidated_one_validated(run, root, folder, monkeypatch):
     monkeypatch.setenv("STAND_IN_ENDS", "checkpoint")
     code, said = run("compare", "--arms", "2x2,4x4")

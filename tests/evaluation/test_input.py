@@ -108,7 +108,7 @@ def test_missing_predictions_can_be_left_out_and_extra_ones_are_noted(folders: t
             lambda p, t: [file.rename(p / f"x{file.name}") for file in p.iterdir()],
             "no file in .* has the name of one in",
         ),
-        (lambda p, t: (p.parent / "dataset.json").write_text("{"), "cannot be read as JSON"),
+        (lambda p, t: (p.parent / "dataset.json").write_text("{"), "dataset.json is no JSON: line 1, column 2"),
         (lambda p, t: (p.parent / "dataset.json").write_text('{"labels": {}}'), "has no 'file_ending'"),
         (lambda p, t: write_dataset_json(p.parent, {"liver": 1}), "nnU-Net refuses the labels .*Background label"),
         (lambda p, t: write_dataset_json(p.parent, ending=".xyz"), r"there are no \*.xyz files"),
