@@ -32,6 +32,7 @@ from nnunetv2_slicemamba.planning.data import (
     mark_before_change,
 )
 from nnunetv2_slicemamba.planning.planner import SliceMambaPlanner, planner_of
+from nnunetv2_slicemamba.planning.plans_name import require_same_name
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
 
 # as nnU-Net's command: 3D full resolution volumes need more memory per process
@@ -178,6 +179,7 @@ def complete_data(dataset_name: str, plans_name: str, configuration: str) -> Non
     """
     file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{plans_name}.json"
     manager = PlansManager(json.loads(file.read_text()))
+    require_same_name(manager.plans, file)
     if configuration not in manager.available_configurations:
         return
     owner = data_owner(manager, configuration)

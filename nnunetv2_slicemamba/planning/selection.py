@@ -15,6 +15,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.names import DEFAULT_PLANS
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
+from nnunetv2_slicemamba.planning.plans_name import require_same_name
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 
@@ -113,6 +114,7 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
             f"Make them with 'slicemamba plan -d {dataset}' (size S: -p nnUNetSliceMambaSPlans)"
         )
     plans = json.loads(file.read_text())
+    require_same_name(plans, file)
     available = list(plans["configurations"])
     if configuration not in available:
         raise InputError(

@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier, che
 from nnunetv2_slicemamba.pretraining.images import Images, Loading, Shards, find_images, reseed
 from nnunetv2_slicemamba.pretraining.importing import import_weights
 from nnunetv2_slicemamba.pretraining.naming import identify
-from nnunetv2_slicemamba.pretraining.processes import Processes, noticing_signals, processes
+from nnunetv2_slicemamba.pretraining.processes import Processes, processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
 from nnunetv2_slicemamba.pretraining.training import Saving, Stopped, Training
 from nnunetv2_slicemamba.pretraining.training_log import LOG_FILE, LOGS, TrainingLog

@@ -1,0 +1,95 @@
+"""Signals that ask a process to end, noticed, sent on to children, and sent by the end of a parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+# what `kill` and batch systems send, what Ctrl-C sends, what a closed terminal sends
+STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
+# A batch system, a terminal and a parent may each pass on the same request: within these seconds it counts once.
+SAME_REQUEST_SECONDS = 3.0
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
+
+
+def exit_code(number: int) -> int:
+    """Exit code of a process that a signal ended, as shells give it: 143 for SIGTERM, 130 for Ctrl-C."""
+    return 128 + number
+
+
+@contextlib.contextmanager
+def handling_signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """Context in which `handle(number)` is called for every request to end, in place of what happened before.
+
+    Repeats of a request within SAME_REQUEST_SECONDS are left out. Signals that the process was started to ignore
+    (nohup) stay ignored. Processes forked meanwhile ignore Ctrl-C, which is this one's to answer, and are ended by the
+    others. Does nothing outside the main thread, which alone may handle signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner, before = os.getpid(), {}
+    latest = -float("inf")
+
+    def notice(number: int, frame: Any) -> None:
+        nonlocal latest
+        if os.getpid() != owner:
+            if number != signal.SIGINT:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        now = time.monotonic()
+        if now - latest >= SAME_REQUEST_SECONDS:
+            latest = now
+            handle(number)
+
+    try:
+        for number in STOP_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, notice)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def noticing_signals() -> Iterator[list[int]]:
+    """Context in which a first request to end only appends its signal to the list given; a second one ends at once."""
+    noticed: list[int] = []
+
+    def notice(number: int) -> None:
+        if noticed:
+            end_at_once(number)
+        noticed.append(number)
+
+    with handling_signals(notice):
+        yield noticed
+
+
+def end_at_once(number: int) -> None:
+    """Ends this process as the signal does where nobody handles it: Ctrl-C by KeyboardInterrupt, others without."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def end_with_parent(parent: int) -> None:
+    """Has the system end this process by SIGTERM when its parent ends, however that ends; on Linux only.
+
+    parent: process number of the parent. Where that one has ended already, this process ends now.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    # it may have ended before that call
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)

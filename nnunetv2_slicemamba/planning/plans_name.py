@@ -1,0 +1,47 @@
+"""The two names of plans, that of their file and `plans_name` inside it, which have to agree.
+
+nnU-Net reads plans by the file's name and names result folders by `plans_name`, see
+https://github.com/MIC-DKFZ/nnUNet/issues/1650. Where the two differ, a training writes into another plans' folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_slicemamba.common.folders import InputError
+
+ADDED_BY_NNUNET = "continue_training"  # entry that nnU-Net's training command adds to the plans that it has read
+
+
+def require_same_name(plans: Mapping[str, Any], file: Path) -> None:
+    """Raises InputError unless `plans`, read from `file`, name themselves as the file is named."""
+    inside = plans.get("plans_name")
+    if inside != file.stem:
+        raise InputError(
+            f"{file} has the name {file.stem!r}, but the plans_name in it is {inside!r}: results would go to the folder "
+            f'of {inside!r}. Change the line to "plans_name": "{file.stem}", or pass -p {inside} if its plans are meant'
+        )
+
+
+def require_file_of_own_name(plans: Mapping[str, Any], folder: Path) -> bool:
+    """Checks plans whose file is not known, as nnU-Net hands them to a trainer.
+
+    folder: nnUNet_preprocessed/DATASET. Returns True if PLANS.json of that folder holds just these plans, False if no
+    file there does. Raises InputError if only files of other names do.
+    """
+    wanted = {key: value for key, value in plans.items() if key != ADDED_BY_NNUNET}
+    holding = [file for file in sorted(folder.glob("*.json")) if _content(file) == wanted]
+    own = folder / f"{wanted.get('plans_name')}.json"
+    if holding and own not in holding:
+        require_same_name(wanted, holding[0])
+    return own in holding
+
+
+def _content(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):  # a file that cannot be read is not the one that was
+        return None
