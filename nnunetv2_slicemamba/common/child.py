@@ -1,6 +1,7 @@
-"""Start of a command in a process that ends with its parent: `python -m ...common.child PARENT MODULE FUNCTION NAME ...`.
+"""Start of a command in a process that ends with its parent.
 
-PARENT is the parent's process number. FUNCTION of MODULE is called with NAME and all that follows as sys.argv.
+`python -m nnunetv2_slicemamba.common.child PARENT MODULE FUNCTION NAME ...`: PARENT is the parent's process number;
+FUNCTION of MODULE is called with NAME and all that follows as sys.argv.
 """
 
 from __future__ import annotations

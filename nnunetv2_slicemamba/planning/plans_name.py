@@ -18,11 +18,12 @@ ADDED_BY_NNUNET = "continue_training"  # entry that nnU-Net's training command a
 
 def require_same_name(plans: Mapping[str, Any], file: Path) -> None:
     """Raises InputError unless `plans`, read from `file`, name themselves as the file is named."""
-    inside = plans.get("plans_name")
-    if inside != file.stem:
+    inside, name = plans.get("plans_name"), file.stem
+    if inside != name:
+        other = f", or pass -p {inside} if its plans are meant" if isinstance(inside, str) else ""
         raise InputError(
-            f"{file} has the name {file.stem!r}, but the plans_name in it is {inside!r}: results would go to the folder "
-            f'of {inside!r}. Change the line to "plans_name": "{file.stem}", or pass -p {inside} if its plans are meant'
+            f"{file} is named {name!r}, but the plans_name in it is {inside!r}, and nnU-Net names result folders by that "
+            f'one: change it in the file ("plans_name": "{name}"){other}'
         )
 
 

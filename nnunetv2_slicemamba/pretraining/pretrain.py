@@ -13,6 +13,7 @@ from torch import nn
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
+from nnunetv2_slicemamba.common.stopping import noticing_signals
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier, check_image_size

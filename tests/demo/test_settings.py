@@ -43,7 +43,7 @@ def test_the_commands_of_a_run_are_those_of_its_dataset(
             plans.parent.mkdir(parents=True)
             network = {"network_class_name": "x.SliceMambaUNet", "arch_kwargs": {}, "_kw_requires_import": []}
             settings = {"patch_size": [999] * int(data[0]), "architecture": network}
-            plans.write_text(json.dumps({"configurations": {dataset.configuration: settings}}))
+            plans.write_text(json.dumps({"plans_name": run.PLANS, "configurations": {dataset.configuration: settings}}))
             return
         raise CommandError("stopped")
 
