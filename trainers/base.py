@@ -18,6 +18,7 @@ from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.resolutions import output_scales
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS
+from nnunetv2_slicemamba.trainers.finished_epoch import bare
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
 from nnunetv2_slicemamba.trainers.gpu_augment import GPUAugmentation
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
@@ -87,10 +88,9 @@ class SliceMambaBaseTrainer(GPUAugmentation):
     @property
     def bare_network(self) -> SliceMambaBase:
         """The network without the wrappers of DDP and torch.compile."""
-        network = self.network.module if self.is_ddp else self.network
-        bare = network._orig_mod if isinstance(network, OptimizedModule) else network
-        assert isinstance(bare, SliceMambaBase)
-        return bare
+        network = bare(self.network, self.is_ddp)
+        assert isinstance(network, SliceMambaBase)
+        return network
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         optimizer = torch.optim.AdamW(
@@ -201,14 +201,6 @@ class SliceMambaBaseTrainer(GPUAugmentation):
     def describe_path(self) -> str:
         """The network and its settings of this moment, for messages."""
         return f"network {type(self.bare_network).__name__}"
-
-    def save_checkpoint(self, filename: str) -> None:
-        # nnU-Net writes in place: a kill while writing would lose the only checkpoint
-        temporary = f"{filename}.tmp"
-        super().save_checkpoint(temporary)
-        # what a kill left of an earlier one must not take its place where checkpoints are switched off
-        if self.local_rank == 0 and not self.disable_checkpointing:
-            os.replace(temporary, filename)
 
 
 def build_from_plans(

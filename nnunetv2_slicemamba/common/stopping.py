@@ -93,3 +93,34 @@ def end_with_parent(parent: int) -> None:
     # it may have ended before that call
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def end_forked_processes_with_this_one() -> None:
+    """Has processes that this one forks from now on end when it ends, however that ends; on Linux only.
+
+    Loaders of batches would otherwise wait for ever for a training that was killed.
+    """
+    if sys.platform != "linux" or _forking.ends_with == os.getpid():
+        return
+    if _forking.ends_with is None:
+        os.register_at_fork(before=_forking.before, after_in_child=_forking.in_child)
+    _forking.ends_with = os.getpid()
+
+
+class _Forking:
+    """The process whose forks end with it, None before any; and whether a fork comes from its main thread."""
+
+    def __init__(self) -> None:
+        self.ends_with: int | None = None
+        self.in_main_thread = False
+
+    def before(self) -> None:
+        # the system looks at the thread that forks, and other threads end before their process
+        self.in_main_thread = threading.current_thread() is threading.main_thread()
+
+    def in_child(self) -> None:
+        if self.in_main_thread and os.getppid() == self.ends_with:
+            end_with_parent(os.getppid())
+
+
+_forking = _Forking()

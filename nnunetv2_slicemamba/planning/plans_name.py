@@ -22,8 +22,8 @@ def require_same_name(plans: Mapping[str, Any], file: Path) -> None:
     if inside != name:
         other = f", or pass -p {inside} if its plans are meant" if isinstance(inside, str) else ""
         raise InputError(
-            f"{file} is named {name!r}, but the plans_name in it is {inside!r}, and nnU-Net names result folders by that "
-            f'one: change it in the file ("plans_name": "{name}"){other}'
+            f"{file} is named {name!r}, but the plans_name in it is {inside!r}, and nnU-Net names result folders by "
+            f'that one: change it in the file ("plans_name": "{name}"){other}'
         )
 
 
@@ -34,11 +34,12 @@ def require_file_of_own_name(plans: Mapping[str, Any], folder: Path) -> bool:
     file there does. Raises InputError if only files of other names do.
     """
     wanted = {key: value for key, value in plans.items() if key != ADDED_BY_NNUNET}
-    holding = [file for file in sorted(folder.glob("*.json")) if _content(file) == wanted]
-    own = folder / f"{wanted.get('plans_name')}.json"
-    if holding and own not in holding:
-        require_same_name(wanted, holding[0])
-    return own in holding
+    if _content(folder / f"{wanted.get('plans_name')}.json") == wanted:
+        return True
+    for file in sorted(folder.glob("*.json")):
+        if _content(file) == wanted:
+            require_same_name(wanted, file)
+    return False
 
 
 def _content(file: Path) -> Any:
