@@ -103,6 +103,11 @@ class SliceMambaBaseTrainer(GPUAugmentation):
         schedule = WarmupPoly(self.initial_lr, warmup=max(1, min(self.warmup_iterations, total // 20)), total=total)
         return optimizer, IterationScheduler(optimizer, schedule, self.num_iterations_per_epoch)
 
+    def initialize(self) -> None:
+        super().initialize()
+        if isinstance(self.lr_scheduler, IterationScheduler):
+            self.lr_scheduler.keep_rates_of_groups()
+
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         # nnU-Net derives the scales from strides whose first keeps the resolution; ours starts with the patch
         # embedding or the stem, while the first output is at full resolution all the same
@@ -180,6 +185,8 @@ class SliceMambaBaseTrainer(GPUAugmentation):
                 raise
         # not in the handler: the error holds the tensors of the step that failed
         self.replays = False
+        if self.grad_scaler is not None:
+            forget_step(self.grad_scaler, self.device)
         training_graphs.drop(self.bare_network, inference=False)
         torch.cuda.empty_cache()
         self.print_to_log_file("training goes on without CUDA graphs, which left too little memory")
@@ -201,6 +208,16 @@ class SliceMambaBaseTrainer(GPUAugmentation):
     def describe_path(self) -> str:
         """The network and its settings of this moment, for messages."""
         return f"network {type(self.bare_network).__name__}"
+
+
+def forget_step(scaler: torch.amp.GradScaler, device: torch.device) -> None:
+    """Makes a gradient scaler ready for another step after one that failed anywhere; its scale stays.
+
+    It would refuse to unscale gradients a second time in what it takes for the same step.
+    """
+    # a scaler that has scaled nothing yet cannot be updated
+    scaler.scale(torch.zeros((), device=device))
+    scaler.update(scaler.get_scale())
 
 
 def build_from_plans(

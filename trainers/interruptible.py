@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,10 +40,14 @@ class InterruptibleTraining(nnUNetTrainer):
     ends_epoch = latest_is_due = False
     agreement: Any = None  # the processes of a training on several GPUs
 
+    @cached_property
+    def finished_epoch(self) -> FinishedEpoch:
+        """The state as the last epoch that this process has finished left it; empty before the first."""
+        return FinishedEpoch()
+
     def run_training(self) -> None:
         self._check_plans_name()
         end_forked_processes_with_this_one()
-        self.finished_epoch = FinishedEpoch()
         self.agreement = dist.new_group(backend="gloo") if self.is_ddp else None
         with self._alone(), handling_signals(self._ask_to_stop):
             try:
