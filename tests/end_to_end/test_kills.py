@@ -136,6 +136,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
         return root
 
     def run(name: str) -> Whole:
+        if not done:
+            # the process from which commands are forked takes its time to start
+            call(start(), Command("slicemamba --help"))
         if name not in done:
             number = names.index(name)
             before = run(names[number - 1]).after if number else start()
@@ -150,13 +153,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
     return run
 
 
-def kill_and_continue(name: str, whole: Whole, rng: random.Random, kills: int, root: Path) -> int:
-    """Ends a command `kills` times, then lets it end by itself and compares; returns how many came in time."""
+def kill_and_continue(name: str, whole: Whole, rng: random.Random, kills: int, root: Path, share: float = 0.9) -> int:
+    """Ends a command `kills` times, then lets it end by itself and compares; returns how many came in time.
+
+    share: part of the uninterrupted command's time in which a signal may come.
+    """
     command, counted, again = COMMANDS[name], 0, False
     shutil.copytree(whole.before, root, symlinks=True)
     for _ in range(kills):
         end = {
-            "after": rng.uniform(0.05, 0.9) * whole.seconds,
+            "after": rng.uniform(0.05, share) * whole.seconds,
             "signal": int(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])),
             "group": int(rng.random() < 0.5),
         }
@@ -235,9 +241,13 @@ def test_a_command_that_is_ended_once_ends_as_if_it_had_not_been(
 def test_a_command_that_is_ended_again_and_again_ends_as_if_it_had_not_been(
     name: str, whole: Callable[[str], Whole], tmp_path: Path
 ) -> None:
-    rng, counted, chain = random.Random(f"{SEED + 1} {name}"), 0, 0
-    wanted = 4 if name in ("run", "compare") else 9
-    while counted < wanted:
-        counted += kill_and_continue(name, whole(name), rng, min(3, wanted - counted), tmp_path / f"root_{chain}")
-        chain += 1
-        assert chain < 20, f"{name} is over before it can be ended"
+    rng, counted = random.Random(f"{SEED + 1} {name}"), 0
+    wanted, share = (4, 0.9) if name in ("run", "compare") else (9, 0.9)
+    for chain in range(20):
+        kills = min(3, wanted - counted)
+        came = kill_and_continue(name, whole(name), rng, kills, tmp_path / f"root_{chain}", share)
+        # the machine may have become faster, and what is there already is not done again
+        counted, share = counted + came, share if came == kills else max(0.3, share - 0.2)
+        if counted == wanted:
+            return
+    pytest.fail(f"{name} is over before it can be ended")
