@@ -83,13 +83,17 @@ COMMANDS = {
         f"slicemamba compare {FOLD} --trainer SliceMambaTrainer_1epoch --arms 2x2 -device cpu", short=False
     ),
 }
-QUICK = ("convert", "supernet", "search")
+QUICK = ("convert", "supernet")  # a killed search: test_search_command.py
 
 
-def call(root: Path, command: Command, again: bool = False, end: dict[str, float] | None = None) -> tuple[int, str]:
-    """Exit code and output of a command in a workspace."""
+def call(
+    root: Path, command: Command, again: bool = False, end: dict[str, float] | None = None, seed: str | None = "3"
+) -> tuple[int, str]:
+    """Exit code and output of a command in a workspace. seed: None for trainings with nnU-Net's own loaders."""
     script, *arguments = (command.line + command.again * again).split()
-    variables = {"nnUNet_extTrainer": trainer_path_once(), "SLICEMAMBA_SEED": "3", "nnUNet_n_proc_DA": "1"}
+    variables = {"nnUNet_extTrainer": trainer_path_once(), "nnUNet_n_proc_DA": "1"}
+    if seed is not None:
+        variables["SLICEMAMBA_SEED"] = seed
     if command.short:
         variables[SHORT] = "1"
     else:
@@ -233,6 +237,17 @@ def test_a_command_that_is_ended_once_ends_as_if_it_had_not_been(
     name: str, whole: Callable[[str], Whole], tmp_path: Path
 ) -> None:
     kill_and_continue(name, whole(name), random.Random(f"{SEED} {name}"), 1, tmp_path / "root")
+
+
+def test_nnunets_own_loaders_end_with_a_training_that_is_killed_or_asked_to_end(
+    whole: Callable[[str], Whole], tmp_path: Path
+) -> None:
+    found, root = whole("supernet"), tmp_path / "root"
+    shutil.copytree(found.before, root)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        end = {"after": 0.6 * found.seconds, "signal": int(number), "group": 0}
+        code, said = call(root, COMMANDS["supernet"], again=True, end=end, seed=None)
+        assert code in (-number, 128 + number), said[-2000:]
 
 
 @pytest.mark.slow
