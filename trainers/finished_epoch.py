@@ -77,6 +77,6 @@ def copied(state: Any, earlier: Any = None) -> Any:
         before = earlier if isinstance(earlier, dict) else {}
         return type(state)((key, copied(value, before.get(key))) for key, value in state.items())
     if isinstance(state, list | tuple):
-        before = earlier if isinstance(earlier, list | tuple) and len(earlier) == len(state) else [None] * len(state)
-        return type(state)(copied(*pair) for pair in zip(state, before, strict=True))
+        fits = isinstance(earlier, list | tuple) and len(earlier) == len(state)
+        return type(state)(copied(*pair) for pair in zip(state, earlier if fits else [None] * len(state), strict=True))
     return deepcopy(state)

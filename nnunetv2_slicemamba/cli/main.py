@@ -28,6 +28,7 @@ from nnunetv2_slicemamba.cli import (
     slicing,
     trainer_path,
 )
+from nnunetv2_slicemamba.common.stopping import interruptible
 
 app = typer.Typer(
     name="slicemamba",
@@ -98,7 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(expand_lists(given))
+        with interruptible():
+            app(expand_lists(given))
     except (ValueError, OSError, RuntimeError) as error:
         if os.environ.get("SLICEMAMBA_DEBUG"):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import signal
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 STOP_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name))
 # A batch system, a terminal and a parent may each pass on the same request: within these seconds it counts once.
 SAME_REQUEST_SECONDS = 3.0
+ENDING_SECONDS = 20.0
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -80,6 +82,48 @@ def end_at_once(number: int) -> None:
         raise KeyboardInterrupt
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Context in which Ctrl-C raises KeyboardInterrupt, and the process has ended ENDING_SECONDS later in any case.
+
+    Pools of processes may wait for ever for a worker that Ctrl-C has ended. What is left of the process's children is
+    killed then. Repeats within SAME_REQUEST_SECONDS are left out: a terminal sends the signal, and so does a parent.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        yield
+        return
+    owner, latest = os.getpid(), -float("inf")
+    timer = threading.Timer(ENDING_SECONDS, _give_up)
+    timer.daemon = True
+
+    def interrupt(number: int, frame: Any) -> None:
+        nonlocal latest
+        if os.getpid() == owner:
+            now = time.monotonic()
+            if now - latest < SAME_REQUEST_SECONDS:
+                return
+            latest = now
+            if not timer.is_alive():
+                timer.start()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        timer.cancel()
+
+
+def _give_up() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(exit_code(signal.SIGINT))
 
 
 def end_with_parent(parent: int) -> None:

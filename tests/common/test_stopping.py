@@ -145,3 +145,33 @@ def test_a_forked_process_is_ended_by_sigterm_and_leaves_ctrl_c_to_its_parent() 
         _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
     assert noticed == []
+
+
+HANGING = """
+import multiprocessing, sys, time
+from nnunetv2_slicemamba.common import stopping
+stopping.ENDING_SECONDS = 0.3
+child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+try:
+    with stopping.interruptible():
+        child.start()
+        print(child.pid, flush=True)
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+            child.join()  # as a pool that waits for a worker which does not answer
+finally:
+    print("left", flush=True)
+"""
+
+
+def test_a_command_that_hangs_after_ctrl_c_ends_with_its_children_all_the_same() -> None:
+    process = subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said == "interrupted\n"
+    assert not lives(child)

@@ -197,14 +197,17 @@ def ended(process: int, end: Mapping[str, float]) -> int:
     while time.monotonic() < until and os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         time.sleep(0.005)
     (os.killpg if end["group"] else os.kill)(process, int(end["signal"]))
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    until = time.monotonic() + 60
-    while working(process):
+    until, found = time.monotonic() + 60, 0
+    while not found or working(process):
+        if not found:
+            found, status = os.waitpid(process, os.WNOHANG)
         if time.monotonic() > until:
             os.killpg(process, signal.SIGKILL)
+            if not found:
+                os.waitpid(process, 0)
             return STAYED
         time.sleep(0.02)
-    return code
+    return os.waitstatus_to_exitcode(status)
 
 
 def working(group: int) -> list[int]:
