@@ -174,4 +174,4 @@ def test_a_command_that_hangs_after_ctrl_c_ends_with_its_children_all_the_same()
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 130
     assert said == "interrupted\n"
-    assert not lives(child)
+    wait_until(lambda: not lives(child))
