@@ -13,7 +13,10 @@ from torch._dynamo import OptimizedModule
 
 
 class FinishedEpoch:
-    """A copy, in main memory, of all that nnU-Net writes into a checkpoint and that the next epoch changes."""
+    """A copy, in main memory, of all that nnU-Net writes into a checkpoint and that the next epoch changes.
+
+    It takes as many bytes as a checkpoint. Copying is quicker than writing a checkpoint after every epoch.
+    """
 
     def __init__(self) -> None:
         self.content: dict[str, Any] = {}

@@ -32,7 +32,7 @@ from tests.end_to_end.zygote import SHORT, STAYED
 from tests.pretraining.image_folder import write_image_folder
 
 pytestmark = [
-    pytest.mark.xdist_group("kills"),
+    pytest.mark.xdist_group("trained"),  # where the process is from which commands are forked
     pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are counted in /proc"),
 ]
 
@@ -83,7 +83,6 @@ COMMANDS = {
         f"slicemamba compare {FOLD} --trainer SliceMambaTrainer_1epoch --arms 2x2 -device cpu", short=False
     ),
 }
-QUICK = ("convert", "supernet")  # a killed search: test_search_command.py
 
 
 def call(
@@ -232,11 +231,10 @@ def without_times(value: Any, root: Path) -> Any:
     return value
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_a_command_that_is_ended_once_ends_as_if_it_had_not_been(
-    name: str, whole: Callable[[str], Whole], tmp_path: Path
+def test_a_training_that_is_ended_once_ends_as_if_it_had_not_been(
+    whole: Callable[[str], Whole], tmp_path: Path
 ) -> None:
-    kill_and_continue(name, whole(name), random.Random(f"{SEED} {name}"), 1, tmp_path / "root")
+    kill_and_continue("supernet", whole("supernet"), random.Random(SEED), 1, tmp_path / "root")
 
 
 def test_nnunets_own_loaders_end_with_a_training_that_is_killed_or_asked_to_end(
