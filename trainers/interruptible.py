@@ -20,6 +20,7 @@ from nnunetv2_slicemamba.common.stopping import (
     end_forked_processes_with_this_one,
     exit_code,
     handling_signals,
+    interruptible,
 )
 from nnunetv2_slicemamba.common.whole_file import replacing, sweep
 from nnunetv2_slicemamba.planning.plans_name import require_file_of_own_name
@@ -63,7 +64,7 @@ class InterruptibleTraining(nnUNetTrainer):
             raise SystemExit(exit_code(self.asked))
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        with self._alone():
+        with self._alone(), interruptible():
             super().perform_actual_validation(save_probabilities)
 
     @contextmanager

@@ -88,8 +88,9 @@ def end_at_once(number: int) -> None:
 def interruptible() -> Iterator[None]:
     """Context in which Ctrl-C raises KeyboardInterrupt, and the process has ended ENDING_SECONDS later in any case.
 
-    Pools of processes may wait for ever for a worker that Ctrl-C has ended. What is left of the process's children is
-    killed then. Repeats within SAME_REQUEST_SECONDS are left out: a terminal sends the signal, and so does a parent.
+    Unless the block ends well, that is, because somebody answered the interruption and went on. Pools of processes may
+    wait for ever for a worker that Ctrl-C has ended. What is left of the process's children is killed then. Repeats
+    within SAME_REQUEST_SECONDS are left out: a terminal sends the signal, and so does a parent.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
@@ -112,9 +113,9 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
+        timer.cancel()
     finally:
         signal.signal(signal.SIGINT, before)
-        timer.cancel()
 
 
 def _give_up() -> None:
