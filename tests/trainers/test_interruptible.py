@@ -17,6 +17,7 @@ import torch
 
 from nnunetv2_slicemamba.common.folder_lock import FolderInUseError
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.other_processes import host
 from nnunetv2_slicemamba.trainers import TRAINERS
 from tests.trainers.short_trainings import DISKS, assert_same, make, train
 
@@ -140,6 +141,20 @@ def test_a_folder_that_another_process_works_in_is_neither_trained_nor_validated
             with pytest.raises(FolderInUseError, match=f"in use by process {holder.pid}"):
                 work()
         holder.kill()
+
+
+def test_what_a_killed_training_left_half_written_is_removed_by_the_next(make_trainer: Callable[..., Any]) -> None:
+    trainer = make_trainer("SliceMambaTrainer_1epoch")
+    folder = Path(trainer.output_folder)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = (f".checkpoint_best.{host()}-{ended.pid}.part.pth", "checkpoint_final.pth.tmp")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in left:
+        (folder / name).write_bytes(b"half")
+    with pytest.raises(FileNotFoundError, match="no slicing"):
+        trainer.run_training()
+    assert not any((folder / name).exists() for name in left)
 
 
 @pytest.mark.parametrize(("change", "refused"), [(None, False), ("MyPlans", False), ("batch_size", True)])
