@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -81,7 +82,8 @@ def run_process(
     def pass_on(number: int) -> None:
         asked.append(number)
         if process is not None:
-            process.send_signal(number)
+            with contextlib.suppress(ValueError):  # Windows sends Ctrl-C to all processes itself
+                process.send_signal(number)
 
     with handling_signals(pass_on):
         if console is None:
@@ -92,7 +94,7 @@ def run_process(
             process = subprocess.Popen(call, env=running, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         with process:
             if asked:  # it came before there was a process to pass it on to
-                process.send_signal(asked[0])
+                process.terminate()
             try:
                 output = _shown(process, console) if console is not None else ""
                 process.wait()
