@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.folder_lock import in_use
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.choosing.pareto import PARETO_FILE, Front, write_front
@@ -146,8 +147,8 @@ def search_fold(
 
     Writes best_slicing.json and the figures into slicing_search. Where a launcher started several processes (torchrun),
     they share the evaluations; the first of them writes, the others return None.
-    Raises as prepare_search; StudyRefusedError if the study belongs to another search; LedgerError if it cannot be
-    read or written, or the result cannot, saying what is kept.
+    Raises as prepare_search; FolderInUseError while the supernet is being trained; StudyRefusedError if the study
+    belongs to another search; LedgerError if it cannot be read or written, or the result cannot, saying what is kept.
     """
     options = options or SearchOptions()
     process = Process.from_environment()
@@ -155,7 +156,12 @@ def search_fold(
     if not process.is_writer:
         take_part(folder, settings, device, options, process)
         return None
-    prepared = prepare_search(folder, settings, device, options.cache_bytes)
+    with in_use(folder.path, shared=True) if folder.path.is_dir() else contextlib.nullcontext():
+        return _search(prepare_search(folder, settings, device, options.cache_bytes), options, process, console)
+
+
+def _search(prepared: PreparedSearch, options: SearchOptions, process: Process, console: Console | None) -> FoldSearch:
+    folder, settings = prepared.folder, prepared.fingerprint.settings
     where = prepared.storage(options.storage)
     with (
         open_ledger(where, prepared.fingerprint, options.study, options.discard, folder.search) as ledger,

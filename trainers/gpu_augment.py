@@ -20,6 +20,7 @@ from nnunetv2_slicemamba.augmentation.device_batches import DeviceBatches
 from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
 from nnunetv2_slicemamba.augmentation.patches import is_plain
 from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
+from nnunetv2_slicemamba.trainers.interruptible import InterruptibleTraining
 from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
 from nnunetv2_slicemamba.trainers.safe_loading import SafeLoading
@@ -51,12 +52,13 @@ class Untransformed:
         return sample
 
 
-class GPUAugmentation(SeededTraining):
+class GPUAugmentation(InterruptibleTraining, SeededTraining):
     """A mix-in: batches are augmented on the GPU as get_training_transforms and get_validation_transforms say.
 
     Other processes read and crop patches only. What those methods return may be overridden; if it holds something that
     has no twin on the GPU, or the loaders are not nnU-Net's, all is as without the mix-in, and the log says so. With
-    SLICEMAMBA_SEED batches are drawn from it, on either path.
+    SLICEMAMBA_SEED batches are drawn from it, on either path. Signals and the fold's folder are treated as
+    InterruptibleTraining says.
 
         class MyGPUTrainer(GPUAugmentation, MyTrainer): ...
     """
@@ -135,6 +137,10 @@ class GPUAugmentation(SeededTraining):
 
     def on_train_end(self) -> None:
         super().on_train_end()
+        self.close_batches()
+
+    def close_batches(self) -> None:
+        super().close_batches()
         for batches in (self.dataloader_train, self.dataloader_val):
             if isinstance(batches, (DeviceBatches, HostBatches)):
                 batches.close()

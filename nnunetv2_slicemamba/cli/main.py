@@ -34,6 +34,7 @@ from nnunetv2_slicemamba.cli import (
 )
 from nnunetv2_slicemamba.cli.errors import show_error
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.stopping import interruptible
 
 
 class Commands(TyperGroup):
@@ -135,4 +136,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if value == "":
             what = f"the value of {flag} is empty" if flag.startswith("-") else "an argument is empty"
             sys.exit(show_error(InputError(f"{what} (''); give one, or leave it out (is a shell variable unset?)")))
-    _program()(expand_lists(given))
+    with interruptible():
+        _program()(expand_lists(given))

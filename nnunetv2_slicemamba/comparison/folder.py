@@ -7,7 +7,7 @@ nnUNet_results of one training, so that nnU-Net's own commands work on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,36 @@ class ComparisonFolder:
         """Result folder of one training, as nnU-Net names it."""
         own = self.selection.fold_folder(self.trainer)
         return self.results_root(arm, repeat) / own.relative_to(require_folder("nnUNet_results"))
+
+    @property
+    def first_stage(self) -> Path | None:
+        """Result folder of a cascade's first stage, whose predictions all arms read; None without a cascade."""
+        stage = self.selection.configuration_manager.previous_stage_name
+        if stage is None:
+            return None
+        return replace(self.selection, configuration=stage).configuration_folder(self.trainer)
+
+    def require_first_stage(self) -> None:
+        """Raises InputError, naming what makes them, if a cascade's first stage has not predicted for the second."""
+        folder, selection = self.first_stage, self.selection
+        if folder is None or (folder / "predicted_next_stage" / selection.configuration).is_dir():
+            return
+        stage = selection.configuration_manager.previous_stage_name
+        raise InputError(
+            f"{selection.configuration} needs the first stage's predictions in {folder}, which are not there: "
+            f"'nnUNetv2_train {selection.dataset} {stage} FOLD -tr {self.trainer} -p {selection.plans_name}' makes "
+            "them, for every FOLD"
+        )
+
+    def link_first_stage(self, arm: str, repeat: int) -> None:
+        """Links a cascade's first stage into the results of one training: nnU-Net looks for its predictions there."""
+        if self.first_stage is None:
+            return
+        link = self.results_root(arm, repeat) / self.selection.dataset / self.first_stage.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.unlink(missing_ok=True)  # to where the results were before
+            link.symlink_to(self.first_stage.absolute(), target_is_directory=True)
 
     def arms(self) -> list[Arm]:
         """The arms that are there, searches first, then in the order in which they were first named."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import run_command
+from nnunetv2_slicemamba.common.folder_lock import require_unused
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
@@ -73,9 +74,11 @@ def hold_out_all(supernets: Sequence[SupernetFolder], fraction: float, console: 
 def train(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
     """Trains and validates a fold with nnU-Net's command: from the start, from a checkpoint, or not at all.
 
-    supernet: of the fold, whose slicing file a final trainer takes.
+    supernet: of the fold, whose slicing file a final trainer takes. Raises FolderInUseError while another process
+    trains it.
     """
     selection = folder.selection
+    require_unused(folder.path)
     npz = settings.npz and folder.trainer not in trainers_with(SUPERNET)
     if folder.is_trained and is_validated(folder, npz):
         console.print(f"{folder.trainer}, fold {selection.fold}: finished before", highlight=False)

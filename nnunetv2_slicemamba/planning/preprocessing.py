@@ -37,6 +37,7 @@ from nnunetv2_slicemamba.planning.data import (
     raw_cases,
 )
 from nnunetv2_slicemamba.planning.planner import SharedDataPlanner, planner_of
+from nnunetv2_slicemamba.planning.plans_name import require_same_name
 from nnunetv2_slicemamba.planning.raw_dataset import check_raw_dataset
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
 
@@ -275,6 +276,7 @@ def complete_data(dataset_name: str, plans_name: str, configuration: str) -> Non
     """
     file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{plans_name}.json"
     manager = PlansManager(PLANS_JSON.read(file))
+    require_same_name(manager.plans, file)
     if configuration not in manager.available_configurations:
         return
     owner = data_owner(manager, configuration)

@@ -20,6 +20,7 @@ from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, che
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, PLANS_JSON, SPLITS_JSON
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
+from nnunetv2_slicemamba.planning.plans_name import require_same_name
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 DRAWN_FOLDS = 5  # by nnU-Net, where there are no splits
@@ -139,6 +140,7 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
             f"Make them with '{shell_line('slicemamba', 'plan', '-d', dataset)}' (size S: -p nnUNetSliceMambaSPlans)"
         )
     plans = PLANS_JSON.read(file)
+    require_same_name(plans, file)
     available = list(plans["configurations"])
     if configuration not in available:
         raise InputError(

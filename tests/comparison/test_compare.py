@@ -256,3 +256,21 @@ def test_other_bad_input_is_refused(run, root, tmp_path):
 def test_the_workspace_has_arms_that_differ(root):
     means = [np.mean([dice_of(root, slicing, r) for r in (0, 1)]) for slicing in MISSED]
     assert len({round(mean, 6) for mean in means}) == len(means)
+
+
+def test_the_arms_of_a_cascade_read_the_first_stage_that_all_share(run, root, folder):
+    plans = root / "nnUNet_preprocessed" / DATASET / f"{PLANS}.json"
+    content = json.loads(plans.read_text())
+    content["configurations"]["low"] = dict(content["configurations"]["2d"])
+    content["configurations"]["2d"]["previous_stage"] = "low"
+    plans.write_text(json.dumps(content))
+    code, said = run("compare", "--arms", "2x2")
+    assert code == 2
+    assert f"'nnUNetv2_train {DATASET} low FOLD -tr {TRAINER} -p {PLANS}' makes them" in said
+    assert calls(root) == []
+    first = root / "nnUNet_results" / DATASET / f"{TRAINER}__{PLANS}__low"
+    (first / "predicted_next_stage" / "2d").mkdir(parents=True)
+    for _ in range(2):
+        assert run("compare", "--arms", "2x2,4x4")[0] == 0
+    for arm in ("2x2", "4x4"):
+        assert (folder / arm / "repeat_0" / DATASET / first.name).resolve() == first.resolve()
