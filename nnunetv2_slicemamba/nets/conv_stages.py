@@ -161,7 +161,7 @@ class ConvDecoder(nn.Module):
     def forward(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor | list[Tensor]:
         outputs = []
         for j, (stage, skip) in enumerate(zip(self.stages, reversed(skips), strict=True)):
-            x = stage(stage.join(x, skip))
+            x = stage(stage.join(x, skip))  # type: ignore[operator]
             if self.deep_supervision:
                 outputs.append(self.logits(x, j))
         return outputs[::-1] if self.deep_supervision else self.logits(x, -1)
