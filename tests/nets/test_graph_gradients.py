@@ -20,10 +20,10 @@ class Computing(TrainingGraph):
 
     replays = 0
 
-    def __init__(self, module, call, x, memory=None):
-        super().__init__(module, call, x, memory)
+    def __init__(self, module, call, inputs, memory=None):
+        super().__init__(module, call, inputs, memory)
         twins = {name: p.detach().requires_grad_() for name, p in module.named_parameters() if p.requires_grad}
-        sources = [*([self.x] if self.x.requires_grad else []), *twins.values()]
+        sources = [*(x for x in self.inputs if x.requires_grad), *twins.values()]
 
         given = self.memory.__dict__.setdefault("given", [])
         given.extend(g for g in self.gradients if g is not None)
@@ -33,7 +33,7 @@ class Computing(TrainingGraph):
             for gradient in given:
                 gradient.fill_(torch.nan)
             with torch.enable_grad():
-                made = cuda_graphs.as_list(torch.func.functional_call(module, twins, (self.x,)))
+                made = cuda_graphs.as_list(torch.func.functional_call(module, twins, tuple(self.inputs)))
             self.memory.left = made, sources  # over what the pass before left there
             for own, new in zip(self.outputs, made, strict=True):
                 own.copy_(new.detach())

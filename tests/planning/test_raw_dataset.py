@@ -27,6 +27,7 @@ Change = Callable[[dict[str, Any]], object]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Raw data of five images, found by their names."""
     monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "nnUNet_preprocessed"))
     write_raw_dataset(tmp_path, "2d")
     edit(tmp_path / DISKS, lambda content: content.pop("dataset"))
     return tmp_path / DISKS
