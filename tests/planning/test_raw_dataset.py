@@ -85,7 +85,7 @@ def test_regions_and_an_ignore_label_are_accepted(
         ),
         (lambda c: c.update(numTraining=4), "says numTraining 4, there are 5 training cases; correct it"),
         (lambda c: c.update(dataset={}), "has an entry 'dataset' that nnU-Net does not understand"),
-        (lambda c: c.update(dataset={"a": {"images": "a.png"}}), "has an entry 'dataset' that nnU-Net does not"),
+        (lambda c: c.update(dataset={"a": {"images": ["a.png"]}}), "dataset.a has no 'label'"),
         (
             lambda c: c.update(dataset={"a": {"images": ["a.png"], "label": "labelsTr/case_0.png"}}),
             "are not there: {}/a.png",
