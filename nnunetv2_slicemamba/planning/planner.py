@@ -6,7 +6,9 @@ import warnings
 from fractions import Fraction
 from typing import Any
 
+import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
@@ -144,6 +146,21 @@ class SliceMambaPlannerResidual(SharedDataPlanner):
         share = Fraction(SIZES[self.size].residual, SIZES[PAPER].residual)
         for name in ("UNet_base_num_features", "UNet_max_features_2d", "UNet_max_features_3d"):
             setattr(self, name, int(getattr(self, name) * share))
+
+    @staticmethod
+    def static_estimate_VRAM_usage(
+        patch_size: tuple[int, ...],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: dict[str, Any],
+        arch_kwargs_req_import: tuple[str, ...],
+    ) -> float:
+        """nnU-Net's estimate, of a network that takes no memory; its own fails where nnUNet_n_proc_DA is 0."""
+        planned = (arch_class_name, arch_kwargs, arch_kwargs_req_import, input_channels, output_channels)
+        with torch.device("meta"):
+            network = get_network_from_plans(*planned, allow_init=False)
+        return float(network.compute_conv_feature_map_size(patch_size))
 
     def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         plan = super().get_plans_for_configuration(*args, **kwargs)

@@ -106,6 +106,12 @@ def test_the_command_plans_it_with_the_data_that_are_there_and_with_blocks_where
         assert message in str(call(*arguments).exception)
 
 
+def test_planning_needs_no_augmentation_processes(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = plan_experiment_dataset(901, RESIDUAL_PLANNERS["L"])[0]
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    assert plan_experiment_dataset(901, RESIDUAL_PLANNERS["L"])[0]["configurations"] == expected["configurations"]
+
+
 def test_planners_are_found_by_size_and_network() -> None:
     assert [planner_of(size, "residual").size for size in "SML"] == list("SML")
     with pytest.raises(ValueError, match="network 'resnet' does not exist; give one of paper, hybrid, residual"):
