@@ -179,6 +179,18 @@ def test_it_is_exported(n_dims: int, kind: str, tmp_path: Path) -> None:
         torch.testing.assert_close(FORMATS[kind].load(file)(example), network(example), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
+@BOTH
+def test_it_compiles_to_one_graph(n_dims: int) -> None:
+    network = SliceMambaResidualUNet(**arguments(n_dims))
+    wake(network)
+    torch._dynamo.reset()
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(compiled(image(n_dims)), network(image(n_dims)))
+    torch._dynamo.reset()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
