@@ -113,5 +113,9 @@ def test_without_blocks_no_slicing_is_asked_for(make: Callable[..., Any], monkey
     none = {"n_blocks_per_stage": [0, 0, 0], "n_blocks_per_stage_decoder": [0, 0]}
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     make("SliceMambaTrainer_1epoch", none).on_train_start()
+    with pytest.raises(ValueError, match="there is no supernet to inherit from: train it with SliceMambaTrainer"):
+        make("SliceMambaInheritTrainer_1epoch", none).on_train_start()
+    with pytest.raises(ValueError, match="no S3 blocks, so there is no slicing to search"):
+        make("SliceMambaSupernetTrainer_1epoch", none)
     with pytest.raises(FileNotFoundError, match="slicemamba slicing"):
         make("SliceMambaTrainer_1epoch").on_train_start()
