@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
+from nnunetv2_slicemamba.nets.resolutions import reductions
 
 RESIDUAL_CLASS = NETWORK_CLASSES["SliceMambaResidualUNet"][0]
 
@@ -24,7 +24,7 @@ def blocks_per_stage(strides: Sequence[Sequence[int]], from_stride: int) -> list
     """
     if from_stride == 0:
         return [0] * len(strides)
-    reduced = [max(math.prod(axis) for axis in zip(*strides[: i + 1], strict=True)) for i in range(len(strides))]
+    reduced = [max(reduction) for reduction in reductions(strides)]
     return [int(stride >= min(from_stride, reduced[-1])) for stride in reduced]
 
 
