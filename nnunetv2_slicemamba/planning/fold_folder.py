@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.checkpoint_names import FINAL, UNFINISHED
-from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.find import SLICING_FILE, STUDY_FILE, slicing_search_folder
 from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
@@ -65,19 +63,7 @@ class FoldFolder:
 
 @dataclass(frozen=True)
 class SupernetFolder(FoldFolder):
-    """The result folder of a fold's supernet, with the fold's slicing search in it.
-
-    Raises InputError for plans without S3 blocks, which have neither.
-    """
-
-    def __post_init__(self) -> None:
-        one = self.selection
-        if one.n_blocks == 0:
-            raise InputError(
-                f"the network of the plans {one.plans_name} has no S3 blocks, so no supernet and no slicing: train it "
-                f"with 'nnUNetv2_train {one.dataset} {one.configuration} {one.fold} -tr {DEFAULT_TRAINER} "
-                f"-p {one.plans_name}', or plan some blocks (--blocks-from-stride 8)"
-            )
+    """The result folder of a fold's supernet, with the fold's slicing search in it."""
 
     @property
     def search(self) -> Path:

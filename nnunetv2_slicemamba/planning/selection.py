@@ -13,7 +13,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, class_name
+from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, DEFAULT_TRAINER, NETWORK_CLASSES, class_name
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
@@ -73,6 +73,16 @@ class Selection:
     def n_blocks(self) -> int:
         """Blocks of the network, encoder and decoder."""
         return sum(self.arch_kwargs["n_blocks_per_stage"]) + sum(self.arch_kwargs["n_blocks_per_stage_decoder"])
+
+    def with_blocks(self) -> Selection:
+        """This selection; InputError if its network has no S3 blocks, and so no supernet and no slicing."""
+        if self.n_blocks == 0:
+            raise InputError(
+                f"the network of the plans {self.plans_name} has no S3 blocks, so no supernet and no slicing: train it "
+                f"with 'nnUNetv2_train {self.dataset} {self.configuration} {self.fold} -tr {DEFAULT_TRAINER} "
+                f"-p {self.plans_name}', or plan some blocks (--blocks-from-stride 8)"
+            )
+        return self
 
     @property
     def candidates(self) -> Slicing:

@@ -164,6 +164,9 @@ def test_without_blocks_it_is_a_network_and_no_supernet() -> None:
     network = SliceMambaResidualUNet(**arguments(2, **none))
     assert network.n_blocks == 0
     assert network(image(2)).shape == (2, 3, *SIZES[2])
+    network.set_slicing([])
+    network.load_state_dict(network.state_dict())
+    assert network.get_slicing() == ()
     with pytest.raises(ValueError, match="no S3 blocks, so there is no slicing to search"):
         SliceMambaResidualSupernet(**arguments(2, **none))
 
