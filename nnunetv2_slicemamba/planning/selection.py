@@ -13,7 +13,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, DEFAULT_TRAINER, NETWORK_CLASSES, class_name
+from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, class_name
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
@@ -79,7 +79,7 @@ class Selection:
         if self.n_blocks == 0:
             raise InputError(
                 f"the network of the plans {self.plans_name} has no S3 blocks, so no supernet and no slicing: train it "
-                f"with 'nnUNetv2_train {self.dataset} {self.configuration} {self.fold} -tr {DEFAULT_TRAINER} "
+                f"with 'nnUNetv2_train {self.dataset} {self.configuration} {self.fold} -tr SliceMambaTrainer "
                 f"-p {self.plans_name}', or plan some blocks (--blocks-from-stride 8)"
             )
         return self
