@@ -135,11 +135,12 @@ class SliceMambaPlanner(SharedDataPlanner):
 class SliceMambaPlannerResidual(SharedDataPlanner):
     """Plans SliceMambaResidualUNet: nnU-Net's own network, patch and batch, with S3 blocks added.
 
-    blocks_from_stride: see planning.residual.
+    blocks_from_stride, decoder_blocks: see planning.residual.
     """
 
     default_plans_name = plans_name_of(PAPER, "residual")
     blocks_from_stride = BLOCKS_FROM_STRIDE
+    decoder_blocks = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -167,7 +168,9 @@ class SliceMambaPlannerResidual(SharedDataPlanner):
         planned = plan["architecture"]["arch_kwargs"]
         plan["architecture"] = {
             "network_class_name": RESIDUAL_CLASS,
-            "arch_kwargs": residual_kwargs(planned, self.blocks_from_stride, self.activation_checkpointing),
+            "arch_kwargs": residual_kwargs(
+                planned, self.blocks_from_stride, self.activation_checkpointing, self.decoder_blocks
+            ),
             "_kw_requires_import": [],
         }
         return plan

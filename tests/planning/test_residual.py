@@ -98,12 +98,20 @@ def test_the_command_plans_it_with_the_data_that_are_there_and_with_blocks_where
         result = call("--network", "residual", "--blocks-from-stride", stride, "-overwrite_plans_name", name)
         assert result.exit_code == 0, result.output
         assert sum(blocks(name)) == count
+    result = call(
+        "--network", "residual", "--blocks-from-stride", "2", "--decoder-blocks", "-overwrite_plans_name", "D"
+    )
+    assert result.exit_code == 0, result.output
+    encoder = blocks("Own2Plans")
+    n_stages = (len(encoder) + 1) // 2
+    assert blocks("D") == [*encoder[:n_stages], *reversed(encoder[: n_stages - 1])]
     # what needs a slicing says what to do instead
     result = CliRunner().invoke(app, ["slicing", "-d", "901", "-c", "2d", "-f", "0", "-p", "Own0Plans", "--set", "2x2"])
     assert "the network of the plans Own0Plans has no S3 blocks" in str(result.exception)
     for arguments, message in (
         (("--network", "resnet"), "--network 'resnet' does not exist; give one of paper, hybrid, residual"),
         (("--network", "residual", "--hybrid"), "--hybrid and --network residual name two networks"),
+        (("--decoder-blocks",), "--decoder-blocks is for --network residual, this plans paper"),
         (("--blocks-from-stride", "4"), "--blocks-from-stride is for --network residual, this plans paper"),
     ):
         assert message in str(call(*arguments).exception)
