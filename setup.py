@@ -54,7 +54,8 @@ setup(
     },
     install_requires=[
         VERSION["NNUNET_REQUIREMENT"],
-        "torch>=2.4",
+        "torch>=2.6",
+        "blosc2>=4.14.1; python_version >= '3.11'",  # older ones run code that a preprocessed array names
         "numpy>=1.24",
         "batchgenerators>=0.25.1",
         "dynamic-network-architectures>=0.4.4,<0.5",
@@ -69,7 +70,7 @@ setup(
         "monai>=1.3",
         "h5py>=3.8",
         "jinja2>=3.1",
-        "Pillow>=10",
+        "Pillow>=10.1",
         "filelock>=3.12",
         "nibabel>=5",
     ],

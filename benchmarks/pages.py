@@ -99,7 +99,7 @@ def by_fold(trainings: Trainings) -> str:
     parts: list[str] = []
     for (data, budget), runs in trainings.groups().items():
         candidates = finished(runs)
-        for fold in sorted(candidates[REFERENCE]):
+        for fold in sorted(candidates.get(REFERENCE, {})):
             reference, rows = candidates[REFERENCE][fold], []
             for name, folds in candidates.items():
                 if fold not in folds:

@@ -54,6 +54,7 @@ from nnunetv2_slicemamba.search.ledger.evaluation_log import LOG_FOLDER
 from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 from nnunetv2_slicemamba.search.records import Done, Evaluation, tasks_of
 from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, Workers, no_more
+from nnunetv2_slicemamba.search.workers.meeting import meet
 from nnunetv2_slicemamba.search.workers.processes import Process
 from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
 from nnunetv2_slicemamba.trainers.offline import ValidationCase, quiet
@@ -148,8 +149,8 @@ def by_processes(arguments: argparse.Namespace) -> dict[str, float]:
 
 def share(evaluator: Evaluator, process: Process, settings: SearchSettings, n_blocks: int, file: Path) -> None:
     """The whole search by several processes of this machine; the first one writes what it took."""
-    store = process.connect()
     folder = Path(tempfile.gettempdir()) / f"search_gpu_{os.environ['MASTER_PORT']}"
+    store = meet(process, folder / LOG_FOLDER)
     store.add("warm", 1)
     while store.add("warm", 0) < process.world:
         time.sleep(0.01)

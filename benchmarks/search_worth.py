@@ -16,7 +16,6 @@ same command continues. --csv adds the gains to searches.csv in FOLDER.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import math
@@ -37,6 +36,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 from timing import add_csv
 
+from nnunetv2_slicemamba.common.json_lines import read_json_lines
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import Architecture, Fingerprint, SearchSettings, open_ledger, run_search
@@ -66,11 +66,9 @@ class Counts:
         self._evaluation, self._file, self._of = evaluation, file, of
         self.known: dict[Architecture, NDArray[np.int64]] = {}
         if file is not None and file.is_file():
-            for line in file.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # the line during which the process ended
-                    entry = json.loads(line)
-                    if entry["of"] == of:
-                        self.known[tuple(entry["path"])] = np.array(entry["counts"], dtype=np.int64)
+            for entry in read_json_lines(file, {"of": str, "path": [int], "counts": list}):
+                if entry["of"] == of:
+                    self.known[tuple(entry["path"])] = np.array(entry["counts"], dtype=np.int64)
 
     def of(self, architectures: Sequence[Architecture], go_on: Callable[[], bool]) -> Iterator[tuple[int, float]]:
         """(position, seconds) of the architectures as their counts are known."""

@@ -1,24 +1,25 @@
-"""An estimate of a search's cost: some paths are timed on the real cases, and nothing is written."""
+"""An estimate of a search's cost: some paths are timed together on the real cases, and nothing is written."""
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import track
 
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.search.ledger.ledger import read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError, location_of
 from nnunetv2_slicemamba.search.proposals.evolution import propose
+from nnunetv2_slicemamba.search.records import Task, tasks_of
 from nnunetv2_slicemamba.search.run import PreparedSearch, SearchOptions, prepare_search
 from nnunetv2_slicemamba.search.settings import SearchSettings
-from nnunetv2_slicemamba.slicing.candidates import Architecture
+from nnunetv2_slicemamba.search.workers.base import BatchEvaluator
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 
-# Paths differ little in cost: five tell it, and three do where five would take long.
-TIMED, AT_LEAST, ENOUGH_SECONDS = 5, 3, 60.0
+# Three paths tell the cost where more would take longer than this, five where they would take longer than that; else
+# as many as these: what a path shares with the one before it differs from path to path.
+AT_LEAST, LONG_SECONDS = 3, 60.0
+ENOUGH, ENOUGH_SECONDS = 5, 10.0
+MOST = 24
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,9 @@ class CostEstimate:
     refused: str | None = None
 
     @property
-    def median(self) -> float:
+    def mean(self) -> float:
         """Seconds for one architecture."""
-        return statistics.median(self.seconds)
+        return statistics.fmean(self.seconds)
 
     @property
     def left(self) -> int:
@@ -60,14 +64,14 @@ class CostEstimate:
 
     def lines(self) -> list[str]:
         """The estimate for people to read."""
-        spread = f"median of {len(self.seconds)} paths; {min(self.seconds):.3g} to {max(self.seconds):.3g} s"
+        spread = f"mean of {len(self.seconds)} paths; {min(self.seconds):.3g} to {max(self.seconds):.3g} s"
         ledger = self.refused or f"{self.kept} of them are in {self.location}, {self.left} are left"
         return [
             f"architectures:  {self.architectures}, each on {self.cases} {self.kind} cases",
             f"ledger:         {ledger}",
-            f"seconds each:   {self.median:.3g} ({spread})",
-            f"total:          {duration_text(self.median * self.architectures)}; "
-            f"what is left: {duration_text(self.median * self.left)}",
+            f"seconds each:   {self.mean:.3g} ({spread})",
+            f"total:          {duration_text(self.mean * self.architectures)}; "
+            f"what is left: {duration_text(self.mean * self.left)}",
         ]
 
 
@@ -84,13 +88,13 @@ def estimate_cost(
     storage = prepared.storage(options.storage)
     kept, refused = kept_in(prepared, storage, options.study, options.discard)
     n_candidates = prepared.fingerprint.n_candidates_per_block
-    paths = propose(SearchSettings(TIMED + 1, 0, seed=settings.seed), n_candidates, 0, [])
+    tasks = typical_tasks(settings, n_candidates)
     measured_on = prepared.fold.measured_on
     assert measured_on.number is not None
     return CostEstimate(
         architectures=min(settings.evaluations, math.prod(n_candidates)),
         kept=kept,
-        seconds=tuple(time_paths(prepared.fold, paths, console or Console())),
+        seconds=tuple(time_paths(prepared.fold, tasks, console or PlainConsole())),
         cases=measured_on.number,
         kind=measured_on.kind,
         location=str(prepared.folder.search),
@@ -98,17 +102,32 @@ def estimate_cost(
     )
 
 
-def time_paths(evaluate: Callable[[Architecture], object], paths: list[Architecture], console: Console) -> list[float]:
-    """Seconds that the evaluation of each path takes, the first left out: it loads, compiles and tunes."""
+def typical_tasks(settings: SearchSettings, n_candidates_per_block: Sequence[int]) -> list[Task]:
+    """Neighbours in the order in which a search evaluates a bred generation, so that they share what those share."""
+    population = min(max(settings.population, ENOUGH + 1), math.prod(n_candidates_per_block))
+    like = SearchSettings(population, 1, settings.parents, seed=settings.seed)
+    parents = propose(like, n_candidates_per_block, 0, [])
+    # an arbitrary fitness makes arbitrary ones of them parents
+    bred = propose(like, n_candidates_per_block, 1, [(one, float(i)) for i, one in enumerate(parents)]) or parents
+    return tasks_of(sorted(bred)[: MOST + 1])
+
+
+def time_paths(evaluator: BatchEvaluator, tasks: Sequence[Task], console: Console) -> list[float]:
+    """Seconds that each task takes when they are evaluated together, as the search does.
+
+    The first is left out unless it is the only one: it loads, compiles and tunes.
+    """
     seconds: list[float] = []
-    for i, path in enumerate(track(paths, "timing", console=console, transient=True, disable=not console.is_terminal)):
-        started = time.perf_counter()
-        evaluate(path)
-        if i > 0:
-            seconds.append(time.perf_counter() - started)
-        if len(seconds) >= AT_LEAST and sum(seconds) > ENOUGH_SECONDS:
-            break
-    return seconds
+
+    def go_on() -> bool:
+        n, spent = len(seconds) - 1, sum(seconds[1:])
+        return not (n >= ENOUGH and spent > ENOUGH_SECONDS) and not (n >= AT_LEAST and spent > LONG_SECONDS)
+
+    done = evaluator.evaluate(tasks, go_on)
+    hidden = not console.is_terminal
+    for one in track(done, "timing", total=len(tasks), console=console, transient=True, disable=hidden):
+        seconds.append(one.seconds)
+    return seconds[1:] or seconds
 
 
 def kept_in(prepared: PreparedSearch, storage: str | Path, study: str | None, discard: bool) -> tuple[int, str | None]:

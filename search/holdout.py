@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from nnunetv2_slicemamba.common import checkpoint_names
+from nnunetv2_slicemamba.common.checkpoints import read_training
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.slicing.holdout_file import (
     Holdout,
@@ -72,14 +73,22 @@ def remove_holdout(folder: SupernetFolder) -> Path | None:
 def recorded_holdout(checkpoint: Path) -> Holdout | None:
     """The holdout that a supernet's checkpoint was trained with; None for one trained on all training cases.
 
-    Raises HoldoutError if the checkpoint cannot be read.
+    Raises CheckpointError if the checkpoint cannot be read, HoldoutError if its holdout cannot.
     """
+    return holdout_in(recorded_init_args(checkpoint))
+
+
+def recorded_init_args(checkpoint: Path) -> dict[str, Any]:
+    """What a supernet's checkpoint says of its training. Raises HoldoutError if it cannot be read."""
+    content = read_training(checkpoint, "restore the file, or train the supernet anew", tensors=False)
     try:
-        # mapped into memory: of gigabytes, only the few bytes that are asked for are read
-        content = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)
-        return holdout_in(content.get("init_args", {}))
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, pickle.UnpicklingError) as error:
-        raise HoldoutError(f"the checkpoint {checkpoint} cannot be read ({error}); train the supernet anew") from error
+        init_args = dict(content.get("init_args", {}))
+        holdout_in(init_args)
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
+        raise HoldoutError(
+            f"the holdout in the checkpoint {checkpoint} cannot be read ({error}); train the supernet anew"
+        ) from error
+    return init_args
 
 
 def _refuse_trained(folder: SupernetFolder, wanted: Holdout | None) -> None:

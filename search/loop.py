@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.search.ledger.ledger import Ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
 from nnunetv2_slicemamba.search.objectives import LATENCY, Cost
 from nnunetv2_slicemamba.search.progress import SearchProgress
-from nnunetv2_slicemamba.search.proposals.evolution import propose_with_origins
+from nnunetv2_slicemamba.search.proposals.evolution import Evolution
 from nnunetv2_slicemamba.search.proposals.optuna_samplers import OptunaProposals
-from nnunetv2_slicemamba.search.proposals.ranking import cheapest_record, chosen_record, ranked_history
+from nnunetv2_slicemamba.search.proposals.ranking import cheapest_record, chosen_record
 from nnunetv2_slicemamba.search.records import Done, Evaluation, Proposal, Record, Task, best_record
 from nnunetv2_slicemamba.search.settings import EVOLUTION, SearchSettings
 from nnunetv2_slicemamba.search.workers.base import SerialWorkers, Workers
@@ -73,7 +74,7 @@ def run_search(
     if settings != ledger.fingerprint.settings:
         raise ValueError(f"the search has {settings}, its ledger was opened with {ledger.fingerprint.settings}")
     ends = math.inf if time_budget is None else time.monotonic() + time_budget
-    console = console or Console()
+    console = console or PlainConsole()
     workers = evaluate if isinstance(evaluate, Workers) else SerialWorkers(evaluate)
     proposals = proposals_of(settings, ledger.fingerprint.n_candidates_per_block)
     records: list[Record] = []
@@ -83,7 +84,7 @@ def run_search(
         _say(
             console,
             f"Left out of {ledger.location}, because no evaluation can be read there: {'; '.join(ledger.damaged)}. "
-            "What is missing is evaluated again.",
+            "What is missing and not in its study either is evaluated again.",
         )
 
     def go_on() -> bool:
@@ -92,7 +93,7 @@ def run_search(
     try:
         with SearchProgress(settings, len(ledger.records()), console, enabled=progress) as shown:
             for generation in range(settings.generations + 1):
-                shown.generation_begins(generation, records)
+                shown.generation_begins(generation)
                 tasks = [Task(generation, i, *proposal) for i, proposal in enumerate(proposals(generation, records))]
                 found = _kept_of(ledger, generation, tasks)
                 for record in found.values():
@@ -121,6 +122,8 @@ def run_search(
             f"{ledger.location}. The same command continues from there.",
         )
         raise
+    if progress:
+        _tell_if_equal(console, ledger.records())
     if not complete:
         return _unfinished(ledger, settings.cost, evaluated_now)
     best = chosen_record(records, settings.cost)
@@ -133,13 +136,18 @@ def proposals_of(settings: SearchSettings, n_candidates_per_block: Sequence[int]
     """The proposals of the settings' sampler."""
     if settings.sampler != EVOLUTION:
         return OptunaProposals(settings, n_candidates_per_block)
+    return Evolution(settings, n_candidates_per_block)
 
-    def evolve(generation: int, records: Sequence[Record]) -> list[Proposal]:
-        return propose_with_origins(
-            settings, n_candidates_per_block, generation, ranked_history(records, settings.cost)
+
+def _tell_if_equal(console: Console, records: Sequence[Record]) -> None:
+    if len(records) > 1 and len({record.fitness for record in records}) == 1:
+        _say(
+            console,
+            f"Every one of the {len(records)} architectures has the same fitness, {records[0].fitness:.4f}: the search "
+            "cannot tell them apart, and what it chooses is arbitrary. The supernet probably predicts nothing but "
+            "background: look at its training (progress.png in its folder) and train it longer, or set a slicing "
+            "without a search ('slicemamba slicing --set 2x4').",
         )
-
-    return evolve
 
 
 def _unfinished(ledger: Ledger, cost: Cost | None, evaluated_now: int) -> SearchResult:

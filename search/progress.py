@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -51,9 +50,8 @@ class SearchProgress:
         if self._is_bar:
             self._bar.stop()
 
-    def generation_begins(self, generation: int, before: Sequence[Record]) -> None:
-        """generation: 0 is the random one. before: the records of the earlier generations."""
-        self._best = chosen_record(before, self._settings.cost)
+    def generation_begins(self, generation: int) -> None:
+        """generation: 0 is the random one."""
         self._generation = generation
         self._in_generation = []
         self._bar.update(self._task, description=f"generation {generation}/{self._settings.generations}")

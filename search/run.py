@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.folder_lock import in_use
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.choosing.pareto import PARETO_FILE, Front, write_front
@@ -33,6 +34,7 @@ from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 from nnunetv2_slicemamba.search.loop import SearchResult, run_search
 from nnunetv2_slicemamba.search.settings import SearchSettings
 from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, Workers
+from nnunetv2_slicemamba.search.workers.meeting import meet
 from nnunetv2_slicemamba.search.workers.processes import Process
 from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
@@ -145,8 +147,8 @@ def search_fold(
 
     Writes best_slicing.json and the figures into slicing_search. Where a launcher started several processes (torchrun),
     they share the evaluations; the first of them writes, the others return None.
-    Raises as prepare_search; StudyRefusedError if the study belongs to another search; LedgerError if it cannot be
-    read or written, or the result cannot, saying what is kept.
+    Raises as prepare_search; FolderInUseError while the supernet is being trained; StudyRefusedError if the study
+    belongs to another search; LedgerError if it cannot be read or written, or the result cannot, saying what is kept.
     """
     options = options or SearchOptions()
     process = Process.from_environment()
@@ -154,7 +156,12 @@ def search_fold(
     if not process.is_writer:
         take_part(folder, settings, device, options, process)
         return None
-    prepared = prepare_search(folder, settings, device, options.cache_bytes)
+    with in_use(folder.path, shared=True) if folder.path.is_dir() else contextlib.nullcontext():
+        return _search(prepare_search(folder, settings, device, options.cache_bytes), options, process, console)
+
+
+def _search(prepared: PreparedSearch, options: SearchOptions, process: Process, console: Console | None) -> FoldSearch:
+    folder, settings = prepared.folder, prepared.fingerprint.settings
     where = prepared.storage(options.storage)
     with (
         open_ledger(where, prepared.fingerprint, options.study, options.discard, folder.search) as ledger,
@@ -176,7 +183,7 @@ def take_part(
     folder: SupernetFolder, settings: SearchSettings, device: torch.device, options: SearchOptions, process: Process
 ) -> None:
     """Evaluates for the process that writes, until that one ends the search."""
-    store = process.connect()
+    store = meet(process, folder.search / LOG_FOLDER)
 
     def evaluator() -> SupernetFold:
         require_same(json.loads(store.get(_CONDITIONS)), measured_with(settings.cost, device))
@@ -248,7 +255,7 @@ def workers_of(prepared: PreparedSearch, ledger: Ledger, process: Process) -> It
     if process.world == 1:
         yield BatchedWorkers(prepared.fold)
     else:
-        store = process.connect()
+        store = meet(process, ledger.log.folder)
         store.set(_CONDITIONS, json.dumps(measured_with(prepared.fingerprint.settings.cost, prepared.fold.device)))
         with SharedWorkers(store, process.world, prepared.fold, ledger.log) as shared:
             yield shared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,17 +18,21 @@ from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, class_name
 from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.resolutions import output_scales
+from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.trainers.averaging import WeightAverage
+from nnunetv2_slicemamba.trainers.finished_epoch import bare
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
 from nnunetv2_slicemamba.trainers.gpu_augment import GPUAugmentation
 from nnunetv2_slicemamba.trainers.gradient_watch import WatchfulScaler
 from nnunetv2_slicemamba.trainers.mixed_optimizer import MixedOptimizer
 from nnunetv2_slicemamba.trainers.parameter_groups import only, parameter_groups
 from nnunetv2_slicemamba.trainers.recipe import OPTIMIZER_OF, RECIPES, make_schedule
+from nnunetv2_slicemamba.trainers.replicas import AveragingScaler, Replica
+from nnunetv2_slicemamba.trainers.safe_loading import SafeLoading
 from nnunetv2_slicemamba.trainers.schedule import IterationScheduler
 
 
-class SliceMambaBaseTrainer(GPUAugmentation):
+class SliceMambaBaseTrainer(SafeLoading, GPUAugmentation):
     """nnU-Net's trainer with SliceMamba's optimiser and guards; subclasses say which network and which slicing.
 
     Class attributes are the settings that variants change: nnU-Net rebuilds trainers from constructor arguments
@@ -116,14 +120,19 @@ class SliceMambaBaseTrainer(GPUAugmentation):
 
     @property
     def bare_network(self) -> SliceMambaBase:
-        """The network without the wrappers of DDP and torch.compile."""
-        network = self.network.module if self.is_ddp else self.network
-        bare = network._orig_mod if isinstance(network, OptimizedModule) else network
-        assert isinstance(bare, SliceMambaBase)
-        return bare
+        """The network without the wrappers of several processes and of torch.compile."""
+        network = bare(self.network, self.is_ddp)
+        assert isinstance(network, SliceMambaBase)
+        return network
 
     def initialize(self) -> None:
         super().initialize()
+        if self.is_ddp:
+            # nnU-Net's wrapper has given all processes the same weights
+            self.network = Replica(self.network.module)
+            self.grad_scaler = AveragingScaler(self.network.parameters())
+        if isinstance(self.lr_scheduler, IterationScheduler):
+            self.lr_scheduler.keep_rates_of_groups()
         if self.ema_decay is not None:
             self.average = WeightAverage(self.bare_network, self.ema_decay, self.optimizer)
 
@@ -148,7 +157,8 @@ class SliceMambaBaseTrainer(GPUAugmentation):
             return adamw(groups)
         if self.optimizer_used == "sgd":
             return sgd(groups)
-        blocks = {p for block in self.bare_network.block_positions() for p in block.parameters()}
+        # the network has no wrapper yet that nnU-Net puts around it for several GPUs
+        blocks = {p for part in self.network.modules() if isinstance(part, S3Block) for p in part.parameters()}
         factor = self.setting("block_learning_rate") / self.initial_lr
         factors = {end: factor * own for end, own in self.rate_factors.items()}
         of_blocks = parameter_groups(self.network, self.setting("block_decay"), factors, rate_factor=factor)
@@ -257,6 +267,8 @@ class SliceMambaBaseTrainer(GPUAugmentation):
                 raise
         # not in the handler: the error holds the tensors of the step that failed
         self.replays = False
+        if self.grad_scaler is not None:
+            forget_step(self.grad_scaler, self.device)
         training_graphs.drop(self.bare_network, inference=False)
         torch.cuda.empty_cache()
         self.print_to_log_file("training goes on without CUDA graphs, which left too little memory")
@@ -280,13 +292,26 @@ class SliceMambaBaseTrainer(GPUAugmentation):
         return f"network {type(self.bare_network).__name__}"
 
     def save_checkpoint(self, filename: str) -> None:
-        # nnU-Net writes in place: a kill while writing would lose the only checkpoint
-        temporary = f"{filename}.tmp"
-        with nullcontext() if self.average is None else self.average.in_network():
-            super().save_checkpoint(temporary)
-        # what a kill left of an earlier one must not take its place where checkpoints are switched off
-        if self.local_rank == 0 and not self.disable_checkpointing:
-            os.replace(temporary, filename)
+        with self.average_in_network():
+            super().save_checkpoint(filename)
+
+    def keep_epoch(self) -> None:
+        with self.average_in_network():
+            super().keep_epoch()
+
+    def average_in_network(self) -> AbstractContextManager[None]:
+        """Context in which the network holds what checkpoints do: the averaged weights, if there are any."""
+        return nullcontext() if self.average is None else self.average.in_network()
+
+
+def forget_step(scaler: torch.amp.GradScaler, device: torch.device) -> None:
+    """Makes a gradient scaler ready for another step after one that failed anywhere; its scale stays.
+
+    It would refuse to unscale gradients a second time in what it takes for the same step.
+    """
+    # a scaler that has scaled nothing yet cannot be updated
+    scaler.scale(torch.zeros((), device=device))
+    scaler.update(scaler.get_scale())
 
 
 FINAL_CLASS, SUPERNET_CLASS = range(2)  # places in the entries of NETWORK_CLASSES

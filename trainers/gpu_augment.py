@@ -20,6 +20,10 @@ from nnunetv2_slicemamba.augmentation.device_batches import DeviceBatches
 from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
 from nnunetv2_slicemamba.augmentation.patches import is_plain
 from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
+from nnunetv2_slicemamba.trainers.interruptible import InterruptibleTraining
+from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss
+from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
+from nnunetv2_slicemamba.trainers.safe_loading import SafeLoading
 from nnunetv2_slicemamba.trainers.seeded import SeededTraining
 
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_AUGMENT"
@@ -48,15 +52,22 @@ class Untransformed:
         return sample
 
 
-class GPUAugmentation(SeededTraining):
+class GPUAugmentation(InterruptibleTraining, SeededTraining):
     """A mix-in: batches are augmented on the GPU as get_training_transforms and get_validation_transforms say.
 
     Other processes read and crop patches only. What those methods return may be overridden; if it holds something that
     has no twin on the GPU, or the loaders are not nnU-Net's, all is as without the mix-in, and the log says so. With
-    SLICEMAMBA_SEED batches are drawn from it, on either path.
+    SLICEMAMBA_SEED batches are drawn from it, on either path. Signals and the fold's folder are treated as
+    InterruptibleTraining says.
 
         class MyGPUTrainer(GPUAugmentation, MyTrainer): ...
     """
+
+    def initialize(self) -> None:
+        super().initialize()
+        if self.device.type == "cuda" and not self.is_ddp:
+            # with several processes the loss communicates
+            self.loss = RecordedLoss(self.loss)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         wanted = is_wanted(self.device)
@@ -126,6 +137,10 @@ class GPUAugmentation(SeededTraining):
 
     def on_train_end(self) -> None:
         super().on_train_end()
+        self.close_batches()
+
+    def close_batches(self) -> None:
+        super().close_batches()
         for batches in (self.dataloader_train, self.dataloader_val):
             if isinstance(batches, (DeviceBatches, HostBatches)):
                 batches.close()
@@ -176,8 +191,11 @@ def _wrapped(get_transforms: Callable[..., Any]) -> Callable[..., Untransformed]
     return lambda *args, **kwargs: Untransformed(get_transforms(*args, **kwargs))
 
 
-class nnUNetTrainerGPUAugment(GPUAugmentation):
-    """nnU-Net's trainer, networks and plans, with its augmentation on the GPU."""
+class nnUNetTrainerGPUAugment(SafeLoading, GPUAugmentation):
+    """nnU-Net's trainer, networks and plans, with its augmentation on the GPU.
+
+    On one GPU its training steps replay CUDA graphs: the host starts a step's kernels at once.
+    """
 
     role: ClassVar[str] = "other"
     epochs: ClassVar[int] = 1000
@@ -198,3 +216,27 @@ class nnUNetTrainerGPUAugment(GPUAugmentation):
         self.num_iterations_per_epoch = self.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.validation_iterations
         self.enable_deep_supervision = self.deep_supervision
+        self.recorded: RecordedNetwork | None = None
+
+    def train_step(self, batch: dict) -> dict:
+        if self.device.type != "cuda" or self.is_ddp:
+            return super().train_step(batch)
+        network = self.network
+        first = self.recorded is None or self.recorded.network is not network
+        if first:
+            self.recorded = RecordedNetwork(network)
+        # for the step alone: nnU-Net looks for its own network in all other places
+        self.network = self.recorded
+        try:
+            result = super().train_step(batch)
+        finally:
+            self.network = network
+        if first and self.recorded is not None:
+            reason = self.recorded.reason
+            said = f"no CUDA graphs: {reason}" if reason else "CUDA graphs; SLICEMAMBA_GRAPHS=0 would switch them off"
+            self.print_to_log_file(f"training steps replay {said}")
+        return result
+
+    def on_train_end(self) -> None:
+        self.recorded = None
+        super().on_train_end()

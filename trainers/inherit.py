@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_slicemamba.common.checkpoint_names import FINAL
+from nnunetv2_slicemamba.common.checkpoints import load_network, read_training
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.nets.path_supernet import Supernet
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
@@ -53,8 +53,9 @@ class SliceMambaInheritTrainer(SliceMambaTrainer):
 
     def load_supernet(self, checkpoint: Path) -> Supernet:
         """The trained supernet of a checkpoint, on the CPU."""
-        content = torch.load(checkpoint, map_location="cpu", weights_only=False)
-        shared = content["trainer_name"].startswith(SliceMambaSharedSupernetTrainer.__name__)
+        remedy = "train the supernet anew, or train from scratch with SliceMambaTrainer"
+        trained_by = read_training(checkpoint, remedy, tensors=False).get("trainer_name")
+        shared = str(trained_by).startswith(SliceMambaSharedSupernetTrainer.__name__)
         trainer: type[nnUNetTrainer] = SliceMambaSharedSupernetTrainer if shared else SliceMambaSupernetTrainer
         supernet = trainer.build_network_architecture(
             self.plans_manager,
@@ -63,7 +64,7 @@ class SliceMambaInheritTrainer(SliceMambaTrainer):
             self.label_manager.num_segmentation_heads,
             self.enable_deep_supervision,
         )
-        supernet.load_state_dict(content["network_weights"])
+        load_network(supernet, checkpoint, remedy)
         assert isinstance(supernet, Supernet)
         return supernet
 

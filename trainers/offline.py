@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON
+from nnunetv2_slicemamba.planning.case_files import damaged_cases
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.trainers.variants import TRAINERS
 
@@ -42,15 +46,20 @@ def make_trainer(folder: FoldFolder, device: torch.device) -> Any:
         plans={**selection.plans, "continue_training": True},
         configuration=selection.configuration,
         fold=selection.fold,
-        dataset_json=json.loads((selection.preprocessed_folder / "dataset.json").read_text()),
+        dataset_json=DATASET_JSON.read(selection.preprocessed_folder / "dataset.json"),
         device=device,
     )
 
 
 def load_cases(trainer: Any, keys: list[str]) -> list[ValidationCase]:
-    """The preprocessed cases `keys`, in that order, in memory."""
+    """The preprocessed cases `keys`, in that order, in memory.
+
+    Raises InputError naming a file that is damaged, or whose pickle holds more than plain values and NumPy arrays (see
+    safe_cases).
+    """
     from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 
+    folder = Path(trainer.preprocessed_dataset_folder)
     dataset = trainer.dataset_class(
         trainer.preprocessed_dataset_folder,
         keys,
@@ -58,13 +67,32 @@ def load_cases(trainer: Any, keys: list[str]) -> list[ValidationCase]:
     )
     cases = []
     for key in keys:
-        data, seg, previous, _ = dataset.load_case(key)
-        array = np.asarray(data[:], dtype=np.float32)
+        try:
+            data, seg, previous, _ = dataset.load_case(key)
+            array = np.asarray(data[:], dtype=np.float32)
+            truth = np.asarray(seg[:])
+        except _UNREADABLE as error:
+            raise _damaged(folder, key, error) from error
         if trainer.is_cascaded:
             labels = trainer.label_manager.foreground_labels
             array = np.vstack((array, convert_labelmap_to_one_hot(previous[:], labels, output_dtype=array.dtype)))
-        cases.append(ValidationCase(key, torch.from_numpy(array), np.asarray(seg[:])))
+        cases.append(ValidationCase(key, torch.from_numpy(array), truth))
     return cases
+
+
+# what nnU-Net's readers and blosc2 raise
+_UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, EOFError, UnpicklingError)
+
+
+def _damaged(folder: Path, case: str, error: Exception) -> InputError:
+    again = "'slicemamba plan' with the options of these plans, or 'slicemamba run', makes the case anew"
+    wrong = damaged_cases(folder, [case])
+    if wrong:
+        return InputError(f"{wrong[case]}: the preprocessed case {case!r} is damaged. {again}")
+    return InputError(
+        f"the preprocessed case {case!r} in {folder} cannot be read ({type(error).__name__}: {error}). Delete "
+        f"its files there, {case}.*, and {again}"
+    )
 
 
 @contextlib.contextmanager

@@ -65,6 +65,17 @@ class IterationScheduler:
     def __init__(self, optimizer: Optimizer, schedule: Callable[[int], float], iterations_per_epoch: int) -> None:
         self.optimizer, self.schedule, self.iterations_per_epoch = optimizer, schedule, iterations_per_epoch
 
+    def keep_rates_of_groups(self) -> None:
+        """Takes learning rates that groups have now for multiples of the schedule's initial one.
+
+        Called before the first step, so that rates which a subclass gave its groups are not written over. Checkpoints
+        have the multiples, too.
+        """
+        for group in self.optimizer.param_groups:
+            group.setdefault(RATE_FACTOR, 1.0)
+            if group["lr"] != self.schedule.initial_lr:
+                group[RATE_FACTOR] *= group["lr"] / self.schedule.initial_lr
+
     def step(self, epoch: int) -> None:
         """Sets the learning rate of the first iteration of `epoch`."""
         self.step_iteration(epoch * self.iterations_per_epoch)

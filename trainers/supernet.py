@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from nnunetv2.paths import nnUNet_results
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.common.names import final_trainer_name
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.nets.path_supernet import Supernet
-from nnunetv2_slicemamba.slicing.candidates import Architecture
+from nnunetv2_slicemamba.slicing.candidates import CHECKPOINT_KEY as CANDIDATES_KEY
+from nnunetv2_slicemamba.slicing.candidates import Architecture, check_trained_candidates
 from nnunetv2_slicemamba.slicing.holdout_file import (
     CHECKPOINT_KEY,
     Holdout,
@@ -37,14 +38,6 @@ def path_generator(seed: int, iteration: int) -> torch.Generator:
     """
     state = np.random.SeedSequence([seed, iteration]).generate_state(1, dtype=np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
-def with_unused_parameters(wrapped: DistributedDataParallel) -> DistributedDataParallel:
-    """The wrapped network in a DDP that does not wait for the gradients of the candidates off the path.
-
-    nnU-Net makes its DDP without options, and that one stops in the second iteration.
-    """
-    return DistributedDataParallel(wrapped.module, device_ids=wrapped.device_ids, find_unused_parameters=True)
 
 
 class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
@@ -104,8 +97,6 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         if self.is_cascaded and self.folder_with_segs_from_previous_stage is not None:
             require_predictions(Path(self.folder_with_segs_from_previous_stage))
         super().initialize()
-        if self.is_ddp:
-            self.network = with_unused_parameters(self.network)
 
     @cached_property
     def holdout(self) -> Holdout | None:
@@ -131,15 +122,17 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         return kept, list(self.holdout.cases)
 
     def save_checkpoint(self, filename: str) -> None:
+        # of all that nnU-Net puts into a checkpoint, only this dictionary can be added to without a second writing
+        self.my_init_kwargs = {**self.my_init_kwargs, CANDIDATES_KEY: [list(one) for one in self.supernet.candidates]}
         if self.holdout is not None:
-            # of all that nnU-Net puts into a checkpoint, only this dictionary can be added to without a second writing
-            self.my_init_kwargs = {**self.my_init_kwargs, CHECKPOINT_KEY: self.holdout.as_dict()}
+            self.my_init_kwargs[CHECKPOINT_KEY] = self.holdout.as_dict()
         super().save_checkpoint(filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         super().load_checkpoint(filename_or_checkpoint)
         recorded = holdout_in(self.my_init_kwargs)
         check_trained_with(recorded, self.holdout, Path(self.output_folder), type(self).__name__)
+        check_trained_candidates(self.my_init_kwargs, self.supernet.candidates, Path(self.output_folder))
 
     def _do_i_compile(self) -> bool:
         # the path changes in every iteration: each would be compiled anew
@@ -224,8 +217,8 @@ def require_predictions(folder: Path) -> None:
         return
     trained = folder.parents[1]
     trainer, plans, stage = trained.name.split("__")
+    command = shell_line("nnUNetv2_train", trained.parent.name, stage, "FOLD", "-tr", trainer, "-p", plans)
     raise FileNotFoundError(
-        f"there is no {folder}, the first stage's predictions: 'nnUNetv2_train {trained.parent.name} {stage} FOLD "
-        f"-tr {trainer} -p {plans}' makes them, for every FOLD. If another final trainer made them, name it: "
-        f"export {PREVIOUS_STAGE_VARIABLE}=TRAINER"
+        f"there is no {folder}, the first stage's predictions: '{command}' makes them, for every FOLD. If another "
+        f"final trainer made them, name it: export {PREVIOUS_STAGE_VARIABLE}=TRAINER"
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from nnunetv2_slicemamba.augmentation.scalars import Floats, Scalar
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,71 @@ class Batch:
     seg: Any
 
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
         return tuple(self.data.shape)
 
 
-class Twin(Protocol):
+class Twin(ABC):
     """One of nnU-Net's transforms for whole batches, in two parts: chance, and what follows from it."""
 
-    def draw(self, shape: tuple[int, ...], rng: np.random.Generator, chosen: Bools) -> Any:
+    @abstractmethod
+    def draw(self, shape: Shape, rng: np.random.Generator, chosen: Bools) -> Any:
         """Random parameters of one application, drawn on the host.
 
         shape: of the batch's data. chosen: (B,), the samples that the operation may change.
         """
 
+    @abstractmethod
     def apply(self, batch: Batch, drawn: Any) -> Batch:
         """The changed batch, on its own device; a function of its arguments alone."""
+
+
+@dataclass(frozen=True)
+class Normals:
+    """Standard normal numbers of a shape, which are drawn on the device from a seed."""
+
+    seed: int
+    shape: Shape
+
+    def drawn(self, device: torch.device) -> Tensor:
+        return torch.empty(self.shape, device=device).normal_(generator=torch.Generator(device).manual_seed(self.seed))
+
+
+Arrays = dict[str, NDArray[Any] | Normals]
+Tensors = Mapping[str, Tensor]
+
+
+class FixedTwin(Twin):
+    """A transform that does the same work whatever was drawn, so that a CUDA graph can hold it.
+
+    What was drawn goes to the device as arrays, whose shapes follow from the batch's; planes and samples that are not
+    chosen are computed like the others, and keep their values.
+    """
+
+    @abstractmethod
+    def arrays(self, shape: Shape, drawn: Any) -> Arrays:
+        """What `change` needs of a draw for a batch whose data has this shape."""
+
+    @abstractmethod
+    def change(self, batch: Batch, given: Tensors) -> Batch:
+        """The changed batch; given: the arrays on its device."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the changed batch's data."""
+        return shape
+
+    def apply(self, batch: Batch, drawn: Any) -> Batch:
+        return self.change(batch, to_device(self.arrays(batch.shape, drawn), batch.data.device))
+
+
+def to_device(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
+    """Arrays as tensors; the host does not wait for the copies."""
+    return {
+        name: value.drawn(device)
+        if isinstance(value, Normals)
+        else torch.from_numpy(np.ascontiguousarray(value)).to(device, non_blocking=True)
+        for name, value in arrays.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -55,6 +107,12 @@ class Rows:
 
     planes: Ints
     values: Floats
+
+    def over(self, count: int, others: float) -> NDArray[np.float32]:
+        """The numbers of all `count` planes, (count, ...); `others` for those that are not named."""
+        result = np.full((count, *self.values.shape[1:]), others, np.float32)
+        result[self.planes] = self.values
+        return result
 
 
 def draw_planes(rng: np.random.Generator, chosen: Bools, channels: int, p: float) -> Ints:
@@ -81,20 +139,18 @@ def draw_rows(
     return Rows(planes, scalar.draw(rng, (len(planes), *per_plane)))
 
 
-def on_device(array: NDArray[Any], like: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A small array beside a tensor; the host does not wait for the copy."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(dtype).to(like.device, non_blocking=True)
+def chosen_rows(planes: Ints, count: int, which: Bools | bool = True) -> Bools:
+    """(count,): the named planes, those of them for which `which` is true."""
+    result = np.zeros(count, bool)
+    result[planes] = which
+    return result
 
 
-def column(values: Floats, like: Tensor) -> Tensor:
+def planes_of(batch: Batch) -> Tensor:
+    """View (B * C, *spatial) of a batch's data."""
+    return batch.data.flatten(0, 1)
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
     """Numbers (n,) to be broadcast against planes (n, *spatial)."""
-    return on_device(values, like).view(-1, *(1,) * (like.ndim - 2))
-
-
-def change_planes(batch: Batch, planes: Ints, change: Callable[[Tensor], Tensor]) -> Batch:
-    """The batch after `change` of the named planes, which it is given as (n, *spatial), a tensor of its own."""
-    if len(planes):
-        index = on_device(planes, batch.data, torch.int64)
-        flat = batch.data.flatten(0, 1)
-        flat.index_copy_(0, index, change(flat.index_select(0, index)))
-    return batch
+    return values.view(-1, *(1,) * (like.ndim - 1))

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.augmentation.batch import Batch, Bools, Ints, Rows, change_planes, draw_rows, on_device
+from nnunetv2_slicemamba.augmentation.batch import (
+    Arrays,
+    Batch,
+    Bools,
+    FixedTwin,
+    Ints,
+    Rows,
+    Shape,
+    Tensors,
+    draw_rows,
+    planes_of,
+)
 from nnunetv2_slicemamba.augmentation.scalars import Floats, Scalar
 
 REACH = 6  # a kernel's length in standard deviations, as in batchgeneratorsv2
 
 
 @dataclass(frozen=True)
-class GaussianBlur:
+class GaussianBlur(FixedTwin):
     """Blurs each channel with probability `p_channel`.
 
     width: standard deviation in voxels. synchronised: the channels of a sample share it; same_axes: the axes do.
@@ -33,14 +45,18 @@ class GaussianBlur:
         rows = draw_rows(rng, chosen, shape[1], self.p_channel, self.width, self.synchronised, drawn)
         return Rows(rows.planes, np.broadcast_to(rows.values, (len(rows.planes), axes)))
 
-    def apply(self, batch: Batch, drawn: Rows) -> Batch:
-        def blur(x: Tensor) -> Tensor:
-            weights = on_device(kernels(drawn.values), batch.data)
-            for axis in range(x.ndim - 1):
-                x = _blur_axis(x, weights[:, axis], axis + 1)
-            return x
+    def arrays(self, shape: Shape, drawn: Rows) -> Arrays:
+        length = int(kernel_lengths(np.array(self.width.highest)))
+        identity = np.arange(length) == length // 2
+        weights = np.tile(identity.astype(np.float32), (shape[0] * shape[1], len(shape) - 2, 1))
+        weights[drawn.planes] = kernels(drawn.values, length)
+        return {"weights": weights}
 
-        return change_planes(batch, drawn.planes, blur)
+    def change(self, batch: Batch, given: Tensors) -> Batch:
+        x = planes_of(batch)
+        for axis in range(x.ndim - 1):
+            x = _blur_axis(x, given["weights"][:, axis], axis + 1)
+        return Batch(x.view(batch.shape), batch.seg)
 
 
 def kernel_lengths(widths: Floats) -> Ints:
@@ -50,12 +66,12 @@ def kernel_lengths(widths: Floats) -> Ints:
     return np.where(rounded % 2 == 1, rounded, np.where(wanted >= rounded, rounded + 1, rounded - 1))
 
 
-def kernels(widths: Floats) -> Floats:
-    """Normalised kernels (..., K) for widths (...); K is the longest one's length, shorter ones end in zeros."""
-    lengths = kernel_lengths(widths)
-    half = int(lengths.max()) // 2
+def kernels(widths: Floats, longest: int) -> Floats:
+    """Normalised kernels (..., longest) for widths (...); those that are shorter have zeros at both ends."""
+    half = longest // 2
     at = np.arange(-half, half + 1)
-    values = np.exp(-0.5 * (at / widths[..., None]) ** 2) * (np.abs(at) <= lengths[..., None] // 2)
+    reach = kernel_lengths(widths)[..., None] // 2
+    values = np.exp(-0.5 * (at / widths[..., None]) ** 2) * (np.abs(at) <= reach)
     return values / values.sum(-1, keepdims=True)
 
 
@@ -65,10 +81,15 @@ def _blur_axis(x: Tensor, weights: Tensor, axis: int) -> Tensor:
     Sums of shifted images: convolutions would round to TF32.
     """
     size, length = x.shape[axis], weights.shape[1]
-    reflected = np.pad(np.arange(size), length // 2, mode="reflect")
-    padded = x.index_select(axis, on_device(reflected, x, torch.int64))
+    padded = x.index_select(axis, _reflected(size, length // 2, x.device))
     column = weights.view(len(x), length, *(1,) * (x.ndim - 1))
     result = padded.narrow(axis, 0, size) * column[:, 0]
     for k in range(1, length):
         result.addcmul_(padded.narrow(axis, k, size), column[:, k])
     return result
+
+
+@lru_cache(maxsize=64)
+def _reflected(size: int, width: int, device: torch.device) -> Tensor:
+    """Positions of `size` voxels and of `width` mirrored ones on either side."""
+    return torch.from_numpy(np.pad(np.arange(size), width, mode="reflect")).to(device)

@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
-from nnunetv2_slicemamba.augmentation.batch import Batch, Bools, Rows, change_planes, column, draw_rows
+from nnunetv2_slicemamba.augmentation.batch import (
+    Arrays,
+    Batch,
+    Bools,
+    FixedTwin,
+    Rows,
+    Shape,
+    Tensors,
+    chosen_rows,
+    column,
+    draw_rows,
+    planes_of,
+)
 from nnunetv2_slicemamba.augmentation.scalars import Scalar
 
 
 @dataclass(frozen=True)
-class Brightness:
+class Brightness(FixedTwin):
     """Multiplies each channel, with probability `p_channel`, by a factor."""
 
     factor: Scalar
@@ -22,12 +33,17 @@ class Brightness:
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator, chosen: Bools) -> Rows:
         return draw_rows(rng, chosen, shape[1], self.p_channel, self.factor, self.synchronised)
 
-    def apply(self, batch: Batch, drawn: Rows) -> Batch:
-        return change_planes(batch, drawn.planes, lambda x: x.mul_(column(drawn.values, batch.data)))
+    def arrays(self, shape: Shape, drawn: Rows) -> Arrays:
+        return {"factors": drawn.over(shape[0] * shape[1], others=1)}
+
+    def change(self, batch: Batch, given: Tensors) -> Batch:
+        x = planes_of(batch)
+        x.mul_(column(given["factors"], x))
+        return batch
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Contrast(FixedTwin):
     """Stretches each channel, with probability `p_channel`, around its mean by a factor.
 
     keep_range: what leaves the channel's range is clipped to it.
@@ -41,12 +57,15 @@ class Contrast:
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator, chosen: Bools) -> Rows:
         return draw_rows(rng, chosen, shape[1], self.p_channel, self.factor, self.synchronised)
 
-    def apply(self, batch: Batch, drawn: Rows) -> Batch:
-        def stretch(x: Tensor) -> Tensor:
-            axes = tuple(range(1, x.ndim))
-            mean = x.mean(axes, keepdim=True)
-            low, high = x.amin(axes, keepdim=True), x.amax(axes, keepdim=True)
-            x.sub_(mean).mul_(column(drawn.values, batch.data)).add_(mean)
-            return x.clamp_(low, high) if self.keep_range else x
+    def arrays(self, shape: Shape, drawn: Rows) -> Arrays:
+        count = shape[0] * shape[1]
+        return {"changed": chosen_rows(drawn.planes, count), "factors": drawn.over(count, others=1)}
 
-        return change_planes(batch, drawn.planes, stretch)
+    def change(self, batch: Batch, given: Tensors) -> Batch:
+        x = planes_of(batch)
+        axes = tuple(range(1, x.ndim))
+        mean = x.mean(axes, keepdim=True)
+        stretched = (x - mean).mul_(column(given["factors"], x)).add_(mean)
+        if self.keep_range:
+            stretched.clamp_(x.amin(axes, keepdim=True), x.amax(axes, keepdim=True))
+        return Batch(stretched.where(column(given["changed"], x), x).view(batch.shape), batch.seg)

@@ -11,7 +11,7 @@ from acvl_utils.morphology.morphology_helper import label_with_component_sizes
 from skimage.morphology import ball, disk
 from torch import Tensor
 
-from nnunetv2_slicemamba.augmentation.batch import Batch, Bools
+from nnunetv2_slicemamba.augmentation.batch import Batch, Bools, Twin
 from nnunetv2_slicemamba.augmentation.scalars import Scalar
 
 
@@ -48,7 +48,7 @@ def draw_channels(rng: np.random.Generator, channels: tuple[int, ...], p: float)
 
 
 @dataclass(frozen=True)
-class Morphology:
+class Morphology(Twin):
     """Grows, shrinks, opens or closes the chosen samples' channels, each with probability p_channel.
 
     What a channel gains is taken from the others. radius: of the disk or ball, in voxels, not rounded.
@@ -88,7 +88,7 @@ class Morphology:
 
 
 @dataclass(frozen=True)
-class RemoveComponent:
+class RemoveComponent(Twin):
     """Empties one connected component of the chosen samples' channels, each with probability p_channel.
 
     largest: share of the patch that a component must stay below.

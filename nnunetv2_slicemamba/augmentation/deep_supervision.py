@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.augmentation.batch import Batch
+from nnunetv2_slicemamba.augmentation.batch import Batch, Tensors
 from nnunetv2_slicemamba.augmentation.labels import Unchanging
 from nnunetv2_slicemamba.augmentation.resampling_index import nearest_exact
 
@@ -20,7 +20,7 @@ class DeepSupervision(Unchanging):
 
     scales: tuple[tuple[float, ...], ...]
 
-    def apply(self, batch: Batch, drawn: None) -> Batch:
+    def change(self, batch: Batch, given: Tensors) -> Batch:
         return Batch(batch.data, [_downsampled(batch.seg, scale) for scale in self.scales])
 
 

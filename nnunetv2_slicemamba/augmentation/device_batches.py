@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from queue import Empty, Full, Queue
 from typing import Any
 
@@ -17,8 +19,11 @@ from torch import Tensor
 from nnunetv2_slicemamba.augmentation.batch import Batch
 from nnunetv2_slicemamba.augmentation.patches import Slot, fill, make_slots
 from nnunetv2_slicemamba.augmentation.policy import Policy
+from nnunetv2_slicemamba.augmentation.recorded import Layout, RecordedPolicy
 from nnunetv2_slicemamba.augmentation.seeds import generators_seeded
 from nnunetv2_slicemamba.augmentation.workers import BatchWorkers
+
+log = logging.getLogger(__name__)
 
 SeedOf = Callable[[int], np.random.SeedSequence]
 Made = tuple[Batch, list[str], "torch.cuda.Event | None"]  # with its cases, and what its use has to wait for
@@ -27,14 +32,35 @@ WAIT_SECONDS = 0.5  # between looks whether the other side still lives
 
 
 class ReadBatch:
-    """Reads a batch's patches into its place in shared memory."""
+    """Reads a batch's patches, and draws what its augmentation needs, into its place in shared memory.
 
-    def __init__(self, loader: nnUNetDataLoader, slots: list[Slot], labels: Sequence[int], seed_of: SeedOf) -> None:
+    layout: of the draws; None if they are drawn elsewhere.
+    """
+
+    def __init__(
+        self,
+        loader: nnUNetDataLoader,
+        slots: list[Slot],
+        labels: Sequence[int],
+        seed_of: SeedOf,
+        policy: Policy,
+        layout: Layout | None,
+    ) -> None:
         self.loader, self.slots, self.labels, self.seed_of = loader, slots, labels, seed_of
+        self.policy, self.layout = policy, layout
 
     def __call__(self, number: int, place: int) -> list[str]:
+        slot = self.slots[place]
+        if self.layout is not None and slot.draws is not None:
+            arrays = self.policy.arrays(tuple(slot.data.shape), seed_of_policy(self.seed_of, number))
+            self.layout.write(arrays, slot.draws.numpy())
         with generators_seeded(self.seed_of(number)):
-            return fill(self.slots[place], self.loader, self.labels)
+            return fill(slot, self.loader, self.labels)
+
+
+def seed_of_policy(seed_of: SeedOf, number: int) -> np.random.SeedSequence:
+    """The seed of a batch's augmentation: patches are drawn from the batch's seed itself."""
+    return seed_of(number).spawn(1)[0]
 
 
 class DeviceBatches:
@@ -57,9 +83,16 @@ class DeviceBatches:
     ) -> None:
         self.policy, self.device, self.seed_of = policy, device, seed_of
         self.slots = make_slots(loader, processes + 2)
-        self.workers = BatchWorkers(
-            ReadBatch(loader, self.slots, labels, seed_of), first, processes, places=len(self.slots)
-        )
+        self.layout: Layout | None = None
+        self.recorded: RecordedPolicy | None = None
+        if device.type == "cuda" and policy.is_fixed and processes:
+            self.layout = Layout.of(policy.arrays(tuple(self.slots[0].data.shape), np.random.SeedSequence(0)))
+            size = self.layout.bytes
+            self.slots = [
+                replace(slot, draws=torch.zeros(size, dtype=torch.uint8).share_memory_()) for slot in self.slots
+            ]
+        read = ReadBatch(loader, self.slots, labels, seed_of, policy, self.layout)
+        self.workers = BatchWorkers(read, first, processes, places=len(self.slots))
         self.ready: Queue[Made | BaseException] = Queue(READY)
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._run, name="augmentation", daemon=True)
@@ -68,9 +101,19 @@ class DeviceBatches:
     def start(self) -> DeviceBatches:
         # without processes the training's own draws the patches, from generators that are not a thread's to seed
         if self.workers.processes:
+            if self.layout is not None:
+                self._record(self.layout)
             atexit.register(self.close)
             self.thread.start()
         return self
+
+    def _record(self, layout: Layout) -> None:
+        slot = self.slots[0]
+        try:
+            with on(self.device):
+                self.recorded = RecordedPolicy(self.policy, Batch(slot.data, slot.seg), layout, self.device)
+        except RuntimeError as error:
+            log.warning("batches are augmented without a CUDA graph, which could not be recorded: %s", error)
 
     def __iter__(self) -> DeviceBatches:
         return self
@@ -124,16 +167,21 @@ class DeviceBatches:
     def _make(self) -> Made:
         number, place, cases = next(self.workers)
         slot = self.slots[place]
-        # the first child is the policy's: patches are drawn from the seed itself
-        (seed,) = self.seed_of(number).spawn(1)
         if self.stream is None:
             batch = Batch(slot.data.clone(), slot.seg.clone())
             self.workers.release(place)
-            return self.policy(batch, seed), cases, None
+            return self.policy(batch, seed_of_policy(self.seed_of, number)), cases, None
+        # waiting for such an event leaves the core to others
+        copied = torch.cuda.Event(blocking=True)
         with torch.cuda.stream(self.stream):
-            batch = Batch(*(t.to(self.device, non_blocking=True) for t in (slot.data, slot.seg)))
-            copied = self.stream.record_event()
-            batch = self.policy(batch, seed)
+            if self.recorded is not None and slot.draws is not None:
+                self.recorded.load(slot.data, slot.seg, slot.draws)
+                copied.record()
+                batch = self.recorded()
+            else:
+                batch = Batch(*(t.to(self.device, non_blocking=True) for t in (slot.data, slot.seg)))
+                copied.record()
+                batch = self.policy(batch, seed_of_policy(self.seed_of, number))
             done = self.stream.record_event()
         copied.synchronize()
         self.workers.release(place)
@@ -153,7 +201,7 @@ def on(device: torch.device) -> AbstractContextManager[Any]:
 def pinned(slots: Sequence[Slot]) -> Iterator[None]:
     """Keeps the slots in physical memory for a while, from which copies to a GPU are fast and need no waiting."""
     cuda, registered = torch.cuda.cudart(), []
-    for tensor in (t for slot in slots for t in (slot.data, slot.seg)):
+    for tensor in (t for slot in slots for t in slot.tensors):
         if int(cuda.cudaHostRegister(tensor.data_ptr(), tensor.numel() * tensor.element_size(), 0)) == 0:
             registered.append(tensor)
         else:

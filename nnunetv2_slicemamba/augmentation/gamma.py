@@ -7,7 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from nnunetv2_slicemamba.augmentation.batch import Batch, Bools, Rows, change_planes, column, draw_planes, on_device
+from nnunetv2_slicemamba.augmentation.batch import (
+    Arrays,
+    Batch,
+    Bools,
+    FixedTwin,
+    Rows,
+    Shape,
+    Tensors,
+    chosen_rows,
+    column,
+    draw_planes,
+    planes_of,
+)
 from nnunetv2_slicemamba.augmentation.scalars import Scalar
 
 SMALLEST = 1e-7  # of a range or deviation that is divided by, as in batchgeneratorsv2
@@ -24,7 +36,7 @@ class DrawnGamma:
 
 
 @dataclass(frozen=True)
-class Gamma:
+class Gamma(FixedTwin):
     """x -> x ** exponent within each channel's range, with probability `p_channel`."""
 
     exponent: Scalar
@@ -43,22 +55,30 @@ class Gamma:
             exponents = self.exponent.draw(rng, (len(planes),))
         return DrawnGamma(Rows(planes, exponents), inverted, keeps)
 
-    def apply(self, batch: Batch, drawn: DrawnGamma) -> Batch:
-        def correct(x: Tensor) -> Tensor:
-            axes = tuple(range(1, x.ndim))
-            sign = column(np.where(drawn.inverted, -1.0, 1.0), batch.data) if drawn.inverted.any() else None
-            if sign is not None:
-                x.mul_(sign)
-            before = _statistics(x) if drawn.keeps.any() else None
-            low = x.amin(axes, keepdim=True)
-            extent = x.amax(axes, keepdim=True) - low
-            x.sub_(low).div_(extent.clamp(min=SMALLEST)).pow_(column(drawn.rows.values, batch.data))
-            x.mul_(extent).add_(low)
-            if before is not None:
-                x = _with_statistics(x, before, drawn.keeps)
-            return x if sign is None else x.mul_(sign)
+    def arrays(self, shape: Shape, drawn: DrawnGamma) -> Arrays:
+        count, planes = shape[0] * shape[1], drawn.rows.planes
+        signs = Rows(planes, np.where(drawn.inverted, -1.0, 1.0))
+        return {
+            "changed": chosen_rows(planes, count),
+            "exponents": drawn.rows.over(count, others=1),
+            "signs": signs.over(count, others=1),
+            "keeps": chosen_rows(planes, count, drawn.keeps),
+        }
 
-        return change_planes(batch, drawn.rows.planes, correct)
+    def change(self, batch: Batch, given: Tensors) -> Batch:
+        before = planes_of(batch)
+        sign = column(given["signs"], before) if self.p_invert else None
+        x = before.clone() if sign is None else before * sign
+        axes = tuple(range(1, x.ndim))
+        wanted = _statistics(x) if self.p_keep_statistics else None
+        low = x.amin(axes, keepdim=True)
+        extent = x.amax(axes, keepdim=True) - low
+        x.sub_(low).div_(extent.clamp(min=SMALLEST)).pow_(column(given["exponents"], x)).mul_(extent).add_(low)
+        if wanted is not None:
+            x = _with_statistics(x, wanted).where(column(given["keeps"], x), x)
+        if sign is not None:
+            x.mul_(sign)
+        return Batch(x.where(column(given["changed"], x), before).view(batch.shape), batch.seg)
 
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,9 +86,6 @@ def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.mean(axes, keepdim=True), x.std(axes, keepdim=True)
 
 
-def _with_statistics(x: Tensor, wanted: tuple[Tensor, Tensor], keeps: Bools) -> Tensor:
+def _with_statistics(x: Tensor, wanted: tuple[Tensor, Tensor]) -> Tensor:
     mean, deviation = _statistics(x)
-    restored = (x - mean).mul_(wanted[1] / deviation.clamp(min=SMALLEST)).add_(wanted[0])
-    if keeps.all():
-        return restored
-    return restored.where(on_device(keeps, x, dtype=x.dtype).view(-1, *(1,) * (x.ndim - 1)) > 0, x)
+    return (x - mean).mul_(wanted[1] / deviation.clamp(min=SMALLEST)).add_(wanted[0])

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from nnunetv2_slicemamba.augmentation.batch import on_device
 from nnunetv2_slicemamba.augmentation.scalars import Floats
+
+Singles = NDArray[np.float32]
 
 
 def rotation_2d(angles: Floats) -> Floats:
@@ -31,22 +33,24 @@ def rotation_3d(angles: Floats) -> Floats:
     return result
 
 
-def sampling_grid(
-    matrices: Floats, centres: Floats, patch: Sequence[int], source: Sequence[int], like: Tensor
-) -> Tensor:
-    """Places (n, *patch, axes) in grid_sample's coordinates, without aligned corners.
+def grid_parameters(matrices: Floats, centres: Floats, source: Sequence[int]) -> tuple[Singles, Singles]:
+    """What sampling_grid needs of transformations: columns (n, axes, axes) and offset (n, axes).
 
     matrices: (n, axes, axes), from the patch's centred voxels to the source's. centres: (n, axes), where the patch's
     centre lies in the source, in voxels from its first edge.
     """
-    axes = len(patch)
     half = np.asarray(source) / 2
     # rows in the order x, y, z that grid_sample reads
-    columns = on_device((matrices / half[:, None])[:, ::-1], like).movedim(-1, 0)
-    offset = on_device(((centres - half) / half)[:, ::-1], like)
+    columns = (matrices / half[:, None])[:, ::-1].swapaxes(1, 2)
+    return columns.astype(np.float32), ((centres - half) / half)[:, ::-1].astype(np.float32)
+
+
+def sampling_grid(columns: Tensor, offset: Tensor, patch: Sequence[int]) -> Tensor:
+    """Places (n, *patch, axes) in grid_sample's coordinates, without aligned corners; arguments: grid_parameters'."""
+    axes = len(patch)
     grid = offset.view(-1, *(1,) * axes, axes)
     for axis, size in enumerate(patch):
-        voxels = torch.arange(size, device=like.device, dtype=torch.float32) - (size - 1) / 2
+        voxels = torch.arange(size, device=offset.device, dtype=torch.float32) - (size - 1) / 2
         along = voxels.view(*(size if a == axis else 1 for a in range(axes)), 1)
-        grid = grid + along * columns[axis].view(-1, *(1,) * axes, axes)
+        grid = grid + along * columns[:, axis].view(-1, *(1,) * axes, axes)
     return grid

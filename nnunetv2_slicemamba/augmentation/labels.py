@@ -7,14 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nnunetv2_slicemamba.augmentation.batch import Batch, Bools
+from nnunetv2_slicemamba.augmentation.batch import Arrays, Batch, Bools, FixedTwin, Shape, Tensors
 
 
-class Unchanging:
+class Unchanging(FixedTwin):
     """An operation without chance: it changes all samples."""
 
-    def draw(self, shape: tuple[int, ...], rng: np.random.Generator, chosen: Bools) -> None:
+    def draw(self, shape: Shape, rng: np.random.Generator, chosen: Bools) -> None:
         return None
+
+    def arrays(self, shape: Shape, drawn: None) -> Arrays:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Mask(Unchanging):
     seg_channel: int
     value: float
 
-    def apply(self, batch: Batch, drawn: None) -> Batch:
+    def change(self, batch: Batch, given: Tensors) -> Batch:
         outside = batch.seg[:, self.seg_channel] < 0
         for channel in self.channels:
             batch.data[:, channel].masked_fill_(outside, self.value)
@@ -40,7 +43,7 @@ class ReplaceLabel(Unchanging):
     by: int
     channels: tuple[int, ...] | None
 
-    def apply(self, batch: Batch, drawn: None) -> Batch:
+    def change(self, batch: Batch, given: Tensors) -> Batch:
         for channel in range(batch.seg.shape[1]) if self.channels is None else self.channels:
             part = batch.seg[:, channel]
             part.masked_fill_(part == self.label, self.by)
@@ -54,7 +57,7 @@ class Regions(Unchanging):
     regions: tuple[tuple[int, ...], ...]
     channel: int
 
-    def apply(self, batch: Batch, drawn: None) -> Batch:
+    def change(self, batch: Batch, given: Tensors) -> Batch:
         seg = batch.seg[:, self.channel]
         inside = [torch.stack([seg == label for label in region]).any(0) for region in self.regions]
         return Batch(batch.data, torch.stack(inside, 1))
@@ -68,7 +71,10 @@ class OneHot(Unchanging):
     labels: tuple[int, ...]
     removed: bool
 
-    def apply(self, batch: Batch, drawn: None) -> Batch:
+    def output_shape(self, shape: Shape) -> Shape:
+        return (shape[0], shape[1] + len(self.labels), *shape[2:])
+
+    def change(self, batch: Batch, given: Tensors) -> Batch:
         source = batch.seg[:, self.channel]
         hot = torch.stack([source == label for label in self.labels], 1).to(batch.data.dtype)
         data = torch.cat([batch.data, hot], 1)

@@ -6,15 +6,25 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from nnunetv2_slicemamba.augmentation.batch import Batch, Bools, Rows, change_planes, draw_rows, on_device
+from nnunetv2_slicemamba.augmentation.batch import (
+    Arrays,
+    Batch,
+    Bools,
+    FixedTwin,
+    Ints,
+    Rows,
+    Shape,
+    Tensors,
+    draw_rows,
+    planes_of,
+)
 from nnunetv2_slicemamba.augmentation.resampling_index import linear, nearest_exact
 from nnunetv2_slicemamba.augmentation.scalars import Floats, Scalar
 
 
 @dataclass(frozen=True)
-class LowResolution:
+class LowResolution(FixedTwin):
     """Coarsens each channel with probability `p_channel`.
 
     scale: new voxels per old one. synchronised: the channels of a sample share it; same_axes: the axes do. kept_axes
@@ -40,27 +50,35 @@ class LowResolution:
         scales[:, list(self.kept_axes)] = 1
         return Rows(rows.planes, scales)
 
-    def apply(self, batch: Batch, drawn: Rows) -> Batch:
-        def coarsen(x: Tensor) -> Tensor:
-            for axis in range(x.ndim - 1):
-                if (drawn.values[:, axis] != 1).any():
-                    x = _coarsen_axis(x, drawn.values[:, axis], axis + 1)
-            return x
+    def arrays(self, shape: Shape, drawn: Rows) -> Arrays:
+        """Per axis the lower and upper voxel that each one reads, and the weight of the upper: (planes, size)."""
+        made: Arrays = {}
+        for axis, size in enumerate(shape[2:]):
+            if axis not in self.kept_axes:
+                itself = np.tile(np.arange(size), (shape[0] * shape[1], 1))
+                lower, upper, weight = itself, itself.copy(), np.zeros(itself.shape, np.float32)
+                read = coarse_positions(size, drawn.values[:, axis])
+                lower[drawn.planes], upper[drawn.planes], weight[drawn.planes] = read
+                made |= {f"lower {axis}": lower, f"upper {axis}": upper, f"weight {axis}": weight}
+        return made
 
-        return change_planes(batch, drawn.planes, coarsen)
+    def change(self, batch: Batch, given: Tensors) -> Batch:
+        x = planes_of(batch)
+        for axis in range(x.ndim - 1):
+            if axis not in self.kept_axes:
+                view = [len(x), *(1,) * (x.ndim - 1)]
+                view[axis + 1] = x.shape[axis + 1]
+                lower, upper, weight = (given[f"{name} {axis}"].view(view) for name in ("lower", "upper", "weight"))
+                x = torch.lerp(*(x.gather(axis + 1, at.expand_as(x)) for at in (lower, upper)), weight)
+        return Batch(x.view(batch.shape), batch.seg)
 
 
-def _coarsen_axis(x: Tensor, scales: Floats, axis: int) -> Tensor:
-    """x (n, *spatial) along one axis by scales (n,). Both steps are separable, so the axes can go one by one."""
-    size = x.shape[axis]
+def coarse_positions(size: int, scales: Floats) -> tuple[Ints, Ints, Floats]:
+    """Voxels read along an axis of `size` that is coarsened by scales (n,): see LowResolution.arrays.
+
+    Both steps are separable, so that the axes can go one by one.
+    """
     # round(), as Python's: half to even
     coarse = np.maximum(np.rint(size * scales).astype(np.int64), 1)[:, None]
     lower, upper, weight = linear(size, coarse)
-    view = [len(x), *(1,) * (x.ndim - 1)]
-    view[axis] = size
-
-    def read(position: np.ndarray) -> Tensor:
-        index = on_device(nearest_exact(position, coarse, size), x, torch.int64)
-        return x.gather(axis, index.view(view).expand_as(x))
-
-    return torch.lerp(read(lower), read(upper), on_device(weight, x).view(view))
+    return nearest_exact(lower, coarse, size), nearest_exact(upper, coarse, size), weight

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from nnunetv2_slicemamba.augmentation.batch import Batch, Bools, Ints, on_device
+from nnunetv2_slicemamba.augmentation.batch import Arrays, Batch, Bools, FixedTwin, Shape, Tensors
 
 
 @dataclass(frozen=True)
-class Mirror:
+class Mirror(FixedTwin):
     """Mirrors each sample along each of `axes` (0 is the first spatial one) with probability one half."""
 
     axes: tuple[int, ...]
@@ -21,15 +19,12 @@ class Mirror:
         """(B, len(axes)): the mirrored ones."""
         return chosen[:, None] & (rng.random((len(chosen), len(self.axes))) < 0.5)
 
-    def apply(self, batch: Batch, drawn: Bools) -> Batch:
-        for axis, mirrored in zip(self.axes, drawn.T, strict=True):
-            samples = np.flatnonzero(mirrored)
-            if len(samples):
-                _flip(batch.data, samples, axis + 2)
-                _flip(batch.seg, samples, axis + 2)
-        return batch
+    def arrays(self, shape: Shape, drawn: Bools) -> Arrays:
+        return {"mirrored": drawn}
 
-
-def _flip(x: Tensor, samples: Ints, axis: int) -> None:
-    index = on_device(samples, x, torch.int64)
-    x.index_copy_(0, index, x.index_select(0, index).flip(axis))
+    def change(self, batch: Batch, given: Tensors) -> Batch:
+        data, seg = batch.data, batch.seg
+        for i, axis in enumerate(self.axes):
+            mirrored = given["mirrored"][:, i].view(-1, *(1,) * (data.ndim - 1))
+            data, seg = (x.flip(axis + 2).where(mirrored, x) for x in (data, seg))
+        return Batch(data, seg)

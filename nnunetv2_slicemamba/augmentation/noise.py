@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from nnunetv2_slicemamba.augmentation.batch import Batch, Bools, Rows, change_planes, column, draw_rows
+from nnunetv2_slicemamba.augmentation.batch import (
+    Arrays,
+    Batch,
+    Bools,
+    FixedTwin,
+    Normals,
+    Rows,
+    Shape,
+    Tensors,
+    column,
+    draw_rows,
+    planes_of,
+)
 from nnunetv2_slicemamba.augmentation.scalars import Scalar
 
 
@@ -21,7 +31,7 @@ class DrawnNoise:
 
 
 @dataclass(frozen=True)
-class GaussianNoise:
+class GaussianNoise(FixedTwin):
     """Adds noise to each channel with probability `p_channel`.
 
     deviation: standard deviation, which nnU-Net calls a variance. synchronised: the channels of a sample share it.
@@ -35,10 +45,13 @@ class GaussianNoise:
         rows = draw_rows(rng, chosen, shape[1], self.p_channel, self.deviation, self.synchronised)
         return DrawnNoise(rows, int(rng.integers(2**62)))
 
-    def apply(self, batch: Batch, drawn: DrawnNoise) -> Batch:
-        def add(x: Tensor) -> Tensor:
-            generator = torch.Generator(x.device).manual_seed(drawn.seed)
-            noise = torch.randn(x.shape, generator=generator, device=x.device)
-            return x.add_(noise.mul_(column(drawn.rows.values, batch.data)))
+    def arrays(self, shape: Shape, drawn: DrawnNoise) -> Arrays:
+        return {
+            "deviations": drawn.rows.over(shape[0] * shape[1], others=0),
+            "noise": Normals(drawn.seed, (shape[0] * shape[1], *shape[2:])),
+        }
 
-        return change_planes(batch, drawn.rows.planes, add)
+    def change(self, batch: Batch, given: Tensors) -> Batch:
+        x = planes_of(batch)
+        x.addcmul_(given["noise"], column(given["deviations"], x))
+        return batch

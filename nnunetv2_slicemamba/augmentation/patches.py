@@ -22,10 +22,15 @@ OUTSIDE_IMAGE, OUTSIDE_SEG = 0, -1  # of what a patch shows beyond its case, as 
 @dataclass(frozen=True)
 class Slot:
     """Shared memory for one batch. data: (B, C, *patch) float32. seg: (B, S, *patch) int16, the second channel is a
-    first stage's prediction."""
+    first stage's prediction. draws: bytes, what augmentation draws for it, where that is drawn ahead."""
 
     data: Tensor
     seg: Tensor
+    draws: Tensor | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        return [self.data, self.seg, *([] if self.draws is None else [self.draws])]
 
 
 def is_plain(loader: Any) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from nnunetv2_slicemamba.augmentation.batch import Batch, Twin
+from nnunetv2_slicemamba.augmentation.batch import Arrays, Batch, FixedTwin, Shape, Tensors, Twin
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,33 @@ class Policy:
 
     steps: tuple[Step, ...]
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether `arrays` and `change` can take the place of a call: see FixedTwin."""
+        return all(isinstance(step.twin, FixedTwin) for step in self.steps)
+
     @torch.no_grad()
     def __call__(self, batch: Batch, seed: np.random.SeedSequence) -> Batch:
         """The batch after all operations; the given tensors may be changed."""
         rng = np.random.default_rng(seed)
         for step in self.steps:
             batch = step.twin.apply(batch, step.draw(batch.shape, rng))
+        return batch
+
+    def arrays(self, shape: Shape, seed: np.random.SeedSequence) -> list[Arrays]:
+        """What the operations need of their draws for a batch whose data has this shape."""
+        rng = np.random.default_rng(seed)
+        made = []
+        for step in self.steps:
+            assert isinstance(step.twin, FixedTwin)
+            made.append(step.twin.arrays(shape, step.draw(shape, rng)))
+            shape = step.twin.output_shape(shape)
+        return made
+
+    @torch.no_grad()
+    def change(self, batch: Batch, given: Sequence[Tensors]) -> Batch:
+        """The batch after all operations; given: the arrays on its device."""
+        for step, tensors in zip(self.steps, given, strict=True):
+            assert isinstance(step.twin, FixedTwin)
+            batch = step.twin.change(batch, tensors)
         return batch

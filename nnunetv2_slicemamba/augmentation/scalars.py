@@ -20,6 +20,10 @@ class Scalar(Protocol):
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats: ...
 
+    @property
+    def highest(self) -> float:
+        """No draw is above it."""
+
 
 @dataclass(frozen=True)
 class Uniform:
@@ -27,6 +31,10 @@ class Uniform:
 
     low: float
     high: float
+
+    @property
+    def highest(self) -> float:
+        return max(self.low, self.high)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
         return rng.uniform(self.low, self.high, shape)
@@ -38,6 +46,10 @@ class AroundOne:
 
     low: float
     high: float
+
+    @property
+    def highest(self) -> float:
+        return max(self.low, self.high)
 
     def draw(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
         below = (rng.random(shape) < 0.5) & (self.low < 1)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, pad
 
-from nnunetv2_slicemamba.augmentation.batch import Batch, Bools, Ints, on_device
-from nnunetv2_slicemamba.augmentation.geometry import rotation_2d, rotation_3d, sampling_grid
+from nnunetv2_slicemamba.augmentation.batch import Arrays, Batch, Bools, FixedTwin, Shape, Tensors
+from nnunetv2_slicemamba.augmentation.geometry import grid_parameters, rotation_2d, rotation_3d, sampling_grid
 from nnunetv2_slicemamba.augmentation.scalars import Floats, Scalar
 from nnunetv2_slicemamba.augmentation.spatial_labels import resample_labels
 
@@ -26,7 +26,7 @@ class DrawnSpatial:
 
 
 @dataclass(frozen=True)
-class Spatial:
+class Spatial(FixedTwin):
     """Rotates and scales, and crops to `patch`.
 
     p_axis: probability of a rotation to include an axis. p_same_scale: of a scaling to be the same along all axes.
@@ -65,33 +65,47 @@ class Spatial:
         low, high = np.asarray(self.border, float), size - np.asarray(self.border, float)
         return np.where(low <= high, rng.uniform(low, np.maximum(low, high), (n, len(size))), size / 2)
 
-    def apply(self, batch: Batch, drawn: DrawnSpatial) -> Batch:
-        corners = np.floor(drawn.centres).astype(np.int64) - np.asarray(self.patch) // 2
-        data = _crop(batch.data, corners, self.patch, self.outside_image)
-        seg = _crop(batch.seg, corners, self.patch, self.outside_seg)
-        moved = np.flatnonzero(drawn.moved)
-        if len(moved):
-            index = on_device(moved, batch.data, torch.int64)
-            source, source_seg = batch.data.index_select(0, index), batch.seg.index_select(0, index)
-            grid = sampling_grid(
-                drawn.matrices[moved], drawn.centres[moved], self.patch, source.shape[2:], like=batch.data
-            )
-            sampled = grid_sample(source.sub_(self.outside_image), grid, "bilinear", "zeros", False)
-            data.index_copy_(0, index, sampled.add_(self.outside_image))
-            seg.index_copy_(0, index, resample_labels(source_seg, grid, self.labels, self.outside_seg))
-        return Batch(data, seg)
+    def arrays(self, shape: Shape, drawn: DrawnSpatial) -> Arrays:
+        """Of a random crop also, per axis, the voxels that it reads and which of them lie in the source, (B, patch)."""
+        columns, offset = grid_parameters(drawn.matrices, drawn.centres, shape[2:])
+        made: Arrays = {"moved": drawn.moved, "columns": columns, "offset": offset}
+        if self.border is not None:
+            for axis, size in enumerate(shape[2:]):
+                first = np.floor(drawn.centres[:, axis]).astype(np.int64) - self.patch[axis] // 2
+                read = first[:, None] + np.arange(self.patch[axis])
+                made[f"read {axis}"] = read.clip(0, size - 1)
+                made[f"inside {axis}"] = (read >= 0) & (read < size)
+        return made
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (*shape[:2], *self.patch)
+
+    def change(self, batch: Batch, given: Tensors) -> Batch:
+        source, moved = batch.data, given["moved"].view(-1, *(1,) * (batch.data.ndim - 1))
+        data = self._crop(source, given, self.outside_image)
+        seg = self._crop(batch.seg, given, self.outside_seg)
+        grid = sampling_grid(given["columns"], given["offset"], self.patch)
+        sampled = grid_sample(source.sub_(self.outside_image), grid, "bilinear", "zeros", False)
+        sampled_seg = resample_labels(batch.seg, grid, self.labels, self.outside_seg)
+        return Batch(sampled.add_(self.outside_image).where(moved, data), sampled_seg.where(moved, seg))
+
+    def _crop(self, x: Tensor, given: Tensors, outside: float) -> Tensor:
+        """A patch of x (B, C, *spatial) without rotation and scaling, `outside` where x ends."""
+        if self.border is None:
+            return _central(x, self.patch, outside)
+        for axis, size in enumerate(self.patch, start=2):
+            view = [len(x), *(1,) * (x.ndim - 1)]
+            view[axis] = size
+            read, inside = (given[f"{name} {axis - 2}"].view(view) for name in ("read", "inside"))
+            x = x.gather(axis, read.expand(*x.shape[:axis], size, *x.shape[axis + 1 :])).where(inside, outside)
+        return x
 
 
-def _crop(x: Tensor, corners: Ints, patch: tuple[int, ...], outside: float) -> Tensor:
-    """A copy of x (B, C, *spatial) from corners (B, axes) on, `outside` where x ends."""
-    if (corners == corners[0]).all():
-        return _cut(x, corners[0], patch, outside)
-    return torch.cat([_cut(x[i : i + 1], corner, patch, outside) for i, corner in enumerate(corners)])
-
-
-def _cut(x: Tensor, corner: Ints, patch: tuple[int, ...], outside: float) -> Tensor:
+def _central(x: Tensor, patch: tuple[int, ...], outside: float) -> Tensor:
+    """A copy of the middle of x (B, C, *spatial)."""
     widths: list[int] = []
-    for axis, (start, size) in enumerate(zip(corner.tolist(), patch, strict=True), start=2):
+    for axis, size in enumerate(patch, start=2):
+        start = x.shape[axis] // 2 - size // 2
         end = min(start + size, x.shape[axis])
         widths = [max(0, -start), start + size - end, *widths]
         x = x.narrow(axis, max(0, start), end - max(0, start))
@@ -101,7 +115,7 @@ def _cut(x: Tensor, corner: Ints, patch: tuple[int, ...], outside: float) -> Ten
 
 
 @dataclass(frozen=True)
-class PerSlice:
+class PerSlice(FixedTwin):
     """A spatial operation of images for volumes: the same one for all slices along the first axis (dummy 2D)."""
 
     spatial: Spatial
@@ -109,7 +123,13 @@ class PerSlice:
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator, chosen: Bools) -> DrawnSpatial:
         return self.spatial.draw((shape[0], shape[1] * shape[2], *shape[3:]), rng, chosen)
 
-    def apply(self, batch: Batch, drawn: DrawnSpatial) -> Batch:
-        slices = self.spatial.apply(Batch(batch.data.flatten(1, 2), batch.seg.flatten(1, 2)), drawn)
+    def arrays(self, shape: Shape, drawn: DrawnSpatial) -> Arrays:
+        return self.spatial.arrays((shape[0], shape[1] * shape[2], *shape[3:]), drawn)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return (*shape[:3], *self.spatial.patch)
+
+    def change(self, batch: Batch, given: Tensors) -> Batch:
+        slices = self.spatial.change(Batch(batch.data.flatten(1, 2), batch.seg.flatten(1, 2)), given)
         depth = batch.shape[2]
         return Batch(slices.data.unflatten(1, (-1, depth)), slices.seg.unflatten(1, (-1, depth)))

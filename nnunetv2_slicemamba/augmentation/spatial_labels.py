@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def resample_labels(seg: Tensor, grid: Tensor, labels: Sequence[int], outside: i
     at_once = max(1, ELEMENTS_AT_ONCE // seg.numel())
     names = sorted({*labels, outside})
     for start in range(0, len(names), at_once):
-        part = torch.tensor(names[start : start + at_once], dtype=seg.dtype).to(seg.device, non_blocking=True)
+        part = _on_device(tuple(names[start : start + at_once]), seg.dtype, seg.device)
         each = part.view(-1, *spatial)
         # zeros beyond the source are then a full score of the label `outside`
         below = (each == outside) * float(FULL_SCORE)
@@ -39,3 +40,8 @@ def resample_labels(seg: Tensor, grid: Tensor, labels: Sequence[int], outside: i
         own = scores.where(nearest[:, :, None] == each, -torch.inf).amax(2)
         of_nearest = torch.maximum(of_nearest, own)
     return nearest.where(of_nearest == best, winner)
+
+
+@lru_cache(maxsize=64)
+def _on_device(names: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(names, dtype=dtype, device=device)

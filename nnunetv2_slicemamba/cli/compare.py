@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nnunetv2_slicemamba.cli.comparison_options import Output, Supernet, Trainer
-from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Device, Fold, Plans
+from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Device, Fold, Plans, whole
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 
 
@@ -31,7 +31,7 @@ def compare(
         ),
     ] = None,
     repeats: Annotated[
-        int, typer.Option("--repeats", help="Trainings per arm; how far they differ is the noise level.")
+        int, whole("--repeats", least=1, most=1000, help="Trainings per arm; how far they differ is the noise level.")
     ] = 1,
     supernet_trainer: Supernet = None,
     output: Output = None,
@@ -65,7 +65,7 @@ def compare(
     selection = select(dataset, configuration, fold, plans).with_blocks()
     require_folder("nnUNet_results", writable=not dry_run)
     folder = comparison_folder(selection, trainer, output)
-    console = Console()
+    console = PlainConsole()
     if collect_only:
         named = [arm.name for arm in parse_arms(arms)] if arms is not None else None
         result = write_result(folder, named)
@@ -77,4 +77,4 @@ def compare(
             return
         result = done
     show_result(result, f"{selection.dataset}, {configuration}, fold {fold}, {trainer}", console)
-    console.print(f"Results: {folder.root / RESULTS_FILE}", soft_wrap=True, highlight=False)
+    console.print(f"Results: {folder.root / RESULTS_FILE}")

@@ -10,6 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_slicemamba.cli.options import processes_option, whole
+from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.datasets.converter import Converter
 from nnunetv2_slicemamba.datasets.registry import all_converters, converter_of
 
@@ -30,7 +33,7 @@ def convert(
         typer.Argument(metavar="NAME", help=help_of_name()),
     ] = None,
     source: Annotated[Path | None, typer.Argument(metavar="SOURCE", help="The unpacked download.")] = None,
-    dataset_id: Annotated[int | None, typer.Option("-d", help="ID of the new dataset, 1 to 999.")] = None,
+    dataset_id: Annotated[int | None, whole("-d", least=1, most=999_999, help="ID of the new dataset, from 1.")] = None,
     split: Annotated[
         str,
         typer.Option(
@@ -40,30 +43,30 @@ def convert(
     ] = "published",
     resize: Annotated[
         tuple[int, int] | None,
-        typer.Option("--resize", metavar="H W", help="256 256 as in the paper; default: native."),
+        whole("--resize", least=1, most=20_000, metavar="H W", help="256 256 as in the paper; default: native."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name after DatasetXXX_.")] = None,
     train: Annotated[
         str, typer.Option("--train", help="Polyp benchmark: joint trains on both datasets as published, or own.")
     ] = "joint",
-    organs: Annotated[int, typer.Option("--organs", help="synapse: 8 organs, or all 13.")] = 8,
+    organs: Annotated[int, whole("--organs", least=8, most=13, help="synapse: 8 organs, or all 13.")] = 8,
     images: Annotated[Path | None, typer.Option("--images", help="folders: the images.")] = None,
     masks: Annotated[Path | None, typer.Option("--masks", help="folders: the masks, named as the images.")] = None,
     labels: Annotated[
         str, typer.Option("--labels", help="folders: names of the labels 1, 2, ..., by commas. Default: foreground.")
     ] = "",
-    processes: Annotated[int | None, typer.Option("-np", help="How many files to work on at once.")] = None,
+    processes: Annotated[int | None, processes_option("How many files to work on at once.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="Show what can be converted, and the terms of use.")] = False,
 ) -> None:
     """Convert a public dataset, or your own images and masks, to nnU-Net raw data.
 
     Everything is checked before anything is written. The same command continues an interrupted conversion.
     """
-    console = Console()
+    console = PlainConsole()
     if listing:
         show_converters(console)
         return
-    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.folders import InputError, named_folder, require_folder
     from nnunetv2_slicemamba.datasets.convert import convert as run
     from nnunetv2_slicemamba.datasets.problems import count
     from nnunetv2_slicemamba.datasets.request import Request
@@ -71,8 +74,6 @@ def convert(
 
     if key is None or dataset_id is None:
         raise InputError("give the dataset's name and -d ID; 'slicemamba convert --list' shows the names")
-    if processes is not None and processes < 1:
-        raise InputError(f"-np is {processes}, it must be at least 1")
     converter = converter_of(key)
     request = Request(
         key=key,
@@ -86,10 +87,7 @@ def convert(
         labels=tuple(label.strip() for label in labels.split(",") if label.strip()),
     )
     raw = require_folder("nnUNet_raw", writable=True)
-    preprocessed, results = (
-        require_folder(variable, writable=True) if os.environ.get(variable) else None
-        for variable in ("nnUNet_preprocessed", "nnUNet_results")
-    )
+    preprocessed, results = named_folder("nnUNet_preprocessed"), named_folder("nnUNet_results")
     limit = processes or min(os.cpu_count() or 1, converter.files_at_once)
     try:
         done = run(request, raw, preprocessed, results, limit, console)
@@ -97,16 +95,15 @@ def convert(
         console.print("Interrupted; the same command continues.")
         raise
     for note in done.conversion.notes:
-        console.print(f"  {note}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"  terms: {converter.licence}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {note}")
+    console.print(f"  terms: {converter.licence}")
     ready = len(done.conversion.cases) - done.written
     console.print(
         f"{done.folder}: {count(done.conversion.number('Tr'), 'training case')}, "
-        f"{done.conversion.number('Ts')} held out; {done.written} written now, {ready} there already.",
-        highlight=False,
-        soft_wrap=True,
+        f"{done.conversion.number('Ts')} held out; {done.written} written now, {ready} there already"
+        f"{'; ' if done.conversion.left_out else ''}{done.conversion.left_out}.",
     )
-    console.print(f"Next: slicemamba plan -d {dataset_id} --verify_dataset_integrity", highlight=False)
+    console.print(f"Next: {shell_line('slicemamba', 'plan', '-d', dataset_id, '--verify_dataset_integrity')}")
 
 
 def choose_sources(
@@ -135,4 +132,4 @@ def show_converters(console: Console) -> None:
         lines = [f"layout  {layout.words}" for layout in converter.layouts]
         lines += [f"where   {converter.home or '-'}", f"terms   {converter.licence}", f"split   {converter.split}"]
         table.add_row(converter.key, "\n".join(lines))
-    console.print(table, highlight=False, markup=False)
+    console.print(table)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nnunetv2_slicemamba.cli.options import Device
+from nnunetv2_slicemamba.common.console import PlainConsole
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -33,4 +33,4 @@ def demo(
     chosen = choose_device(device).type
     from nnunetv2_slicemamba.demo.run import run_demo
 
-    run_demo(data, folder, chosen, Console())
+    run_demo(data, folder, chosen, PlainConsole())

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from nnunetv2_slicemamba.common.console import PlainConsole, styled
 from nnunetv2_slicemamba.common.registration import (
     EXT_TRAINER_VARIABLE,
     export_line,
     nnunet_folder,
     registered_shims,
 )
+from nnunetv2_slicemamba.common.shell import shell_line
 
 if TYPE_CHECKING:
     import torch
@@ -59,16 +60,16 @@ def doctor() -> None:
 
     Exit code 0 if everything needed works, else 1.
     """
-    console = Console()
+    console = PlainConsole()
     failed = 0
     for title, examine in SECTIONS.items():
         findings = examined(examine)
         show(console, title, findings)
         failed += sum(finding.status == "FAIL" for finding in findings)
     if failed:
-        console.print(f"[bold red]{failed} problem{'s' if failed > 1 else ''}[/], marked FAIL above.")
+        console.print(styled(f"{failed} problem{'s' if failed > 1 else ''}, marked FAIL above.", "bold red"))
         raise typer.Exit(1)
-    console.print("[green]Everything that SliceMamba needs works.[/]")
+    console.print(styled("Everything that SliceMamba needs works.", "green"))
 
 
 def examined(examine: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -85,18 +86,18 @@ def examined(examine: Callable[[], Iterator[Finding]]) -> list[Finding]:
 
 
 def show(console: Console, title: str, findings: list[Finding]) -> None:
-    console.print(Text(title, style="bold"))
+    console.print(styled(title, "bold"))
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", min_width=6)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for finding in findings:
-        table.add_row(Text(finding.status, style=STYLES[finding.status]), Text(finding.name), Text(finding.detail))
+        table.add_row(styled(finding.status, STYLES[finding.status]), styled(finding.name), styled(finding.detail))
     console.print(table)
     for finding in findings:
         if finding.remedy is not None:
             # below the table and never wrapped: remedies are copied into a shell
-            console.print(Text(f"        {finding.name}: {finding.remedy}"), soft_wrap=True)
+            console.print(f"        {finding.name}: {finding.remedy}")
     console.print()
 
 
@@ -240,7 +241,8 @@ def folders() -> Iterator[Finding]:
         if not value:
             yield Finding("warn", variable, "not set", f"export {variable}=/path/to/{variable}")
         elif not os.path.isdir(value):
-            yield Finding("warn", variable, f"{value} is not a folder", f"mkdir -p '{value}', or correct the variable")
+            remedy = f"{shell_line('mkdir', '-p', value)}, or correct the variable"
+            yield Finding("warn", variable, f"{value} is not a folder", remedy)
         elif not is_writable(Path(value)):
             status = "info" if variable == "nnUNet_raw" else "warn"  # raw data may well be read-only
             yield Finding(

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperCommand
+
+from nnunetv2_slicemamba.cli.options import number, processes_option, seed_option, whole
+from nnunetv2_slicemamba.common.console import PlainConsole
+
+LARGEST_LABEL = 65535  # of the 16-bit images that hold labels
 
 
 class CommandWithMetrics(TyperCommand):
@@ -48,11 +52,25 @@ def evaluate(
         typer.Option("--labels", help="Evaluate these labels, e.g. 1,2,3, in place of dataset.json's classes."),
     ] = None,
     ignore_label: Annotated[
-        int | None, typer.Option("--ignore-label", help="Leave out what has this true label; default: dataset.json's.")
+        int | None,
+        whole(
+            "--ignore-label",
+            least=0,
+            most=LARGEST_LABEL,
+            help="Leave out what has this true label; default: dataset.json's.",
+        ),
     ] = None,
-    confidence: Annotated[float, typer.Option("--confidence", help="Level of the confidence intervals.")] = 0.95,
+    confidence: Annotated[
+        float, number("--confidence", above=0, below=1, help="Level of the confidence intervals.")
+    ] = 0.95,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", help="Tolerance of NSD, in mm (pixels or voxels for files without spacing).")
+        float,
+        number(
+            "--tolerance",
+            least=0,
+            most=1e6,
+            help="Tolerance of NSD, in mm (pixels or voxels for files without spacing).",
+        ),
     ] = 2.0,
     hd95_one_empty: Annotated[
         str,
@@ -65,12 +83,12 @@ def evaluate(
     surface: Annotated[
         bool, typer.Option("--surface/--no-surface", help="Compute the metrics of masks, too: they take longest.")
     ] = True,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the bootstrap.")] = 0,
     partial: Annotated[
         bool, typer.Option("--chill", help="Leave out cases without a prediction, as in nnU-Net.")
     ] = False,
     processes: Annotated[
-        int | None, typer.Option("-np", help="Processes; default: several only where the work is long.")
+        int | None, processes_option("Processes; default: several only where the work is long.")
     ] = None,
 ) -> None:
     """Compares predictions with the truth: pooled as in the paper, and per case.
@@ -102,7 +120,7 @@ def evaluate(
 
     settings = EvaluationSettings(confidence, tolerance, surface and "per-case" in shown, hd95_one_empty, seed=seed)
     journal = file.with_name(f".{file.stem}.partial.jsonl")
-    console = Console()
+    console = PlainConsole()
     with _progress_bar() as progress:
         evaluation = evaluate_folders(
             predictions,
@@ -122,9 +140,9 @@ def evaluate(
             temporary.write_text(latex_tables(evaluation, shown), encoding="utf-8")
     journal.unlink(missing_ok=True)
     print_evaluation(evaluation, console, shown)
-    console.print(f"JSON:  {file}", highlight=False, soft_wrap=True)
+    console.print(f"JSON:  {file}")
     if latex is not None:
-        console.print(f"LaTeX: {latex}", highlight=False, soft_wrap=True)
+        console.print(f"LaTeX: {latex}")
 
 
 def metric_list() -> str:
@@ -167,7 +185,7 @@ def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=PlainConsole(stderr=True), transient=True) as bar:
         tasks: dict[str, TaskID] = {}
 
         def progress(phase: str, done: int, total: int) -> None:

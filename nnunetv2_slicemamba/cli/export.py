@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Fold, Plans
+from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Fold, Plans, whole
 from nnunetv2_slicemamba.common import checkpoint_names
+from nnunetv2_slicemamba.common.console import PlainConsole
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -29,7 +29,9 @@ def export(
     output: Annotated[
         Path | None, typer.Option("-o", help="File to write; default: the fold's folder, network.onnx, .ts or .pt2.")
     ] = None,
-    patches: Annotated[int, typer.Option("--patches", help="Patches of a real case that are compared.")] = 4,
+    patches: Annotated[
+        int, whole("--patches", least=1, most=10_000, help="Patches of a real case that are compared.")
+    ] = 4,
 ) -> None:
     """Writes a fold's network, with its own slicing, and checks the file on patches of a real case.
 
@@ -37,6 +39,7 @@ def export(
     normalised as in nnU-Net. Ends with 1 if file and network disagree.
     """
     from nnunetv2_slicemamba.common.folders import InputError
+    from nnunetv2_slicemamba.common.library_errors import library_errors
     from nnunetv2_slicemamba.exporting.export import TOLERANCE, write_record
     from nnunetv2_slicemamba.exporting.export import export as export_network
     from nnunetv2_slicemamba.exporting.fold_network import find_checkpoint, load_fold_network
@@ -47,8 +50,6 @@ def export(
 
     if format_name not in FORMATS:
         raise InputError(f"format {format_name!r} does not exist; give one of {', '.join(FORMATS)}")
-    if patches < 1:
-        raise InputError(f"--patches is {patches}, at least one patch must be compared")
     chosen = FORMATS[format_name]
     chosen.require()
     selection = select(dataset, configuration, fold, plans)
@@ -56,28 +57,26 @@ def export(
     folder = FoldFolder(selection, trainer)
     weights = find_checkpoint(folder, checkpoint)
     file = output or weights.parent / f"network{chosen.suffix}"
-    console = Console()
+    console = PlainConsole()
     with console.status("reading network and case") as status:
         source = load_fold_network(folder, weights, patches)
         status.update(f"exporting {source.network.n_blocks} blocks, minutes for large networks")
-        parity = export_network(source, chosen, file)
+        other = "try another --format or PyTorch version"
+        with library_errors("torch", f"PyTorch cannot write this network as {format_name}", other):
+            parity = export_network(source, chosen, file)
     names = {"dataset": selection.dataset, "plans": plans, "configuration": configuration, "fold": fold}
     record = write_record(file, source, chosen, parity, **names, trainer=trainer)
     say = f"{file} ({file.stat().st_size / 1e6:.1f} MB), parity in {record.name}"
-    console.print(say, highlight=False, soft_wrap=True)
+    console.print(say)
     console.print(
         f"{parity.patches} patches of {parity.case}: largest difference of logits {parity.largest_difference:.1e} "
         f"({parity.relative_difference:.1e} of the largest), same label in {100 * parity.same_labels:.3f} % of the "
         f"voxels; {parity.file_seconds:.2f} s per patch on this CPU, the network itself {parity.network_seconds:.2f} s",
-        highlight=False,
-        soft_wrap=True,
     )
     if not parity.holds:
         console.print(
-            f"[red]error:[/] {file} does not compute what the network does: logits differ by "
+            f"error: {file} does not compute what the network does: logits differ by "
             f"{parity.relative_difference:.1e} of the largest, at most {TOLERANCE:.0e} is rounding. Do not use it; try "
             "another --format or PyTorch version",
-            highlight=False,
-            soft_wrap=True,
         )
         raise typer.Exit(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nnunetv2_slicemamba.cli.options import (
     PLANS,
@@ -15,7 +14,10 @@ from nnunetv2_slicemamba.cli.options import (
     Fold,
     Plans,
     SupernetTrainer,
+    number,
+    seed_option,
 )
+from nnunetv2_slicemamba.common.console import PlainConsole
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -28,8 +30,8 @@ def holdout(
     fold: Fold,
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
-    fraction: Annotated[float, typer.Option("--fraction", help="Part of the fold's training cases.")] = 0.2,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the draw.")] = 0,
+    fraction: Annotated[float, number("--fraction", above=0, below=1, help="Part of the fold's training cases.")] = 0.2,
+    seed: Annotated[int, seed_option("Seed of the draw.")] = 0,
     remove: Annotated[bool, typer.Option("--remove", help="Give the cases back: choose on validation again.")] = False,
 ) -> None:
     """Sets aside training cases on which the fold's search chooses, so that its validation cases stay untouched.
@@ -38,17 +40,13 @@ def holdout(
     the supernet is trained.
     """
     from nnunetv2_slicemamba.common.folders import require_folder
-    from nnunetv2_slicemamba.slicing.holdout_file import check_draw
-
-    check_draw(fraction, seed)
-
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.search.holdout import hold_out, remove_holdout
 
     folder = SupernetFolder(select(dataset, configuration, fold, plans).with_blocks(), trainer)
     require_folder("nnUNet_results", writable=True)
-    console = Console()
+    console = PlainConsole()
     if remove:
         removed = remove_holdout(folder)
         text = f"Removed {removed}; the search chooses on the validation cases." if removed else "There is no holdout."
@@ -60,4 +58,4 @@ def holdout(
             f"Fold {folder.selection.fold}: {n} of {n + len(kept)} training cases are "
             f"held out ({shown}).\n{trainer} trains on the other {len(kept)}. Written to {file}"
         )
-    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    console.print(text)

@@ -17,6 +17,8 @@ from nnunetv2_slicemamba.cli.options import (
     Plans,
     SupernetTrainer,
 )
+from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.shell import shell_line
 
 if TYPE_CHECKING:
     from nnunetv2_slicemamba.pretraining.import_file import ImportResult
@@ -78,13 +80,13 @@ def import_(
         trainer,
         Adaptations(widths is not None, inflation),
     )
-    show(Console(), target, import_file(select(dataset, configuration, fold or "all", plans), request))
+    show(PlainConsole(), target, import_file(select(dataset, configuration, fold or "all", plans), request))
 
 
 def show(console: Console, target: Path, result: ImportResult) -> None:
     """Prints what was loaded, adapted, skipped and initialised."""
     source = result.record["source"]
-    console.print(f"{source['file']}: {source['kind']} {source['contains']}, sha256 {source['sha256']}", soft_wrap=True)
+    console.print(f"{source['file']}: {source['kind']} {source['contains']}, sha256 {source['sha256']}")
     table = Table(show_header=True, header_style="bold")
     for heading in ("", "weights", "what"):
         table.add_column(heading, justify="right" if heading == "weights" else "left")
@@ -98,17 +100,18 @@ def show(console: Console, target: Path, result: ImportResult) -> None:
         table.add_row("initialised", str(len(names)), f"not in the source: {abbreviated(names)}")
     console.print(table)
     distinct = "" if result.slicing is None else " ".join("x".join(map(str, t)) for t in sorted(set(result.slicing)))
+    trainer = "SliceMambaTrainer" if result.slicing else "SliceMambaSupernetTrainer"
+    work = (result.record["dataset"], result.record["configuration"], "FOLD")
+    flags = ("-tr", trainer, "-p", result.record["plans_name"], "-pretrained_weights", target)
     lines = [
         f"Slicing: {distinct or '-'} ({result.slicing_origin})",
         f"Weights for {result.network}: {target}",
         f"Report: {result.record_file}",
-        f"Next: nnUNetv2_train {result.record['dataset']} {result.record['configuration']} FOLD -tr "
-        f"{'SliceMambaTrainer' if result.slicing else 'SliceMambaSupernetTrainer'} -p {result.record['plans_name']} "
-        f"-pretrained_weights {target}",
+        f"Next: {shell_line('nnUNetv2_train', *work, *flags)}",
     ]
     if result.slicing:
         lines.append("SliceMambaTrainer then uses the fold's best_slicing.json; nnU-Net starts the class heads anew.")
-    console.print("\n".join(lines), soft_wrap=True, highlight=False)
+    console.print("\n".join(lines))
 
 
 def grouped(reasons: dict[str, str]) -> dict[str, list[str]]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import itertools
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
 from nnunetv2_slicemamba.cli import (
     compare,
@@ -28,9 +32,34 @@ from nnunetv2_slicemamba.cli import (
     slicing,
     trainer_path,
 )
+from nnunetv2_slicemamba.cli.errors import show_error
+from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.stopping import interruptible
+
+
+class Commands(TyperGroup):
+    """The subcommands; whatever ends one early becomes a message and an exit code.
+
+    SLICEMAMBA_DEBUG=1 shows the traceback instead.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # `| head`
+            raise
+        except Exception as error:
+            # typer's own errors, of options that cannot be read, have an exit code
+            if hasattr(error, "exit_code") or os.environ.get("SLICEMAMBA_DEBUG"):
+                raise
+            raise typer.Exit(show_error(error)) from error
+
 
 app = typer.Typer(
     name="slicemamba",
+    cls=Commands,
     help="SliceMamba with its architecture search inside nnU-Net v2.",
     no_args_is_help=True,
     add_completion=False,
@@ -85,28 +114,27 @@ def expand_lists(arguments: Sequence[str]) -> list[str]:
     return expanded
 
 
+@functools.cache
+def _program() -> Any:
+    return typer.main.get_command(app)
+
+
 def _list_flags(command: str) -> list[str]:
-    commands = getattr(typer.main.get_command(app), "commands", {})
+    commands = _program().commands
     parameters = commands[command].params if command in commands else []
     return [flag for flag in LIST_FLAGS if any(flag in p.opts and getattr(p, "multiple", False) for p in parameters)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line; exits with 2 and one message where the input cannot be worked with.
-
-    SLICEMAMBA_DEBUG=1 shows the traceback instead.
-    """
+    """Runs the command line and exits: 0 done, 2 input that cannot be worked with, 1 a bug, 130 Ctrl-C."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # names of files need not be text in any encoding
+            stream.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        app(expand_lists(given))
-    except (ValueError, OSError, RuntimeError) as error:
-        if os.environ.get("SLICEMAMBA_DEBUG"):
-            raise
-        Console(stderr=True).print(f"[bold red]error:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+    for flag, value in itertools.pairwise(["", *given]):
+        if value == "":
+            what = f"the value of {flag} is empty" if flag.startswith("-") else "an argument is empty"
+            sys.exit(show_error(InputError(f"{what} (''); give one, or leave it out (is a shell variable unset?)")))
+    with interruptible():
+        _program()(expand_lists(given))

@@ -2,11 +2,93 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+import re
+from typing import Annotated, Any
 
 import typer
 
 from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, DEFAULT_SUPERNET_TRAINER
+
+# more than these is a slip of the hand: years of evaluations, two years of minutes
+MANY, MANY_MINUTES = 10_000, 1_000_000
+
+
+class OptionError(Exception):
+    """Value of an option that is none of those it can have; no ValueError, because typer shows those in its own way."""
+
+
+def whole(flag: str, *, least: int, most: int, help: str, metavar: str | None = None) -> Any:
+    """Option that takes a whole number from `least` to `most`."""
+
+    def read(value: Any) -> int:
+        text = str(value)
+        # Python's int() also takes the digits of other scripts
+        if re.fullmatch(r"[+-]?[0-9]{1,30}", text) and least <= int(text) <= most:
+            return int(text)
+        raise OptionError(f"{flag} is {shown(text)}; give a whole number from {least} to {most}")
+
+    return typer.Option(flag, parser=read, metavar=metavar or f"{least}..{most}", help=help)
+
+
+def number(
+    flag: str,
+    *,
+    help: str,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Option that takes a number of a range: at least `least` or above `above`, at most `most` or below `below`."""
+    low, high = (above if least is None else least) or 0.0, (below if most is None else most) or 0.0
+    lower = f"{'above' if least is None else 'at least'} {low:.10g}"
+    upper = f"{'below' if most is None else 'at most'} {high:.10g}"
+
+    def read(value: Any) -> float:
+        text = str(value)
+        try:
+            # Python's float() also takes the digits of other scripts
+            found = float(text) if text.isascii() else math.nan
+        except ValueError:
+            found = math.nan  # which is in no range
+        if low <= found <= high and (least is not None or found > low) and (most is not None or found < high):
+            return found
+        raise OptionError(f"{flag} is {shown(text)}; give a number {lower} and {upper}")
+
+    return typer.Option(flag, parser=read, metavar=f"{lower}, {upper}", help=help)
+
+
+def shown(text: str) -> str:
+    """What was given, in quotes where it is no word; the beginning of what is very long."""
+    short = text if len(text) <= 40 else f"{text[:40]}..."
+    return short if re.fullmatch(r"[\w.+-]+", short) else repr(short)
+
+
+def seed_option(help: str) -> Any:
+    """Option --seed; every generator of random numbers takes these."""
+    return whole("--seed", least=0, most=2**31 - 1, help=help)
+
+
+def processes_option(help: str) -> Any:
+    """Option -np: how many processes work beside each other."""
+    return whole("-np", least=1, most=1024, help=help)
+
+
+def gpu_memory_option() -> Any:
+    """Option --gpu-memory of whatever plans."""
+    return number("--gpu-memory", above=0, most=4096, help="GPU memory to plan for, in GB.")
+
+
+def population_option() -> Any:
+    """Option --population of whatever searches."""
+    return whole("--population", least=1, most=MANY, help="Architectures per generation.")
+
+
+def generations_option() -> Any:
+    """Option --generations of whatever searches."""
+    return whole("--generations", least=0, most=MANY, help="Generations after the random one.")
+
 
 Dataset = Annotated[str, typer.Option("-d", help="Dataset, by ID (501) or name (Dataset501_NAME).")]
 Configuration = Annotated[str, typer.Option("-c", help="Configuration of the plans, e.g. 2d or 3d_fullres.")]

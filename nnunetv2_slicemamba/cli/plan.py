@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from nnunetv2_slicemamba.cli.options import Dataset
+from nnunetv2_slicemamba.cli.options import Dataset, gpu_memory_option, processes_option
+from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES
 
 
@@ -21,11 +22,11 @@ def plan(
         list[str] | None, typer.Option("-c", help="Configurations to preprocess; default: all that the plans have.")
     ] = None,
     size: Annotated[str, typer.Option("--size", help=f"{', '.join(SIZES)}; {PAPER} is the paper's.")] = PAPER,
-    gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
+    gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
     plans_name: Annotated[
         str | None, typer.Option("-overwrite_plans_name", help="Another name for the plans, as in nnU-Net.")
     ] = None,
-    processes: Annotated[int | None, typer.Option("-np", help="Processes for preprocessing.")] = None,
+    processes: Annotated[int | None, processes_option("Processes for preprocessing.")] = None,
     verify: Annotated[bool, typer.Option("--verify_dataset_integrity", help="Check the dataset first.")] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Redo fingerprint and preprocessing.")] = False,
     checkpointing: Annotated[
@@ -63,15 +64,16 @@ def plan(
     Data that nnU-Net or an earlier call preprocessed with the same settings are used as they are. Plans that networks
     were trained with are only written again if they say the same.
     """
+    from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.library_errors import library_errors
+    from nnunetv2_slicemamba.common.names import check_plans_name
     from nnunetv2_slicemamba.planning.selection import require_dataset
 
     if size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
-    if not gpu_memory > 0:
-        raise InputError(f"--gpu-memory is {gpu_memory}, it must be a positive number of GB; 8 is usual")
-    if plans_name is not None and ("__" in plans_name or "/" in plans_name):
-        raise InputError(f"plans cannot be named {plans_name!r}: nnU-Net splits its result folders at '__'")
+    if plans_name is not None:
+        check_plans_name(plans_name)
     chosen = network_named(network, hybrid)
     if (blocks_from_stride is not None or decoder_blocks) and chosen != "residual":
         option = "--decoder-blocks" if decoder_blocks else "--blocks-from-stride"
@@ -81,27 +83,34 @@ def plan(
 
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
-    done = plan_and_preprocess(
-        int(name[7:10]),
-        name,
-        size,
-        configurations,
-        gpu_memory,
-        plans_name,
-        processes,
-        verify,
-        clean,
-        checkpointing,
-        overwrite_plans,
-        chosen,
-        blocks_from_stride,
-        decoder_blocks,
-    )
-    console = Console()
+    look = "its output above may say more, and --verify_dataset_integrity checks every file"
+    with library_errors("nnunetv2", f"nnU-Net cannot plan and preprocess {name}", look):
+        done = plan_and_preprocess(
+            dataset_id_of(name),
+            name,
+            size,
+            configurations,
+            gpu_memory,
+            plans_name,
+            processes,
+            verify,
+            clean,
+            checkpointing,
+            overwrite_plans,
+            chosen,
+            blocks_from_stride,
+            decoder_blocks,
+        )
+    console = PlainConsole()
+    for file in done.set_aside:
+        console.print(f"Was damaged, and is made anew; what was left of it: {file}")
     for configuration in done.reused:
-        console.print(f"{configuration}: already preprocessed with the same settings, used as it is")
+        mended = done.mended.get(configuration, ())
+        made = f", but for damaged cases, which are made anew: {', '.join(mended)}" if mended else ""
+        said = f"{configuration}: already preprocessed with the same settings, used as it is{made}"
+        console.print(said)
     console.print(
-        f"Plans [bold]{done.plans_name}[/] of {name} are ready: pass -p {done.plans_name} to the next commands."
+        f"Plans {done.plans_name} of {name} are ready: pass {shell_line('-p', done.plans_name)} to the next commands."
     )
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nnunetv2_slicemamba.cli.options import (
+    MANY_MINUTES,
     PLANS,
     SUPERNET_TRAINER,
     Configuration,
@@ -16,7 +16,12 @@ from nnunetv2_slicemamba.cli.options import (
     Device,
     Plans,
     SupernetTrainer,
+    number,
+    seed_option,
+    whole,
 )
+from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.shell import shell_line
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -38,24 +43,34 @@ def pretrain(
     output: Annotated[
         Path | None, typer.Option("--output", help="Folder of checkpoints and logs; default: beside the file.")
     ] = None,
-    epochs: Annotated[int, typer.Option("--epochs", help="Epochs.")] = 300,
-    warmup: Annotated[int, typer.Option("--warmup-epochs", help="Of these, with rising learning rate.")] = 20,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Images per process and batch.")] = 128,
-    accumulate: Annotated[int, typer.Option("--accumulate", help="Batches per step.")] = 1,
-    image_size: Annotated[int, typer.Option("--image-size", help="Height and width in pixels.")] = 224,
-    learning_rate: Annotated[float, typer.Option("--lr", help="Learning rate for 512 images a step.")] = 5e-4,
-    drop_path: Annotated[float, typer.Option("--drop-path", help="Stochastic depth of the last block.")] = 0.2,
+    epochs: Annotated[int, whole("--epochs", least=1, most=100_000, help="Epochs.")] = 300,
+    warmup: Annotated[
+        int, whole("--warmup-epochs", least=0, most=99_999, help="Of these, with rising learning rate.")
+    ] = 20,
+    batch_size: Annotated[int, whole("--batch-size", least=1, most=65_536, help="Images per process and batch.")] = 128,
+    accumulate: Annotated[int, whole("--accumulate", least=1, most=65_536, help="Batches per step.")] = 1,
+    image_size: Annotated[int, whole("--image-size", least=1, most=8192, help="Height and width in pixels.")] = 224,
+    learning_rate: Annotated[
+        float, number("--lr", above=0, most=100, help="Learning rate for 512 images a step.")
+    ] = 5e-4,
+    drop_path: Annotated[
+        float, number("--drop-path", least=0, below=1, help="Stochastic depth of the last block.")
+    ] = 0.2,
     precision: Annotated[str, typer.Option("--precision", help="fp16, bf16 or fp32; without a GPU fp32.")] = "fp16",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of everything random.")] = 0,
-    workers: Annotated[int, typer.Option("--workers", help="Processes that load images, for each process.")] = 8,
+    seed: Annotated[int, seed_option("Seed of everything random.")] = 0,
+    workers: Annotated[
+        int, whole("--workers", least=0, most=1024, help="Processes that load images, for each process.")
+    ] = 8,
     train_shards: Annotated[
         str | None,
         typer.Option("--train-shards", help="Webdataset shards in IMAGES, e.g. 'train-{000..99}.tar|130000'."),
     ] = None,
     val_shards: Annotated[str | None, typer.Option("--val-shards", help="Those to validate on.")] = None,
-    classes: Annotated[int | None, typer.Option("--classes", help="Classes in the shards.")] = None,
-    save_minutes: Annotated[float, typer.Option("--save-minutes", help="Minutes between checkpoints.")] = 10.0,
-    look_every: Annotated[int, typer.Option("--log-every", help="Steps between lines of the log.")] = 50,
+    classes: Annotated[int | None, whole("--classes", least=1, most=10_000_000, help="Classes in the shards.")] = None,
+    save_minutes: Annotated[
+        float, number("--save-minutes", least=0, most=MANY_MINUTES, help="Minutes between checkpoints.")
+    ] = 10.0,
+    look_every: Annotated[int, whole("--log-every", least=1, most=10**9, help="Steps between lines of the log.")] = 50,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
     discard: Annotated[bool, typer.Option("--discard", help="Delete its checkpoints and begin anew.")] = False,
     device: Device = "auto",
@@ -73,8 +88,6 @@ def pretrain(
 
     if fold is not None and slicing != "consensus":
         raise InputError("-f takes the fold's slicing and --slicing another one; give one of the two")
-    if workers < 0 or look_every < 1 or save_minutes < 0:
-        raise InputError("--workers and --save-minutes must be at least 0, --log-every at least 1")
     given = [value is not None for value in (train_shards, val_shards, classes)]
     if any(given) and not all(given):
         raise InputError("webdataset shards need all of --train-shards, --val-shards and --classes")
@@ -103,7 +116,7 @@ def pretrain(
         look_every,
         discard,
     )
-    console = Console()
+    console = PlainConsole()
     done = run(select(dataset, configuration, fold or "all", plans), request, console)
     if not done.first_process:
         raise typer.Exit(0 if done.finished else 130)
@@ -112,11 +125,9 @@ def pretrain(
             f"Stopped after step {done.step} of {done.total}; everything is saved, the same command continues."
         )
         raise typer.Exit(130)
+    training = ("nnUNetv2_train", dataset, configuration, "FOLD")
     console.print(
-        f"Best top-1 [bold]{done.best['top1']:.2f} %[/] after epoch {done.best['epoch'] + 1} "
+        f"Best top-1 {done.best['top1']:.2f} % after epoch {done.best['epoch'] + 1} "
         f"({done.best['weights']} weights).\nWeights: {target}\n"
-        f"Next: nnUNetv2_train {dataset} {configuration} FOLD -tr SliceMambaTrainer -p {plans} "
-        f"-pretrained_weights {target}",
-        soft_wrap=True,
-        highlight=False,
+        f"Next: {shell_line(*training, '-tr', 'SliceMambaTrainer', '-p', plans, '-pretrained_weights', target)}",
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from nnunetv2_slicemamba.cli.comparison_options import Output, Supernet, Trainer
 from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Device, Fold, Plans
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 
 
@@ -42,6 +42,6 @@ def rank(
     require_folder("nnUNet_results", writable=True)
     supernet = SupernetFolder(selection, supernet_trainer) if supernet_trainer else searched_supernet(selection)
     require_supernet_trainer(supernet.trainer)
-    console = Console()
+    console = PlainConsole()
     ranking = rank_arms(comparison_folder(selection, trainer, output), supernet, choose_device(device), console)
     show_ranking(ranking, console)

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nnunetv2_slicemamba.cli.options import Dataset
+from nnunetv2_slicemamba.common.console import PlainConsole
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -34,8 +34,7 @@ def report(
 ) -> None:
     """Writes one self-contained HTML page about a dataset: plans, trainings, searches, slicings, Dice, cases.
 
-    It works with whatever is there and names the commands that get what is missing. Checkpoints are Python pickles:
-    make reports only of your own results, or of those of people you trust.
+    It works with whatever is there and names the commands that get what is missing. Nothing in a checkpoint is run.
     """
     from nnunetv2_slicemamba.report import ReportSettings, write_report
 
@@ -46,6 +45,6 @@ def report(
         truth=truth,
         output=output,
     )
-    console = Console()
+    console = PlainConsole()
     file = write_report(settings, console)
-    console.print(f"Report: {file} ({file.stat().st_size / 1e6:.1f} MB)", soft_wrap=True, highlight=False)
+    console.print(f"Report: {file} ({file.stat().st_size / 1e6:.1f} MB)")

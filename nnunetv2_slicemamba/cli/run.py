@@ -9,9 +9,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from nnunetv2_slicemamba.cli.options import Configuration, Dataset, Device
+from nnunetv2_slicemamba.cli.options import (
+    Configuration,
+    Dataset,
+    Device,
+    generations_option,
+    gpu_memory_option,
+    number,
+    population_option,
+    seed_option,
+)
 from nnunetv2_slicemamba.cli.plan import network_named
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, plans_name_of
 
 
@@ -31,19 +42,24 @@ def run(
         str | None, typer.Option("--network", help="Network to plan, if there are no plans yet; see `slicemamba plan`.")
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --network hybrid.")] = False,
-    gpu_memory: Annotated[float, typer.Option("--gpu-memory", help="GPU memory to plan for, in GB.")] = 8.0,
+    gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
     trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
         DEFAULT_TRAINER
     ),
     supernet_trainer: Annotated[
         str | None, typer.Option("--supernet-trainer", help="Default: the one with the final trainer's length.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the searches.")] = 0,
-    population: Annotated[int, typer.Option("--population", help="Architectures per generation.")] = 50,
-    generations: Annotated[int, typer.Option("--generations", help="Generations after the random one.")] = 20,
+    seed: Annotated[int, seed_option("Seed of the searches.")] = 0,
+    population: Annotated[int, population_option()] = 50,
+    generations: Annotated[int, generations_option()] = 20,
     holdout: Annotated[
         float | None,
-        typer.Option("--holdout", help="Part of each fold's training cases to choose on, see `slicemamba holdout`."),
+        number(
+            "--holdout",
+            above=0,
+            below=1,
+            help="Part of each fold's training cases to choose on, see `slicemamba holdout`.",
+        ),
     ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="Also write validation probabilities, as nnUNetv2_train.")] = False,
     device: Device = "auto",
@@ -53,15 +69,15 @@ def run(
     What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.names import check_plans_name
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import choose_device, select
     from nnunetv2_slicemamba.search import SearchSettings
-    from nnunetv2_slicemamba.slicing.holdout_file import check_draw
     from nnunetv2_slicemamba.trainers import TRAINERS
     from nnunetv2_slicemamba.trainers.roles import FINAL, INHERIT, SUPERNET
 
-    console = Console()
+    console = PlainConsole()
     supernet = supernet_trainer or re.sub("^SliceMamba(Inherit)?Trainer", "SliceMambaSupernetTrainer", trainer)
     for name in (trainer, supernet):
         if name not in TRAINERS:
@@ -70,13 +86,12 @@ def run(
         raise InputError(f"-tr {trainer} must be a final trainer and --supernet-trainer {supernet} a supernet's")
     if size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
-    if holdout is not None:
-        check_draw(holdout, 0)
     SearchSettings(population=population, generations=generations, seed=seed)
     chosen = choose_device(device).type
     require_folder("nnUNet_results", writable=True)
     planned = network_named(network, hybrid)
     plans_name = plans or plans_name_of(size, planned)
+    check_plans_name(plans_name)
 
     prepare(dataset, configuration, size, plans_name, gpu_memory, console, planned)
     # every fold is checked before the first one trains for days
@@ -95,12 +110,10 @@ def run(
     for selection in selections:
         table.add_row(str(selection.fold), f"{run_fold(selection, settings, console):.4f}")
     console.print(table)
-    listed = " ".join(str(selection.fold) for selection in selections)
+    network = ["-d", selections[0].dataset, "-i", "INPUT", "-o", "OUTPUT", "-c", configuration, "-p", plans_name]
+    network += ["-tr", trainer, "-f", *(str(selection.fold) for selection in selections)]
     console.print(
-        f"Predict with the ensemble of the folds:\n  nnUNetv2_predict -d {selections[0].dataset} -i INPUT -o OUTPUT "
-        f"-c {configuration} -p {plans_name} -tr {trainer} -f {listed} -device {chosen}",
-        soft_wrap=True,
-        highlight=False,
+        f"Predict with the ensemble of the folds:\n  {shell_line('nnUNetv2_predict', *network, '-device', chosen)}",
     )
 
 
@@ -116,16 +129,20 @@ def prepare(
     """Plans and preprocesses what is missing; plans that exist are used as they are."""
     from nnunetv2_slicemamba.common.commands import run_command
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.library_errors import library_errors
     from nnunetv2_slicemamba.planning.preprocessing import complete_data
     from nnunetv2_slicemamba.planning.selection import require_dataset
 
-    preprocessed = require_folder("nnUNet_preprocessed", writable=True)
     try:
         name = require_dataset(dataset, "nnUNet_preprocessed")
     except InputError:
+        require_folder("nnUNet_preprocessed", writable=True)
         name = require_dataset(dataset, "nnUNet_raw")
-    if (preprocessed / name / f"{plans_name}.json").is_file():
-        complete_data(name, plans_name, configuration)
+    # data that are complete may lie where nothing can be written
+    if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
+        look = "its output above may say more, and slicemamba plan --verify_dataset_integrity checks every file"
+        with library_errors("nnunetv2", f"nnU-Net cannot preprocess {name}", look):
+            complete_data(name, plans_name, configuration)
         return
     flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]
     flags += ["--network", network]

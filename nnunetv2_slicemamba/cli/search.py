@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nnunetv2_slicemamba.cli.options import (
+    MANY,
+    MANY_MINUTES,
     PLANS,
     SUPERNET_TRAINER,
     Configuration,
@@ -16,7 +17,13 @@ from nnunetv2_slicemamba.cli.options import (
     Fold,
     Plans,
     SupernetTrainer,
+    generations_option,
+    number,
+    population_option,
+    seed_option,
+    whole,
 )
+from nnunetv2_slicemamba.common.console import PlainConsole
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -29,15 +36,19 @@ def search(
     fold: Fold,
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the evolution.")] = 0,
-    population: Annotated[int, typer.Option("--population", help="Architectures per generation.")] = 50,
-    generations: Annotated[int, typer.Option("--generations", help="Generations after the random one.")] = 20,
-    parents: Annotated[int, typer.Option("--parents", help="Best architectures that breed.")] = 10,
-    mutants: Annotated[int | None, typer.Option("--mutants", help="Mutants per generation; default: half.")] = None,
-    crossovers: Annotated[
-        int | None, typer.Option("--crossovers", help="Crossovers per generation; default: the rest.")
+    seed: Annotated[int, seed_option("Seed of the evolution.")] = 0,
+    population: Annotated[int, population_option()] = 50,
+    generations: Annotated[int, generations_option()] = 20,
+    parents: Annotated[int, whole("--parents", least=1, most=MANY, help="Best architectures that breed.")] = 10,
+    mutants: Annotated[
+        int | None, whole("--mutants", least=0, most=MANY, help="Mutants per generation; default: half.")
     ] = None,
-    mutation: Annotated[float, typer.Option("--mutation", help="Probability that a mutant's gene is redrawn.")] = 0.1,
+    crossovers: Annotated[
+        int | None, whole("--crossovers", least=0, most=MANY, help="Crossovers per generation; default: the rest.")
+    ] = None,
+    mutation: Annotated[
+        float, number("--mutation", least=0, most=1, help="Probability that a mutant's gene is redrawn.")
+    ] = 0.1,
     storage: Annotated[
         str | None,
         typer.Option("--storage", help="Optuna storage URL of the study; default: SQLite in the fold's folder."),
@@ -56,20 +67,37 @@ def search(
     ] = "dice",
     max_latency_ms: Annotated[
         float | None,
-        typer.Option("--max-latency-ms", help="Measure the latency of a forward pass; never choose what is slower."),
+        number(
+            "--max-latency-ms",
+            above=0,
+            most=1e7,
+            help="Measure the latency of a forward pass; never choose what is slower.",
+        ),
     ] = None,
     max_memory_mib: Annotated[
         float | None,
-        typer.Option("--max-memory-mib", help="Measure its peak GPU memory; never choose what needs more."),
+        number(
+            "--max-memory-mib",
+            above=0,
+            most=1e7,
+            help="Measure its peak GPU memory; never choose what needs more.",
+        ),
     ] = None,
     time_budget: Annotated[
         float | None,
-        typer.Option("--time-budget", help="Minutes after which this call begins no further evaluation."),
+        number(
+            "--time-budget",
+            above=0,
+            most=MANY_MINUTES,
+            help="Minutes after which this call begins no further evaluation.",
+        ),
     ] = None,
     cache_gb: Annotated[
         float | None,
-        typer.Option(
+        number(
             "--cache-gb",
+            least=0,
+            most=10_000,
             help="Memory for features that architectures share, in GB; 0: none. Default: a quarter of the GPU's free "
             "memory, 2 elsewhere.",
         ),
@@ -119,10 +147,6 @@ def search(
         max_latency_ms,
         max_memory_mib,
     )
-    if time_budget is not None and not time_budget > 0:
-        raise InputError(f"--time-budget is {time_budget}, it must be a positive number of minutes")
-    if cache_gb is not None and not cache_gb >= 0:
-        raise InputError(f"--cache-gb is {cache_gb}, it must be 0 or more")
     if dry_run and figures_only:
         raise InputError("--dry-run and --figures-only exclude each other; give one of them")
     folder = SupernetFolder(select(dataset, configuration, fold, plans).with_blocks(), trainer)
@@ -134,7 +158,7 @@ def search(
         cache_bytes=None if cache_gb is None else round(cache_gb * 2**30),
     )
     require_folder("nnUNet_results", writable=not dry_run)
-    console = Console()
+    console = PlainConsole()
     if (dry_run or figures_only) and not Process.from_environment().is_writer:
         return
     if dry_run:
@@ -142,13 +166,13 @@ def search(
 
         estimate = estimate_cost(folder, settings, choose_device(device), options, console)
         for line in estimate.lines():
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
+            console.print(line)
         return
     if figures_only:
         from nnunetv2_slicemamba.search.figures.fold import redraw
 
         page = redraw(folder, storage, study, console)
-        console.print(f"Figures: {page}", soft_wrap=True, highlight=False)
+        console.print(f"Figures: {page}")
         return
     found = search_fold(folder, settings, choose_device(device), options, console)
     if found is None:  # another process of the job writes
@@ -157,9 +181,6 @@ def search(
         console.print(
             f"The time budget of {time_budget:g} min is over: {found.evaluations} of {settings.evaluations} "
             f"architectures are evaluated and kept in {found.location}. The same command continues.",
-            soft_wrap=True,
-            highlight=False,
-            markup=False,
         )
     if found.front is not None:
         from nnunetv2_slicemamba.search.choosing.pareto import front_table
@@ -167,9 +188,7 @@ def search(
         console.print(front_table(found.front, folder.selection.candidates))
     best = "Best fitness" if found.complete else "Best fitness so far"
     console.print(
-        f"{best} [bold]{found.fitness:.4f}[/] of {found.evaluations} architectures "
+        f"{best} {found.fitness:.4f} of {found.evaluations} architectures "
         f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
         f"Slicing: {found.file}\nFigures: {found.figures}" + (f"\nFront: {found.pareto}" if found.pareto else ""),
-        soft_wrap=True,
-        highlight=False,
     )

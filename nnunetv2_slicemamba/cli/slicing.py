@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from nnunetv2_slicemamba.cli.options import (
     PLANS,
@@ -16,6 +15,7 @@ from nnunetv2_slicemamba.cli.options import (
     Plans,
     SupernetTrainer,
 )
+from nnunetv2_slicemamba.common.console import PlainConsole
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -43,8 +43,6 @@ def slicing(
     file, choice = set_slicing(folder, value)
     distinct = sorted(set(choice.slicing))
     shown = " ".join("x".join(map(str, thickness)) for thickness in distinct)
-    Console().print(
+    PlainConsole().print(
         f"Slicing of {len(choice.slicing)} blocks ({choice.how_chosen}: {shown}) written to {file}",
-        soft_wrap=True,
-        highlight=False,
     )

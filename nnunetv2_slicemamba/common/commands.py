@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.markup import escape
 
+from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER, EXT_TRAINER_VARIABLE
+from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.common.stopping import exit_code, handling_signals
 
-# the functions behind nnU-Net's console scripts, which need not be on the PATH
+# the functions behind console scripts, which need not be on the PATH
 ENTRY_POINTS = {
+    "slicemamba": ("nnunetv2_slicemamba.cli.main", "main"),
     "nnUNetv2_train": ("nnunetv2.run.run_training", "run_training_entry"),
     "nnUNetv2_predict": ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point"),
     "nnUNetv2_evaluate_folder": ("nnunetv2.evaluation.evaluate_predictions", "evaluate_folder_entry_point"),
@@ -47,36 +51,75 @@ def run_command(
 ) -> None:
     """Runs `slicemamba ...` or one of nnU-Net's commands and waits for it.
 
-    name: "slicemamba" or a key of ENTRY_POINTS. variables: environment variables to change. quiet: show only the
-    latest line of output, on a terminal, and all of it if the command fails. Raises CommandError naming the command
-    and its exit code.
+    name: a key of ENTRY_POINTS. variables: environment variables to change. quiet: show only the latest line of output,
+    on a terminal, and all of it if the command fails. The command ends with this process, however that ends (on Linux).
+    A signal that asks this process to end is passed on; SystemExit with its code follows once the command has ended.
+    Raises CommandError naming the command and its exit code.
     """
-    shown = shlex.join([name, *arguments])
-    console.print(f"[bold cyan]$ {shown}[/]", soft_wrap=True, highlight=False)
-    if name == "slicemamba":
-        call = [sys.executable, "-m", "nnunetv2_slicemamba", *arguments]
-    else:
-        module, function = ENTRY_POINTS[name]
-        call = [sys.executable, "-c", f"from {module} import {function} as entry; entry()", *arguments]
-    child = environment(variables)
-    code, output = watch(call, child, console) if quiet else (subprocess.call(call, env=child), "")
+    shown = shell_line(name, *arguments)
+    console.print(styled(f"$ {shown}", "bold cyan"), soft_wrap=True)
+    start = [sys.executable, "-m", "nnunetv2_slicemamba.common.child", str(os.getpid()), *ENTRY_POINTS[name], name]
+    code, output, asked = run_process([*start, *arguments], environment(variables), console if quiet else None)
+    if asked is not None:
+        console.print(styled(f"{signal.Signals(asked).name}: ended '{shown}'; the same command continues"))
+        sys.exit(exit_code(asked))
     if code:
-        console.print(output, markup=False, highlight=False, soft_wrap=True)
-        raise CommandError(f"'{shown}' failed with exit code {code}; what was finished before it is kept")
+        console.print(styled(output), soft_wrap=True)
+        raise CommandError(f"'{shown}' {_how_it_ended(code)}; what was finished before it is kept")
 
 
-def watch(call: Sequence[str], variables: Mapping[str, str], console: Console) -> tuple[int, str]:
-    """Runs a process behind a spinner with the latest line of its output; returns exit code and whole output."""
-    # unbuffered, or the latest line would be minutes old
-    running = {**variables, "PYTHONUNBUFFERED": "1"}
+def run_process(
+    call: Sequence[str], variables: Mapping[str, str], console: Console | None
+) -> tuple[int, str, int | None]:
+    """Runs a process to its end and passes on to it the signals that ask this process to end.
+
+    console: shows the latest line of output behind a spinner; None for output as it comes. Returns exit code, the whole
+    output if a console was given, and the first signal that was passed on, None without one.
+    """
+    asked: list[int] = []
+    process: subprocess.Popen[str] | None = None
+
+    def pass_on(number: int) -> None:
+        asked.append(number)
+        if process is not None:
+            with contextlib.suppress(ValueError):  # Windows sends Ctrl-C to all processes itself
+                process.send_signal(number)
+
+    with handling_signals(pass_on):
+        if console is None:
+            process = subprocess.Popen(call, env=variables, text=True)
+        else:
+            # unbuffered, or the latest line would be minutes old
+            running = {**variables, "PYTHONUNBUFFERED": "1"}
+            process = subprocess.Popen(call, env=running, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        with process:
+            if asked:  # it came before there was a process to pass it on to
+                process.terminate()
+            try:
+                output = _shown(process, console) if console is not None else ""
+                process.wait()
+            except BaseException:
+                process.terminate()
+                raise
+    return process.returncode, output, asked[0] if asked else None
+
+
+def _shown(process: subprocess.Popen[str], console: Console) -> str:
+    """Output of a process to its end; the latest line is shown behind a spinner."""
     kept = []
-    with (
-        console.status("starting") as status,
-        subprocess.Popen(call, env=running, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
-    ):
-        assert process.stdout is not None
+    assert process.stdout is not None
+    with console.status("starting") as status:
         for line in process.stdout:
             kept.append(line)
             if line.strip():
-                status.update(escape(line.strip()[: max(20, console.width - 4)]))
-    return process.returncode, "".join(kept)
+                status.update(styled(line.strip()[: max(20, console.width - 4)]))
+    return "".join(kept)
+
+
+def _how_it_ended(code: int) -> str:
+    """An exit code in words: negative numbers and those above 128 stand for signals."""
+    number = -code if code < 0 else code - 128
+    try:
+        return f"was ended by {signal.Signals(number).name}" + (f" (exit code {code})" if code > 0 else "")
+    except ValueError:
+        return f"failed with exit code {code}"

@@ -1,8 +1,10 @@
-"""Names of plans, trainers and networks' classes, and pairs of them; nothing slow is imported."""
+"""Names of plans, trainers and networks' classes, pairs of them, numbers in names; nothing slow is imported."""
 
 from __future__ import annotations
 
 import re
+
+from nnunetv2_slicemamba.common.folders import InputError
 
 DEFAULT_PLANS = "nnUNetSliceMambaPlans"
 DEFAULT_SUPERNET_TRAINER = "SliceMambaSupernetTrainer"
@@ -20,7 +22,14 @@ NETWORK_CLASSES = {
     ),
 }
 
+# files that nnU-Net keeps beside the plans
+_NO_PLANS = ("dataset", "dataset_fingerprint", "splits_final")
 _SUPERNET_TRAINER = re.compile(r"SliceMamba\w*SupernetTrainer\w*")
+
+
+def is_number(text: str) -> bool:
+    """True for one or more of the digits 0 to 9. `str.isdigit` also takes `²` and the digits of other scripts."""
+    return text.isascii() and text.isdecimal()
 
 
 def names_supernet_trainer(name: str) -> bool:
@@ -31,6 +40,19 @@ def names_supernet_trainer(name: str) -> bool:
 def class_name(planned: str) -> str:
     """Name of a class without its module, as NETWORK_CLASSES has it; planned: network_class_name in the plans."""
     return planned.rpartition(".")[-1]
+
+
+def check_plans_name(name: str) -> None:
+    """Raises InputError unless plans can have this name: it names a file, and a part of nnU-Net's result folders."""
+    rule = None
+    if name in _NO_PLANS:
+        rule = f"nnU-Net keeps other things in {name}.json"
+    elif "__" in name or name.startswith("_") or name.endswith("_"):
+        rule = "nnU-Net splits the names of its result folders at '__'"
+    elif not name or name.startswith((".", "-")) or set(name) & set("/\\") or not name.isprintable():
+        rule = "they are the name of a file, without folder, and do not begin with '.' or '-'"
+    if rule:
+        raise InputError(f"plans cannot be named {name!r}: {rule}; give letters and digits, e.g. {DEFAULT_PLANS}")
 
 
 def final_trainer_name(supernet_trainer: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.candidates import thickness_text
@@ -159,10 +160,9 @@ def searched_supernet(selection: Selection, trainer: str | None = None) -> Super
         return SupernetFolder(selection, file.parents[2].name.partition("__")[0])
     supernet = SupernetFolder(selection, trainer)
     if not supernet.slicing_file.is_file():
-        raise InputError(
-            f"there is no {supernet.slicing_file}; search it with 'slicemamba search -d {selection.dataset} -c "
-            f"{selection.configuration} -f {selection.fold} -p {selection.plans_name} -tr {trainer}'"
-        )
+        place = ("-d", selection.dataset, "-c", selection.configuration, "-f", selection.fold)
+        command = shell_line("slicemamba", "search", *place, "-p", selection.plans_name, "-tr", trainer)
+        raise InputError(f"there is no {supernet.slicing_file}; search it with '{command}'")
     return supernet
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import run_command
 from nnunetv2_slicemamba.common.durations import duration_text
+from nnunetv2_slicemamba.common.folder_lock import require_unused
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.comparison.arms import Arm, resolve_arms, same_slicings
@@ -47,6 +48,7 @@ def compare(
     """
     if settings.repeats < 1:
         raise InputError(f"--repeats is {settings.repeats}, it must be at least 1")
+    folder.require_first_stage()
     contents = resolve_arms(settings.arms, folder.selection, settings.supernet_trainer)
     folder.check(contents)
     slicings = {arm: content.slicing for arm, content in contents.items()}
@@ -105,6 +107,8 @@ def _run(training: ArmTraining, slicing: Slicing, settings: CompareSettings, con
             console.print("finished by another command", highlight=False)
             return
         Path(now.variables()["nnUNet_results"]).mkdir(parents=True, exist_ok=True)
+        training.folder.link_first_stage(training.arm, training.repeat)
+        require_unused(fold_folder)
         run_command(
             "nnUNetv2_train",
             now.arguments(settings.device),

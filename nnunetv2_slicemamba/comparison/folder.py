@@ -6,15 +6,16 @@ nnUNet_results of one training, so that nnU-Net's own commands work on it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.common.json_reading import JsonKind
+from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.comparison.arms import Arm
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file, write_slicing_file
@@ -24,6 +25,10 @@ RESULTS_FILE = "comparison.json"
 ARM_FILE = "arm.json"
 SLICING = "slicing.json"
 SCHEMA_VERSION = 1
+_SETTINGS = JsonKind("the settings of a comparison", dict, "Restore it, or give another --output")
+_ARM = JsonKind(
+    "the file of a comparison's arm", {"kind": str, "value": str, "place": int}, "Move the arm's folder away"
+)
 
 
 @dataclass(frozen=True)
@@ -65,21 +70,51 @@ class ComparisonFolder:
         own = self.selection.fold_folder(self.trainer)
         return self.results_root(arm, repeat) / own.relative_to(require_folder("nnUNet_results"))
 
+    @property
+    def first_stage(self) -> Path | None:
+        """Result folder of a cascade's first stage, whose predictions all arms read; None without a cascade."""
+        stage = self.selection.configuration_manager.previous_stage_name
+        if stage is None:
+            return None
+        return replace(self.selection, configuration=stage).configuration_folder(self.trainer)
+
+    def require_first_stage(self) -> None:
+        """Raises InputError, naming what makes them, if a cascade's first stage has not predicted for the second."""
+        folder, selection = self.first_stage, self.selection
+        if folder is None or (folder / "predicted_next_stage" / selection.configuration).is_dir():
+            return
+        stage = selection.configuration_manager.previous_stage_name
+        raise InputError(
+            f"{selection.configuration} needs the first stage's predictions in {folder}, which are not there: "
+            f"'nnUNetv2_train {selection.dataset} {stage} FOLD -tr {self.trainer} -p {selection.plans_name}' makes "
+            "them, for every FOLD"
+        )
+
+    def link_first_stage(self, arm: str, repeat: int) -> None:
+        """Links a cascade's first stage into the results of one training: nnU-Net looks for its predictions there."""
+        if self.first_stage is None:
+            return
+        link = self.results_root(arm, repeat) / self.selection.dataset / self.first_stage.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.exists():
+            link.unlink(missing_ok=True)  # to where the results were before
+            link.symlink_to(self.first_stage.absolute(), target_is_directory=True)
+
     def arms(self) -> list[Arm]:
         """The arms that are there, searches first, then in the order in which they were first named."""
         found = []
         for file in self.root.glob(f"*/{ARM_FILE}"):
-            content = _read(file)
+            content = _ARM.read(file)
             try:
-                found.append((int(content["place"]), Arm(file.parent.name, content["kind"], content["value"])))
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(f"{file} is not an arm's file ({error!r}); move {file.parent} away") from error
+                found.append((content["place"], Arm(file.parent.name, content["kind"], content["value"])))
+            except ValueError as error:
+                raise InputError(f"{file} is not {_ARM.name} ({error}). {_ARM.remedy}") from error
         return [arm for _, arm in sorted(found, key=lambda item: (item[0], item[1].name))]
 
     def repeats(self, arm: str) -> list[int]:
         """Numbers of the trainings of an arm that have a folder."""
         numbers = (path.name.removeprefix("repeat_") for path in self.arm_folder(arm).glob("repeat_*"))
-        return sorted(int(number) for number in numbers if number.isdigit())
+        return sorted(int(number) for number in numbers if is_number(number))
 
     def check(self, contents: Mapping[str, SlicingFile]) -> None:
         """Refuses a folder of another comparison, and arms that meant another slicing when they were begun.
@@ -100,7 +135,7 @@ class ComparisonFolder:
         """Refuses a folder of another comparison."""
         file = self.root / SETTINGS_FILE
         if file.is_file():
-            old, now = _read(file), self.settings
+            old, now = _SETTINGS.read(file), self.settings
             different = [key for key in now if old.get(key) != now[key]]
             if different:
                 listed = "; ".join(f"{key} {old.get(key)} there, {now[key]} now" for key in different)
@@ -132,13 +167,3 @@ def comparison_folder(selection: Selection, trainer: str, output: Path | None) -
     if root.exists() and not root.is_dir():
         raise InputError(f"--output {root} is a file; give a folder")
     return ComparisonFolder(selection, trainer, root.absolute())
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}); restore it, or give another --output") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{file} is not what 'slicemamba compare' writes; restore it, or give another --output")
-    return content

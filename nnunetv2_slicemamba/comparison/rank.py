@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from rich.table import Table
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file, sha256_of_names
 from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.comparison.correlation import FEWEST, Correlation, conclusion, rank_agreement
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.comparison.ranking import RankedArm, Ranking
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     import torch
 
 RANK_FILE, RANK_FIGURE, FITNESS_FILE = "rank.json", "rank.png", "supernet_fitness.json"
+_FITNESS = JsonKind(
+    "a comparison's fitness of architectures",
+    {"evaluations": [{"architecture": [int], "fitness": (float, None)}]},
+    "Delete it, and the same command makes it again",
+)
 LEDGER, EVALUATED = "the search", "evaluated"
 
 
@@ -166,16 +171,15 @@ def _from_ledger(supernet: SupernetFolder, key: Mapping[str, Any]) -> dict[Archi
 
 def _from_file(file: Path, key: Mapping[str, Any]) -> dict[Architecture, float]:
     """Fitness that an earlier call found; empty if what it depends on has changed, or the file is damaged."""
-    try:
-        content = json.loads(file.read_text())
-        if any(content.get(k) != v for k, v in key.items()):
-            return {}
-        return {
-            tuple(entry["architecture"]): math.nan if entry["fitness"] is None else float(entry["fitness"])
-            for entry in content["evaluations"]
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    if not _FITNESS.is_readable(file):
         return {}
+    content = _FITNESS.read(file)
+    if any(content.get(k) != v for k, v in key.items()):
+        return {}
+    return {
+        tuple(entry["architecture"]): math.nan if entry["fitness"] is None else float(entry["fitness"])
+        for entry in content["evaluations"]
+    }
 
 
 def show_ranking(ranking: Ranking, console: Console) -> None:

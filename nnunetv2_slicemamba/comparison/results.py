@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.json_reading import JsonFileError
+from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
 from nnunetv2_slicemamba.comparison.arms import RANDOM, SEARCHED, Arm, slicing_text
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.comparison.statistics import (
@@ -27,6 +28,8 @@ from nnunetv2_slicemamba.slicing.candidates import Slicing
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 
 CONFIDENCE = 0.95
+
+_REMEDY = "Delete it, and the same command validates again"
 
 
 @dataclass(frozen=True)
@@ -181,15 +184,13 @@ def read_cases(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], DiceTable]
 
     NaN where neither truth nor prediction has the class. Raises InputError if it is none.
     """
+    entries: Sequence[Mapping[str, Any]] = SUMMARY_JSON.read(file, _REMEDY)["metric_per_case"]
     try:
-        entries: Sequence[Mapping[str, Any]] = json.loads(file.read_text())["metric_per_case"]
         by_name = {Path(entry["reference_file"]).name: entry["metrics"] for entry in entries}
         cases = tuple(sorted(by_name))
         classes = tuple(by_name[cases[0]])
         table = np.array([[float(by_name[case][one]["Dice"]) for case in cases] for one in classes])
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise InputError(
-            f"{file} is no summary of nnU-Net's validation ({type(error).__name__}: {error}); delete it, and the same "
-            "command validates again"
-        ) from error
+    except (LookupError, TypeError) as error:  # no case, or not all with the same classes
+        reason = f"is not {SUMMARY_JSON.name} ({type(error).__name__}: {error})"
+        raise JsonFileError(file, reason, _REMEDY) from error
     return cases, classes, table

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_slicemamba.common.console import styled
+from nnunetv2_slicemamba.common.shell import quoted, shell_line
 from nnunetv2_slicemamba.comparison.arms import CONSENSUS, SEARCHED, slicing_text
 from nnunetv2_slicemamba.comparison.results import ComparisonResult
 from nnunetv2_slicemamba.comparison.statistics import Difference
@@ -26,11 +27,11 @@ OPTIMISTIC = (
 def show_trainings(trainings: Sequence[ArmTraining], device: str, console: Console) -> None:
     """Prints what would be run, as commands that can be pasted into a shell."""
     for training in trainings:
-        console.print(f"[bold]{training.name}[/]: {training.state}", highlight=False)
+        console.print(styled(training.name, "bold").append(f": {training.state}"))
         if training.state != FINISHED:
-            changed = " ".join(f"{key}={shlex.quote(value)}" for key, value in training.variables().items())
-            command = shlex.join(["nnUNetv2_train", *training.arguments(device)])
-            console.print(f"  {changed} {command}", markup=False, soft_wrap=True, highlight=False)
+            changed = " ".join(f"{key}={quoted(value)}" for key, value in training.variables().items())
+            command = shell_line("nnUNetv2_train", *training.arguments(device))
+            console.print(styled(f"  {changed} {command}"), soft_wrap=True)
 
 
 def show_result(result: ComparisonResult, title: str, console: Console) -> None:

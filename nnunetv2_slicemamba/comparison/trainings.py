@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,13 @@ from pathlib import Path
 from nnunetv2_slicemamba.common.checkpoint_names import FINAL, UNFINISHED
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
+from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON, SUMMARY_JSON
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 from nnunetv2_slicemamba.slicing.trained import trained_slicing
 
 NEW, CONTINUE, VALIDATE, FINISHED = "to train", "to continue", "to validate", "finished"
+REMEDY = "Move its folder away to train anew, or restore the file: nnUNet_preprocessed has the same plans"
 _FLAGS = {NEW: [], CONTINUE: ["--c"], VALIDATE: ["--val"]}
 
 
@@ -76,14 +77,14 @@ def state_of(fold_folder: Path, folder: ComparisonFolder, slicing: Slicing) -> s
     _check_slicing(checkpoint, slicing)
     if not trained:
         return CONTINUE
-    return FINISHED if (fold_folder / "validation" / "summary.json").is_file() else VALIDATE
+    return FINISHED if SUMMARY_JSON.is_readable(fold_folder / "validation" / "summary.json") else VALIDATE
 
 
 def _check_plans(file: Path, folder: ComparisonFolder) -> None:
     if not file.is_file():
         return
     selection = folder.selection
-    then = sha256_of_plans(json.loads(file.read_text()), selection.configuration)
+    then = sha256_of_plans(PLANS_JSON.read(file, REMEDY), selection.configuration)
     if then != folder.settings["plans_sha256"]:
         raise InputError(
             f"{file.parent} was trained with other plans {selection.plans_name!r} than nnUNet_preprocessed has now "

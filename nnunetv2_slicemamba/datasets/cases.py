@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import hashlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+# bytes; file names have at most 255, and channel numbers, endings and names of unfinished files come on top
+LONGEST = 180
 ENDING = {"image": ".png", "nifti": ".nii.gz", "npz": ".nii.gz", "h5": ".nii.gz"}
 
 
@@ -65,5 +69,23 @@ class Rules:
 
 
 def safe_name(stem: str) -> str:
-    """`stem` with everything but letters, digits, - and _ replaced by _, as file names and shells like it."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", stem)
+    """`stem` with _ for all but letters and digits of any script, - and _, and for a - in front: shells read options.
+
+    A name of more than `LONGEST` bytes is cut.
+    """
+    kept = (c if c in "-_" or unicodedata.category(c)[0] in "LMN" else "_" for c in unicodedata.normalize("NFC", stem))
+    name = "".join(kept).encode()[:LONGEST].decode(errors="ignore")
+    return f"_{name[1:]}" if name.startswith("-") else name
+
+
+def safe_names(stems: Iterable[str]) -> dict[str, str]:
+    """stem -> safe name, no two of them the same, nor the same on a file system that ignores case.
+
+    Where safe names are the same, the beginning of each stem's SHA-256 is appended.
+    """
+    names = {stem: safe_name(stem) for stem in stems}
+    times = Counter(name.casefold() for name in names.values())
+    return {
+        stem: name if times[name.casefold()] == 1 else f"{name}_{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+        for stem, name in names.items()
+    }

@@ -15,7 +15,7 @@ class Conversion:
     """Cases, split and description of a new dataset.
 
     rules: how sources become targets. folds: for splits_final.json, or None. description: dataset.json. notes: what
-    the user should know.
+    the user should know. left_out: the files of the source that became nothing, in words; empty if there are none.
     """
 
     cases: tuple[Case, ...]
@@ -23,6 +23,7 @@ class Conversion:
     folds: list[Fold] | None
     description: dict[str, Any]
     notes: tuple[str, ...]
+    left_out: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -31,6 +32,7 @@ class Conversion:
             "folds": self.folds,
             "description": self.description,
             "notes": list(self.notes),
+            "left_out": self.left_out,
         }
 
     @classmethod
@@ -41,6 +43,7 @@ class Conversion:
             values["folds"],
             values["description"],
             tuple(values["notes"]),
+            values.get("left_out", ""),  # earlier versions did not look
         )
 
     def number(self, subset: str) -> int:

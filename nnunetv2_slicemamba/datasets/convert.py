@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.dataset_names import dataset_id_of, datasets_in, sharing_id
+from nnunetv2_slicemamba.common.folders import check_folder
+from nnunetv2_slicemamba.common.nnunet_files import SPLITS_JSON
 from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.manifest import fingerprint, read_begun, write_json, write_manifest
 from nnunetv2_slicemamba.datasets.parallel import for_each
@@ -19,6 +21,8 @@ from nnunetv2_slicemamba.datasets.request import Request
 from nnunetv2_slicemamba.datasets.request_check import check_request
 from nnunetv2_slicemamba.datasets.splits import Fold
 from nnunetv2_slicemamba.datasets.write_case import write_case
+
+SPLITS = "splits_final.json"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ def convert(
     conversion = converter.prepare(request, processes, console) if begun is None else begun
     if preprocessed is not None:
         refuse_other_split(conversion.folds, preprocessed / dataset, begun is None)
+        if conversion.folds is not None and not (preprocessed / dataset / SPLITS).is_file():
+            check_folder(preprocessed, "nnUNet_preprocessed", writable=True)
 
     # first of all: a folder without it is taken for somebody else's
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,21 +75,26 @@ def convert(
         )
     if conversion.folds is not None:
         # nnU-Net's planner copies the file from here; it is also put where training reads it
-        write_json(conversion.folds, folder / "splits_final.json")
-        if preprocessed is not None:
-            (preprocessed / dataset).mkdir(parents=True, exist_ok=True)
-            write_json(conversion.folds, preprocessed / dataset / "splits_final.json")
+        write_json(conversion.folds, folder / SPLITS)
+        if preprocessed is not None and not (preprocessed / dataset / SPLITS).is_file():
+            (preprocessed / dataset).mkdir(exist_ok=True)
+            write_json(conversion.folds, preprocessed / dataset / SPLITS)
     # without this file nnU-Net refuses the folder, so it comes last
     write_json(conversion.description, folder / "dataset.json")
     return Converted(folder, conversion, len(todo))
 
 
 def refuse_taken_id(dataset_id: int, dataset: str, roots: Sequence[Path]) -> None:
-    """Raises ValueError if the ID belongs to another dataset: nnU-Net refuses to work with two."""
+    """Raises ValueError if nnU-Net could not tell the ID from that of another dataset: it works with neither then."""
     for root in roots:
-        for path in root.glob(f"Dataset{dataset_id:03d}_*"):
-            if path.is_dir() and path.name != dataset:
-                raise ValueError(f"ID {dataset_id} is taken by {path.name} in {root}; give another one with -d")
+        for other in sharing_id(dataset_id, datasets_in(root)):
+            if dataset_id_of(other) != dataset_id:
+                raise ValueError(
+                    f"ID {dataset_id} and that of {other} in {root} begin with the same digits, by which nnU-Net "
+                    "finds data sets; give another one with -d"
+                )
+            if other != dataset:
+                raise ValueError(f"ID {dataset_id} is taken by {other} in {root}; give another one with -d")
 
 
 def refuse_other_split(folds: list[Fold] | None, preprocessed: Path, first: bool) -> None:
@@ -91,9 +102,9 @@ def refuse_other_split(folds: list[Fold] | None, preprocessed: Path, first: bool
 
     folds: None leaves it to nnU-Net. first: nothing of this conversion is there yet, so neither is nnU-Net's split.
     """
-    file = preprocessed / "splits_final.json"
-    if (folds is not None or first) and file.is_file() and json.loads(file.read_text()) != folds:
+    file = preprocessed / SPLITS
+    if (folds is not None or first) and (found := SPLITS_JSON.read_if_there(file)) is not None and found != folds:
         raise ValueError(
-            f"{file} holds {count(len(json.loads(file.read_text())), 'fold')} of another split; remove "
+            f"{file} holds {count(len(found), 'fold')} of another split; remove "
             f"{preprocessed} if it belongs to an earlier dataset, or give another ID with -d"
         )

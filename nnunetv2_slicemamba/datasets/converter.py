@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from rich.console import Console
 
 from nnunetv2_slicemamba import __version__
+from nnunetv2_slicemamba.common.dataset_names import dataset_folder_name
 from nnunetv2_slicemamba.datasets.cases import Case
 from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.layouts import Layout
@@ -61,7 +62,7 @@ class Converter(ABC):
 
     def dataset_name(self, request: Request) -> str:
         """DatasetXXX_NAME."""
-        return f"Dataset{request.dataset_id:03d}_{request.name or self.name}"
+        return dataset_folder_name(request.dataset_id, request.name or self.name)
 
     def dataset_json(
         self,

@@ -11,13 +11,17 @@ from nnunetv2_slicemamba.datasets.problems import Problem, count
 
 @dataclass(frozen=True)
 class ExaminedPair:
-    """A decoded pair. digest: of the image's pixels as RGB. empty: the mask has no foreground."""
+    """A decoded pair. digest: of the image's pixels as RGB. labels: those in the mask, None without a mask that fits.
+
+    transparent: the image has pixels that are not opaque.
+    """
 
     pair: Pair
     problems: tuple[Problem, ...]
     digest: str = ""
     grey: bool = False
-    empty: bool = False
+    labels: frozenset[int] | None = None
+    transparent: bool = False
 
 
 def same_names(pairs: Sequence[Pair]) -> list[Problem]:
@@ -47,8 +51,39 @@ def same_case_names(names: Mapping[Pair, str]) -> list[Problem]:
 
 def empty_notes(examined: Sequence[ExaminedPair]) -> list[str]:
     """A note of masks that are all background."""
-    empty = sum(one.empty for one in examined)
+    empty = sum(one.labels is not None and not one.labels - {0} for one in examined)
     return [f"{count(empty, 'mask')} without foreground"] if empty else []
+
+
+def label_notes(examined: Sequence[ExaminedPair], labels: Mapping[str, int]) -> list[str]:
+    """A note of labels that no mask holds, where there are several. labels: name -> number."""
+    held = frozenset[int]().union(*(one.labels or frozenset() for one in examined))
+    absent = [name for name, number in labels.items() if number not in held and number > 0]
+    if len(labels) < 3 or not absent:
+        return []
+    more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+    return [f"{count(len(absent), 'label')} in no mask: {', '.join(absent[:5])}{more}"]
+
+
+def black_and_white_only(examined: Sequence[ExaminedPair], n_labels: int) -> list[Problem]:
+    """A problem where white, 255, would be one of many labels and no mask holds another one."""
+    held = frozenset[int]().union(*(one.labels or frozenset() for one in examined))
+    if n_labels <= 255 or held - {0} != {255}:
+        return []
+    return [
+        Problem(
+            "masks black and white",
+            f"all masks hold 0 and 255 only, of {n_labels} labels; if 255 is white, name one label",
+        )
+    ]
+
+
+def transparency_notes(examined: Sequence[ExaminedPair]) -> list[str]:
+    """A note of images with transparent pixels."""
+    transparent = sum(one.transparent for one in examined)
+    return [f"{count(transparent, 'image')} with transparent pixels: their colours are written as if opaque"] * bool(
+        transparent
+    )
 
 
 def duplicate_notes(examined: Sequence[ExaminedPair]) -> list[str]:

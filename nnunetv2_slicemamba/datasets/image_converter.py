@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.console import Console
 
-from nnunetv2_slicemamba.datasets.cases import Case, Rules, safe_name
+from nnunetv2_slicemamba.datasets.cases import Case, Rules, safe_names
 from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.converter import Converter
-from nnunetv2_slicemamba.datasets.examined import duplicate_notes, empty_notes, same_case_names, same_names
+from nnunetv2_slicemamba.datasets.examined import (
+    black_and_white_only,
+    duplicate_notes,
+    empty_notes,
+    label_notes,
+    same_case_names,
+    same_names,
+    transparency_notes,
+)
 from nnunetv2_slicemamba.datasets.layouts import FolderLayout, find_pairs
 from nnunetv2_slicemamba.datasets.pairing import SEARCH, TEST, TRAIN, VAL, FoundPairs, Pair
 from nnunetv2_slicemamba.datasets.problems import count_notes, describe
 from nnunetv2_slicemamba.datasets.request import Request
 from nnunetv2_slicemamba.datasets.search_folder import MatchedPairs, match_search_folder
+from nnunetv2_slicemamba.datasets.source_files import left_out
 from nnunetv2_slicemamba.datasets.splits import Split, drawn_split, parts_split, sequence_split
 
 
@@ -59,9 +68,9 @@ class ImageConverter(Converter):
         """All pairs of the source, not yet opened. ValueError where no layout fits."""
         return find_pairs(self.key, self.layouts, request.sources[0])
 
-    def case_name(self, stem: str) -> str:
-        """Name of a case, from that of its image."""
-        return safe_name(stem)
+    def case_names(self, stems: Iterable[str]) -> dict[str, str]:
+        """Names of cases, by those of their images."""
+        return safe_names(stems)
 
     def published_split(self, layout: str, cases_of: Mapping[str, Sequence[str]], search: Sequence[str]) -> Split:
         """The split of `--split published`. cases_of: part -> cases. search: the search folder's cases."""
@@ -74,11 +83,14 @@ class ImageConverter(Converter):
         found = self.find(request)
         labels = {"background": 0} | {label: i for i, label in enumerate(request.labels or self.labels, start=1)}
         examined = examine_pairs(found.pairs, len(labels), processes, console)
-        names = {pair: self.case_name(pair.stem) for pair in found.pairs}
+        name_of = self.case_names(dict.fromkeys(pair.stem for pair in found.pairs))
+        names = {pair: name_of[pair.stem] for pair in found.pairs}
+        unused = left_out(request.sources, found.files)
         problems = [*found.problems, *same_names(found.pairs), *same_case_names(names)]
         problems += [problem for one in examined for problem in one.problems]
+        problems += black_and_white_only(examined, len(labels))
         if problems:
-            raise ValueError(describe(problems, " and ".join(map(str, request.sources))))
+            raise ValueError(describe(problems, " and ".join(map(str, request.sources)), unused))
 
         matched = match_search_folder(examined)
         split = self.choose_split(request, found.layout, matched, names)
@@ -89,6 +101,8 @@ class ImageConverter(Converter):
             *matched.notes,
             *duplicate_notes(examined),
             *empty_notes(examined),
+            *label_notes(examined, labels),
+            *transparency_notes(examined),
             *split.notes,
         )
         cases = tuple(
@@ -109,6 +123,7 @@ class ImageConverter(Converter):
             split.folds,
             self.dataset_json(request, found.layout, channels, labels, cases, notes),
             notes,
+            unused,
         )
 
     def choose_split(self, request: Request, layout: str, matched: MatchedPairs, names: Mapping[Pair, str]) -> Split:

@@ -9,23 +9,41 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba import __version__
+from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.json_reading import JsonFileError, JsonKind
 from nnunetv2_slicemamba.datasets.conversion import Conversion
-from nnunetv2_slicemamba.datasets.pairing import ENDINGS
 from nnunetv2_slicemamba.datasets.part_files import holds_parts_only, write_whole
 from nnunetv2_slicemamba.datasets.request import Request
+from nnunetv2_slicemamba.datasets.source_files import files_below, image_endings
 
 MANIFEST = "slicemamba_convert.json"
 SCHEMA = 1
-SOURCE_ENDINGS = (*ENDINGS, ".nii", ".gz", ".npz", ".h5", ".txt")
+_REMEDY = "Remove the folder, or give another ID with -d"
+_MANIFEST = JsonKind(
+    "the manifest of a conversion",
+    {
+        "schema": int,
+        "version?": str,
+        "request?": dict,
+        "sources?": str,
+        "cases?": [dict],
+        "rules?": dict,
+        "folds?": ([dict], None),
+        "description?": dict,
+        "notes?": [str],
+    },
+    _REMEDY,
+)
+VOLUME_ENDINGS = frozenset({".nii", ".gz", ".npz", ".h5", ".txt"})
 
 
 def fingerprint(sources: Sequence[Path]) -> str:
     """A digest of names, sizes and modification times of all files that a conversion could read."""
     digest = hashlib.sha256()
     for source in sources:
-        for path in sorted(source.rglob("*")):
-            if path.suffix.lower() in SOURCE_ENDINGS and not path.name.startswith(".") and path.is_file():
-                status = path.stat()
+        for path in files_below(source):
+            if path.suffix.lower() in image_endings() | VOLUME_ENDINGS:
+                status = path.stat() if path.exists() else path.lstat()
                 digest.update(f"{path.relative_to(source)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
@@ -47,21 +65,20 @@ def read_begun(request: Request, folder: Path, sources: str) -> Conversion | Non
     file = folder / MANIFEST
     if not file.is_file():
         raise ValueError(f"{folder} exists and was not made by slicemamba convert; {remedy}")
-    try:
-        manifest = json.loads(file.read_text())
-        schema = manifest["schema"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} cannot be read ({error}); {remedy}") from error
-    if schema != SCHEMA:
+    manifest = _MANIFEST.read(file)
+    if manifest["schema"] != SCHEMA:
         raise ValueError(f"{folder} was made by another version of slicemamba ({manifest.get('version')}); {remedy}")
-    wanted = json.loads(json.dumps(request.as_json()))
+    wanted = plain_json(request.as_json())
     differing = [key for key, value in wanted.items() if manifest["request"].get(key) != value]
     if differing:
         told = "; ".join(f"{key}: {manifest['request'].get(key)}, now {wanted[key]}" for key in differing)
         raise ValueError(f"{folder} was converted with other options ({told}); {remedy}")
     if manifest["sources"] != sources:
         raise ValueError(f"{folder} was begun from the same source, whose files have changed since; {remedy}")
-    return Conversion.from_json(manifest)
+    try:
+        return Conversion.from_json(manifest)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise JsonFileError(file, f"is not {_MANIFEST.name} ({type(error).__name__}: {error})", _REMEDY) from error
 
 
 def write_json(values: Any, target: Path) -> None:

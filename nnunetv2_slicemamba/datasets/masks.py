@@ -8,11 +8,12 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import minimum_filter
 
-from nnunetv2_slicemamba.datasets.orientation import orientation, pages
+from nnunetv2_slicemamba.datasets.orientation import is_narrowed, orientation, pages
 
 # JPEG changes the channels of a grey image by a few values at most
 CHANNEL_DIFFERENCE = 16
-LOSSY = ("JPEG", "MPO")  # which Pillow calls pictures of some cameras
+# MPO is what Pillow calls pictures of some cameras; of the others, a file does not say whether it is lossless
+LOSSY = ("JPEG", "MPO", "WEBP", "AVIF", "JPEG2000")
 # grey levels in between count as edges as long as they are few and nowhere form a region this thick, in pixels
 BETWEEN = (32, 223)
 EDGE_FRACTION = 0.2
@@ -25,51 +26,63 @@ class MaskError(ValueError):
 
 
 def read_labels(path: Path, n_labels: int = 2) -> np.ndarray:
-    """The labels of a mask (H, W), uint8. n_labels: as in `to_labels`.
+    """The labels of a mask (H, W), uint8 or, above 255, uint16. n_labels: as in `to_labels`.
 
     Raises MaskError for what cannot be meant as labels and OSError for a file that cannot be read.
     """
     with Image.open(path) as image:
-        lossy = image.format in LOSSY
+        kind = image.format if image.format in LOSSY else None
         values = grey_values(image)
-    if not lossy:
+    if kind is None:
         return to_labels(values, n_labels)
     if n_labels > 2:
-        raise MaskError("is a JPEG, which changes the numbers of labels; expected a PNG, TIFF or BMP")
+        raise MaskError(f"is a {kind}, which may change the numbers of labels; expected a PNG, TIFF or BMP")
     low, high = BETWEEN
     if values.max() <= low and values.min() != values.max():
         raise MaskError(
-            f"is a JPEG with the values {values.min()} to {values.max()}, all black; expected black and white, or a "
+            f"is a {kind} with the values {values.min()} to {values.max()}, all black; expected black and white, or a "
             "PNG where labels are 0 and 1"
         )
     # black and white are not exactly 0 and 255, where there is nothing else not even nearly
-    return to_labels(np.where(values <= low, 0, np.where(values >= high, 255, values)).astype(np.uint8))
+    return to_labels(np.where(values <= low, 0, np.where((values >= high) & (values < 256), 255, values)))
 
 
 def grey_values(image: Image.Image) -> np.ndarray:
-    """The grey values of an opened mask (H, W), integers, palettes resolved.
+    """The grey values of an opened mask (H, W), integers.
 
-    Raises MaskError for one that is coloured, transparent, turned or one of several pages.
+    A palette of greys is resolved. Of one of colours that begins with black, as annotation tools write, the numbers of
+    the colours are taken. Raises MaskError for a mask that is coloured, transparent, turned or one of several pages.
     """
+    # first of all: looking for an orientation loads some formats
+    if is_narrowed(image):
+        raise MaskError("has 16 bits per colour, of which 8 would be lost; expected grey values")
     check_plain(image)
     image.load()
-    has_alpha = image.mode in ("RGBA", "LA", "PA")
-    if has_alpha or ("transparency" in image.info and image.mode in ("1", "L", "P", "RGB")):
-        check_opaque(image)
+    if not is_opaque(image):
+        raise MaskError("is transparent in places; expected black and white without transparency")
     if image.mode == "1":
         return np.asarray(image).astype(np.uint8) * np.uint8(255)
     if image.mode in ("L", "I", "I;16", "I;16B", "I;16L", "F"):
         return np.asarray(image)
     channels = np.asarray(image.convert("RGB")).astype(np.int16)
-    if int(np.ptp(channels, axis=2).max()) > CHANNEL_DIFFERENCE:
+    if int(np.ptp(channels, axis=2).max()) <= CHANNEL_DIFFERENCE:
+        return channels[..., 0].astype(np.uint8)
+    if image.mode != "P":
         raise MaskError("is coloured; expected black and white")
-    return channels[..., 0].astype(np.uint8)
+    palette = image.getpalette("RGB") or []
+    if any(palette[:3]):
+        raise MaskError(
+            f"has a palette whose colour 0 is {tuple(palette[:3])}, so that its numbers need not be labels; "
+            "expected black there, or labels as grey values"
+        )
+    return np.asarray(image)
 
 
-def check_opaque(image: Image.Image) -> None:
-    """Refuses a mask with transparent pixels, which could mean any label."""
-    if np.asarray(image.convert("RGBA").getchannel("A")).min() < 255:
-        raise MaskError("is transparent in places; expected black and white without transparency")
+def is_opaque(image: Image.Image) -> bool:
+    """True if no pixel of an image is transparent, not even partly."""
+    if not image.has_transparency_data or image.mode.startswith("I"):
+        return True
+    return bool(np.asarray(image.convert("RGBA").getchannel("A")).min() == 255)
 
 
 def check_plain(image: Image.Image) -> None:
@@ -81,7 +94,7 @@ def check_plain(image: Image.Image) -> None:
 
 
 def to_labels(values: np.ndarray, n_labels: int = 2) -> np.ndarray:
-    """Labels (H, W) uint8 from the values of a mask.
+    """Labels (H, W) from the values of a mask: uint8 or, above 255, uint16.
 
     n_labels: 2 for a binary mask, which may hold 0 and 1, 0 and 255 (or 65535 with 16 bits), or, after JPEG
     compression or resizing, grey levels along its edges, cut at 127. With more labels the values are the labels.
@@ -93,7 +106,7 @@ def to_labels(values: np.ndarray, n_labels: int = 2) -> np.ndarray:
     if n_labels > 2:
         if present[-1] >= n_labels:
             raise MaskError(f"holds the values {listed(present)}; expected the labels 0 to {n_labels - 1}")
-        return values.astype(np.uint8)
+        return values.astype(np.uint8 if n_labels <= 256 else np.uint16)
     for foreground in (1, 255, 65535):
         if np.isin(present, (0, foreground)).all():
             return (values == foreground).astype(np.uint8)

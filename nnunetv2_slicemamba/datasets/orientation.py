@@ -1,6 +1,8 @@
-"""The orientation and the pages of an image file."""
+"""The orientation, the pages, the depth and the greatest size of an image file."""
 
 from __future__ import annotations
+
+import sys
 
 from PIL import Image, ImageOps
 
@@ -16,6 +18,19 @@ def orientation(image: Image.Image) -> int:
 def pages(image: Image.Image) -> int:
     """Number of images in a file; further ones in a camera's JPEG are previews and not counted."""
     return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+
+
+def is_narrowed(image: Image.Image) -> bool:
+    """True if Pillow will keep 8 of a colour's 16 bits; asked before the pixels are loaded."""
+    if image.mode[0] in "IF":
+        return False
+    # how the decoder is told to read the file
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def most_pixels() -> int:
+    """Number of pixels above which Pillow refuses an image, and nnU-Net with it."""
+    return 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize)
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:

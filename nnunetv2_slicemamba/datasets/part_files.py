@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.full_disk import full_disk_told
+
 PREFIX = ".part_"
 
 
@@ -14,8 +16,9 @@ def write_whole(target: Path, write: Callable[[Path], None]) -> None:
     # the ending stays: nibabel and Pillow choose the format by it
     part = target.with_name(f"{PREFIX}{os.getpid()}_{target.name}")
     try:
-        write(part)
-        os.replace(part, target)
+        with full_disk_told(target, part):
+            write(part)
+            os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.names import is_number
+from nnunetv2_slicemamba.datasets.cases import safe_name
 from nnunetv2_slicemamba.datasets.image_converter import ImageConverter
 from nnunetv2_slicemamba.datasets.layouts import FLAT, FolderLayout, child, images_and_masks
 from nnunetv2_slicemamba.datasets.pairing import SEARCH, TEST, TRAIN, FolderPair, FoundPairs
@@ -33,22 +35,25 @@ class PolypConverter(ImageConverter):
     def find(self, request: Request) -> FoundPairs:
         found = super().find(request)
         if takes_own(request, found.layout):
-            found.pairs = [pair for pair in found.pairs if pair.part == TEST or self.is_own(pair.stem)]
+            other = {pair for pair in found.pairs if pair.part != TEST and not self.is_own(pair.stem)}
+            found.pairs = [pair for pair in found.pairs if pair not in other]
+            found.files -= {path for pair in other for path in (pair.image, pair.mask) if path is not None}
         return found
 
     def complete_counts(self, request: Request, layout: str) -> Mapping[str, int]:
         counts = super().complete_counts(request, layout)
         return {**counts, TRAIN: self.training} if takes_own(request, layout) else counts
 
-    def case_name(self, stem: str) -> str:
-        # bare numbers are CVC-ClinicDB's frames
-        return f"clinicdb_{int(stem):03d}" if stem.isdigit() else super().case_name(stem)
+    def case_names(self, stems: Iterable[str]) -> dict[str, str]:
+        # bare numbers are CVC-ClinicDB's frames; names that are then the same are refused, as a name says which images
+        # the benchmark tests on
+        return {stem: f"clinicdb_{int(stem):03d}" if is_number(stem) else safe_name(stem) for stem in stems}
 
     def published_split(self, layout: str, cases_of: Mapping[str, Sequence[str]], search: Sequence[str]) -> Split:
         """Holds the benchmark's test images out of a source that is not divided."""
         if layout != FLAT:
             return super().published_split(layout, cases_of, search)
-        names = {self.case_name(stem) for stem in self.test}
+        names = set(self.case_names(self.test).values())
         test = [case for case in cases_of[TRAIN] if case in names]
         split = parts_split({TRAIN: [case for case in cases_of[TRAIN] if case not in names], TEST: test})
         note = f"{len(test)} of the polyp benchmark's {len(self.test)} test images are here and held out"

@@ -16,8 +16,11 @@ class Problem:
     detail: str
 
 
-def describe(problems: Sequence[Problem], source: str) -> str:
-    """The message that lists all problems by kind; of a kind with many, the first ones and the number of the rest."""
+def describe(problems: Sequence[Problem], source: str, unused: str = "") -> str:
+    """The message that lists all problems by kind; of a kind with many, the first ones and the number of the rest.
+
+    unused: what the source holds besides, in words.
+    """
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(problem.kind, []).append(problem.detail)
@@ -27,7 +30,7 @@ def describe(problems: Sequence[Problem], source: str) -> str:
         lines += [f"    {detail}" for detail in details[:SHOWN_PER_KIND]]
         if len(details) > SHOWN_PER_KIND:
             lines.append(f"    and {len(details) - SHOWN_PER_KIND} more")
-    return "\n".join(lines)
+    return "\n".join([*lines, f"  {unused}"] if unused else lines)
 
 
 def count(number: int, noun: str) -> str:

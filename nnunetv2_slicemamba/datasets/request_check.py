@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 
+from nnunetv2_slicemamba.common.dataset_names import HIGHEST_ID
 from nnunetv2_slicemamba.datasets.converter import Converter
 from nnunetv2_slicemamba.datasets.registry import all_converters
 from nnunetv2_slicemamba.datasets.request import Request
 
+# nnU-Net keeps the labels of a preprocessed image as int16, background among them
+MOST_NAMES = 32767
+
 
 def check_request(request: Request, converter: Converter) -> None:
     """Raises ValueError where an option does not exist or does not fit the dataset, or a folder is not there."""
-    if not 0 < request.dataset_id < 1000:
-        raise ValueError(f"the dataset ID is {request.dataset_id}; give a number from 1 to 999")
+    if not 0 < request.dataset_id <= HIGHEST_ID:
+        raise ValueError(f"the dataset ID is {request.dataset_id}; give a number from 1 to {HIGHEST_ID}")
     if request.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", request.name):
         raise ValueError(f"a dataset cannot be named {request.name!r}; use letters, digits, - and _")
     for source in request.sources:
@@ -24,13 +28,24 @@ def check_request(request: Request, converter: Converter) -> None:
     if request.resize is not None:
         if not converter.resizable:
             raise ValueError("--resize is for images; nnU-Net resamples volumes by their spacing")
-        if min(request.resize) < 1:
-            raise ValueError(f"--resize is {request.resize[0]} {request.resize[1]}; give height and width in pixels")
+        from nnunetv2_slicemamba.datasets.orientation import most_pixels  # Pillow is slow to import
+
+        height, width = request.resize
+        if min(height, width) < 1 or height * width > most_pixels():
+            raise ValueError(
+                f"--resize is {height} {width}; give height and width in pixels, at least 1 each and together at most "
+                f"{most_pixels():,}, which is Pillow's limit"
+            )
     if request.train not in ("joint", "own"):
         raise ValueError(f"--train is {request.train!r}; give joint or own")
     if request.organs not in (8, 13):
         raise ValueError(f"--organs is {request.organs}; give 8 or 13")
     if request.labels and not converter.two_folders:
         raise ValueError(f"--labels is for folders; the labels of {request.key} are known")
+    if len(request.labels) > MOST_NAMES:
+        raise ValueError(
+            f"--labels names {len(request.labels)} labels; nnU-Net keeps them as 16 bit numbers, "
+            f"so give at most {MOST_NAMES}"
+        )
     if len(set(request.labels) | {"background"}) != len(request.labels) + 1:
         raise ValueError(f"--labels {','.join(request.labels)}: names must differ, and background is 0 anyway")

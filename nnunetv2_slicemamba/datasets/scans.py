@@ -23,7 +23,8 @@ class FoundScans:
     """The scans of a source, by name, and what is wrong with it or worth knowing.
 
     layout: its name, as in dataset.json. test: names of the published test scans. own_test: the source keeps them
-    apart, so that no split trains on them. search: names of the scans on which the published search measures.
+    apart, so that no split trains on them. search: names of the scans on which the published search measures. files:
+    those that were understood, whether they become scans or problems and notes speak of them.
     """
 
     layout: str
@@ -31,6 +32,7 @@ class FoundScans:
     test: set[str] = field(default_factory=set)
     own_test: bool = False
     search: set[str] = field(default_factory=set)
+    files: list[Path] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

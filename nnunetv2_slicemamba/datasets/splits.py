@@ -30,7 +30,7 @@ def parse_split(text: str) -> SplitChoice:
     """`published`, `none`, `random:SEED`, `by-sequence` or `by-sequence:SEED`; ValueError for anything else."""
     if text in ("published", "none", "by-sequence"):
         return SplitChoice(text)
-    match = re.fullmatch(r"(random|by-sequence):(\d+)", text)
+    match = re.fullmatch(r"(random|by-sequence):([0-9]+)", text)
     if match is None:
         raise ValueError(
             f"there is no split {text!r}; give published, random:SEED (e.g. random:1), by-sequence[:SEED] or none"
@@ -56,19 +56,29 @@ class Split:
 def drawn_split(choice: SplitChoice, cases: Sequence[str], test: frozenset[str]) -> Split:
     """The split of `random`, or of `none`, which leaves the drawing to nnU-Net. cases: all but those of the test."""
     if choice.kind == "random":
-        note = f"five random folds of {len(cases)} cases, seed {choice.seed}"
-        return Split(test, random_folds(cases, choice.seed), (note,))
-    return Split(test, None, (f"no split: nnU-Net draws five folds of {len(cases)} cases",))
+        folds = random_folds(cases, choice.seed)
+        number = "five" if len(folds) == FOLDS else len(folds)
+        return Split(test, folds, (f"{number} random folds of {len(cases)} cases, seed {choice.seed}",))
+    return Split(test, None, (left_to_nnunet("no split", len(cases)),))
+
+
+def left_to_nnunet(why: str, cases: int) -> str:
+    """The note of a dataset whose folds nnU-Net draws, or cannot draw: it wants one case per fold at least."""
+    if cases >= FOLDS:
+        return f"{why}: nnU-Net draws five folds of the {count(cases, 'training case')}"
+    remedy = f", or give --split random:0, which makes {cases} folds" if cases > 1 else ""
+    return f"{why}, and {count(cases, 'training case')} cannot make nnU-Net's five folds: train with -f all{remedy}"
 
 
 def random_folds(cases: Sequence[str], seed: int) -> list[Fold]:
-    """Five folds over shuffled cases; every case validates once. ValueError with fewer cases than folds."""
-    if len(cases) < FOLDS:
-        raise ValueError(f"{count(len(cases), 'training case')} cannot make {FOLDS} folds; give --split none")
+    """Five folds over shuffled cases, of fewer cases one each; every case validates once. ValueError for one case."""
+    if len(cases) < 2:
+        raise ValueError(f"{count(len(cases), 'training case')} cannot make folds; give --split none")
     order = shuffled(sorted(cases), seed)
+    n = min(FOLDS, len(order))
     # the first folds get one case more where the number does not divide
-    size, larger = divmod(len(order), FOLDS)
-    ends = [(i + 1) * size + min(i + 1, larger) for i in range(FOLDS)]
+    size, larger = divmod(len(order), n)
+    ends = [(i + 1) * size + min(i + 1, larger) for i in range(n)]
     return folds_of([order[start:end] for start, end in zip([0, *ends], ends, strict=False)])
 
 
@@ -147,7 +157,5 @@ def parts_split(cases_of: Mapping[str, Sequence[str]], search: Sequence[str] = (
     elif search:
         notes.append("the search folder is the validation folder: fold 0 is the published search's division too")
     if not folds:
-        notes.append(
-            f"no validation set is given: nnU-Net draws five folds of the {count(len(train), 'training case')}"
-        )
+        notes.append(left_to_nnunet("no validation set is given", len(train)))
     return Split(test, folds or None, tuple(notes))

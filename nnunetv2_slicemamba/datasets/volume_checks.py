@@ -4,33 +4,42 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.nnunet_readers import Reader, find_reader, reason_of
+from nnunetv2_slicemamba.datasets.cases import ENDING
 from nnunetv2_slicemamba.datasets.parallel import for_each
 from nnunetv2_slicemamba.datasets.problems import Problem
 from nnunetv2_slicemamba.datasets.scans import ExaminedScan, Scan
-from nnunetv2_slicemamba.datasets.volumes import read_h5, read_nifti, read_npz
+from nnunetv2_slicemamba.datasets.volumes import VolumeError, is_sheared, read_h5, read_nifti, read_npz
 
 # what numpy, h5py, nibabel, gzip and zip raise for files that are damaged, cut off or of another kind
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, zlib.error, zipfile.BadZipFile)
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, MemoryError, OverflowError, zlib.error, zipfile.BadZipFile)
 # voxel sizes in mm are stored in single precision and rounded by some tools
 SPACING_TOLERANCE = 1e-2
 
 
 def examine_scans(
-    scans: Sequence[Scan], highest_label: int, processes: int, console: Console | None
+    scans: Sequence[Scan], training: Collection[str], highest_label: int, processes: int, console: Console | None
 ) -> list[ExaminedScan]:
-    """All scans, read with a progress bar. highest_label: highest number that labels may have."""
+    """All scans, read with a progress bar.
+
+    training: names of those that train; by the first one nnU-Net chooses the reader of all. highest_label: highest
+    number that labels may have.
+    """
+    first = min((scan for scan in scans if scan.name in training), key=lambda scan: scan.name, default=None)
+    reader = None if first is None or first.kind != "nifti" else find_reader(None, ENDING["nifti"], first.images[0])
     return for_each(
-        lambda scan: examine_scan(scan, highest_label), scans, processes, "Checking scans and labels", console
+        lambda scan: examine_scan(scan, highest_label, reader), scans, processes, "Checking scans and labels", console
     )
 
 
-def examine_scan(scan: Scan, highest_label: int) -> ExaminedScan:
-    """Reads a scan completely."""
+def examine_scan(scan: Scan, highest_label: int, reader: Reader | None = None) -> ExaminedScan:
+    """Reads a scan completely. reader: nnU-Net's, which must be able to read it, too; None to leave that out."""
     files = f"{scan.images[0]}" if len(scan.images) == 1 else f"{scan.images[0]} and {len(scan.images) - 1} more"
     moved = False
     try:
@@ -61,6 +70,9 @@ def examine_scan(scan: Scan, highest_label: int) -> ExaminedScan:
                 )
             )
         moved = not problems and not np.allclose(affine, label_affine, atol=SPACING_TOLERANCE)
+    if scan.mask is not None and reader is not None:
+        problems += unread_by(reader, scan.images[0], affine)
+        problems += unread_by(reader, scan.mask, label_affine)
     if not np.isfinite(image).all():
         problems.append(Problem("not a number", f"{files} holds NaN or infinite values"))
     if (
@@ -77,8 +89,22 @@ def examine_scan(scan: Scan, highest_label: int) -> ExaminedScan:
             )
         )
         return ExaminedScan(scan, tuple(problems))
-    voxels = np.bincount(label.astype(np.uint8).ravel(), minlength=highest_label + 1)
+    voxels = np.bincount(label.astype(np.int64).ravel(), minlength=highest_label + 1)
     return ExaminedScan(scan, tuple(problems), tuple(map(int, voxels)), moved)
+
+
+def unread_by(reader: Reader, path: Path, affine: np.ndarray) -> list[Problem]:
+    """The problem of a NIfTI file that nibabel reads and nnU-Net's reader does not."""
+    try:
+        reader().read_images((str(path),))
+    except Exception as error:  # ITK has its own exceptions, and so has every other library
+        why = (
+            "its axes are not at right angles (shear); resample the scan and its labels onto a straight grid"
+            if is_sheared(affine)
+            else reason_of(error)
+        )
+        return [Problem("not for nnU-Net's reader", f"{path}: {reader.__name__} cannot read it: {why}")]
+    return []
 
 
 def is_unreadable(error: Exception) -> bool:
@@ -89,6 +115,10 @@ def is_unreadable(error: Exception) -> bool:
 
 def unreadable(what: str, error: Exception) -> Problem:
     """The problem of a file, or of files, of a scan that could not be read."""
+    if isinstance(error, VolumeError):
+        return Problem("unexpected volume", f"{what}: {error}")
+    if isinstance(error, MemoryError):
+        return Problem("too large", f"{what} does not fit into this machine's memory")
     return Problem("unreadable or cut off", f"{what}: {error or type(error).__name__}")
 
 

@@ -16,6 +16,7 @@ from nnunetv2_slicemamba.datasets.converter import Converter
 from nnunetv2_slicemamba.datasets.problems import count, count_notes, describe
 from nnunetv2_slicemamba.datasets.request import Request
 from nnunetv2_slicemamba.datasets.scans import ExaminedScan, FoundScans
+from nnunetv2_slicemamba.datasets.source_files import left_out
 from nnunetv2_slicemamba.datasets.splits import Split, drawn_split, parts_split
 
 
@@ -60,12 +61,14 @@ class VolumeConverter(Converter):
         if not found.scans and not found.problems:
             expected = "; or ".join(layout.words for layout in self.layouts)
             raise ValueError(f"{request.sources[0]} holds no scan with labels of {self.key}; expected {expected}")
-        examined = examine_scans(found.scans, self.highest_label, processes, console)
+        split = choose_split(request, found)
+        training = {scan.name for scan in found.scans} - split.test
+        examined = examine_scans(found.scans, training, self.highest_label, processes, console)
+        unused = left_out(request.sources, found.files)
         problems = [*found.problems, *(problem for one in examined for problem in one.problems)]
         if problems:
-            raise ValueError(describe(problems, str(request.sources[0])))
+            raise ValueError(describe(problems, str(request.sources[0]), unused))
         numbering = self.number_labels(request, found.layout, examined)
-        split = choose_split(request, found)
         notes = (
             *found.notes,
             *numbering.notes,
@@ -90,6 +93,7 @@ class VolumeConverter(Converter):
             split.folds,
             self.dataset_json(request, found.layout, channels, numbering.labels, cases, notes),
             notes,
+            unused,
         )
 
 

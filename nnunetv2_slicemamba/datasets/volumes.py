@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 # diag(-1, -1, 1) in NIfTI's axes is the identity in ITK's; the sources have neither spacing nor orientation
 AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
+# deflate makes 1032 bytes of one at most; what HDF5 writes beside its data, and values that it only describes
+MOST_FROM_A_BYTE = 1032
+BESIDE = 1 << 20
+# of the cosine between two axes; headers hold single precision
+RIGHT_ANGLE = 1e-4
+
+
+class VolumeError(ValueError):
+    """A file that was read, but holds no volume that can be worked with; the message says what it holds."""
+
+
+def check_size(path: Path, shape: Sequence[int], dtype: np.dtype, compressed: bool) -> None:
+    """Raises VolumeError for a header that promises more than the file can hold, before memory is taken for it."""
+    promised, there = math.prod(int(size) for size in shape) * dtype.itemsize, path.stat().st_size
+    if promised > there * (MOST_FROM_A_BYTE if compressed else 1) + BESIDE:
+        sizes = "x".join(map(str, shape))
+        raise VolumeError(
+            f"its header promises {sizes} values, {promised / 1e9:,.1f} GB; a file of {there} bytes cannot hold them"
+        )
 
 
 def read_npz(slices: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
@@ -21,11 +42,11 @@ def read_npz(slices: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
         with np.load(path) as content:
             absent = [key for key in ("image", "label") if key not in content]
             if absent:
-                raise ValueError(f"{path.name} has no {' and no '.join(absent)}")
+                raise VolumeError(f"{path.name} has no {' and no '.join(absent)}")
             images.append(np.asarray(content["image"]))
             labels.append(np.asarray(content["label"]))
         if images[-1].shape != labels[-1].shape or images[-1].shape != images[0].shape or images[-1].ndim != 2:
-            raise ValueError(
+            raise VolumeError(
                 f"{path.name}: image {images[-1].shape}, label {labels[-1].shape}; expected 2D slices of one size, "
                 f"here {images[0].shape}"
             )
@@ -41,28 +62,46 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
     import h5py
 
     with h5py.File(path, "r") as content:
-        absent = [key for key in ("image", "label") if key not in content]
+        absent = [key for key in ("image", "label") if not isinstance(content.get(key), h5py.Dataset)]
         if absent:
-            raise ValueError(f"has no {' and no '.join(absent)}")
+            raise VolumeError(f"has no {' and no '.join(absent)}")
+        for key in ("image", "label"):
+            check_size(path, content[key].shape, content[key].dtype, compressed=True)
         image, label = np.asarray(content["image"]), np.asarray(content["label"])
     if image.shape != label.shape or image.ndim != 3:
-        raise ValueError(f"image {image.shape}, label {label.shape}; expected volumes of one size")
+        raise VolumeError(f"image {image.shape}, label {label.shape}; expected volumes of one size")
     if image.shape[1] == image.shape[2]:
         return image, label
     if image.shape[0] == image.shape[1]:
         return image.transpose(2, 0, 1), label.transpose(2, 0, 1)
-    raise ValueError(f"size {image.shape}: the slices' axis cannot be told, as no two sizes are equal")
+    raise VolumeError(f"size {image.shape}: the slices' axis cannot be told, as no two sizes are equal")
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Array (x, y, z) and affine (4, 4) of a NIfTI file, decompressed completely. ValueError if it is not 3D."""
+    """Array (x, y, z) and affine (4, 4) of a NIfTI file, decompressed completely.
+
+    Further axes of one voxel are dropped. Raises VolumeError if it is not 3D otherwise.
+    """
+    image = load_nifti(path)
+    return np.asanyarray(image.dataobj), np.asarray(image.affine)
+
+
+def load_nifti(path: Path) -> Any:
+    """A NIfTI file as nibabel's image of three axes, its voxels not yet read. Raises VolumeError if it has others."""
     import nibabel
 
-    image = nibabel.load(path)
-    array = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
-    if array.ndim != 3:
-        raise ValueError(f"size {array.shape}; expected a 3D volume")
-    return array, np.asarray(image.affine)  # type: ignore[attr-defined]
+    image: Any = nibabel.load(path)
+    check_size(path, image.shape, image.get_data_dtype(), path.name.lower().endswith(".gz"))
+    if math.prod(image.shape[3:]) != 1 or len(image.shape) < 3:
+        sizes = "x".join(map(str, image.shape))
+        raise VolumeError(f"has {len(image.shape)} axes, {sizes}; expected a 3D volume, one scan per file")
+    return nibabel.squeeze_image(image) if len(image.shape) > 3 else image
+
+
+def is_sheared(affine: np.ndarray) -> bool:
+    """True if the axes of an affine (4, 4) are not at right angles."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return not np.allclose(axes.T @ axes, np.eye(3), atol=RIGHT_ANGLE)
 
 
 def write_volume(volume: np.ndarray, target: Path) -> None:
@@ -73,24 +112,26 @@ def write_volume(volume: np.ndarray, target: Path) -> None:
 
 
 def write_labels_like(labels: Path, image: Path, target: Path, mapping: Sequence[tuple[int, int]] | None) -> None:
-    """Labels of a NIfTI file as uint8, renumbered, in the exact grid of their image."""
+    """Labels of a NIfTI file as `map_labels` gives them, in the exact grid of their image."""
     import nibabel
 
-    array, _ = read_nifti(labels)
-    reference = nibabel.load(image)
+    array = map_labels(read_nifti(labels)[0], mapping)
+    reference = load_nifti(image)
     header = reference.header.copy()
-    header.set_data_dtype(np.uint8)  # type: ignore[attr-defined]
-    header.set_slope_inter(1, 0)  # type: ignore[attr-defined]
-    written = nibabel.Nifti1Image(map_labels(array, mapping), reference.affine, header)  # type: ignore[attr-defined]
-    nibabel.save(written, target)
+    header.set_data_dtype(array.dtype)
+    header.set_slope_inter(1, 0)
+    nibabel.save(nibabel.Nifti1Image(array, reference.affine, header), target)
 
 
 def map_labels(labels: np.ndarray, mapping: Sequence[tuple[int, int]] | None) -> np.ndarray:
-    """Labels as uint8, renumbered where a mapping is given; what it does not name becomes background."""
-    numbers = np.rint(labels).astype(np.uint8)
-    if mapping is None:
-        return numbers
-    table = np.zeros(256, np.uint8)
-    for old, new in mapping:
-        table[old] = new
-    return table[numbers]
+    """Labels, from 0, renumbered where a mapping is given; what it does not name becomes background.
+
+    They are uint8 as long as all numbers fit, else uint16 or larger.
+    """
+    numbers = np.rint(labels).astype(np.int64)
+    if mapping is not None:
+        table = np.zeros(max(int(numbers.max(initial=0)), *(old for old, _ in mapping)) + 1, np.int64)
+        for old, new in mapping:
+            table[old] = new
+        numbers = table[numbers]
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))

@@ -12,7 +12,14 @@ from nnunetv2_slicemamba.datasets.cases import Case, Rules
 from nnunetv2_slicemamba.datasets.masks import read_labels
 from nnunetv2_slicemamba.datasets.orientation import as_its_mask
 from nnunetv2_slicemamba.datasets.part_files import write_whole
-from nnunetv2_slicemamba.datasets.volumes import map_labels, read_h5, read_npz, write_labels_like, write_volume
+from nnunetv2_slicemamba.datasets.volumes import (
+    load_nifti,
+    map_labels,
+    read_h5,
+    read_npz,
+    write_labels_like,
+    write_volume,
+)
 
 # nnU-Net decodes an image many times and writes it once: little compression is enough
 PNG_LEVEL = 3
@@ -66,10 +73,10 @@ def write_mask(source: Path, target: Path, rules: Rules) -> None:
 
 
 def copy_nifti(source: Path, target: Path) -> None:
-    """A copy with the source's header; .nii is compressed on the way."""
-    if source.name.endswith(".gz"):
-        shutil.copyfile(source, target)
-        return
+    """A copy with the source's header; .nii is compressed on the way, and axes beyond the third are dropped."""
     import nibabel
 
-    nibabel.save(nibabel.load(source), target)
+    if source.name.lower().endswith(".gz") and len(nibabel.load(source).shape) == 3:  # type: ignore[attr-defined]
+        shutil.copyfile(source, target)
+    else:
+        nibabel.save(load_nifti(source), target)

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.dataset_names import dataset_folder_name
 from nnunetv2_slicemamba.common.json_files import write_json
 
 DATA = Path(__file__).parent / "data"
@@ -32,7 +33,7 @@ class DemoDataset:
     @property
     def folder_name(self) -> str:
         """DatasetXXX_NAME, as in nnUNet_raw."""
-        return f"Dataset{self.dataset_id:03d}_{self.name}"
+        return dataset_folder_name(self.dataset_id, self.name)
 
 
 DATASETS = {

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 
 
 def patch_size(plans: Path, configuration: str) -> tuple[int, ...]:
     """Patch of a configuration in a plans file."""
-    return tuple(json.loads(plans.read_text())["configurations"][configuration]["patch_size"])
+    return tuple(PLANS_JSON.read(plans)["configurations"][configuration]["patch_size"])
 
 
 def set_patch_size(plans: Path, configuration: str, wanted: Sequence[int]) -> tuple[int, ...]:
@@ -20,7 +20,7 @@ def set_patch_size(plans: Path, configuration: str, wanted: Sequence[int]) -> tu
     The planner fills the memory that it is given, which on a CPU takes hours; the smallest target that a GPU could keep
     still gives larger patches than minutes allow.
     """
-    content = json.loads(plans.read_text())
+    content = PLANS_JSON.read(plans)
     settings = content["configurations"][configuration]
     planned = tuple(settings["patch_size"])
     settings["patch_size"] = list(wanted)

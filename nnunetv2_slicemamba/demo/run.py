@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.common.commands import run_command
+from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.demo.layout import DATASETS, DemoDataset, lay_out
 from nnunetv2_slicemamba.demo.patch import patch_size, set_patch_size
 from nnunetv2_slicemamba.demo.picture import draw_cases
@@ -149,5 +150,5 @@ def show(dice: dict[str, float], supernets: list[SupernetFolder], console: Conso
     for fold, choice in enumerate(slicings):
         shown = " ".join(map(thickness_text, choice.slicing))
         table.add_row(f"fold {fold}", f"{dice[f'fold_{fold}']:.4f}", f"{choice.how_chosen}: {shown}")
-    table.add_row("ensemble of both", f"[bold]{dice['ensemble']:.4f}[/]", "each fold with its own")
+    table.add_row("ensemble of both", styled(f"{dice['ensemble']:.4f}", "bold"), "each fold with its own")
     console.print(table)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nnunetv2_slicemamba.common.nnunet_readers import Reader
 from nnunetv2_slicemamba.evaluation.confusion import Counts, contingency_table, counts_of
 from nnunetv2_slicemamba.evaluation.masks import Masks
 from nnunetv2_slicemamba.evaluation.metrics import COUNT_METRICS, MASK_METRICS
 from nnunetv2_slicemamba.evaluation.pairs import Pair
-from nnunetv2_slicemamba.evaluation.reading import Reader, read_segmentation
+from nnunetv2_slicemamba.evaluation.reading import read_segmentation
 from nnunetv2_slicemamba.evaluation.results import CaseResult, ClassLabel, EvaluationSettings, Scores
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.nnunet_readers import Reader
 from nnunetv2_slicemamba.evaluation.pairs import Pair, listed
-from nnunetv2_slicemamba.evaluation.reading import Reader, Segmentation, read_segmentation
+from nnunetv2_slicemamba.evaluation.reading import Segmentation, read_segmentation
 
 MOST_SHOWN = 20
 # spacings are stored as float32 in some headers; origins are compared in mm (a tenth of a micrometre)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.nnunet_readers import Reader, find_reader
 from nnunetv2_slicemamba.evaluation.cases import CaseJob, evaluate_case
 from nnunetv2_slicemamba.evaluation.checks import CheckJob, check_pair, refuse_problems
 from nnunetv2_slicemamba.evaluation.finished_cases import FinishedCases
@@ -19,6 +20,7 @@ from nnunetv2_slicemamba.evaluation.labels import (
     labelling_of,
     labelling_without_dataset,
     read_dataset_json,
+    refuse_absent,
 )
 from nnunetv2_slicemamba.evaluation.metrics import per_case_metrics
 from nnunetv2_slicemamba.evaluation.notes import (
@@ -29,7 +31,7 @@ from nnunetv2_slicemamba.evaluation.notes import (
     notes_on_paper,
 )
 from nnunetv2_slicemamba.evaluation.pairs import Pairs, check_folders, find_pairs, guess_file_ending
-from nnunetv2_slicemamba.evaluation.reading import Reader, find_reader, read_segmentation
+from nnunetv2_slicemamba.evaluation.reading import read_segmentation
 from nnunetv2_slicemamba.evaluation.results import CaseResult, Evaluation, EvaluationSettings, pixels
 from nnunetv2_slicemamba.evaluation.summaries import paper_result, per_case_result
 
@@ -83,6 +85,7 @@ def evaluate_folders(
         refuse_problems(checked, () if partial else given.pairs.missing)
         found = sorted(frozenset[int]().union(*(one.truth_labels | one.prediction_labels for one in checked)))
         labelling = given.labelling or labelling_without_dataset(found, ignore_label, given=False)
+        refuse_absent(labelling, found)
         jobs = [
             CaseJob(
                 pair,

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_slicemamba.common.full_disk import full_disk_told
 from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.json_lines import read_json_lines
 from nnunetv2_slicemamba.evaluation.cases import CaseJob, scores_from
 from nnunetv2_slicemamba.evaluation.confusion import Counts
 from nnunetv2_slicemamba.evaluation.metrics import MASK_METRICS
 from nnunetv2_slicemamba.evaluation.results import CaseResult, Scores
+
+_SCORES = {
+    "counts": {field.name: int for field in fields(Counts)},
+    **{f"{metric.key}?": (float, None) for metric in MASK_METRICS},
+}
+_ENTRY = {"key": str, "shape": [int], "spacing": [float], "scores": {str: _SCORES}}
 
 
 class FinishedCases:
@@ -25,11 +32,9 @@ class FinishedCases:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._lines: dict[str, dict[str, Any]] = {}
-        if path is not None and path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                with contextlib.suppress(ValueError, KeyError, TypeError):  # the line during which the computer stopped
-                    entry = json.loads(line)
-                    self._lines[entry["key"]] = entry
+        if path is not None:
+            entries: list[dict[str, Any]] = read_json_lines(path, _ENTRY)
+            self._lines = {entry["key"]: entry for entry in entries}
 
     def split(self, jobs: Sequence[CaseJob]) -> tuple[list[CaseResult], list[CaseJob]]:
         """Results of the jobs that are done, and the jobs that are left."""
@@ -51,7 +56,7 @@ class FinishedCases:
         }
         entry = {"key": _key(job), "shape": result.shape, "spacing": result.spacing, "scores": scores}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._path, "a", encoding="utf-8") as file:
+        with full_disk_told(self._path), open(self._path, "a", encoding="utf-8") as file:
             file.write("\n" + json.dumps(plain_json(entry)))  # first the break: the line before may be half a line
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +10,28 @@ from typing import Any
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.evaluation.results import ClassLabel
 
+DATASET = JsonKind(
+    "nnU-Net v2's dataset.json",
+    {"labels": {str: (int, [int])}, "file_ending": str, "regions_class_order?": ([int], None)},
+    "Give the one in nnUNet_raw (nnUNetv2_convert_old_nnUNet_dataset converts the old format)",
+)
 MOST_LABELS = 64  # that are taken for classes without being asked; more are rather grey values or instances
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """Classes to evaluate. known: labels that may occur, ascending; None if any may. ignore_label: None without one."""
+    """Classes to evaluate. known: labels that may occur, ascending; None if any may. ignore_label: None without one.
+
+    described: labels in dataset.json, empty without one.
+    """
 
     classes: tuple[ClassLabel, ...]
     known: tuple[int, ...] | None
     ignore_label: int | None
+    described: frozenset[int] = frozenset()
 
 
 def find_dataset_json(predictions: Path, truth: Path, given: str | Path | None = None) -> Path | None:
@@ -45,17 +54,7 @@ def find_dataset_json(predictions: Path, truth: Path, given: str | Path | None =
 
 def read_dataset_json(file: Path) -> dict[str, Any]:
     """The content of a dataset.json; InputError if it is none or in the format of nnU-Net v1."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise InputError(f"{file} cannot be read as JSON: {error}") from error
-    missing = [key for key in ("labels", "file_ending") if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise InputError(
-            f"{file} has no {' and no '.join(map(repr, missing))}; it must be nnU-Net v2's dataset.json "
-            "(nnUNetv2_convert_old_nnUNet_dataset converts the old format)"
-        )
-    return content
+    return DATASET.read(file)
 
 
 def labelling_of(content: dict[str, Any], file: Path, labels: Sequence[int] | None, ignore: int | None) -> Labelling:
@@ -65,10 +64,11 @@ def labelling_of(content: dict[str, Any], file: Path, labels: Sequence[int] | No
     """
     try:
         manager = LabelManager(content["labels"], content.get("regions_class_order"))
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"nnU-Net refuses the labels of {file}: {error}") from error
     names = {name: value for name, value in content["labels"].items() if name != "ignore"}
     known = {int(label) for label in manager.all_labels}
+    described = frozenset(known)
     if manager.has_regions:
         classes = [
             ClassLabel(name, _members(value), str(tuple(value) if isinstance(value, list) else value))
@@ -86,7 +86,7 @@ def labelling_of(content: dict[str, Any], file: Path, labels: Sequence[int] | No
     ignore_label = manager.ignore_label if ignore is None else ignore
     if ignore_label is not None:
         known.add(ignore_label)
-    return Labelling(_checked(classes, ignore_label), tuple(sorted(known)), ignore_label)
+    return Labelling(_checked(classes, ignore_label), tuple(sorted(known)), ignore_label, described)
 
 
 def labelling_without_dataset(labels: Iterable[int], ignore_label: int | None, given: bool) -> Labelling:
@@ -104,6 +104,18 @@ def labelling_without_dataset(labels: Iterable[int], ignore_label: int | None, g
     return Labelling(_checked(classes, ignore_label), None, ignore_label)
 
 
+def refuse_absent(labelling: Labelling, found: Sequence[int]) -> None:
+    """Raises InputError for classes that dataset.json does not know and no file holds. found: labels in the files."""
+    wanted = {label for one in labelling.classes for label in one.labels}
+    absent = sorted(wanted - labelling.described - set(found))
+    if absent:
+        there = f"{', '.join(map(str, found[:20]))}{', ...' if len(found) > 20 else ''}"
+        raise InputError(
+            f"--labels names {', '.join(map(str, absent))}, which neither dataset.json knows nor a file holds; "
+            f"the files hold {there}"
+        )
+
+
 def _members(value: int | Sequence[int]) -> tuple[int, ...]:
     return (int(value),) if isinstance(value, int) else tuple(int(label) for label in value)
 
@@ -116,6 +128,8 @@ def _checked(classes: Sequence[ClassLabel], ignore_label: int | None) -> tuple[C
     if not classes:
         raise InputError("there is no foreground label to evaluate; name some with --labels")
     for one in classes:
+        if min(one.labels) < 0:
+            raise InputError(f"label {min(one.labels)} is negative, labels begin at 0; name other labels with --labels")
         if 0 in one.labels and len(one.labels) == 1:
             raise InputError("label 0 is the background, it is not evaluated; name other labels with --labels")
         if ignore_label in one.labels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from nnunetv2_slicemamba.common.console import printable
 from nnunetv2_slicemamba.evaluation.metrics import METRICS, POOLED_METRICS, Metric
 from nnunetv2_slicemamba.evaluation.results import PROTOCOLS, Evaluation, Summary
 
@@ -31,8 +32,11 @@ def latex_tables(evaluation: Evaluation, protocols: Sequence[str] = tuple(PROTOC
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is, on one line."""
-    return "".join(_SPECIAL.get(character, character) for character in " ".join(text.split()))
+    """Text that LaTeX prints as it is, on one line, also as the first cell of a row."""
+    line = " ".join(printable(text).split())
+    # the end of the row before would take these for its arguments: \\[length], \\*
+    begin = "{}" if line.startswith(("[", "*")) else ""
+    return begin + "".join(_SPECIAL.get(character, character) for character in line)
 
 
 def _paper(evaluation: Evaluation) -> str:

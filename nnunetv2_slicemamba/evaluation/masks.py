@@ -13,12 +13,18 @@ from numpy.typing import NDArray
 class Masks:
     """Truth and prediction of one class in one case, bool of one shape, 2D or 3D, no axis of which is a single pixel.
 
-    spacing: per axis. Pixels that the truth ignores are background in both.
+    spacing: per axis. Pixels that the truth ignores are background in both. Raises TypeError for other types than bool:
+    NaN, which compares as false with everything, would be background or foreground without a word.
     """
 
     truth: NDArray[np.bool_]
     prediction: NDArray[np.bool_]
     spacing: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name, mask in (("truth", self.truth), ("prediction", self.prediction)):
+            if mask.dtype != np.bool_:
+                raise TypeError(f"the {name} has the type {mask.dtype}, masks are bool; compare it with a label")
 
     @cached_property
     def both_empty(self) -> bool:

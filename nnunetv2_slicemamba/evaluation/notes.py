@@ -33,6 +33,9 @@ def notes_on_input(
         notes.append(f"{len(pairs.missing)} cases without a prediction are left out: {listed(pairs.missing)}")
     if pairs.extra:
         notes.append(f"{len(pairs.extra)} predictions without a truth are left out: {listed(pairs.extra)}")
+    if pairs.other:
+        names = listed([str(file) for file in pairs.other], 3)
+        notes.append(f"{len(pairs.other)} files with another ending than the cases' are left out: {names}")
     if dataset_json is None and not labels_given:
         notes.append("there is no dataset.json: the labels that the files hold are the classes")
         notes.extend(_one_sided(checked))
@@ -87,7 +90,9 @@ def notes_on_cases(cases: Sequence[CaseResult], labelling: Labelling, settings: 
         notes.append(
             f"for {listed_titles}, {pixels(cases)} with the ignore label are background in truth and prediction"
         )
-    if len(cases) < FEW_CASES:
+    if len(cases) == 1:
+        notes.append("there is one case, so there are no intervals of a mean over cases")
+    elif len(cases) < FEW_CASES:
         notes.append(f"bootstrap intervals from {len(cases)} cases are rough, and rather too narrow")
     return notes
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ class Pair:
 class Pairs:
     """Pairs of two folders, in the order of their names.
 
-    missing: cases without a prediction. extra: predictions without a truth.
+    missing: cases without a prediction. extra: predictions without a truth. other: files with other endings, which
+    nnU-Net could read.
     """
 
     pairs: tuple[Pair, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
+    other: tuple[Path, ...] = ()
 
 
 def check_folders(predictions: Path, truth: Path) -> None:
@@ -50,12 +53,7 @@ def look_swapped(predictions: Path, truth: Path) -> bool:
 
 def guess_file_ending(truth: Path) -> str:
     """The ending, of those nnU-Net reads, that the files in a folder have; InputError if there is none or several."""
-    endings = {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings}
-    found: Counter[str] = Counter()
-    for file in truth.iterdir():
-        fitting = [ending for ending in endings if file.is_file() and file.name.lower().endswith(ending)]
-        if fitting:
-            found[file.name[-len(max(fitting, key=len)) :]] += 1
+    found = Counter(ending for file in truth.iterdir() if (ending := _ending(file)))
     if len(found) != 1:
         listed = ", ".join(f"{number} {ending}" for ending, number in found.most_common()) or "none"
         raise InputError(
@@ -66,19 +64,24 @@ def guess_file_ending(truth: Path) -> str:
 
 
 def find_pairs(predictions: Path, truth: Path, file_ending: str) -> Pairs:
-    """Pairs of files with the same name and ending in two folders; InputError if there is not a single one."""
+    """Pairs of files with the same name and ending in two folders; InputError if there is not a single one.
+
+    Names in Unicode's two forms (a letter and its accent as one character or two) are the same.
+    """
     of_truth, of_predictions = _cases(truth, file_ending), _cases(predictions, file_ending)
     for cases, folder in ((of_truth, truth), (of_predictions, predictions)):
         if not cases:
             raise InputError(f"there are no *{file_ending} files in {folder}; is it the right folder?")
-    both = sorted(of_truth & of_predictions)
-    missing, extra = sorted(of_truth - of_predictions), sorted(of_predictions - of_truth)
+    both = sorted(of_truth.keys() & of_predictions.keys())
+    missing, extra = sorted(of_truth.keys() - of_predictions.keys()), sorted(of_predictions.keys() - of_truth.keys())
     if not both:
         raise InputError(
             f"no file in {predictions} has the name of one in {truth}: {listed(extra, 3)} against {listed(missing, 3)}"
         )
-    pairs = (Pair(case, predictions / f"{case}{file_ending}", truth / f"{case}{file_ending}") for case in both)
-    return Pairs(tuple(pairs), tuple(missing), tuple(extra))
+    pairs = (Pair(case, of_predictions[case], of_truth[case]) for case in both)
+    known = {*of_truth.values(), *of_predictions.values()}
+    other = (file for folder in (predictions, truth) for file in sorted(folder.iterdir()) if _ending(file))
+    return Pairs(tuple(pairs), tuple(missing), tuple(extra), tuple(file for file in other if file not in known))
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
@@ -87,10 +90,19 @@ def listed(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _cases(folder: Path, file_ending: str) -> set[str]:
+def _cases(folder: Path, file_ending: str) -> dict[str, Path]:
     # hidden files are leftovers of other systems (._case.nii.gz)
     return {
-        file.name[: -len(file_ending)]
+        unicodedata.normalize("NFC", file.name[: -len(file_ending)]): file
         for file in folder.iterdir()
         if file.name.endswith(file_ending) and not file.name.startswith(".") and file.is_file()
     }
+
+
+def _ending(file: Path) -> str:
+    """The ending of a file as it is written there, empty if it is hidden or none of nnU-Net's readers takes it."""
+    endings = {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings}
+    fitting = [ending for ending in endings if file.name.lower().endswith(ending)]
+    if not fitting or file.name.startswith(".") or not file.is_file():
+        return ""
+    return file.name[-len(max(fitting, key=len)) :]

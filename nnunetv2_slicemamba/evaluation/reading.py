@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2.imageio.reader_writer_registry import (
-    determine_reader_writer_from_dataset_json,
-    determine_reader_writer_from_file_ending,
-)
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from numpy.typing import NDArray
 
-from nnunetv2_slicemamba.common.folders import InputError
-
-Reader = type[BaseReaderWriter]
+from nnunetv2_slicemamba.common.nnunet_readers import Reader, reason_of, silently
 
 
 @dataclass(frozen=True)
@@ -36,24 +26,6 @@ class Segmentation:
     geometry: Mapping[str, tuple[float, ...]]
 
 
-def find_reader(dataset_json: Mapping[str, Any] | None, file_ending: str, example: Path) -> Reader:
-    """nnU-Net's reader for a dataset, or for a file ending where there is no dataset.json.
-
-    example: a file that decides between readers of one ending. Raises InputError if nnU-Net has no reader.
-    """
-
-    def choose(file: str | None) -> Reader:
-        if dataset_json is not None:
-            return determine_reader_writer_from_dataset_json(dict(dataset_json), file, verbose=False)
-        return determine_reader_writer_from_file_ending(file_ending, file, verbose=False)
-
-    with _silently():
-        for file in (str(example), None):  # that file may be the broken one: then by the ending alone
-            with contextlib.suppress(RuntimeError):
-                return choose(file)
-    raise InputError(f"nnU-Net has no reader for files that end with {file_ending!r}")
-
-
 def read_segmentation(file: Path, reader: Reader) -> Segmentation:
     """Reads one label map. Raises ValueError saying what is wrong with it, OSError if there is no such file.
 
@@ -63,11 +35,10 @@ def read_segmentation(file: Path, reader: Reader) -> Segmentation:
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist")
     try:
-        with _silently():
+        with silently():
             array, properties = reader().read_seg(str(file))
     except Exception as error:  # every format has its own exceptions
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"cannot be read by {reader.__name__}: {reason[-1]}") from error
+        raise ValueError(f"cannot be read by {reader.__name__}: {reason_of(error)}") from error
     if array.ndim != 4 or array.shape[0] != 1:
         raise ValueError(f"has {array.shape[0]} channels, a segmentation has one")
     labels = array[0].astype(np.int32)
@@ -98,10 +69,3 @@ def _has_no_spacing(file: Path, reader: Reader) -> bool:
 def _kept_axes(shape: tuple[int, ...]) -> list[int]:
     kept = [axis for axis, size in enumerate(shape) if size > 1]
     return kept if len(kept) >= 2 else list(range(len(shape)))[-2:]
-
-
-@contextlib.contextmanager
-def _silently() -> Iterator[None]:
-    # nnU-Net's readers print warnings and whole tracebacks; what matters is raised or checked here
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield

@@ -24,9 +24,11 @@ def summarise(values: Sequence[Sequence[float]], one_empty: int, settings: Evalu
 
     The mean is the mean of the classes' means over their defined cases; median, SD, minimum and maximum are those of
     the cases' means over their defined classes. A class that is undefined in all cases is left out (nnU-Net's mean over
-    the classes is NaN then). one_empty: see Summary.
+    the classes is NaN then). one_empty: see Summary. Raises ValueError for infinite values, which no mean can hold.
     """
     table = np.asarray(values, dtype=np.float64)
+    if np.isinf(table).any():
+        raise ValueError(f"{np.isinf(table).sum()} of {table.size} values are infinite; NaN means undefined")
     cases = table.shape[1]
     table = table[np.isfinite(table).any(axis=1)][:, np.isfinite(table).any(axis=0)]
     defined = table.shape[1]

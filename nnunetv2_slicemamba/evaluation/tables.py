@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.evaluation.metrics import METRICS, MISSING, POOLED_METRICS, Metric
 from nnunetv2_slicemamba.evaluation.results import PROTOCOLS, Evaluation, Summary
 
@@ -25,7 +25,7 @@ def print_evaluation(evaluation: Evaluation, console: Console, protocols: Sequen
         console.print(f"Per case, over {cases} cases, fractions in %", highlight=False)
         console.print(_per_case(evaluation))
     for note in evaluation.notes_for(protocols):
-        console.print(f"[yellow]note:[/] {escape(note)}", highlight=False, soft_wrap=True)
+        console.print(styled("note:", "yellow").append_text(styled(f" {note}")), soft_wrap=True)
 
 
 def _paper(evaluation: Evaluation) -> Table:
@@ -34,7 +34,7 @@ def _paper(evaluation: Evaluation) -> Table:
     for metric in POOLED_METRICS:
         table.add_column(metric.pooled_head, justify="right")
     for name, scores in evaluation.paper.rows.items():
-        table.add_row(escape(name), *(metric.shown(scores[metric.key]) for metric in POOLED_METRICS))
+        table.add_row(styled(name), *(metric.shown(scores[metric.key]) for metric in POOLED_METRICS))
     return table
 
 
@@ -53,8 +53,8 @@ def _per_case(evaluation: Evaluation) -> Table:
         for position, metric in enumerate(metrics):
             one = summaries[metric.key]
             table.add_row(
-                escape(name) if position == 0 else "",
-                escape(metric.head(evaluation.settings, evaluation.unit)),
+                styled(name if position == 0 else ""),
+                styled(metric.head(evaluation.settings, evaluation.unit)),
                 metric.shown(one.mean),
                 _interval(one, metric),
                 metric.shown(one.median),

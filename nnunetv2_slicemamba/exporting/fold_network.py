@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nnunetv2_slicemamba.common.checkpoints import load_network
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.nets import SlicedNetwork
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
@@ -45,14 +46,16 @@ def find_checkpoint(folder: FoldFolder, name: str) -> Path:
 def load_fold_network(folder: FoldFolder, checkpoint: Path, most_patches: int) -> FoldNetwork:
     """A fold's network and up to `most_patches` evenly spaced windows of the fold's first validation case.
 
-    Fold "all", and a fold without validation cases, take the first training case.
+    Fold "all", and a fold without validation cases, take the first training case. Raises CheckpointError for a
+    checkpoint that cannot be read, is damaged, or holds weights that are not finite.
     """
+    remedy = f"give another with -chk, or train it anew with '{folder.train_command}'"
     with quiet():
         nnunet = make_trainer(folder, torch.device("cpu"))
         nnunet.initialize()
         training, validation = nnunet.do_split()
     network = nnunet.bare_network
-    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=False)["network_weights"])
+    load_network(network, checkpoint, remedy)
     network.decoder.deep_supervision = False
     name = next(iter([*validation, *training]))
     case = load_cases(nnunet, [name])[0]

@@ -13,6 +13,7 @@ from nnunetv2_slicemamba.nets.bss import initialize
 from nnunetv2_slicemamba.nets.conv_stages import ConvDecoder, ConvEncoder
 from nnunetv2_slicemamba.nets.decoder import Decoder
 from nnunetv2_slicemamba.nets.encoder import BlockFactory, Encoder
+from nnunetv2_slicemamba.nets.finite import warn_of_values
 from nnunetv2_slicemamba.nets.residual_settings import ResidualSettings
 from nnunetv2_slicemamba.nets.settings import NetworkSettings, SharedSettings
 from nnunetv2_slicemamba.nets.steps import Step, around_blocks
@@ -51,6 +52,7 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
                 self.keys_to_in_proj = tuple(f"encoder.stem.stages.0.convs.0.{name}" for name in names)
             self.encoder, self.decoder = Encoder(settings, block), Decoder(settings, block)
         self.apply(initialize)
+        self.has_warned = False  # of values that are not finite
 
     @staticmethod
     def initialize(module: nn.Module) -> None:
@@ -79,8 +81,11 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits: (B, input_channels, *spatial) -> (B, num_classes, *spatial), any spatial size.
 
-        Under deep supervision a list of logits, highest resolution first, at `output_scales`.
+        Under deep supervision a list of logits, highest resolution first, at `output_scales`. In evaluation on a CPU,
+        NaN or infinite values in x raise a RuntimeWarning, once per network. On other devices nothing checks for them.
         """
+        if not self.training and not self.has_warned and warn_of_values(x):
+            self.has_warned = True
         # sizes are tensors while TorchScript traces
         sizes = [int(size) for size in x.shape[2:]] if torch.jit.is_tracing() else x.shape[2:]
         padding = [-size % step for size, step in zip(sizes, self.total_stride, strict=True)]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nnunetv2_slicemamba.nets.bss import CONVOLUTIONS
+from nnunetv2_slicemamba.ops.instance_norm import instance_norm_leaky_relu
 from nnunetv2_slicemamba.ops.loop_scan import is_exporting
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}  # by number of axes, batch and channels included
@@ -24,12 +24,6 @@ def in_channels_last(x: Tensor) -> Tensor:
     As it is while the network is exported: a file's runtime has layouts of its own.
     """
     return x if is_exporting() else x.contiguous(memory_format=CHANNELS_LAST[x.ndim])
-
-
-def instance_norm_leaky_relu(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5, slope: float = 0.01) -> Tensor:
-    """LeakyReLU of InstanceNorm of x (B, C, *spatial), with x's type and memory format. weight, bias: (C,)."""
-    out = F.leaky_relu(F.instance_norm(x, weight=weight, bias=bias, eps=eps), slope, inplace=True)
-    return in_channels_last(out) if x.is_contiguous(memory_format=CHANNELS_LAST[x.ndim]) else out
 
 
 class ConvNormAct(nn.Module):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import starmap
@@ -80,12 +80,12 @@ def as_list(outputs: Outputs) -> list[Tensor]:
 class _Called(nn.Module):
     """A module whose forward pass is `call`, one of the module's methods."""
 
-    def __init__(self, module: nn.Module, call: Callable[[Tensor], Outputs]) -> None:
+    def __init__(self, module: nn.Module, call: Callable[..., Outputs]) -> None:
         super().__init__()
         self.module, self.call = module, call
 
-    def forward(self, x: Tensor) -> Outputs:
-        return self.call(x)
+    def forward(self, *inputs: Tensor) -> Outputs:
+        return self.call(*inputs)
 
 
 def hooks_of(module: nn.Module) -> list[Any]:
@@ -136,15 +136,19 @@ class GraphMemory:
 
 
 class TrainingGraph:
-    """A module's pass over x (any shape), with gradients, as two graphs.
+    """A module's pass over its inputs (any shapes), with gradients, as two graphs.
 
     call: the module's forward pass, which returns a tensor or a list of them and nothing else, under the present
-    autocast. x: has the shape, type and requires_grad of all that follow. memory: shared with graphs that `can_replay`
-    is to keep out of each other's way. RuntimeError if it cannot be recorded.
+    autocast. inputs: have the shapes, types and requires_grad of all that follow. memory: shared with graphs that
+    `can_replay` is to keep out of each other's way. RuntimeError if it cannot be recorded.
     """
 
     def __init__(
-        self, module: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, memory: GraphMemory | None = None
+        self,
+        module: nn.Module,
+        call: Callable[..., Outputs],
+        inputs: Sequence[Tensor],
+        memory: GraphMemory | None = None,
     ) -> None:
         self.autocast, self.memory = AutocastState(), memory or GraphMemory()
         # by places: a module may stand in several (nnU-Net's convolutions do), and functional_call would put a twin
@@ -163,13 +167,13 @@ class TrainingGraph:
         twin = {id(p): p.detach().requires_grad_() for p in self.parameters}
         twins = {name: twin[id(p)] for name, p in places.items()}
         called = _Called(module, call)
-        self.x = x.detach().clone().requires_grad_(x.requires_grad)
-        sources = [self.x, *twin.values()] if x.requires_grad else list(twin.values())
+        self.inputs = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
+        sources = [*(x for x in self.inputs if x.requires_grad), *twin.values()]
         pool = self.memory.pool
 
         def forward() -> tuple[Outputs, list[Tensor]]:
             with self.autocast.context():
-                outputs = functional_call(called, twins, (self.x,), tie_weights=False)
+                outputs = functional_call(called, twins, tuple(self.inputs), tie_weights=False)
             return outputs, as_list(outputs)
 
         def backward(made: list[Tensor], grad_outputs: list[Tensor]) -> tuple[Tensor | None, ...]:
@@ -189,27 +193,31 @@ class TrainingGraph:
         self.outputs = [o.detach() for o in made]
         self.is_list = not isinstance(outputs, Tensor)
         self.hooks = hooks_of(module)
-        none = () if x.requires_grad else (None,)
-        self.gradients = [None if g is None else g.detach() for g in (*none, *gradients)]
-        grad_parameters = self.gradients[1:]
+        remaining = iter(gradients)
+        made_for = [next(remaining) if x.requires_grad else None for x in self.inputs]
+        self.gradients = [None if g is None else g.detach() for g in (*made_for, *remaining)]
+        grad_parameters = self.gradients[len(self.inputs) :]
         self.borrowed_grads = [(p, g) for p, g in zip(self.parameters, grad_parameters, strict=True) if g is not None]
 
-    def can_replay(self, x: Tensor) -> bool:
-        """True if a replay gives the result of the module's pass over x.
+    def can_replay(self, *inputs: Tensor) -> bool:
+        """True if a replay gives the result of the module's pass over these inputs.
 
-        x, autocast and parameters are then like those recorded, no hook waits for a module's pass, and no earlier pass
-        for its gradients.
+        They, autocast and parameters are then like those recorded, no hook waits for a module's pass, and no earlier
+        pass for its gradients.
         """
-        if any(self.hooks) or self.memory.is_in_use():
+        if any(self.hooks) or self.memory.is_in_use() or len(inputs) != len(self.inputs):
             return False
-        own = self.x
-        same = x.shape == own.shape and x.dtype == own.dtype and x.requires_grad == own.requires_grad
+        trained = torch.is_grad_enabled()
+        same = all(
+            x.shape == own.shape and x.dtype == own.dtype and (x.requires_grad == own.requires_grad or not trained)
+            for x, own in zip(inputs, self.inputs, strict=True)
+        )
         same = same and AutocastState().key() == self.autocast.key()
         return same and all(starmap(_is_unchanged, self.recorded_parameters))
 
-    def __call__(self, x: Tensor) -> Outputs:
-        """Replays the pass on x. The results' memory is used again by the next pass."""
-        results: tuple[Tensor, ...] = _Replay.apply(self, x, *self.parameters)
+    def __call__(self, *inputs: Tensor) -> Outputs:
+        """Replays the pass. The results' memory is used again by the next pass. Without gradients, its forward half."""
+        results: tuple[Tensor, ...] = _Replay.apply(self, *inputs, *self.parameters)
         return list(results) if self.is_list else results[0]
 
 
@@ -220,10 +228,12 @@ def _is_unchanged(owner: dict[str, Any], name: str, p: nn.Parameter, address: in
 
 class _Replay(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, graph: TrainingGraph, x: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
-        ctx.graph, ctx.handle, ctx.leaf = graph, graph.memory.new_handle(), x.is_leaf
+    def forward(ctx: Any, graph: TrainingGraph, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs = tensors[: len(graph.inputs)]
+        ctx.graph, ctx.handle, ctx.leaves = graph, graph.memory.new_handle(), [x.is_leaf for x in inputs]
         ctx.set_materialize_grads(False)
-        graph.x.detach().copy_(x)
+        for own, x in zip(graph.inputs, inputs, strict=True):
+            own.detach().copy_(x)
         graph.forward_graph.replay()
         return tuple(o.detach() for o in graph.outputs)
 
@@ -243,12 +253,20 @@ class _Replay(torch.autograd.Function):
                 own.zero_()
             else:
                 own.copy_(given)
-        grad_x, *grad_parameters = graph.gradients
         graph.backward_graph.replay()
         handle.finished, graph.memory.borrowed_grads = True, graph.borrowed_grads
-        if grad_x is not None:
-            grad_x = grad_x.clone() if ctx.leaf else grad_x.detach()
-        return None, grad_x, *(None if g is None else g.detach() for g in grad_parameters)
+        # a leaf would keep the graph's own tensor as its .grad
+        leaves = [*ctx.leaves, *(False for _ in graph.parameters)]
+        return None, *(
+            None if g is None else g.clone() if leaf else g.detach()
+            for g, leaf in zip(graph.gradients, leaves, strict=True)
+        )
+
+
+def is_roomy(device: torch.device, share: float = 0.25) -> bool:
+    """True if at least this share of a GPU's memory is free, so that graphs may keep some of it."""
+    free, total = torch.cuda.mem_get_info(device)
+    return free >= share * total
 
 
 def switched_off() -> bool:

@@ -15,6 +15,7 @@ from nnunetv2_slicemamba.nets.cuda_graphs import (
     Outputs,
     TrainingGraph,
     hooks_of,
+    is_roomy,
     recording,
     side_stream,
     switched_off,
@@ -37,7 +38,7 @@ class NetworkGraphs:
     COUNTED = 64  # shapes and states whose calls are counted
 
     def __init__(self) -> None:
-        self.inference = True  # training switches it off to leave the memory to the training step
+        self.inference = True  # training switches it off where the memory is short
         self.training: TrainingGraph | None = None
         self.training_state: Any = None
         self.seen: dict[Any, int] = {}
@@ -55,7 +56,7 @@ class NetworkGraphs:
     def record_training(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> None:
         """Records the training pass on tensors like x, which replay from now on. RuntimeError if it cannot."""
         self.training = None
-        self.training, self.training_state = TrainingGraph(network, call, x), state
+        self.training, self.training_state = TrainingGraph(network, call, (x,)), state
 
     def run(self, network: nn.Module, call: Callable[[Tensor], Outputs], x: Tensor, state: Any) -> Outputs:
         """Result of `call(x)`, by a graph where there is one. call: `network`'s forward pass; state: what else decides
@@ -140,13 +141,12 @@ class BlockGraphs:
             self.calls += 1
             if self.calls <= self.EAGER_CALLS:
                 return call(x)
-            free, total = torch.cuda.mem_get_info(x.device)
-            if free < self.HEADROOM * total:
+            if not is_roomy(x.device, self.HEADROOM):
                 self.off = True  # for good: what is taken by now stays taken, and asking takes time
                 return call(x)
             self.memory = self.memory or GraphMemory()
             try:
-                graph = self.made[key] = TrainingGraph(block, call, x, self.memory)
+                graph = self.made[key] = TrainingGraph(block, call, (x,), self.memory)
             except RuntimeError as error:
                 log.warning("training goes on without CUDA graphs of this block: %s", error)
                 self.off = True

@@ -67,7 +67,7 @@ class Supernet(SliceMambaBase):
     def sample_architecture(self, generator: torch.Generator | None = None) -> Architecture:
         """Draws a path uniformly, uses it in the next forward passes and returns its indices.
 
-        The buffer keeps its value: DDP broadcasts buffers, and every rank draws for itself.
+        The buffer keeps its value, which is the path of validation.
         """
         drawn = torch.randint(len(self.candidates), (self.n_blocks,), generator=generator)
         values = tuple(drawn.tolist())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
-from nnunetv2_slicemamba.nets.cuda_graphs import switched_off
+from nnunetv2_slicemamba.nets.cuda_graphs import is_roomy, switched_off
 from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
@@ -40,6 +40,7 @@ def record(network: SliceMambaBase, data: Tensor) -> None:
     if isinstance(network, SlicedNetwork):
         network.graphs.inference = False
         network.record_training(data)
+        network.graphs.inference = is_roomy(data.device)  # for validation after each epoch
         return
     for position in network.block_positions():
         assert isinstance(position, Iterable)

@@ -22,6 +22,7 @@ AUTO = "auto"
 
 WholeBlock = Callable[[Tensor, BssParameters, tuple[int, ...], torch.dtype], Tensor | None]
 LayerNorm = Callable[[Tensor, Tensor, Tensor, torch.dtype], Tensor | None]
+InstanceNorm = Callable[[Tensor, Tensor, Tensor, float, float], Tensor | None]
 
 
 def _runs_everywhere(device: torch.device, dtype: torch.dtype) -> str | None:
@@ -38,6 +39,7 @@ class Backend:
     unavailable_reason(device, dtype of x) -> the reason why it cannot run there, or None if it can.
     bss(x, parameters, thickness, compute dtype) -> a whole block's result (batch, *sizes, C), None where its kernels do
     not take this one. layer_norm(x, weight, bias, dtype of the result) -> the same for LayerNorm over the last axis.
+    instance_norm(x, weight, bias, eps, slope) -> the same for `instance_norm_leaky_relu`, like x.
     automatic: chosen without being named.
     """
 
@@ -46,6 +48,7 @@ class Backend:
     unavailable_reason: Callable[[torch.device, torch.dtype], str | None] = _runs_everywhere
     bss: WholeBlock | None = None
     layer_norm: LayerNorm | None = None
+    instance_norm: InstanceNorm | None = None
     automatic: bool = True
 
 
@@ -53,7 +56,10 @@ class Backend:
 BACKENDS: dict[str, Backend] = {
     backend.name: backend
     for backend in (
-        Backend("cuda", cuda_scan.scan, cuda_scan.unavailable_reason, cuda_scan.bss, cuda_scan.layer_norm),
+        Backend(
+            *("cuda", cuda_scan.scan, cuda_scan.unavailable_reason),
+            *(cuda_scan.bss, cuda_scan.layer_norm, cuda_scan.instance_norm),
+        ),
         Backend("mamba_ssm", mamba_ssm_scan.scan, mamba_ssm_scan.unavailable_reason),
         Backend("numba", numba_scan.scan, numba_scan.unavailable_reason),
         Backend("torch", torch_scan.scan),

@@ -1,4 +1,4 @@
-"""The CUDA backend: scans, whole blocks and LayerNorms on NVIDIA GPUs, by the kernels in ops/cuda.
+"""The CUDA backend: scans, whole blocks and norms on NVIDIA GPUs, by the kernels in ops/cuda.
 
 Those modules are imported where they are used. Import statements, unlike importlib, can be traced by torch.compile,
 which keeps a scan that is an operator inside the compiled graph.
@@ -101,3 +101,10 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> T
     from nnunetv2_slicemamba.ops.cuda import layer_norm as kernels
 
     return kernels.apply(x, weight, bias, dtype) if kernels.fits(x, weight, dtype) else None
+
+
+def instance_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float) -> Tensor | None:
+    """Leaky ReLU of the instance norm of x (B, C, *spatial), differentiable once; None if x is not channels last."""
+    from nnunetv2_slicemamba.ops.cuda import instance_norm as kernels
+
+    return kernels.apply(x, weight, bias, eps, slope) if kernels.fits(x, weight, bias) else None

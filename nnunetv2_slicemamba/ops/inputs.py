@@ -45,6 +45,25 @@ def without_autocast(backward: Callable[..., Any]) -> Any:
     return run
 
 
+def differentiable_once(backward: Callable[..., Any]) -> Any:
+    """The function backward(ctx, *gradients), raising RuntimeError where its results are to be differentiated again.
+
+    PyTorch's `once_differentiable` notices it only where the gradients that come in depend on something; otherwise the
+    second derivative lacks a term and nothing is said.
+    """
+
+    @wraps(backward)
+    def run(ctx: Any, *gradients: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "create_graph=True asks for second derivatives of a kernel that is differentiable once; leave it out, "
+                "or set SLICEMAMBA_FUSED=0 and SLICEMAMBA_BACKEND=reference"
+            )
+        return backward(ctx, *gradients)
+
+    return run
+
+
 def check_inputs(
     x: Tensor,
     dt: Tensor,

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from nnunetv2_slicemamba.ops.inputs import Gradients
+from nnunetv2_slicemamba.ops.inputs import Gradients, differentiable_once
 
 _INPUTS = "Tensor x, Tensor dt, Tensor B, Tensor C, Tensor A, Tensor D, Tensor? delta_bias, Tensor? dt_weight"
 _SLICING = "SymInt[] sizes, SymInt[] thickness"
@@ -76,7 +75,7 @@ class EagerScan(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
         arguments: tuple[Any, ...] = (grad_output, *ctx.saved_tensors, ctx.sizes, ctx.thickness)
         gradients = ctx.operator.backward(*arguments)

@@ -38,7 +38,8 @@ def slice_scan(
     backend: a name of `available_backends()` or "auto"; None leaves it to the environment variable SLICEMAMBA_BACKEND.
 
     Returns (batch, L, E) in raster order, in x's type. The recurrence is computed in float32 whatever the autocast
-    type, in float64 if x is float64. Differentiable once with respect to every tensor. Tensors may be non-contiguous.
+    type, in float64 if x is float64. NaN or infinite values in a tensor are not looked for; they spread to all tokens
+    that are read after them. Differentiable once with respect to every tensor. Tensors may be non-contiguous.
     Raises ValueError for shapes, types or devices that do not fit and for an unknown backend, RuntimeError for a named
     backend that cannot run here. After Fan et al. 2025 (slicing) and Gu & Dao 2023 (S6).
     """

@@ -20,10 +20,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nnunetv2_slicemamba.ops.dtypes import recurrence_dtype
-from nnunetv2_slicemamba.ops.inputs import without_autocast
+from nnunetv2_slicemamba.ops.inputs import differentiable_once, without_autocast
 from nnunetv2_slicemamba.ops.orders import cached_orders
 
 _CHUNK_TOKENS = (8, 128)
@@ -224,9 +223,9 @@ class _TorchScan(torch.autograd.Function):
         return out.view(x.shape)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     @without_autocast
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         *saved, kept = ctx.saved_tensors
         inputs = _Inputs(*saved)
         x, dt, B, C, A, D, bias, weight = inputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import run_command
+from nnunetv2_slicemamba.common.folder_lock import require_unused
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.holdout import hold_out
@@ -72,9 +74,11 @@ def hold_out_all(supernets: Sequence[SupernetFolder], fraction: float, console: 
 def train(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
     """Trains and validates a fold with nnU-Net's command: from the start, from a checkpoint, or not at all.
 
-    supernet: of the fold, whose slicing file a final trainer takes.
+    supernet: of the fold, whose slicing file a final trainer takes. Raises FolderInUseError while another process
+    trains it.
     """
     selection = folder.selection
+    require_unused(folder.path)
     npz = settings.npz and folder.trainer not in trainers_with(SUPERNET)
     if folder.is_trained and is_validated(folder, npz):
         console.print(f"{folder.trainer}, fold {selection.fold}: finished before", highlight=False)
@@ -98,9 +102,9 @@ def run_variables(supernet: SupernetFolder, settings: RunSettings) -> dict[str, 
 
 def is_validated(folder: FoldFolder, npz: bool) -> bool:
     """True if nnU-Net's validation of a fold is finished, with the probabilities of every case if `npz`."""
-    if not folder.summary.is_file():
+    if not SUMMARY_JSON.is_readable(folder.summary):  # nor is one that a full disk or a kill left half of
         return False
-    cases = json.loads(folder.summary.read_text())["metric_per_case"]
+    cases = SUMMARY_JSON.read(folder.summary)["metric_per_case"]
     return not npz or len(list(folder.summary.parent.glob("*.npz"))) >= len(cases)
 
 
@@ -140,4 +144,5 @@ def check_final_slicing(final: FoldFolder, supernet: SupernetFolder) -> None:
 
 def summary_dice(summary: Path) -> float:
     """`foreground_mean` Dice of a summary.json as nnU-Net writes it."""
-    return float(json.loads(summary.read_text())["foreground_mean"]["Dice"])
+    dice = SUMMARY_JSON.read(summary)["foreground_mean"]["Dice"]
+    return math.nan if dice is None else float(dice)

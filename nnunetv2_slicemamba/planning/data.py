@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from nnunetv2.utilities.utils import get_identifiers_from_splitted_dataset_folder
 
 from nnunetv2_slicemamba.common.json_files import plain_json, write_json
+from nnunetv2_slicemamba.common.json_reading import JsonKind
+from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, PLANS_JSON
+from nnunetv2_slicemamba.planning.raw_dataset import training_images
 
 # what decides the preprocessed arrays: if these agree, the data of another plan can be used
 PLAN_KEYS = ("image_reader_writer", "transpose_forward", "foreground_intensity_properties_per_channel")
@@ -28,6 +29,7 @@ CONFIGURATION_KEYS = (
 # preprocesses: no marker outlives its data. In a folder of its own, because nnU-Net tells the format of the data by the
 # endings of the files beside them.
 MARKER = Path("slicemamba", "made_with.json")
+_MARKER = JsonKind("the settings of preprocessed data", (dict, None), "'slicemamba plan' makes data and settings anew")
 
 Settings = dict[str, Any]
 
@@ -71,25 +73,21 @@ def data_settings(folder: Path) -> dict[str, list[tuple[str, Settings]]]:
     """Settings that the plans in `folder` give for their data: data_identifier -> [(name of plans, settings)]."""
     found: dict[str, list[tuple[str, Settings]]] = {}
     for file in sorted(folder.glob("*.json")):
-        try:
-            plans = json.loads(file.read_text())
-        except (OSError, ValueError):
+        if not PLANS_JSON.is_readable(file):  # other files, or plans that a kill or a full disk left half of
             continue
-        if not isinstance(plans, dict) or not isinstance(plans.get("configurations"), dict):
-            continue
-        for identifier, settings in all_data(plans):
+        for identifier, settings in all_data(PLANS_JSON.read(file)):
             found.setdefault(identifier, []).append((file.stem, settings))
     return found
 
 
 def made_with(folder: Path, identifier: str) -> Settings | None:
-    """Settings that the data were preprocessed with, None if they are not known.
+    """Settings that the data were preprocessed with, None if they are not known or the marker is damaged.
 
     Of data without a marker, made by nnU-Net's commands or an earlier version: what all plans say, if they agree.
     """
     marker = folder / identifier / MARKER
     if marker.is_file():
-        return json.loads(marker.read_text())
+        return _MARKER.read(marker) if _MARKER.is_readable(marker) else None
     said = [settings for _, settings in data_settings(folder).get(identifier, [])]
     return said[0] if said and all(settings == said[0] for settings in said) else None
 
@@ -131,11 +129,7 @@ def is_ready(manager: PlansManager, configuration: str, folder: Path) -> bool:
 def raw_cases(dataset_name: str) -> set[str]:
     """Names of the training cases in nnUNet_raw."""
     raw = Path(str(nnUNet_raw)) / dataset_name
-    description = json.loads((raw / "dataset.json").read_text())
-    if "dataset" in description:
-        return set(description["dataset"])
-    found = get_identifiers_from_splitted_dataset_folder(str(raw / "imagesTr"), description["file_ending"])
-    return {str(case) for case in found}
+    return set(training_images(raw, DATASET_JSON.read(raw / "dataset.json")))
 
 
 def has_every_case(data: Path, cases: set[str]) -> bool:

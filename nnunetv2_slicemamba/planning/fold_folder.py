@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.checkpoint_names import FINAL, UNFINISHED
+from nnunetv2_slicemamba.common.names import is_number
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.find import SLICING_FILE, STUDY_FILE, slicing_search_folder
 from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
@@ -55,10 +57,9 @@ class FoldFolder:
     def train_command(self) -> str:
         """The nnU-Net command that trains this fold, or continues its training."""
         selection = self.selection
-        return (
-            f"nnUNetv2_train {selection.dataset} {selection.configuration} {selection.fold} "
-            f"-tr {self.trainer} -p {selection.plans_name}{' --c' if self.is_in_training else ''}"
-        )
+        work = (selection.dataset, selection.configuration, selection.fold)
+        flags = ("-tr", self.trainer, "-p", selection.plans_name, *(["--c"] if self.is_in_training else []))
+        return shell_line("nnUNetv2_train", *work, *flags)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,6 @@ class SupernetFolder(FoldFolder):
         found: dict[int | str, SupernetFolder] = {}
         for folder in sorted(self.path.parent.glob("fold_*")):
             name = folder.name.removeprefix("fold_")
-            fold = int(name) if name.isdigit() else name
+            fold = int(name) if is_number(name) else name
             found[fold] = replace(self, selection=replace(self.selection, fold=fold))
         return found

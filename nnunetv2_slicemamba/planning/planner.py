@@ -16,6 +16,7 @@ from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, RESIDUAL_C
 from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, planner_name_of, plans_name_of
 
 SHARED_DATA = ("2d", "3d_fullres")
+USUAL_PREPROCESSOR = "DefaultPreprocessor"
 
 
 class SharedDataPlanner(ExperimentPlanner):
@@ -32,7 +33,7 @@ class SharedDataPlanner(ExperimentPlanner):
         self,
         dataset_name_or_id: str | int,
         gpu_memory_target_in_gb: float = 8,
-        preprocessor_name: str = "DefaultPreprocessor",
+        preprocessor_name: str = USUAL_PREPROCESSOR,
         plans_name: str | None = None,
         overwrite_target_spacing: list[float] | tuple[float, ...] | None = None,
         suppress_transpose: bool = False,
@@ -51,11 +52,13 @@ class SharedDataPlanner(ExperimentPlanner):
         )
 
     def generate_data_identifier(self, configuration_name: str) -> str:
-        """nnU-Net's own name where the data do not depend on our patch, so that they are preprocessed once.
+        """nnU-Net's own name where its own planner makes the same data, so that they are preprocessed once.
 
-        3d_lowres keeps its own, since its spacing follows from the patch size.
+        3d_lowres keeps its own, since its spacing follows from the patch size. Options of nnUNetv2_plan_experiment that
+        change the data give every configuration its own: preprocessing would replace the data of nnU-Net's plans.
         """
-        if configuration_name in SHARED_DATA:
+        usual = self.overwrite_target_spacing is None and not self.suppress_transpose
+        if configuration_name in SHARED_DATA and usual and self.preprocessor_name == USUAL_PREPROCESSOR:
             return f"nnUNetPlans_{configuration_name}"
         return super().generate_data_identifier(configuration_name)
 

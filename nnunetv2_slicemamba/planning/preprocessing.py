@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,16 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import (
     plan_experiment_dataset,
     preprocess_dataset,
 )
-from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.json_export import recursive_fix_for_json_export
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
+from nnunetv2_slicemamba.common.folders import InputError, is_writable, named_folder
+from nnunetv2_slicemamba.common.json_reading import JsonKind
+from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, FINGERPRINT_JSON, PLANS_JSON
+from nnunetv2_slicemamba.planning.case_files import damaged_cases
 from nnunetv2_slicemamba.planning.data import (
     MARKER,
     data_of,
@@ -30,21 +34,32 @@ from nnunetv2_slicemamba.planning.data import (
     made_with,
     mark,
     mark_before_change,
+    raw_cases,
 )
 from nnunetv2_slicemamba.planning.planner import SharedDataPlanner, planner_of
+from nnunetv2_slicemamba.planning.plans_name import require_same_name
+from nnunetv2_slicemamba.planning.raw_dataset import check_raw_dataset
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
 
+# those that planners write
+CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
 # as nnU-Net's command: 3D full resolution volumes need more memory per process
 PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 
 
 @dataclass(frozen=True)
 class Planned:
-    """Result of `plan_and_preprocess`: plans' name, configurations preprocessed now, and those found ready."""
+    """Result of `plan_and_preprocess`: plans' name, configurations preprocessed now, and those found ready.
+
+    mended: the damaged cases of those found ready that were made anew. set_aside: damaged files, now under another
+    name, that were made anew.
+    """
 
     plans_name: str
     preprocessed: tuple[str, ...]
     reused: tuple[str, ...]
+    mended: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    set_aside: tuple[Path, ...] = ()
 
 
 def plan_and_preprocess(
@@ -69,20 +84,28 @@ def plan_and_preprocess(
     target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even where they are
     complete. activation_checkpointing: see SliceMambaUNet. overwrite_plans: also plans that differ from those that
     networks were trained with. network: one of NETWORKS. blocks_from_stride, decoder_blocks: of a residual network, see
-    planning.residual; None for the default. Raises ValueError for a size that does not exist, a configuration that the
-    plans do not have, where redoing data would spoil those of other plans, and plans would those of trainings.
+    planning.residual; None for the default. Raises ValueError for a size that does not exist, raw data that do not fit
+    their dataset.json, a configuration that the plans do not have, where redoing data would spoil those of other plans,
+    and plans would those of trainings; JsonFileError for a damaged dataset.json, or damaged plans that networks were
+    trained with.
     """
     chosen = planner_of(size, network)
-    limit = processes or os.cpu_count() or 1
-    workers = min(default_num_processes, limit)
-    extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
     name = plans_name or chosen.default_plans_name
     file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{name}.json"
+    refuse_unknown_configurations(configurations or (), file)
+    DATASET_JSON.read(Path(str(nnUNet_raw)) / dataset_name / "dataset.json")
+    check_raw_dataset(Path(str(nnUNet_raw)) / dataset_name, counted=verify)
+    limit = processes or os.cpu_count() or 1
+    workers = min(default_num_processes, limit)
+    fingerprint = file.with_name("dataset_fingerprint.json")
+    damaged = [f for f, kind in ((fingerprint, FINGERPRINT_JSON), (file, PLANS_JSON)) if is_damaged(f, kind)]
+    set_aside_if_damaged(fingerprint, FINGERPRINT_JSON)
+    extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
     planner = planner_class(
         chosen, activation_checkpointing, file, not overwrite_plans, blocks_from_stride, decoder_blocks
     )
     plan_experiment_dataset(dataset_id, planner, gpu_memory, overwrite_plans_name=name)
-    manager = PlansManager(json.loads(file.read_text()))
+    manager = PlansManager(PLANS_JSON.read(file))
     available = manager.available_configurations
     asked = available if configurations is None else configurations
     missing = [c for c in asked if c not in available]
@@ -95,12 +118,74 @@ def plan_and_preprocess(
     wanted = [c for c in available if c in owners]
 
     ready = [] if clean else [c for c in wanted if is_ready(manager, c, file.parent)]
+    mended = {c: mend(manager, c, file, limit) for c in ready}
+    ready = [c for c in ready if mended[c] is not None]
     todo = [c for c in wanted if c not in ready]
     if not clean:
         for configuration in todo:
             refuse_foreign_data(manager, configuration, file)
     preprocess(manager, file, todo, limit)
-    return Planned(name, tuple(todo), tuple(ready))
+    return Planned(
+        name,
+        tuple(todo),
+        tuple(ready),
+        mended={c: cases for c, cases in mended.items() if cases},
+        set_aside=tuple(map(aside_of, damaged)),
+    )
+
+
+def mend(manager: PlansManager, configuration: str, file: Path, limit: int) -> tuple[str, ...] | None:
+    """Makes the damaged cases among a configuration's own, complete data anew; returns them.
+
+    None, and nothing is done, where they are so many that preprocessing all cases in `limit` processes is faster, or
+    in nnU-Net's older format, which it writes no longer. file: the plans.
+    """
+    identifier, _ = data_of(manager, configuration)
+    data = file.parent / identifier
+    cases = raw_cases(file.parent.name)
+    damaged = tuple(sorted(damaged_cases(data, cases)))
+    if not damaged:
+        return ()
+    if len(damaged) * min(PROCESSES.get(configuration, 4), limit) > len(cases) or not any(data.glob("*.b2nd")):
+        return None
+    description = DATASET_JSON.read(file.with_name("dataset.json"))
+    sources = get_filenames_of_train_images_and_targets(str(Path(str(nnUNet_raw)) / file.parent.name), description)
+    resolved = manager.get_configuration(configuration)
+    for case in damaged:
+        for part in (f"{case}.pkl", f"{case}.b2nd", f"{case}_seg.b2nd"):
+            (data / part).unlink(missing_ok=True)
+        source = sources[case]
+        preprocessor = resolved.preprocessor_class(verbose=False)
+        preprocessor.run_case_save(str(data / case), source["images"], source["label"], manager, resolved, description)
+    return damaged
+
+
+def is_damaged(file: Path, kind: JsonKind) -> bool:
+    """True if a file is there and not of its kind: a kill or a full disk left half of it, or somebody edited it."""
+    return file.is_file() and not kind.is_readable(file)
+
+
+def set_aside_if_damaged(file: Path, kind: JsonKind) -> None:
+    """Gives a damaged file, which is about to be made anew, another name."""
+    if is_damaged(file, kind):
+        file.replace(aside_of(file))
+
+
+def aside_of(file: Path) -> Path:
+    """The name that a damaged file is given."""
+    return file.with_name(f"{file.name}.damaged")
+
+
+def refuse_unknown_configurations(configurations: Sequence[str], file: Path) -> None:
+    """Raises ValueError for what neither a planner writes nor the plans in `file`, if they exist, have."""
+    unknown = [name for name in configurations if name not in CONFIGURATIONS]
+    if unknown:
+        known = [*CONFIGURATIONS, *with_kept_configurations({"configurations": {}}, file)["configurations"]]
+        for name in unknown:
+            if name not in known:
+                raise ValueError(
+                    f"configuration {name!r} does not exist; give -c some of {', '.join(dict.fromkeys(known))}"
+                )
 
 
 def planner_class(
@@ -117,10 +202,11 @@ def planner_class(
         # as nnU-Net does before it writes them: in place
         recursive_fix_for_json_export(plans)
         complete = with_kept_configurations(plans, file)
-        results = os.environ.get("nnUNet_results")
-        if protect and results:
-            refuse_other_plans(complete, file, Path(results) / file.parent.name)
+        results = named_folder("nnUNet_results")
+        if protect and results is not None:
+            refuse_other_plans(complete, file, results / file.parent.name)
         mark_before_change(file.parent, complete)
+        set_aside_if_damaged(file, PLANS_JSON)
         planner.save_plans(self, plans)
 
     settings: dict[str, Any] = {"activation_checkpointing": activation_checkpointing, "save_plans": save_plans}
@@ -134,7 +220,7 @@ def planner_class(
 
 def with_kept_configurations(plans: dict[str, Any], file: Path) -> dict[str, Any]:
     """Plans as nnU-Net writes them to `file`: with the configurations that only the plans in it have, users' own."""
-    kept = json.loads(file.read_text())["configurations"] if file.is_file() else {}
+    kept = PLANS_JSON.read(file)["configurations"] if PLANS_JSON.is_readable(file) else {}
     return {**plans, "configurations": {**kept, **plans["configurations"]}}
 
 
@@ -143,7 +229,7 @@ def preprocess(manager: PlansManager, file: Path, configurations: Sequence[str],
 
     file: the plans. limit: most processes.
     """
-    dataset_id = convert_dataset_name_to_id(file.parent.name)
+    dataset_id = dataset_id_of(file.parent.name)
     for configuration in configurations:
         identifier, settings = data_of(manager, configuration)
         data = file.parent / identifier
@@ -173,13 +259,18 @@ def refuse_foreign_data(manager: PlansManager, configuration: str, file: Path) -
 
 
 def refuse_marked_otherwise(manager: PlansManager, configuration: str, file: Path) -> None:
-    """Raises ValueError if the data are marked, but not with the settings of the plans in `file`."""
+    """Raises ValueError if the data are damaged, or marked, but not with the settings of the plans in `file`."""
     identifier, settings = data_of(manager, configuration)
     data = file.parent / identifier
     if (data / MARKER).is_file() and made_with(file.parent, identifier) != settings:
         raise ValueError(
             f"{data} was not preprocessed with the settings of the plans {file.stem}, and cannot be redone without the "
             "raw data; run slicemamba plan where nnUNet_raw has them, and copy the folder here"
+        )
+    for wrong in damaged_cases(data, sorted(file.stem for file in data.glob("*.pkl"))).values():
+        raise ValueError(
+            f"{wrong}: a preprocessed case that cannot be made anew without the raw data; run slicemamba plan where "
+            f"nnUNet_raw has them, and copy {data} here"
         )
 
 
@@ -190,16 +281,25 @@ def complete_data(dataset_name: str, plans_name: str, configuration: str) -> Non
     ValueError where those are known not to fit, and where redoing data would spoil those of other plans.
     """
     file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{plans_name}.json"
-    manager = PlansManager(json.loads(file.read_text()))
+    manager = PlansManager(PLANS_JSON.read(file))
+    require_same_name(manager.plans, file)
     if configuration not in manager.available_configurations:
         return
     owner = data_owner(manager, configuration)
-    raw = os.environ.get("nnUNet_raw")
-    if not raw or not (Path(raw) / dataset_name).is_dir():
+    raw = named_folder("nnUNet_raw")
+    if raw is None or not (raw / dataset_name).is_dir():
         refuse_marked_otherwise(manager, owner, file)
         return
-    ready = is_ready(manager, owner, file.parent)
+    mended = mend(manager, owner, file, os.cpu_count() or 1) if is_ready(manager, owner, file.parent) else None
+    if mended:
+        print(f"{owner}: preprocessed cases that were damaged are made anew: {', '.join(mended)}")
+    ready = mended is not None
     if not ready:
         refuse_foreign_data(manager, owner, file)
     if not ready or not (file.parent / "gt_segmentations").is_dir():
+        if not is_writable(file.parent):
+            raise InputError(
+                f"{file.parent} lacks preprocessed data of {configuration} and is not writable; change its "
+                "permissions, or preprocess the data set where it can be written"
+            )
         preprocess(manager, file, [] if ready else [owner], os.cpu_count() or 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,19 +11,46 @@ import torch
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_slicemamba.common.dataset_names import datasets_in, named_by
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, class_name
+from nnunetv2_slicemamba.common.hashing import resolved_configuration
+from nnunetv2_slicemamba.common.json_reading import JsonFileError
+from nnunetv2_slicemamba.common.json_shape import mismatch
+from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, check_plans_name, class_name, is_number
+from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, PLANS_JSON, SPLITS_JSON
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
+from nnunetv2_slicemamba.planning.plans_name import require_same_name
 from nnunetv2_slicemamba.slicing.candidates import Slicing
+
+DRAWN_FOLDS = 5  # by nnU-Net, where there are no splits
+# of a configuration with what it inherits; other networks are told apart by their class
+_BUILT_FROM = {
+    "data_identifier": str,
+    "patch_size": [int],
+    "batch_size": int,
+    "spacing": [float],
+    "architecture": {
+        "network_class_name": str,
+        "arch_kwargs": {
+            "n_stages?": int,
+            "strides?": [[int]],
+            "features_per_stage?": [int],
+            "n_blocks_per_stage?": [int],
+            "n_blocks_per_stage_decoder?": [int],
+            "candidates?": ([[int]], None),
+        },
+    },
+}
 
 
 def require_dataset(dataset: str, variable: str) -> str:
     """The name of a dataset given as ID or as name, which must have a folder in `variable`'s folder."""
     root = require_folder(variable)
-    present = sorted(path.name for path in root.glob("Dataset[0-9][0-9][0-9]_*") if path.is_dir())
+    present = datasets_in(root)
     listed = ", ".join(present) or "none"
-    if dataset.isdigit():
-        if sum(name.startswith(f"Dataset{int(dataset):03d}_") for name in present) == 0:
+    if is_number(dataset):
+        if not named_by(dataset, present):
             raise InputError(f"there is no dataset {dataset} in {variable}={root}; it has: {listed}")
         try:
             name = str(convert_id_to_dataset_name(int(dataset)))
@@ -113,6 +139,7 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
 
     Raises InputError naming what is there instead.
     """
+    check_plans_name(plans_name)
     name = require_dataset(dataset, "nnUNet_preprocessed")
     folder = require_folder("nnUNet_preprocessed") / name
     file = folder / f"{plans_name}.json"
@@ -120,15 +147,18 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
         present = sorted(path.stem for path in folder.glob("*Plans.json"))
         raise InputError(
             f"there are no plans {plans_name!r} for {name}; it has: {', '.join(present) or 'none'}. "
-            f"Make them with 'slicemamba plan -d {dataset}' (size S: -p nnUNetSliceMambaSPlans)"
+            f"Make them with '{shell_line('slicemamba', 'plan', '-d', dataset)}' (size S: -p nnUNetSliceMambaSPlans)"
         )
-    plans = json.loads(file.read_text())
+    plans = PLANS_JSON.read(file)
+    require_same_name(plans, file)
     available = list(plans["configurations"])
     if configuration not in available:
         raise InputError(
             f"plans {plans_name!r} of {name} have no configuration {configuration!r}; they have: {', '.join(available)}"
         )
+    _check_whole(plans, configuration, file)
     selection = Selection(name, plans, plans_name, configuration, check_fold(fold, folder))
+    _check_split(selection, folder)
     network = selection.configuration_manager.network_arch_class_name
     if class_name(network) not in NETWORK_CLASSES:
         raise InputError(
@@ -139,16 +169,72 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
 
 
 def check_fold(fold: str, preprocessed: Path) -> int | str:
-    """`fold` as nnU-Net takes it: "all", or an int among those of splits_final.json (0..4 as long as there is none)."""
+    """`fold` as nnU-Net takes it: "all", or an int among those of splits_final.json (0..4 as long as there is none).
+
+    Raises InputError for another one, and where nnU-Net could not draw its folds.
+    """
     if fold == "all":
         return fold
-    splits = preprocessed / "splits_final.json"
-    n = len(json.loads(splits.read_text())) if splits.is_file() else 5
-    if not fold.isdigit() or int(fold) >= n:
-        raise InputError(
-            f"fold {fold!r} does not exist: give 'all' or a number from 0 to {n - 1}, the splits that are defined"
-        )
+    file = preprocessed / "splits_final.json"
+    splits = SPLITS_JSON.read_if_there(file)
+    if splits is not None and not splits:
+        raise JsonFileError(file, "holds no fold", SPLITS_JSON.remedy)
+    if splits is None:
+        refuse_few_cases(fold, preprocessed)
+    n = DRAWN_FOLDS if splits is None else len(splits)
+    if not is_number(fold) or int(fold) >= n:
+        numbers = "0, the only split" if n == 1 else f"a number from 0 to {n - 1}, the splits"
+        raise InputError(f"fold {fold!r} does not exist: give 'all' or {numbers} that {_are(n)} defined")
     return int(fold)
+
+
+def refuse_few_cases(fold: str, preprocessed: Path) -> None:
+    """Raises InputError if there are fewer training cases than the folds that nnU-Net draws."""
+    truth = preprocessed / "gt_segmentations"  # what nnU-Net keeps of every training case
+    cases = sum(not path.name.startswith(".") for path in truth.iterdir()) if truth.is_dir() else DRAWN_FOLDS
+    if cases < DRAWN_FOLDS:
+        raise InputError(
+            f"fold {fold!r} cannot be drawn: nnU-Net draws {DRAWN_FOLDS} folds and wants a training case for each, "
+            f"{preprocessed.name} has {cases}. Train with -f all, add cases, or write splits_final.json into "
+            f"{preprocessed}: 'slicemamba convert --split random:0' makes as many folds as there are cases"
+        )
+
+
+def _are(n: int) -> str:
+    return "is" if n == 1 else "are"
+
+
+def _check_split(selection: Selection, folder: Path) -> None:
+    """Raises InputError if the fold's split names cases that the preprocessed data do not have."""
+    file, description = folder / "splits_final.json", DATASET_JSON.read_if_there(folder / "dataset.json")
+    splits = SPLITS_JSON.read_if_there(file)
+    if splits is None or description is None or not isinstance(selection.fold, int):
+        return
+    ending = description["file_ending"]
+    data = folder / selection.configuration_manager.data_identifier
+    truth = (path.name.removesuffix(ending) for path in (folder / "gt_segmentations").glob(f"*{ending}"))
+    known = {*truth, *(path.stem for path in data.glob("*.pkl"))}
+    named = splits[selection.fold]
+    unknown = sorted({*named["train"], *named["val"]} - known)
+    if known and unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise JsonFileError(
+            file,
+            f"names cases in fold {selection.fold} that are not in {folder}: {unknown[0]!r}{more}",
+            "Correct the names; preprocess cases that are new with 'slicemamba plan'",
+        )
+
+
+def _check_whole(plans: dict[str, Any], configuration: str, file: Path) -> None:
+    """Raises InputError unless a configuration has, with what it inherits, all that its network is built from."""
+    try:
+        wrong = mismatch(resolved_configuration(plans["configurations"], configuration), _BUILT_FROM)
+    except ValueError as error:  # inherits what is not there, or itself
+        raise JsonFileError(file, f"cannot be used: {error}", PLANS_JSON.remedy) from error
+    if wrong is not None:
+        raise JsonFileError(
+            file, f"is not {PLANS_JSON.name}: in configuration {configuration!r}, {wrong}", PLANS_JSON.remedy
+        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,8 +11,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_files import leaves, plain_json
+from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 
 MOST_SHOWN = 4
+_REMEDY = (
+    "Networks were trained with these plans: restore the file, or pass --overwrite-plans if what was trained need be "
+    "neither continued nor searched nor validated"
+)
 
 
 def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) -> None:
@@ -28,7 +33,7 @@ def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) 
         if not trained or source is None:
             continue
         configuration = folder.name.split("__")[2]
-        changes = differences(json.loads(source.read_text()), plans, configuration)
+        changes = differences(PLANS_JSON.read(source, _REMEDY), plans, configuration)
         if changes:
             more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
             raise InputError(

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from nnunetv2_slicemamba.common.checkpoints import non_finite
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
-from nnunetv2_slicemamba.common.safe_reading import read_checkpoint
+from nnunetv2_slicemamba.common.safe_reading import names_in, read_checkpoint
 from nnunetv2_slicemamba.nets.path_supernet import Supernet
 from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
@@ -78,10 +79,12 @@ def import_file(selection: Selection, request: ImportRequest) -> ImportResult:
         raise InputError(f"{request.source} holds a {type(loaded).__name__}, not named weights")
     try:
         checkpoint = identify(loaded, request.kind, request.average)  # type: ignore[arg-type]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{request.source}: {error}") from None
     if not checkpoint.weights:
-        raise InputError(f"{request.source} holds no weights; it has: {', '.join(map(str, loaded))[:200] or 'nothing'}")
+        raise InputError(f"{request.source} holds no weights; it has: {names_in(loaded)}")
+    if problem := non_finite(checkpoint.weights):
+        raise InputError(f"{request.source} cannot be used: {problem}; import another checkpoint of that training")
     choice = None if request.slicing is None else choose(SupernetFolder(selection, request.trainer), request.slicing)
     # a published supernet with a slicing is cut to that path
     cut = checkpoint.supernet and choice is not None and not request.supernet

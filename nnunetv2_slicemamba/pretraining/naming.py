@@ -9,6 +9,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from nnunetv2_slicemamba.common.safe_reading import names_in
+
 Kind = Literal["slicemamba", "vmunet", "vmamba", "own"]
 KINDS = ("slicemamba", "vmunet", "vmamba", "own")
 
@@ -87,7 +89,7 @@ def identify(state_dict: Mapping[str, object], kind: Kind | None = None, average
     if average:
         averages = [state_dict[name] for name in AVERAGES if isinstance(state_dict.get(name), Mapping)]
         if not averages:
-            raise ValueError(f"the checkpoint has no moving average, it has: {', '.join(map(str, state_dict))[:200]}")
+            raise ValueError(f"the checkpoint has no moving average, it has: {names_in(state_dict)}")
         state_dict = averages[0]  # type: ignore[assignment]
     weights, told = unwrap(state_dict)
     names = list(weights)
@@ -104,7 +106,7 @@ def unwrap(state_dict: Mapping[str, object]) -> tuple[dict[str, Tensor], str | N
         inner = state_dict.get(wrapper)
         if isinstance(inner, Mapping):
             return unwrap(inner)
-    weights = {name: value for name, value in state_dict.items() if isinstance(value, Tensor)}
+    weights = {n: value for n, value in state_dict.items() if isinstance(n, str) and isinstance(value, Tensor)}
     told = None
     stripped = True
     while stripped and weights:

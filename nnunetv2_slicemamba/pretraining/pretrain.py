@@ -13,13 +13,14 @@ from torch import nn
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
+from nnunetv2_slicemamba.common.stopping import noticing_signals
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier, check_image_size
 from nnunetv2_slicemamba.pretraining.images import Images, Loading, Shards, find_images, reseed
 from nnunetv2_slicemamba.pretraining.importing import import_weights
 from nnunetv2_slicemamba.pretraining.naming import identify
-from nnunetv2_slicemamba.pretraining.processes import Processes, noticing_signals, processes
+from nnunetv2_slicemamba.pretraining.processes import Processes, processes
 from nnunetv2_slicemamba.pretraining.recipe import Recipe
 from nnunetv2_slicemamba.pretraining.training import Saving, Stopped, Training
 from nnunetv2_slicemamba.pretraining.training_log import LOG_FILE, LOGS, TrainingLog

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -79,24 +77,3 @@ def processes(device: str) -> Iterator[Processes]:
         yield Processes(dist.get_rank(), world, chosen)
     finally:
         dist.destroy_process_group()
-
-
-@contextmanager
-def noticing_signals() -> Iterator[list[int]]:
-    """Context in which SIGTERM and Ctrl-C only append their number to the list given; a second one acts as ever."""
-    noticed: list[int] = []
-    before: dict[int, Any] = {}
-
-    def notice(number: int, frame: Any) -> None:
-        if noticed:
-            signal.signal(number, before[number])
-            os.kill(os.getpid(), number)
-        noticed.append(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[int(number)] = signal.signal(number, notice)
-    try:
-        yield noticed
-    finally:
-        for restored, handler in before.items():
-            signal.signal(restored, handler)

@@ -52,6 +52,8 @@ class Recipe:
         for name in ("learning_rate", "epsilon", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}, it must be above 0")
+        if not 0 <= self.drop_path < 1:
+            raise InputError(f"drop_path is {self.drop_path}, it must be at least 0 and below 1; 0.2 is usual")
         if not 0 <= self.warmup_epochs < self.epochs:
             raise InputError(
                 f"warmup_epochs is {self.warmup_epochs}, it must be from 0 to epochs - 1, which is {self.epochs - 1}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nnunetv2_slicemamba.common.full_disk import full_disk_told
 from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.json_lines import read_json_lines
 from nnunetv2_slicemamba.common.whole_file import replacing
 
 LOG_FILE = "log.jsonl"
@@ -102,7 +103,7 @@ class TrainingLog:
         self._last = (time.monotonic(), step)
 
     def _write(self, lines: list[dict[str, Any]]) -> None:
-        with self._file.open("a", encoding="utf-8") as file:
+        with full_disk_told(self._file), self._file.open("a", encoding="utf-8") as file:
             file.write(as_lines(lines))
 
     def _scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -117,11 +118,5 @@ def as_lines(entries: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Entries of a training's log, [] without one; a last line that a kill cut short is left out."""
-    file = folder / LOG_FILE
-    found = []
-    if file.is_file():
-        for line in file.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
-                found.append(json.loads(line))
-    return found
+    """Entries of a training's log, [] without one; lines that a kill or a disk spoiled are left out with a warning."""
+    return read_json_lines(folder / LOG_FILE, {"step": int, "epoch?": int})

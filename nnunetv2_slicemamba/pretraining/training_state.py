@@ -12,7 +12,10 @@ from torch import nn
 
 from nnunetv2_slicemamba.common.checkpoint_names import BEST, LATEST
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.safe_reading import read_checkpoint
 from nnunetv2_slicemamba.common.whole_file import replacing
+
+_ENTRIES = ("model", "ema", "optimizer", "scaler", "step", "validated", "best", "identity")
 
 
 @dataclass
@@ -53,12 +56,19 @@ class TrainingState:
     def restore(self, folder: Path, identity: Mapping[str, Any], device: torch.device) -> bool:
         """Goes on from checkpoint_latest.pth; False if there is none.
 
-        Raises InputError, listing what differs, if it is of another training.
+        Raises InputError if it cannot be read, or, listing what differs, if it is of another training.
         """
         file = folder / LATEST
         if not file.is_file():
             return False
-        content = torch.load(file, map_location=device, weights_only=True)
+        remedy = "give --discard to begin anew, or another --output"
+        content = read_checkpoint(
+            file, remedy, f"This package writes no such thing. Find out who did; {remedy}", device
+        )
+        missing = [key for key in _ENTRIES if not isinstance(content, Mapping) or key not in content]
+        if missing or not isinstance(content["identity"], Mapping):
+            listed = ", ".join(missing or ["identity"])
+            raise InputError(f"{file} is no state of a pretraining: it has no {listed}; {remedy}")
         then = content["identity"]
         different = [key for key in identity if then.get(key) != identity[key]]
         if different:
@@ -67,9 +77,12 @@ class TrainingState:
                 f"{file} is of another training:{listed}\nGo on with its settings, or give another "
                 "--output, or --discard"
             )
-        self.network.load_state_dict(content["model"])
-        self.average.module.load_state_dict(content["ema"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.scaler.load_state_dict(content["scaler"])
+        try:
+            self.network.load_state_dict(content["model"])
+            self.average.module.load_state_dict(content["ema"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.scaler.load_state_dict(content["scaler"])
+        except Exception as error:  # whatever PyTorch raises for entries of another shape or kind
+            raise InputError(f"{file} does not fit this training ({error}); {remedy}") from error
         self.step, self.validated, self.best = content["step"], content["validated"], content["best"]
         return True

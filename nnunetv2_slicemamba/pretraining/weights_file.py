@@ -13,6 +13,7 @@ from torch import Tensor
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
 from nnunetv2_slicemamba.common.json_files import plain_json, write_json
 from nnunetv2_slicemamba.common.names import class_name
+from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
@@ -41,7 +42,7 @@ def planned_network(selection: Selection, supernet: bool = False, seed: int = 0)
     file = selection.preprocessed_folder / "dataset.json"
     if not file.is_file():
         raise InputError(f"there is no {file}; preprocess the dataset with 'slicemamba plan'")
-    description = json.loads(file.read_text())
+    description = DATASET_JSON.read(file)
     manager, configuration = selection.manager, selection.configuration_manager
     channels = determine_num_input_channels(manager, configuration, description)
     heads = manager.get_label_manager(description).num_segmentation_heads

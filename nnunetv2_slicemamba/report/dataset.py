@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_slicemamba.common.folders import FOLDERS, InputError
+from nnunetv2_slicemamba.common.dataset_names import dataset_id_of, datasets_in, named_by
+from nnunetv2_slicemamba.common.folders import FOLDERS, InputError, named_folder
+from nnunetv2_slicemamba.common.json_reading import JsonKind
+from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, FINGERPRINT_JSON, SPLITS_JSON
 
 # A label, or the labels that a region unites.
 Labels = tuple[int, ...]
@@ -28,7 +29,7 @@ class DatasetFolders:
     @property
     def number(self) -> int:
         """The dataset's ID, as `-d` takes it."""
-        return int(self.name[7:10])
+        return dataset_id_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,12 @@ class DatasetFacts:
 
     @property
     def folds(self) -> tuple[str, ...]:
-        """The folds that there are to train: those of the splits, and nnU-Net's five as long as there are none."""
+        """The folds that there are to train: those of the splits, and nnU-Net's five as long as there are none.
+
+        nnU-Net cannot draw five of fewer cases: they train all together.
+        """
+        if not self.splits and 0 < len(self.cases) < 5:
+            return ("all",)
         return tuple(str(fold) for fold in range(len(self.splits) or 5))
 
     @property
@@ -80,22 +86,13 @@ def find_dataset(dataset: str) -> DatasetFolders:
 
     Raises InputError if no variable is set, the dataset is nowhere, or an ID has several names.
     """
-    roots = {variable: Path(os.environ[variable]) for variable in FOLDERS if os.environ.get(variable)}
+    roots = {variable: root for variable in FOLDERS if (root := named_folder(variable)) is not None}
     if not roots:
         raise InputError(
             f"none of {', '.join(FOLDERS)} is set; a report reads what lies there: export {FOLDERS[2]}=/path/to/it"
         )
-    names = sorted(
-        {
-            path.name
-            for root in roots.values()
-            if root.is_dir()
-            for path in root.glob("Dataset[0-9][0-9][0-9]_*")
-            if path.is_dir()
-        }
-    )
-    wanted = f"Dataset{int(dataset):03d}_" if dataset.isdigit() else dataset
-    found = [name for name in names if (name.startswith(wanted) if dataset.isdigit() else name == wanted)]
+    names = sorted({name for root in roots.values() for name in datasets_in(root)})
+    found = named_by(dataset, names)
     where = ", ".join(f"{variable}={root}" for variable, root in roots.items())
     if not found:
         raise InputError(
@@ -109,13 +106,15 @@ def find_dataset(dataset: str) -> DatasetFolders:
 
 
 def read_dataset(folders: DatasetFolders) -> DatasetFacts:
-    """Facts of a dataset. Raises InputError if dataset.json is nowhere to be found or is no JSON."""
+    """Facts of a dataset. Raises InputError if dataset.json is nowhere to be found or is none of nnU-Net's."""
     description = read_description(folders)
     ending = str(description.get("file_ending", ""))
-    fingerprint = read_json(folders.preprocessed, "dataset_fingerprint.json") or {}
+    fingerprint = read_json(folders.preprocessed, "dataset_fingerprint.json", FINGERPRINT_JSON) or {}
     shapes = [tuple(int(size) for size in shape) for shape in fingerprint.get("shapes_after_crop", [])]
     spacings = fingerprint.get("spacings", [])
-    splits = read_json(folders.preprocessed, "splits_final.json") or read_json(folders.raw, "splits_final.json") or []
+    splits: list[Mapping[str, Any]] = next(
+        filter(None, (read_json(f, "splits_final.json", SPLITS_JSON) for f in (folders.preprocessed, folders.raw))), []
+    )
     channels = description.get("channel_names") or description.get("modality") or {}
     return DatasetFacts(
         name=folders.name,
@@ -135,7 +134,7 @@ def read_description(folders: DatasetFolders) -> dict[str, Any]:
     """dataset.json: of the raw data, else of the preprocessed data, else of a trained model."""
     trained = sorted(folders.results.glob("*/dataset.json")) if folders.results else []
     for folder in (folders.raw, folders.preprocessed, *(file.parent for file in trained)):
-        content = read_json(folder, "dataset.json")
+        content = read_json(folder, "dataset.json", DATASET_JSON)
         if content is not None:
             return content
     raise InputError(
@@ -144,14 +143,9 @@ def read_description(folders: DatasetFolders) -> dict[str, Any]:
     )
 
 
-def read_json(folder: Path | None, name: str) -> Any:
-    """The content of a JSON file, None if there is none. Raises InputError for what is no JSON."""
-    if folder is None or not (folder / name).is_file():
-        return None
-    try:
-        return json.loads((folder / name).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{folder / name} is no JSON ({error}); restore it, or delete it and make it again") from error
+def read_json(folder: Path | None, name: str, kind: JsonKind) -> Any:
+    """The content of a JSON file, None if there is none. Raises JsonFileError for what is none of its kind."""
+    return None if folder is None else kind.read_if_there(folder / name)
 
 
 def classes_of(description: Mapping[str, Any]) -> tuple[tuple[str, Labels], ...]:

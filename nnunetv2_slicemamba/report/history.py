@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
 from nnunetv2_slicemamba.common.provenance import installed_versions
+from nnunetv2_slicemamba.common.shell import comment, shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, planner_name_of, plans_name_of
 from nnunetv2_slicemamba.search import SearchSettings
 from nnunetv2_slicemamba.search.objectives import flag_of
@@ -41,41 +41,49 @@ def read_commands(
     lines: list[str] = []
     for name in dict.fromkeys(one.plans_name for one in plans):
         same = [one for one in plans if one.plans_name == name]
-        configurations = " ".join(one.configuration for one in same)
-        if same[0].is_slicemamba:
-            size, network = PLANNED.get(same[0].planner, (PAPER, "paper"))
-            flag = "" if network == "paper" else f" --network {network}"
-            named = "" if name == plans_name_of(size, network) else f" -overwrite_plans_name {shlex.quote(name)}"
-            lines.append(f"slicemamba plan -d {number} -c {configurations} --size {size}{flag}{named}")
-        else:
-            planner = "" if same[0].planner == "ExperimentPlanner" else f" -pl {shlex.quote(same[0].planner)}"
-            lines.append(f"nnUNetv2_plan_and_preprocess -d {number} -c {configurations}{planner}")
+        lines.append(_plan(number, same))
     # supernets come first, because the final trainings need their searches
     for model in sorted(models, key=lambda one: (not one.is_slicemamba, not one.is_supernet, one.identifier)):
-        lines.append(f"# {model.identifier}")
+        lines.append(comment(model.identifier))
         for fold in model.folds:
+            if fold.holdout:
+                lines.append(fold.holdout.command(model.trainer))
             if fold.training:
                 lines.append(_train(number, model, fold.name))
             if fold.search and fold.search.content:
                 choice = fold.search.content.choice
-                where = f"-d {number} -c {model.configuration} -f {fold.name} -p {shlex.quote(model.plans_name)}"
+                where = ["-d", number, "-c", model.configuration, "-f", fold.name, "-p", model.plans_name]
                 if model.trainer != DEFAULT_SUPERNET_TRAINER:
-                    where += f" -tr {shlex.quote(model.trainer)}"
+                    where += ["-tr", model.trainer]
                 if choice.how_chosen == "search":
-                    lines.append(f"slicemamba search {where}{search_flags(fold.search.settings)}")
+                    lines.append(shell_line("slicemamba", "search", *where, *search_flags(fold.search.settings)))
                 else:
-                    lines.append(f"slicemamba slicing {where} --set {_set_value(choice)}")
+                    lines.append(shell_line("slicemamba", "slicing", *where, "--set", _set_value(choice)))
     return tuple(lines)
 
 
+def _plan(number: int, same: Sequence[ConfigurationFacts]) -> str:
+    """The command that made plans. same: their configurations."""
+    name, planner = same[0].plans_name, same[0].planner
+    flags = ["-d", number, "-c", *(one.configuration for one in same)]
+    if not same[0].is_slicemamba:
+        flags += [] if planner == "ExperimentPlanner" else ["-pl", planner]
+        return shell_line("nnUNetv2_plan_and_preprocess", *flags)
+    size, network = PLANNED.get(planner, (PAPER, "paper"))
+    flags += ["--size", size, *([] if network == "paper" else ["--network", network])]
+    flags += ["--activation-checkpointing"] if any(one.activation_checkpointing for one in same) else []
+    flags += [] if name == plans_name_of(size, network) else ["-overwrite_plans_name", name]
+    return shell_line("slicemamba", "plan", *flags)
+
+
 def _train(number: int, model: Model, fold: str) -> str:
-    plans = "" if model.plans_name == "nnUNetPlans" else f" -p {shlex.quote(model.plans_name)}"
-    trainer = "" if model.trainer == "nnUNetTrainer" else f" -tr {shlex.quote(model.trainer)}"
-    return f"nnUNetv2_train {number} {model.configuration} {fold}{trainer}{plans}"
+    flags = [] if model.trainer == "nnUNetTrainer" else ["-tr", model.trainer]
+    flags += [] if model.plans_name == "nnUNetPlans" else ["-p", model.plans_name]
+    return shell_line("nnUNetv2_train", number, model.configuration, fold, *flags)
 
 
-def search_flags(settings: Mapping[str, Any]) -> str:
-    """Options of `slicemamba search` for settings that are not the defaults, each after a space.
+def search_flags(settings: Mapping[str, Any]) -> list[str]:
+    """Options of `slicemamba search` for settings that are not the defaults.
 
     settings: as SearchSettings.as_dict gives them. Shares of the population follow from its size.
     """
@@ -83,12 +91,11 @@ def search_flags(settings: Mapping[str, Any]) -> str:
         used = SearchSettings(**settings)
         usual = SearchSettings(population=used.population)
     except (TypeError, ValueError):
-        return ""
+        return []
     default = dataclasses.asdict(usual) | {"population": SearchSettings().population}
     flags = {name: "--mutation" if name == "mutation_probability" else flag_of(name) for name in default}
-    return "".join(
-        f" {flag} {getattr(used, name)}" for name, flag in flags.items() if getattr(used, name) != default[name]
-    )
+    changed = [name for name in flags if getattr(used, name) != default[name]]
+    return [word for name in changed for word in (flags[name], str(getattr(used, name)))]
 
 
 def _set_value(choice: Any) -> str:

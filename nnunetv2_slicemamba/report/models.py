@@ -6,19 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2_slicemamba.common.names import names_supernet_trainer
+from nnunetv2_slicemamba.common.checkpoints import CheckpointError
+from nnunetv2_slicemamba.common.names import is_number, names_supernet_trainer
+from nnunetv2_slicemamba.common.nnunet_files import DEBUG_JSON
+from nnunetv2_slicemamba.slicing.holdout_file import Holdout, HoldoutError, holdout_path, read_holdout
 
-from .dataset import DatasetFacts, DatasetFolders, read_json
+from .dataset import DatasetFacts, DatasetFolders
 from .results import CaseDice, DiceSummary, Spread, SummaryError, read_summary, spread
 from .searches import Search, read_search
-from .trainings import CheckpointError, TrainingProgress, newest_checkpoint, read_training
+from .trainings import TrainingProgress, newest_checkpoint, read_progress
 
 SUMMARY = Path("validation") / "summary.json"
 
 
 @dataclass(frozen=True)
 class Fold:
-    """A fold's folder. training, validation, search: None if it has none. problems: what could not be read."""
+    """A fold's folder. training, validation, search, holdout: None if it has none. problems: what is unreadable."""
 
     name: str
     folder: Path
@@ -26,6 +29,7 @@ class Fold:
     validation: DiceSummary | None
     search: Search | None
     problems: tuple[str, ...]
+    holdout: Holdout | None = None
 
 
 @dataclass(frozen=True)
@@ -116,11 +120,11 @@ def read_fold(folder: Path, dataset: DatasetFacts) -> Fold:
     checkpoint = newest_checkpoint(folder)
     if checkpoint is not None:
         try:
-            training = read_training(checkpoint, read_json(folder, "debug.json"))
+            training = read_progress(checkpoint, DEBUG_JSON.read_if_there(folder / "debug.json"))
         except ValueError as error:
             problems.append(_shortened(error, folder))
             if not isinstance(error, CheckpointError):
-                training = read_training(checkpoint)
+                training = read_progress(checkpoint)
     if (folder / SUMMARY).is_file():
         try:
             validation = read_summary(folder / SUMMARY, dataset)
@@ -129,7 +133,12 @@ def read_fold(folder: Path, dataset: DatasetFacts) -> Fold:
     search = read_search(folder)
     if search:
         problems.extend(_shortened(problem, folder) for problem in search.problems)
-    return Fold(folder.name.removeprefix("fold_"), folder, training, validation, search, tuple(problems))
+    holdout = None
+    try:
+        holdout = read_holdout(holdout_path(folder))
+    except HoldoutError as error:
+        problems.append(_shortened(error, folder))
+    return Fold(folder.name.removeprefix("fold_"), folder, training, validation, search, tuple(problems), holdout)
 
 
 def _shortened(problem: object, folder: Path) -> str:
@@ -139,4 +148,4 @@ def _shortened(problem: object, folder: Path) -> str:
 
 def _fold_order(name: str) -> tuple[bool, int, str]:
     number = name.removeprefix("fold_")
-    return (not number.isdigit(), int(number) if number.isdigit() else 0, number)
+    return (not is_number(number), int(number) if is_number(number) else 0, number)

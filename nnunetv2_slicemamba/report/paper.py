@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
 from nnunetv2_slicemamba.evaluation.confusion import Counts
 from nnunetv2_slicemamba.evaluation.evaluate import evaluate_folders
 from nnunetv2_slicemamba.evaluation.metrics import POOLED_METRICS
@@ -67,7 +67,7 @@ def validation_rows(model: Model, dataset: DatasetFacts) -> tuple[PaperRow, ...]
 
 def fold_counts(summary: Path, dataset: DatasetFacts) -> list[tuple[Counts, ...]]:
     """Per case the counts of every class, from a summary.json that read_summary has accepted."""
-    entries: Sequence[Mapping[str, Any]] = json.loads(summary.read_text(encoding="utf-8"))["metric_per_case"]
+    entries: Sequence[Mapping[str, Any]] = SUMMARY_JSON.read(summary)["metric_per_case"]
     keys = [key_of(labels, entries[0]["metrics"]) for _, labels in dataset.classes] if entries else []
     return [tuple(Counts(*(int(entry["metrics"][key][name]) for name in COUNTS)) for key in keys) for entry in entries]
 

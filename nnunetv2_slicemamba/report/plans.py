@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.hashing import resolved_configuration
+from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
+from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
 
-from .dataset import DatasetFolders, read_json
+from .dataset import DatasetFolders
+
+_NO_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
+# others may lie there too
+_ANYTHING = JsonKind("a JSON file", Any, f"{PLANS_JSON.remedy}, or move it away")
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,7 @@ class ConfigurationFacts:
 
     network: class name. patch: voxels per axis. spacing: mm per axis. batch: patches. stages: of a SliceMamba network,
     highest resolution first; empty for other networks. preprocessed: whether its data are there. stem: channels of a
-    hybrid's convolutional stages, full resolution first.
+    hybrid's convolutional stages, full resolution first. activation_checkpointing: whether blocks are computed twice.
     """
 
     plans_name: str
@@ -35,6 +41,7 @@ class ConfigurationFacts:
     stages: tuple[Stage, ...]
     preprocessed: bool
     stem: tuple[int, ...] = ()
+    activation_checkpointing: bool = False
 
     @property
     def is_slicemamba(self) -> bool:
@@ -54,8 +61,9 @@ def read_plans(folders: DatasetFolders, wanted: Sequence[str] | None) -> tuple[C
     """
     files: dict[str, Mapping[str, Any]] = {}
     for folder, name in _plans_files(folders):
-        content = read_json(folder, name)
+        content = _ANYTHING.read(folder / name)
         if isinstance(content, Mapping) and "configurations" in content and "plans_name" in content:
+            PLANS_JSON.check(content, folder / name)
             files.setdefault(str(content["plans_name"]), content)
     facts = []
     for plans_name, plans in files.items():
@@ -68,6 +76,7 @@ def read_plans(folders: DatasetFolders, wanted: Sequence[str] | None) -> tuple[C
 
 def _plans_files(folders: DatasetFolders) -> list[tuple[Path, str]]:
     preprocessed = sorted(folders.preprocessed.glob("*.json")) if folders.preprocessed else []
+    preprocessed = [file for file in preprocessed if file.name not in _NO_PLANS]
     trained = sorted(folders.results.glob("*/plans.json")) if folders.results else []
     return [(file.parent, file.name) for file in (*preprocessed, *trained)]
 
@@ -98,4 +107,5 @@ def _facts(
         stages=stages_of(kwargs) if network in NETWORK_CLASSES else (),
         preprocessed=data is not None and data.is_dir() and any(data.iterdir()),
         stem=tuple(int(width) for width in kwargs.get("stem_features", ())),
+        activation_checkpointing=bool(kwargs.get("activation_checkpointing")),
     )

@@ -10,7 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from nnunetv2_slicemamba import __version__
+from nnunetv2_slicemamba.common.console import printable
 from nnunetv2_slicemamba.common.folders import InputError, is_writable
+from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.search.figures.style import CANDIDATE_COLOURS
 
@@ -92,7 +94,8 @@ def output_file(settings: ReportSettings) -> Path:
 def render(page: Page, made: datetime.date) -> str:
     """The whole HTML. The same page and date give the same text.
 
-    Names of cases, classes and folders are text from outside: everything is escaped but the drawings.
+    Names of cases, classes and folders are text from outside: everything is escaped but the drawings, and characters
+    that a terminal or an editor would act on are shown as escapes.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -123,7 +126,7 @@ def render(page: Page, made: datetime.date) -> str:
         "paper_names": NAMES,
         "candidate_colours": CANDIDATE_COLOURS,
     }
-    return environment.get_template("report.html.j2").render(context)
+    return printable(environment.get_template("report.html.j2").render(context))
 
 
 def score_rows(data: Gathered) -> tuple[list[ScoreRow], list[str]]:
@@ -133,7 +136,7 @@ def score_rows(data: Gathered) -> tuple[list[ScoreRow], list[str]]:
     """
     models = [model for model in data.models if model.validated]
     folds = list(dict.fromkeys(fold.name for model in models for fold in model.validated))
-    folds.sort(key=lambda fold: (not fold.isdigit(), int(fold) if fold.isdigit() else 0, fold))
+    folds.sort(key=lambda fold: (not is_number(fold), int(fold) if is_number(fold) else 0, fold))
     rows = [ScoreRow(model, _columns(model, data, folds)) for model in models]
     compared = [row for row in rows if not row.model.is_supernet]
     fair = len({tuple(fold.name for fold in row.model.validated) for row in compared}) == 1

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from nnunetv2_slicemamba.common.json_reading import JsonFileError
+from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
 
 from .dataset import DatasetFacts, Labels
 
@@ -82,12 +84,12 @@ def key_of(labels: Labels, known: Collection[str]) -> str:
 def read_summary(file: Path, dataset: DatasetFacts) -> DiceSummary:
     """Reads a summary.json as nnU-Net's evaluation writes it. Raises SummaryError for anything else."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return scores_of(content, dataset)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return scores_of(SUMMARY_JSON.read(file), dataset)
+    except JsonFileError as error:
+        raise SummaryError(str(error)) from error
+    except KeyError as error:
         raise SummaryError(
-            f"{file} is not a summary of {dataset.name} ({type(error).__name__}: {error}). "
-            "Make it again: nnUNetv2_train ... --val, or nnUNetv2_evaluate_folder"
+            f"{file} is not a summary of {dataset.name}: it has no {error}. {SUMMARY_JSON.remedy}"
         ) from error
 
 

@@ -23,6 +23,7 @@ from nnunetv2_slicemamba.search import (
 from nnunetv2_slicemamba.search.fitness import title_of
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
+from nnunetv2_slicemamba.search.ledger.storage import sqlite_file
 from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
 from nnunetv2_slicemamba.search.records import mean_fitness
@@ -134,15 +135,10 @@ def read_search(fold_folder: Path) -> Search | None:
 
 def _elsewhere(details: Mapping[str, Any]) -> Path | None:
     """The SQLite file of a search with --storage, if it is on this machine; a report asks no database server."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
     told = str(details.get("ledger", ""))
     try:
-        url = make_url(told) if "://" in told else None
-    except ArgumentError:
+        file = sqlite_file(told) if told else None
+    except LedgerError:  # no URL, or one in memory
         return None
-    if url is not None:
-        # opening what is not there would make it
-        told = url.database or "" if url.get_backend_name() == "sqlite" else ""
-    return Path(told) if told and has_ledger(told) else None
+    # opening what is not there would make it
+    return file if file is not None and has_ledger(file) else None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, final_trainer_name
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, plans_name_of
 
 from .dataset import DatasetFacts, DatasetFolders
@@ -113,14 +114,16 @@ def _setup(folders: DatasetFolders, dataset: DatasetFacts, plans: Sequence[Confi
     ours = [one for one in plans if one.is_slicemamba]
     if not ours:
         has = f"{dataset.name} has no SliceMamba plans" if plans else f"{dataset.name} is not planned yet"
-        return [Remedy(f"{has}; size L is the paper's, S the smallest", (f"slicemamba plan -d {number} --size L",))]
+        command = shell_line("slicemamba", "plan", "-d", number, "--size", PAPER)
+        return [Remedy(f"{has}; size {PAPER} is the paper's, S the smallest", (command,))]
     missing = [one for one in ours if not one.preprocessed]
     if len(missing) < len(ours):
         return []
     named = {plans_name_of(size, network): (size, network) for size in SIZES for network in NETWORKS}
     size, network = named.get(missing[0].plans_name, (PAPER, "paper"))
-    flag = "" if network == "paper" else f" --network {network}"
-    command = f"slicemamba plan -d {number} --size {size}{flag} -c {' '.join(one.configuration for one in missing)}"
+    flags = ["-d", number, "--size", size, *([] if network == "paper" else ["--network", network])]
+    flags += ["--activation-checkpointing"] if missing[0].activation_checkpointing else []
+    command = shell_line("slicemamba", "plan", *flags, "-c", *(one.configuration for one in missing))
     return [Remedy("The preprocessed data are not here", (command,))]
 
 
@@ -129,9 +132,10 @@ def _chain(number: int, dataset: DatasetFacts, plan: ConfigurationFacts, models:
     same = [m for m in models if (m.plans_name, m.configuration) == (plan.plans_name, plan.configuration)]
     supernets, finals = [m for m in same if m.is_supernet], [m for m in same if m.is_final]
     where = f"{plan.plans_name}, {plan.configuration}"
-    flags = f"-p {plan.plans_name}"
+    place = ("-d", number, "-c", plan.configuration)
+    flags = ("-p", plan.plans_name)
     if not supernets and not finals:
-        command = f"slicemamba run -d {number} -c {plan.configuration} -f {' '.join(dataset.folds)} {flags}"
+        command = shell_line("slicemamba", "run", *place, "-f", *dataset.folds, *flags)
         return [Remedy(f"{where}: nothing is trained; this runs the whole chain", (command,))]
     remedies = []
     # a slicing from any supernet will do; who has none gets it from the first one
@@ -144,7 +148,7 @@ def _chain(number: int, dataset: DatasetFacts, plan: ConfigurationFacts, models:
         todo = [name for name in dict.fromkeys((*planned, *sorted(trained))) if name not in chosen]
         chosen.update(todo)
         commands = tuple(
-            f"slicemamba search -d {number} -c {plan.configuration} -f {fold} {flags}{_trainer_flag(model.trainer)}"
+            shell_line("slicemamba", "search", *place, "-f", fold, *flags, *_trainer_flag(model.trainer))
             for fold in todo
         )
         if commands:
@@ -158,7 +162,7 @@ def _chain(number: int, dataset: DatasetFacts, plan: ConfigurationFacts, models:
     if supernets and not finals:
         trainer = final_trainer_name(supernets[0].trainer)
         commands = tuple(
-            f"nnUNetv2_train {number} {plan.configuration} {fold} -tr {trainer} {flags} --npz"
+            shell_line("nnUNetv2_train", number, plan.configuration, fold, "-tr", trainer, *flags, "--npz")
             for fold in sorted(chosen)
         )
         remedies.append(Remedy(f"{where}: the chosen networks are not trained yet", commands))
@@ -167,8 +171,8 @@ def _chain(number: int, dataset: DatasetFacts, plan: ConfigurationFacts, models:
 
 def _slicings(number: int, model: Model, folds: Sequence[str], where: str) -> Remedy:
     """Final networks whose supernets are not here: trained elsewhere, or never."""
-    settings = f"-d {number} -c {model.configuration} -p {model.plans_name}"
-    run = f"slicemamba run {settings} -f {' '.join(folds)} -tr {model.trainer}"
+    settings = ("-d", number, "-c", model.configuration, "-p", model.plans_name)
+    run = shell_line("slicemamba", "run", *settings, "-f", *folds, "-tr", model.trainer)
     what = f"{where}: no slicing for {folds_of(folds)}; this runs supernet, search and final training of"
     return Remedy(f"{what} {'it' if len(folds) == 1 else 'them'}", (run,))
 
@@ -189,22 +193,22 @@ def _trainings(
 ) -> list[Remedy]:
     """Trainings to begin, continue and validate. told: folds that another remedy trains."""
 
-    def command(fold: str, flag: str) -> str:
-        flags = f"-tr {model.trainer} -p {model.plans_name}{flag}"
-        return f"nnUNetv2_train {number} {model.configuration} {fold} {flags}"
+    def command(fold: str, *flags: str) -> str:
+        network = ("-tr", model.trainer, "-p", model.plans_name)
+        return shell_line("nnUNetv2_train", number, model.configuration, fold, *network, *flags)
 
     remedies = []
     absent = [name for name in _untrained(dataset, model) if name not in told]
     started = [fold.name for fold in model.folds if fold.training and not fold.training.finished]
     trained = [fold for fold in model.folds if fold.training and fold.training.finished]
     invalid = [fold.name for fold in trained if not fold.validation] if validate else []
-    for names, words, flag in (
-        (absent, "not trained", ""),
-        (started, "not finished, which --c continues,", " --c"),
-        (invalid, "not validated", " --val"),
+    for names, words, *flags in (
+        (absent, "not trained"),
+        (started, "not finished, which --c continues,", "--c"),
+        (invalid, "not validated", "--val"),
     ):
         if names:
-            commands = tuple(command(name, flag) for name in names)
+            commands = tuple(command(name, *flags) for name in names)
             remedies.append(Remedy(f"{who}: {words} in {folds_of(names)}", commands))
     return remedies
 
@@ -214,14 +218,14 @@ def _prediction(number: int, models: Sequence[Model]) -> list[Remedy]:
     for model in models:
         trained = [fold.name for fold in model.folds if fold.training and fold.training.finished]
         if model.is_final and trained:
-            predict = (
-                f'nnUNetv2_predict -d {number} -i "$nnUNet_raw"/Dataset{number:03d}_*/imagesTs -o PREDICTIONS '
-                f"-c {model.configuration} -tr {model.trainer} -p {model.plans_name} -f {' '.join(trained)}"
+            network = ("-c", model.configuration, "-tr", model.trainer, "-p", model.plans_name, "-f", *trained)
+            predict = f'nnUNetv2_predict -d {number} -i "$nnUNet_raw"/Dataset{number:03d}_*/imagesTs ' + shell_line(
+                "-o", "PREDICTIONS", *network
             )
-            again = f"slicemamba report -d {number} --predictions PREDICTIONS"
+            again = shell_line("slicemamba", "report", "-d", number, "--predictions", "PREDICTIONS")
             return [Remedy("No predictions of the test cases were passed to this report", (predict, again))]
     return []
 
 
-def _trainer_flag(trainer: str) -> str:
-    return "" if trainer == DEFAULT_SUPERNET_TRAINER else f" -tr {trainer}"
+def _trainer_flag(trainer: str) -> tuple[str, ...]:
+    return () if trainer == DEFAULT_SUPERNET_TRAINER else ("-tr", trainer)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from nnunetv2_slicemamba.common.console import printable
 from nnunetv2_slicemamba.search.figures.style import GOOD, INK, MUTED, PAPER, RULE
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def themed(figure: Figure, name: str, label: str) -> Markup:
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     ET.register_namespace("", _SVG)
-    root = ET.fromstring(buffer.getvalue())
+    # XML has no control characters, but matplotlib writes those of a name
+    root = ET.fromstring(printable(buffer.getvalue()))
     for metadata in root.findall(f"{{{_SVG}}}metadata"):
         root.remove(metadata)
     width = root.get("viewBox", "0 0 300 200").split()[2]

@@ -1,9 +1,4 @@
-"""Logs of trainings, as nnU-Net's checkpoints keep them.
-
-They hold pickled Python objects (its plans, NumPy's numbers), which only torch.load with
-weights_only=False reads, and a pickle can run code. Only checkpoints of the user's own result tree are read here; a
-report must not be made of a tree from somebody whom one does not trust.
-"""
+"""Logs of trainings, as nnU-Net's checkpoints keep them."""
 
 from __future__ import annotations
 
@@ -14,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common import checkpoint_names
+from nnunetv2_slicemamba.common.checkpoints import WEIGHTS, CheckpointError, read_training
+from nnunetv2_slicemamba.common.names import is_number
 
 
 @dataclass(frozen=True)
@@ -49,58 +46,46 @@ class TrainingProgress:
         return math.fsum(self.seconds)
 
 
-class CheckpointError(ValueError):
-    """A checkpoint cannot be read; the message names the file and the remedy."""
-
-
 def newest_checkpoint(fold_folder: Path) -> Path | None:
     """The checkpoint that has seen most epochs: final, else latest, else best; None if there is none."""
     return next((fold_folder / name for name in checkpoint_names.ALL if (fold_folder / name).is_file()), None)
 
 
-def read_training(file: Path, debug: Mapping[str, Any] | None = None) -> TrainingProgress:
+def read_progress(file: Path, debug: Mapping[str, Any] | None = None) -> TrainingProgress:
     """Reads a checkpoint's log and counts its parameters, without loading its weights into memory.
 
     debug: the content of nnU-Net's debug.json, which knows the planned epochs and the device.
     Raises CheckpointError for a file that is no nnU-Net checkpoint.
     """
     remedy = "Train the fold again, or continue it from another checkpoint (--c)"
+    content = read_training(file, remedy, tensors=False)
     try:
-        content = _load(file)
-        log, weights = content["logging"], content["network_weights"]
+        log, weights = content["logging"], content[WEIGHTS]
         n = min(len(log[key]) for key in ("train_losses", "val_losses", "mean_fg_dice", "epoch_end_timestamps"))
-    except Exception as error:  # whatever a damaged zip, a damaged pickle or a missing class raises
+        starts, ends = log["epoch_start_timestamps"][:n], log["epoch_end_timestamps"][:n]
+        losses = {key: _numbers(log[key], n) for key in ("train_losses", "val_losses", "mean_fg_dice")}
+        seconds = tuple(float(end) - float(start) for start, end in zip(starts, ends, strict=True))
+        started = float(starts[0]) if n else None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{file} cannot be read as a checkpoint ({type(error).__name__}: {error}). {remedy}"
+            f"{file} holds no log of nnU-Net's trainings ({type(error).__name__}: {error}). {remedy}"
         ) from error
-    starts, ends = log["epoch_start_timestamps"], log["epoch_end_timestamps"]
     slicing = weights.get("slicing")
     known = debug or {}
     planned = str(known.get("num_epochs", ""))
     return TrainingProgress(
         checkpoint=file.name,
         finished=file.name == checkpoint_names.ALL[0],
-        train_loss=_numbers(log["train_losses"], n),
-        validation_loss=_numbers(log["val_losses"], n),
-        pseudo_dice=_numbers(log["mean_fg_dice"], n),
-        seconds=tuple(float(end) - float(start) for start, end in zip(starts[:n], ends[:n], strict=True)),
-        started=float(starts[0]) if n else None,
-        planned_epochs=int(planned) if planned.isdigit() else None,
+        train_loss=losses["train_losses"],
+        validation_loss=losses["val_losses"],
+        pseudo_dice=losses["mean_fg_dice"],
+        seconds=seconds,
+        started=started,
+        planned_epochs=int(planned) if is_number(planned) else None,
         parameters=sum(t.numel() for t in weights.values() if t.is_floating_point()),
-        slicing=None if slicing is None else tuple(tuple(row) for row in slicing.tolist()),
+        slicing=None if slicing is None or slicing.ndim != 2 else tuple(tuple(row) for row in slicing.tolist()),
         versions={key: str(known[key]) for key in ("torch_version", "gpu_name", "device") if key in known},
     )
-
-
-def _load(file: Path) -> Mapping[str, Any]:
-    import torch
-
-    try:
-        # mapped: of hundreds of megabytes of weights, only the slicing's few bytes are read
-        return torch.load(file, map_location="cpu", weights_only=False, mmap=True)
-    except RuntimeError:
-        # torch's format before 1.6 cannot be mapped; a damaged file fails again
-        return torch.load(file, map_location="cpu", weights_only=False)
 
 
 def _numbers(values: Sequence[Any], n: int) -> tuple[float, ...]:

@@ -7,13 +7,16 @@ order: encoder stages first, then decoder stages. In 2D the default indices 0..3
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any, TypeAlias
 
 Architecture: TypeAlias = tuple[int, ...]
 Slicing: TypeAlias = tuple[tuple[int, ...], ...]
 
+# entry of a supernet checkpoint's init_args
+CHECKPOINT_KEY = "slicing_candidates"
 MAX_THICKNESS = 255  # a network keeps its slicing in a uint8 buffer
 
 
@@ -62,6 +65,22 @@ def check_candidates(candidates: Sequence[Sequence[Any]], n_dims: int) -> Slicin
     if not 1 <= len(checked) <= 256 or len(set(checked)) != len(checked):
         raise ValueError(f"candidates {checked} must be 1 to 256 different slicings: drop what is named twice")
     return checked
+
+
+def check_trained_candidates(init_args: Mapping[str, Any], present: Slicing, fold_folder: Path) -> None:
+    """Raises ValueError, naming both, unless a supernet has the candidates that it was trained with.
+
+    init_args: of its checkpoint; those of older versions do not say. present: candidates of the plans. Weights of other
+    candidates would fit if there are as many.
+    """
+    recorded = init_args.get(CHECKPOINT_KEY)
+    if recorded is None or tuple(map(tuple, recorded)) == present:
+        return
+    then, now = (", ".join(map(thickness_text, candidates)) for candidates in (recorded, present))
+    raise ValueError(
+        f"the supernet in {fold_folder} was trained with the candidates {then}, the plans have {now} now; restore the "
+        f"entry 'candidates' of the plans, or move {fold_folder} away to train the supernet anew"
+    )
 
 
 def _is_thickness(value: Any) -> bool:

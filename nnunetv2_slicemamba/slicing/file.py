@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.json_reading import JsonFileError, JsonKind
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, check_slicing
@@ -17,6 +18,7 @@ from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 
 SCHEMA_VERSION = 1
+_SLICING = JsonKind("a slicing", dict, "Make it again with `slicemamba search` or `slicemamba slicing`")
 
 
 class SlicingFileError(ValueError):
@@ -95,14 +97,11 @@ def write_slicing_file(content: SlicingFile, path: str | Path) -> None:
 def read_slicing_file(path: str | Path) -> SlicingFile:
     """Validated content of a slicing file. Raises SlicingFileError naming the file, what is wrong and the remedy."""
     path = Path(path)
-    remedy = "Make it again with `slicemamba search` or `slicemamba slicing`"
     try:
-        flat = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SlicingFileError(f"cannot read the slicing file {path}: {error.strerror}. {remedy}") from error
-    except ValueError as error:
-        raise SlicingFileError(f"the slicing file {path} is no JSON ({error}). {remedy}") from error
-    version = flat.get("schema_version") if isinstance(flat, dict) else None
+        flat = _SLICING.read(path)
+    except JsonFileError as error:
+        raise SlicingFileError(f"the slicing file {error}") from error
+    version = flat.get("schema_version")
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise SlicingFileError(
             f"the slicing file {path} has schema version {version}, this package reads up to {SCHEMA_VERSION}; "
@@ -111,12 +110,10 @@ def read_slicing_file(path: str | Path) -> SlicingFile:
     try:
         return _from_flat(flat)
     except (ValueError, TypeError) as error:
-        raise SlicingFileError(f"the slicing file {path} is not valid: {error}. {remedy}") from error
+        raise SlicingFileError(f"the slicing file {path} is not valid: {error}. {_SLICING.remedy}") from error
 
 
-def _from_flat(flat: Any) -> SlicingFile:
-    if not isinstance(flat, dict):
-        raise ValueError(f"it holds a {type(flat).__name__}, not an object")
+def _from_flat(flat: dict[str, Any]) -> SlicingFile:
     missing = [key for key in _RULES if key not in flat]
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.names import names_supernet_trainer
+from nnunetv2_slicemamba.common.shell import shell_line
 
 SLICING_VARIABLE = "SLICEMAMBA_SLICING"
 SEARCH_FOLDER = "slicing_search"
@@ -46,7 +47,7 @@ def slicing_file_for_training(
     named = (os.environ if environ is None else environ).get(SLICING_VARIABLE, "")
     if not named:
         return find_slicing_file(results_dataset_folder, plans, configuration, fold)
-    path = Path(named).expanduser()
+    path = Path(os.path.expanduser(named))  # which leaves "~" where there is no home
     if not path.is_file():
         raise SlicingNotFoundError(
             f"{SLICING_VARIABLE} is {named}, which is no file; name a {SLICING_FILE}, or unset {SLICING_VARIABLE} to "
@@ -82,7 +83,7 @@ def find_slicing_file(results_dataset_folder: str | Path, plans: str, configurat
 
 
 def _how_to_get_one(folder: Path, plans: str, configuration: str, fold: int | str) -> str:
-    where = f"-d {folder.name} -c {configuration} -f {fold} -p {plans}"
+    where = shell_line("-d", folder.name, "-c", configuration, "-f", fold, "-p", plans)
     return (
         f"no slicing for {folder.name}, {configuration}, fold {fold}: there is no "
         f"SliceMamba*SupernetTrainer*__{plans}__{configuration}/fold_{fold}/{SEARCH_FOLDER}/{SLICING_FILE} in "

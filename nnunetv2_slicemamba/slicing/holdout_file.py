@@ -6,7 +6,6 @@ training cases that the supernet does not see and the search chooses on; the fin
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,12 +16,27 @@ import numpy as np
 
 from nnunetv2_slicemamba.common.hashing import sha256_of_names
 from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.common.json_reading import JsonFileError, JsonKind
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.slicing.find import slicing_search_folder
 
 SCHEMA_VERSION = 1
 HOLDOUT_FILE = "holdout.json"
 # entry of a checkpoint's init_args, the only dictionary in it that nnU-Net lets a trainer add to
 CHECKPOINT_KEY = "slicing_holdout"
+
+_HOLDOUT = JsonKind(
+    "a holdout",
+    {
+        "schema_version": int,
+        **dict.fromkeys(("dataset", "plans_name", "configuration", "split_sha256"), str),
+        "fold": (int, str),
+        "fraction": float,
+        "seed": int,
+        "cases": [str],
+    },
+    "Make it again with 'slicemamba holdout'; a supernet that was trained with it says with which fraction and seed",
+)
 
 
 class HoldoutError(ValueError):
@@ -62,10 +76,8 @@ class Holdout:
 
     def command(self, trainer: str) -> str:
         """The command that draws these cases."""
-        return (
-            f"slicemamba holdout -d {self.dataset} -c {self.configuration} -f {self.fold} -p {self.plans_name} "
-            f"-tr {trainer} --fraction {self.fraction} --seed {self.seed}"
-        )
+        place = ("-d", self.dataset, "-c", self.configuration, "-f", self.fold, "-p", self.plans_name, "-tr", trainer)
+        return shell_line("slicemamba", "holdout", *place, "--fraction", self.fraction, "--seed", self.seed)
 
 
 def holdout_path(fold_folder: str | Path) -> Path:
@@ -114,12 +126,11 @@ def read_holdout(path: Path) -> Holdout | None:
     if not path.is_file():
         return None
     try:
-        return holdout_of(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise HoldoutError(
-            f"the holdout file {path} cannot be read ({error}). Make it again with 'slicemamba holdout'; a supernet "
-            "that was trained with it says with which fraction and seed"
-        ) from error
+        return holdout_of(_HOLDOUT.read(path))
+    except JsonFileError as error:
+        raise HoldoutError(f"the holdout file {error}") from error
+    except ValueError as error:
+        raise HoldoutError(f"the holdout file {path} cannot be used ({error}). {_HOLDOUT.remedy}") from error
 
 
 def holdout_of(content: Mapping[str, Any]) -> Holdout:

@@ -8,14 +8,17 @@ writes the winner alone, a pickled tuple, to `arch.pkl`.
 from __future__ import annotations
 
 import math
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.common.safe_reading import read_checkpoint, read_plain_pickle
+from nnunetv2_slicemamba.common.safe_reading import names_in, read_checkpoint, read_plain_pickle
 from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
 
 FITNESS = "miou_with_dice"
@@ -58,7 +61,7 @@ def read_published_search(path: Path) -> PublishedSearch:
         return PublishedSearch(_architecture(content, path), (), 0)
     table = content.get("vis_dict")
     if not isinstance(table, Mapping):
-        raise InputError(f"{path} is no result of the published search: it has no vis_dict, but {_keys(content)}")
+        raise InputError(f"{path} is no result of the published search: it has no vis_dict, but {names_in(content)}")
     evaluated = {}
     for architecture, record in table.items():
         fitness = _fitness(record, path)
@@ -82,13 +85,13 @@ def read_for(path: Path, n_blocks: int, n_dims: int) -> tuple[Slicing, dict[str,
 
 
 def _architecture(value: Any, path: Path) -> Architecture:
-    numbers = isinstance(value, (tuple, list)) and value and all(type(v) is int for v in value)
-    if not numbers:
-        raise InputError(f"{path} is no result of the published search: {str(value)[:60]!r} is no architecture")
+    is_row = isinstance(value, (tuple, list)) and value
+    if not is_row or not all(type(v) is int or isinstance(v, np.integer) for v in value):
+        raise InputError(f"{path} is no result of the published search: {reprlib.repr(value)} is no architecture")
     bad = [index for index in value if not 0 <= index < len(PUBLISHED_CANDIDATES)]
     if bad:
         raise InputError(f"{path}: an architecture has index {bad[0]}, the published candidates are 0 to 3")
-    return tuple(value)
+    return tuple(map(int, value))
 
 
 def _fitness(record: Any, path: Path) -> tuple[float, ...] | None:
@@ -98,9 +101,5 @@ def _fitness(record: Any, path: Path) -> tuple[float, ...] | None:
     try:
         numbers = tuple(float(v) for v in (value if isinstance(value, (tuple, list)) else (value,)))
     except (TypeError, ValueError):
-        raise InputError(f"{path}: {FITNESS} is {str(value)[:60]!r}, it must be one number or two") from None
+        raise InputError(f"{path}: {FITNESS} is {reprlib.repr(value)}, it must be one number or two") from None
     return None if any(math.isnan(number) for number in numbers) else numbers
-
-
-def _keys(content: Mapping[Any, Any]) -> str:
-    return ", ".join(map(str, content))[:200] or "nothing"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.objectives import Cost
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 PARETO_FILE = "pareto.json"
 SCHEMA_VERSION = 1
+_PARETO = JsonKind(
+    "a Pareto front",
+    {"front": [{"slicing": [[int]], "fitness?": (float, None)}]},
+    "The search that wrote it writes it again ('slicemamba search')",
+)
 
 
 @dataclass(frozen=True)
@@ -94,17 +100,11 @@ def write_front(front: Front, folder: Path, objective: str, candidates: Slicing)
 def read_front_entry(file: Path, number: int) -> tuple[Slicing, dict[str, Any]]:
     """The slicing of entry `number`, from 1, of a pareto.json, and what the file says of it.
 
-    Raises ValueError naming the file, the rule and the remedy.
+    Raises JsonFileError, or ValueError naming the rule and the remedy.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        entries = [(tuple(tuple(map(int, one)) for one in entry["slicing"]), entry) for entry in content["front"]]
-    except OSError as error:
-        raise ValueError(f"cannot read {file}: {error.strerror}; give the {PARETO_FILE} of a search") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(
-            f"{file} is no {PARETO_FILE} of a search with a measured cost; give one, or the file without ':{number}'"
-        ) from error
+    remedy = f"Give the {PARETO_FILE} of a search with a measured cost, or the file without ':{number}'"
+    content = _PARETO.read(file, remedy)
+    entries = [(tuple(tuple(one) for one in entry["slicing"]), entry) for entry in content["front"]]
     if not 1 <= number <= len(entries):
         raise ValueError(
             f"{file} has {len(entries)} entries, there is none numbered {number}; give 1 to {len(entries)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.full_disk import full_disk_told
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
@@ -36,7 +37,9 @@ def write_choice(
         complete=complete,
     )
     if file.is_file() and not holds(file, choice):
-        shutil.copy2(file, file.with_name(f"previous_{file.name}"))
+        previous = file.with_name(f"previous_{file.name}")
+        with full_disk_told(previous):
+            shutil.copy2(file, previous)
     write_slicing_file(content, file)
     return file
 

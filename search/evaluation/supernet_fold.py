@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -10,19 +9,21 @@ from pathlib import Path
 
 import torch
 
+from nnunetv2_slicemamba.common.checkpoints import load_network, read_training
 from nnunetv2_slicemamba.common.hashing import sha256_of_names, sha256_of_plans
+from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import CostMeter, measured_with, require_measurable
 from nnunetv2_slicemamba.search.evaluation.counting import Classes
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathEvaluation
 from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.search.fitness import evaluation_of_counts
-from nnunetv2_slicemamba.search.holdout import recorded_holdout
+from nnunetv2_slicemamba.search.holdout import recorded_init_args
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.search.records import Done, Evaluation, Task, tasks_of
 from nnunetv2_slicemamba.search.workers.base import More, no_more
-from nnunetv2_slicemamba.slicing.candidates import Architecture
-from nnunetv2_slicemamba.slicing.holdout_file import check_trained_with
+from nnunetv2_slicemamba.slicing.candidates import Architecture, check_trained_candidates
+from nnunetv2_slicemamba.slicing.holdout_file import check_trained_with, holdout_in
 from nnunetv2_slicemamba.slicing.measured_on import HOLDOUT, VALIDATION, MeasuredOn
 from nnunetv2_slicemamba.trainers.offline import ValidationCase, load_cases, make_trainer, quiet
 
@@ -30,6 +31,9 @@ from nnunetv2_slicemamba.trainers.offline import ValidationCase, load_cases, mak
 TILE_STEP_SIZE = 0.5
 MIRRORING = False
 PREDICTION = "batches of windows"
+_PLANS_REMEDY = (
+    "It says with which plans the supernet was trained: restore it; nnUNet_preprocessed may have the same plans"
+)
 
 
 class SupernetError(ValueError):
@@ -49,7 +53,7 @@ def check_same_plans(folder: SupernetFolder) -> str:
     selection = folder.selection
     now = sha256_of_plans(selection.plans, selection.configuration)
     if folder.plans_file.is_file():
-        then = sha256_of_plans(json.loads(folder.plans_file.read_text()), selection.configuration)
+        then = sha256_of_plans(PLANS_JSON.read(folder.plans_file, _PLANS_REMEDY), selection.configuration)
         if then != now:
             raise SupernetError(
                 f"plans {selection.plans_name!r} in nnUNet_preprocessed (SHA-256 {now[:12]}...) are not those that the "
@@ -68,7 +72,8 @@ class SupernetFold:
     without mirroring and without anything random: the same architecture gives the same fitness on the same machine,
     whatever was evaluated before it. A measured latency is not that repeatable.
     Raises InputError if the device cannot tell the cost; SupernetError if there is no trained supernet, or the fold has
-    no validation cases; HoldoutError if the supernet was trained with another holdout than the fold has now, or with
+    no validation cases; CheckpointError if the checkpoint cannot be read, is damaged, or holds weights that are not
+    finite; HoldoutError if the supernet was trained with another holdout than the fold has now, or with
     none.
     """
 
@@ -95,7 +100,11 @@ class SupernetFold:
                 f"can be compared; give the fold some in splits_final.json, or use 'slicemamba slicing --set'"
             )
         self.case_names: list[str] = list(keys)
-        check_trained_with(recorded_holdout(self.checkpoint), self.nnunet_trainer.holdout, folder.path, folder.trainer)
+        recorded = recorded_init_args(self.checkpoint)
+        check_trained_with(holdout_in(recorded), self.nnunet_trainer.holdout, folder.path, folder.trainer)
+        check_trained_candidates(recorded, folder.selection.candidates, folder.path)
+        self._remedy = f"restore the file, or train the supernet anew with '{folder.train_command}'"
+        read_training(self.checkpoint, self._remedy)  # refused now, not by the first evaluation
         self.label_manager = self.nnunet_trainer.label_manager
         self._loaded = False
 
@@ -117,8 +126,7 @@ class SupernetFold:
             self.nnunet_trainer.initialize()
         network = self.nnunet_trainer.network
         assert isinstance(network, Supernet)
-        weights = torch.load(self.checkpoint, map_location="cpu", weights_only=False)["network_weights"]
-        network.load_state_dict(weights)
+        load_network(network, self.checkpoint, self._remedy)
         network.decoder.deep_supervision = False
         self.network = network.eval()
         patch = self.nnunet_trainer.configuration_manager.patch_size

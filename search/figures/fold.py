@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice
 from nnunetv2_slicemamba.search.figures.page import write_figures
 from nnunetv2_slicemamba.search.figures.stages import stages_of
@@ -57,7 +59,7 @@ def write_fold_figures(
     )
     own = FoldChoice(data.slicing, history_of(records))
     folds = {**_other_folds(folder), fold: own}
-    ordered = sorted(folds, key=lambda name: (not name.isdigit(), int(name) if name.isdigit() else 0, name))
+    ordered = sorted(folds, key=lambda name: (not is_number(name), int(name) if is_number(name) else 0, name))
     complete = replace(data, folds={name: folds[name] for name in ordered})
     if console is None:
         return write_figures(complete, folder.search)
@@ -80,7 +82,7 @@ def redraw(folder: SupernetFolder, storage: str | None, study: str | None, conso
         export_study(found, study, folder.search, timeout=STUDY_SECONDS)
     except (LedgerError, StudyRefusedError) as error:
         # a search that goes on writes it itself; the figures do not need it
-        (console or Console()).print(
+        (console or PlainConsole()).print(
             f"The study for Optuna was not completed: {error}", markup=False, highlight=False, soft_wrap=True
         )
     return page

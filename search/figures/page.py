@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunetv2_slicemamba.common.console import printable
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.search.figures.agreement import (
     chosen_slicings,
@@ -168,7 +169,7 @@ def render(data: FigureData, pictures: list[Picture], importance: Importance | s
         "columns": columns,
         "rows": rows,
     }
-    return environment.get_template("figures.html.j2").render(context)
+    return printable(environment.get_template("figures.html.j2").render(context))
 
 
 def tiles(data: FigureData) -> list[tuple[str, str]]:

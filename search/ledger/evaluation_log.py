@@ -14,16 +14,32 @@ import json
 import math
 import os
 import socket
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.json_lines import entries_in
+from nnunetv2_slicemamba.common.json_shape import Shape, mismatch
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, sqlite_file
 from nnunetv2_slicemamba.search.records import Record
 
-FORMAT = 1
+FORMAT = 2  # 1: lines without checksums, one header
+_CHECKSUM = ', "crc32": '
+_HEADER = {"format": int, "study": str, "fingerprint": dict}
+_RECORD = {
+    "architecture": [int],
+    "fitness": (float, None),
+    "generation": int,
+    "index": int,
+    "origin": str,
+    "seconds": float,
+    "details": dict,
+    "cost?": (float, None),
+}
+_KEYS = {key.removesuffix("?") for key in _RECORD}
 # in a fold's slicing_search folder, beside study.db
 LOG_FOLDER = "study.evaluations"
 
@@ -46,26 +62,33 @@ class EvaluationLog:
 
     def begin(self, header: Mapping[str, Any], records: Iterable[Record]) -> None:
         """Makes the writer's file, with what is known already: all of it or nothing."""
-        lines = [{"format": FORMAT, **header}, *map(as_json, records)]
+        # the first line twice: without it, nothing else in the file would be of use
+        lines = [*2 * [{"format": FORMAT, **header}], *map(as_json, records)]
         try:
             with replacing(self.file) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+                temporary.write_text("".join(map(_checked_line, lines)), encoding="utf-8")
         except OSError as error:
             raise LedgerError(f"no search can be kept in {self.folder} ({error}). {file_advice(error)}") from error
 
     def header(self) -> dict[str, Any]:
         """The header that `begin` was given. Raises LedgerError if the file cannot be read."""
+        remedy = "Move it away, and the same command goes on from the study that was made of it, or begins anew"
         try:
-            with self.file.open(encoding="utf-8") as lines:
-                header = json.loads(lines.readline())
-            if header["format"] > FORMAT:
-                raise ValueError(f"it has format {header['format']}, of a later version of this package")
-            return {"study": str(header["study"]), "fingerprint": dict(header["fingerprint"])}
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            with self.file.open("rb") as lines:
+                first = lines.readline() + lines.readline()
+        except OSError as error:
+            raise LedgerError(f"{self.file} cannot be read ({error.strerror}). {remedy}") from error
+        headers = [header for _, header in _whole_entries(first, {"format": int})[0]]
+        if not headers:
+            raise LedgerError(f"{self.file} does not begin as the evaluations of a search do. {remedy}")
+        if headers[0]["format"] > FORMAT:
             raise LedgerError(
-                f"{self.file} does not begin as the evaluations of a search do ({error}). Move it away, and the same "
-                "command goes on from the study that was made of it, or begins anew"
-            ) from error
+                f"{self.file} has format {headers[0]['format']}, of a later version of this package: update it"
+            )
+        wrong = mismatch(headers[0], _HEADER)
+        if wrong is not None:
+            raise LedgerError(f"{self.file} does not begin as the evaluations of a search do: {wrong}. {remedy}")
+        return {key: headers[0][key] for key in ("study", "fingerprint")}
 
     def open(self) -> None:
         """Opens this process's file; whoever else appends to it from now on is noticed."""
@@ -87,7 +110,7 @@ class EvaluationLog:
         try:
             self._refuse_second_writer(self._descriptor)
             # what a kill or a full disk cut off before must not spoil this line
-            line = ("\n" * self._is_torn + json.dumps(as_json(record)) + "\n").encode()
+            line = ("\n" * self._is_torn + _checked_line(as_json(record))).encode()
             written = os.write(self._descriptor, line)
             self._size += written
             self._is_torn = written < len(line)
@@ -144,14 +167,15 @@ class LogReader:
                 opened.seek(at)
                 content = opened.read()
             whole = content[: content.rfind(b"\n") + 1]
-            for line in whole.split(b"\n")[:-1]:
-                number += 1
-                if line and not (number == 1 and file == self._log.file):
-                    try:
-                        records.append(record_of(json.loads(line)))
-                    except (ValueError, TypeError, KeyError):
-                        self.damaged.append(f"{file.name}, line {number}")
-            self._read[file] = (at + len(whole), number)
+            entries, damaged = _whole_entries(whole, dict, number + 1)
+            for line, entry in entries:
+                try:
+                    if "format" not in entry:  # not a header
+                        records.append(record_of(entry))
+                except ValueError:
+                    damaged.append(line)
+            self.damaged += [f"{file.name}, line {line}" for line in sorted(damaged)]
+            self._read[file] = (at + len(whole), number + whole.count(b"\n"))
         return records
 
 
@@ -190,13 +214,40 @@ def file_advice(error: OSError) -> str:
     return "Make the folder writable, and the same command continues"
 
 
+def _checked_line(entry: Mapping[str, Any]) -> str:
+    """An entry as a line with a checksum of the rest of it, so that a digit that a disk changed is noticed."""
+    text = json.dumps(entry)
+    return f"{text[:-1]}{_CHECKSUM}{zlib.crc32(text.encode())}}}\n"
+
+
+def _whole_entries(content: bytes, shape: Shape, first: int = 1) -> tuple[list[tuple[int, Any]], list[int]]:
+    """`entries_in` with their checksums right; older versions wrote none."""
+    lines = content.split(b"\n")
+    entries, damaged = entries_in(content, shape, first)
+    whole = []
+    for number, entry in entries:
+        checksum = entry.pop("crc32", None)
+        text = lines[number - first].rpartition(_CHECKSUM.encode())[0] + b"}"
+        if checksum is None or checksum == zlib.crc32(text):
+            whole.append((number, entry))
+        else:
+            damaged.append(number)
+    return whole, damaged
+
+
 def as_json(record: Record) -> dict[str, Any]:
     """A record as values that JSON keeps; an undefined fitness is null."""
-    return {**vars(record), "fitness": plain_json(record.fitness)}
+    return {**vars(record), "architecture": list(record.architecture), "fitness": plain_json(record.fitness)}
 
 
 def record_of(entry: dict[str, Any]) -> Record:
-    """The inverse of as_json. Raises KeyError, TypeError or ValueError for anything else."""
-    place = {name: int(entry[name]) for name in ("generation", "index")}
+    """The inverse of as_json. Raises ValueError for anything else."""
+    wrong = mismatch(entry, _RECORD)
+    if wrong is None and set(entry) - _KEYS:
+        wrong = f"it has {', '.join(sorted(set(entry) - _KEYS))}"
+    if wrong is not None:
+        raise ValueError(f"this is no evaluation: {wrong}")
     fitness = math.nan if entry["fitness"] is None else float(entry["fitness"])
-    return Record(**{**entry, **place, "architecture": tuple(entry["architecture"]), "fitness": fitness})
+    if min(entry["generation"], entry["index"]) < 0 or math.isinf(fitness):
+        raise ValueError(f"this is no evaluation: it has a negative place or an infinite fitness ({entry})")
+    return Record(**{**entry, "architecture": tuple(entry["architecture"]), "fitness": fitness})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +44,9 @@ class Ledger:
         self.location = str(log.folder)
         log.open()
         found, self.damaged = records_in(log)
+        if self.damaged:
+            # evaluated again, what a damaged line held may come out a little different: a measured cost does
+            found = {**_copied(log, study_name, storage), **found}
         self._generations: dict[int, dict[int, Record]] = {}
         for (generation, index), record in found.items():
             self._generations.setdefault(generation, {})[index] = record
@@ -149,7 +154,11 @@ def read_ledger(
     """
     log, stored = _find(storage, study_name, preferred, folder)
     if log is not None:
-        fingerprint, records = log.header()["fingerprint"], records_in(log)[0]
+        fingerprint = log.header()["fingerprint"]
+        records, damaged = records_in(log)
+        if damaged:
+            warnings.warn(f"left out of {log.folder}, because no evaluation can be read there: {'; '.join(damaged)}")
+            records = {**_copied(log, log.header()["study"], storage), **records}
     else:
         fingerprint, records = dict(stored.fingerprint or {}), stored.records
     return fingerprint, [records[place] for place in sorted(records)]
@@ -173,6 +182,15 @@ def has_ledger(storage: str | Path, folder: Path | None = None) -> bool:
     """True if there is anything that read_ledger could read; a server is not asked."""
     logs = log_folder(storage, folder)
     return not is_missing(storage) or (logs is not None and any(logs.glob("*.jsonl")))
+
+
+def _copied(log: EvaluationLog, study_name: str, storage: str | Path) -> dict[tuple[int, int], Record]:
+    """The evaluations in a search's study, if it can be read."""
+    with contextlib.suppress(LedgerError):
+        stored = read_study(storage, study_name)
+        if stored is not None and stored.fingerprint == log.header()["fingerprint"]:
+            return stored.records
+    return {}
 
 
 def _find(

@@ -9,9 +9,21 @@ import hashlib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
+from nnunetv2_slicemamba.common.json_lines import read_json_lines
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
 from nnunetv2_slicemamba.search.records import Done, Evaluation, Task
+
+_ENTRY = {
+    "generation": int,
+    "index": int,
+    "architecture": [int],
+    "fitness": (float, None),
+    "details": dict,
+    "cost?": (float, None),
+    "seconds": float,
+}
 
 
 def left_over_files(folder: Path, fingerprint: Fingerprint, study: str, location: str) -> list[Path]:
@@ -23,15 +35,11 @@ def left_over_files(folder: Path, fingerprint: Fingerprint, study: str, location
 
 def read_left_over(files: list[Path]) -> dict[tuple[int, int], Done]:
     """The evaluations by (generation, index); the files do not say how the architectures came about."""
-    found = {}
-    for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-                task = Task(int(entry["generation"]), int(entry["index"]), tuple(entry["architecture"]), "")
-                fitness = math.nan if entry["fitness"] is None else entry["fitness"]
-                evaluation = Evaluation(fitness, dict(entry["details"]), entry.get("cost"))
-                found[task.generation, task.index] = Done(task, evaluation, float(entry["seconds"]))
-            except (ValueError, TypeError, KeyError):  # the line that a process was killed in
-                continue
-    return found
+    done = [one for file in files for one in read_json_lines(file, _ENTRY, _done)]
+    return {(one.task.generation, one.task.index): one for one in done}
+
+
+def _done(entry: dict[str, Any]) -> Done:
+    task = Task(entry["generation"], entry["index"], tuple(entry["architecture"]), "")
+    fitness = math.nan if entry["fitness"] is None else entry["fitness"]
+    return Done(task, Evaluation(fitness, entry["details"], entry.get("cost")), float(entry["seconds"]))

@@ -14,7 +14,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, LogReader
-from nnunetv2_slicemamba.search.ledger.storage import LedgerError, is_missing, location_of, opened
+from nnunetv2_slicemamba.search.ledger.storage import (
+    PATIENCE_AT_START,
+    LedgerError,
+    StorageAwayError,
+    is_missing,
+    location_of,
+    opened,
+    persistently,
+)
 from nnunetv2_slicemamba.search.ledger.trials import directions_of, records_of, trial_of
 from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.records import Record
@@ -53,11 +61,14 @@ def read_study(storage: str | Path, name: str, create: bool = False) -> StoredSt
     # Optuna takes as long to import as the rest of the search, and a training needs none of it
     import optuna
 
-    with opened(storage, create) as database:
-        try:
-            return _stored(optuna.load_study(study_name=name, storage=database))
-        except KeyError:
-            return None
+    def read() -> StoredStudy | None:
+        with opened(storage, create) as database:
+            try:
+                return _stored(optuna.load_study(study_name=name, storage=database))
+            except KeyError:
+                return None
+
+    return persistently(read, PATIENCE_AT_START)
 
 
 def study_names(storage: str | Path) -> list[str]:
@@ -66,8 +77,11 @@ def study_names(storage: str | Path) -> list[str]:
         return []
     import optuna
 
-    with opened(storage, create=False) as database:
-        return optuna.get_all_study_names(storage=database)
+    def read() -> list[str]:
+        with opened(storage, create=False) as database:
+            return optuna.get_all_study_names(storage=database)
+
+    return persistently(read, PATIENCE_AT_START)
 
 
 def delete_study(storage: str | Path, name: str) -> None:
@@ -76,8 +90,11 @@ def delete_study(storage: str | Path, name: str) -> None:
         return
     import optuna
 
-    with opened(storage) as database, contextlib.suppress(KeyError):
-        optuna.delete_study(study_name=name, storage=database)
+    def delete() -> None:
+        with opened(storage) as database, contextlib.suppress(KeyError):
+            optuna.delete_study(study_name=name, storage=database)
+
+    persistently(delete, PATIENCE_AT_START)
 
 
 @contextlib.contextmanager
@@ -107,21 +124,44 @@ def copy_log(
     storage: str | Path,
     is_over: Callable[[], bool] = lambda: True,
     timeout: float = COPY_SECONDS,
+    patience: float = 0.0,
+    say: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Adds to a search's study all evaluations of its log that the study lacks; makes study and storage if missing.
 
     is_over: asked before the log is read again for what was added meanwhile; once it is true, the log is read a last
-    time. timeout: see `only_copier`. Returns the number of evaluations added. Raises StudyRefusedError if the study is
+    time. timeout: see `only_copier`. patience: seconds to wait for a server that is away, each time it is; say: is told
+    of the waits. Returns the number of evaluations added. Raises StudyRefusedError if the study is
     not this search's, LedgerError if log or storage cannot be used.
     """
+    added = 0
+    with only_copier(log, timeout):
+
+        def copy() -> None:
+            nonlocal added
+            for _ in _copies(log, storage, is_over):
+                added += 1
+
+        while True:
+            before = added
+            try:
+                persistently(copy, patience, say)
+                return added
+            except StorageAwayError:
+                if added == before:  # it has been away all the time
+                    raise
+
+
+def _copies(log: EvaluationLog, storage: str | Path, is_over: Callable[[], bool]) -> Iterator[Record]:
+    """Adds what a study lacks, and gives each evaluation once it is there; see copy_log."""
     import optuna
 
     header = log.header()
     fingerprint = header["fingerprint"]
     directions = directions_of(stored_cost(fingerprint.get("settings", {})))
     n_candidates_per_block = (len(fingerprint["candidates"]),) * int(fingerprint["n_blocks"])
-    reader, added = LogReader(log), 0
-    with only_copier(log, timeout), opened(storage) as database:
+    reader = LogReader(log)
+    with opened(storage) as database:
         study = optuna.create_study(
             storage=database, study_name=header["study"], directions=directions, load_if_exists=True
         )
@@ -141,9 +181,9 @@ def copy_log(
                 if place not in known:
                     study.add_trial(trial_of(record, n_candidates_per_block, len(directions) > 1))
                     known.add(place)
-                    added += 1
+                    yield record
             if last:
-                return added
+                return
 
 
 def _stored(study: Any) -> StoredStudy:

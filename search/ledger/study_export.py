@@ -16,9 +16,11 @@ import tempfile
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog
 from nnunetv2_slicemamba.search.ledger.ledger import Ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, is_url, location_of
@@ -27,6 +29,7 @@ from nnunetv2_slicemamba.search.ledger.study import StudyRefusedError, copy_log
 POLL_SECONDS = 0.5
 # not `-m`, which would look for modules in the working folder first
 START = f"import sys; sys.path[:] = filter(None, sys.path); from {__name__} import main; main()"
+PATIENCE_SECONDS = 300.0  # for a server that is away
 WAIT_SECONDS = 5.0  # for what is left at the end of the search, which ends by itself
 NICENESS = 10
 
@@ -39,7 +42,7 @@ class StudyExport:
     """
 
     def __init__(self, ledger: Ledger, console: Console | None = None) -> None:
-        self._ledger, self._console = ledger, console or Console()
+        self._ledger, self._console = ledger, console or PlainConsole()
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> StudyExport:
@@ -48,6 +51,7 @@ class StudyExport:
             "folder": str(self._ledger.log.folder.absolute()),
             "search": self._ledger.log.search,
             "storage": str(storage if is_url(storage) else Path(storage).absolute()),
+            "patience": PATIENCE_SECONDS,
         }
         self._said = tempfile.TemporaryFile("w+", encoding="utf-8")
         try:
@@ -56,7 +60,7 @@ class StudyExport:
             self._say(f"{self._study} is not written during the search: {error}. The same command completes it.")
         return self
 
-    def _started(self, order: dict[str, str]) -> subprocess.Popen[str]:
+    def _started(self, order: dict[str, Any]) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-c", START],
             stdin=subprocess.PIPE,
@@ -88,14 +92,17 @@ class StudyExport:
     def _wait_for(self, process: subprocess.Popen[str]) -> None:
         try:
             if code := process.wait(WAIT_SECONDS):
-                self._said.seek(0)
-                reason = (self._said.read().strip().splitlines() or [f"exit code {code}"])[-1]
                 self._say(
-                    f"{self._study} was not completed: {reason}. All evaluations are kept in {self._ledger.location}; "
-                    "the same command completes it."
+                    f"{self._study} was not completed: {self._last_said() or f'exit code {code}'}. All evaluations are "
+                    f"kept in {self._ledger.location}; the same command completes it."
                 )
         except subprocess.TimeoutExpired:
-            self._say(f"{self._study} is still being written, and soon whole.")
+            waits = self._last_said()
+            self._say(f"{self._study} is still being written{f': {waits}' if waits else ', and soon whole'}.")
+
+    def _last_said(self) -> str:
+        self._said.seek(0)
+        return (self._said.read().strip().splitlines() or [""])[-1].removesuffix(".")
 
     def _say(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -116,7 +123,14 @@ def main() -> None:
     threading.Thread(target=wait_for_end, daemon=True).start()
     log = EvaluationLog(Path(order["folder"]), order["search"])
     try:
-        copy_log(log, order["storage"], lambda: is_over.wait(POLL_SECONDS), timeout=-1)
+        copy_log(
+            log,
+            order["storage"],
+            lambda: is_over.wait(POLL_SECONDS),
+            timeout=-1,
+            patience=order["patience"],
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
     except (LedgerError, StudyRefusedError) as error:
         sys.exit(str(error))
 

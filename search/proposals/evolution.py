@@ -11,11 +11,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from nnunetv2_slicemamba.search.records import CROSSOVER, MUTANT, RANDOM, History, Proposal
+from nnunetv2_slicemamba.search.proposals.ranking import Elite
+from nnunetv2_slicemamba.search.records import CROSSOVER, MUTANT, RANDOM, History, Proposal, Record
 from nnunetv2_slicemamba.search.settings import SearchSettings
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 
@@ -48,16 +50,47 @@ def propose_with_origins(
 
     Raises ValueError for a negative generation, a block without candidates, or a history of another network.
     """
-    n_candidates = np.array([int(n) for n in n_candidates_per_block], dtype=np.int64)
-    if n_candidates.size == 0 or n_candidates.min() < 1:
-        raise ValueError(f"every block needs at least one candidate, got {list(n_candidates_per_block)} for the blocks")
+    n_candidates = _counts_of(n_candidates_per_block)
+    seen = set(_checked([architecture for architecture, _ in history], n_candidates))
+    return _generation(settings, n_candidates, generation, select_parents(history, settings.parents), seen)
+
+
+class Evolution:
+    """The generations of one search, one after the other: those of propose_with_origins with its ranked history.
+
+    Each call looks at the records that are new, and at a few old ones: a generation takes as long late in a search as
+    early in it.
+    """
+
+    def __init__(self, settings: SearchSettings, n_candidates_per_block: Sequence[int]) -> None:
+        self._settings = settings
+        self._n_candidates = _counts_of(n_candidates_per_block)
+        self._elite = Elite(settings.cost, settings.parents)
+        self._known = 0  # records
+        self._seen: set[Architecture] = set()
+
+    def __call__(self, generation: int, records: Sequence[Record]) -> list[Proposal]:
+        """The architectures of a generation. records: of all earlier generations in order."""
+        new = records[self._known :]
+        self._known = len(records)
+        self._seen.update(_checked([record.architecture for record in new], self._n_candidates))
+        parents = [record.architecture for record in self._elite.add(new, records)]
+        return _generation(self._settings, self._n_candidates, generation, parents, self._seen)
+
+
+def _generation(
+    settings: SearchSettings,
+    n_candidates: np.ndarray,
+    generation: int,
+    best: Sequence[Architecture],
+    seen: AbstractSet[Architecture],
+) -> list[Proposal]:
     if generation < 0:
         raise ValueError(f"generation is {generation}, it must be at least 0")
-    seen = set(_checked([architecture for architecture, _ in history], n_candidates))
     rng = np.random.default_rng([settings.seed, generation])
     brood = _Brood(n_candidates, seen, settings.population)
     if generation > 0:
-        parents = [np.array(parent) for parent in select_parents(history, settings.parents)]
+        parents = [np.array(parent) for parent in best]
         mutants, crossovers = settings.children
         if parents:
             brood.breed(MUTANT, mutants, lambda: _mutate(parents, n_candidates, settings.mutation_probability, rng))
@@ -65,6 +98,13 @@ def propose_with_origins(
             brood.breed(CROSSOVER, crossovers, lambda: _cross(parents, rng))
     brood.fill_with_random(rng)
     return brood.proposals
+
+
+def _counts_of(n_candidates_per_block: Sequence[int]) -> np.ndarray:
+    n_candidates = np.array([int(n) for n in n_candidates_per_block], dtype=np.int64)
+    if n_candidates.size == 0 or n_candidates.min() < 1:
+        raise ValueError(f"every block needs at least one candidate, got {list(n_candidates_per_block)} for the blocks")
+    return n_candidates
 
 
 def select_parents(history: History, n_parents: int) -> list[Architecture]:
@@ -76,18 +116,28 @@ def select_parents(history: History, n_parents: int) -> list[Architecture]:
 
 @dataclass
 class _Brood:
-    """The architectures of a generation while they are gathered. Nothing in `seen` comes in; what came in is seen."""
+    """The architectures of a generation while they are gathered. Nothing in `seen` comes in, and nothing twice."""
 
     n_candidates: np.ndarray  # (blocks,)
-    seen: set[Architecture]
+    seen: AbstractSet[Architecture]
     wanted: int
     proposals: list[Proposal] = field(default_factory=list)
+    own: set[Architecture] = field(default_factory=set)
+
+    @property
+    def n_known(self) -> int:
+        """Architectures that cannot come in any more."""
+        return len(self.seen) + len(self.own)
+
+    def knows(self, architecture: Architecture) -> bool:
+        """True for an architecture that was seen before or came in."""
+        return architecture in self.seen or architecture in self.own
 
     def add(self, architecture: Architecture, origin: str) -> bool:
-        """Adds a new architecture; False for one that was seen before."""
-        if architecture in self.seen:
+        """Adds a new architecture; False for one that is known."""
+        if self.knows(architecture):
             return False
-        self.seen.add(architecture)
+        self.own.add(architecture)
         self.proposals.append(Proposal(architecture, origin))
         return True
 
@@ -102,17 +152,17 @@ class _Brood:
     def fill_with_random(self, rng: np.random.Generator) -> None:
         """Fills the generation with new architectures drawn uniformly, as far as there are any."""
         total = math.prod(self.n_candidates.tolist())
-        while len(self.proposals) < self.wanted and len(self.seen) < total:
+        while len(self.proposals) < self.wanted and self.n_known < total:
             # Rejection needs two draws at most on average while half of the architectures are new; from then on the
             # rest is short enough to be listed.
-            if 2 * len(self.seen) >= total:
+            if 2 * self.n_known >= total:
                 self._fill_from_the_rest(rng)
                 return
             self.add(_draw(self.n_candidates, rng), RANDOM)
 
     def _fill_from_the_rest(self, rng: np.random.Generator) -> None:
         everything = itertools.product(*(range(n) for n in self.n_candidates.tolist()))
-        rest = [architecture for architecture in everything if architecture not in self.seen]
+        rest = [architecture for architecture in everything if not self.knows(architecture)]
         missing = min(self.wanted - len(self.proposals), len(rest))
         for i in rng.permutation(len(rest))[:missing]:
             self.add(rest[i], RANDOM)

@@ -83,18 +83,72 @@ def ranked_history(records: Sequence[Record], cost: Cost | None) -> list[tuple[A
     """
     if cost is None:
         return history_of(records)
+    place = {record.architecture: -float(number) for number, record in enumerate(ranked(records, cost))}
+    return [(record.architecture, place.get(record.architecture, math.nan)) for record in records]
+
+
+def ranked(records: Sequence[Record], cost: Cost | None) -> list[Record]:
+    """Records with a defined fitness in the order of their worth, see ranked_history; the first of equals first."""
     feasible = feasible_of(records, cost)
-    if cost.minimised:
-        ordered = []
-        for front in non_dominated_fronts(feasible):
-            distances = crowding_distances(front)
-            ordered += [front[i] for i in sorted(range(len(front)), key=lambda i: -distances[i])]
+    if cost is not None and cost.minimised:
+        ordered = _by_crowding(non_dominated_fronts(feasible))
     else:
         ordered = sorted(feasible, key=lambda record: -record.fitness)
-    infeasible = [r for r in records if not math.isnan(r.fitness) and not cost.allows(r.cost)]
-    ordered += sorted(infeasible, key=_cost)
-    place = {record.architecture: -float(number) for number, record in enumerate(ordered)}
-    return [(record.architecture, place.get(record.architecture, math.nan)) for record in records]
+    return ordered + _by_excess(records, cost)
+
+
+def _by_crowding(fronts: Sequence[Sequence[Record]]) -> list[Record]:
+    ordered: list[Record] = []
+    for front in fronts:
+        distances = crowding_distances(front)
+        ordered += [front[i] for i in sorted(range(len(front)), key=lambda i: -distances[i])]
+    return ordered
+
+
+def _by_excess(records: Sequence[Record], cost: Cost | None) -> list[Record]:
+    if cost is None:
+        return []
+    return sorted((r for r in records if not math.isnan(r.fitness) and not cost.allows(r.cost)), key=_cost)
+
+
+class Elite:
+    """The first `size` of all records by `ranked`, kept up to date as a search goes on.
+
+    Only new records and a few old ones are ranked each time. So a search's time grows as its records do, and not as
+    their square.
+    """
+
+    # fronts are kept until they have so many times the size: a new record can move others to a later front
+    MARGIN = 20
+
+    def __init__(self, cost: Cost | None, size: int) -> None:
+        self._cost, self._size = cost, size
+        self._pool: list[Record] = []  # in their original order where the cost is minimised
+        self._n_fronts: int | None = None  # first fronts of all records that are wholly in the pool; None for all
+
+    def add(self, new: Sequence[Record], everything: Sequence[Record]) -> list[Record]:
+        """The elite with the new records. everything: all records so far, the new ones at the end."""
+        pool = [*self._pool, *new]
+        if self._cost is None or not self._cost.minimised:
+            self._pool = ranked(pool, self._cost)[: self._size]
+            return self._pool
+        # A record that is not in the pool lies behind these fronts. New records push it further back. The chain of
+        # those that dominate a record of these fronts is wholly before it: ranking the pool alone finds them all.
+        fronts = non_dominated_fronts(feasible_of(pool, self._cost))[: self._n_fronts]
+        if self._n_fronts is not None and sum(map(len, fronts)) < self._size:
+            pool = list(everything)
+            fronts = non_dominated_fronts(feasible_of(pool, self._cost))
+            self._n_fronts = None
+        kept: list[Record] = []
+        for number, front in enumerate(fronts):
+            if len(kept) >= self.MARGIN * self._size:
+                fronts, self._n_fronts = fronts[:number], number
+                break
+            kept += front
+        infeasible = _by_excess(pool, self._cost)[: self._size]
+        ids = set(map(id, [*kept, *infeasible]))
+        self._pool = [record for record in pool if id(record) in ids]
+        return [*_by_crowding(fronts), *infeasible][: self._size]
 
 
 def feasible_history(records: Sequence[Record], cost: Cost | None) -> list[tuple[Architecture, float]]:

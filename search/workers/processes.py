@@ -1,8 +1,6 @@
-"""This process's place among the processes of a job, and the store in which they meet.
+"""This process's place among the processes of a job.
 
-The launcher is torchrun, or any that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT as it does. The
-processes meet in torch.distributed's key-value store. What they exchange is a few hundred bytes per evaluation, so that
-no collective operation is needed that would hang when one of them is gone.
+The launcher is torchrun, or any that sets RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT as it does.
 """
 
 from __future__ import annotations
@@ -10,14 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from nnunetv2_slicemamba.common.folders import InputError
-
-if TYPE_CHECKING:
-    from torch.distributed import Store
 
 
 @dataclass(frozen=True)
@@ -60,11 +54,3 @@ class Process:
             )
         torch.cuda.set_device(self.local_rank)
         return torch.device("cuda", self.local_rank)
-
-    def connect(self) -> Store:
-        """The store in which the processes meet."""
-        from torch.distributed import PrefixStore
-        from torch.distributed.rendezvous import rendezvous
-
-        store, _, _ = next(rendezvous("env://", self.rank, self.world))
-        return PrefixStore("slicing_search", store)

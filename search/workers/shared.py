@@ -4,7 +4,8 @@ The writer, rank 0, announces the architectures in the order of their first bloc
 alike is evaluated by the same process in this generation and the next, which has its features. A row is cut into parts
 that become smaller. Every process, the writer's own evaluating thread among them, takes the first part left of its row,
 or when there is none the last one left of another's, and sends each result when it is there. Who evaluates what changes
-nothing: a generation is proposed when the one before is whole.
+nothing: a generation is proposed when the one before is whole. They exchange a few hundred bytes per evaluation, so
+that no collective operation is needed that would hang when one of them is gone.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, as_json, record_of
 from nnunetv2_slicemamba.search.records import Done, Evaluation, Record, Task
 from nnunetv2_slicemamba.search.workers.base import BatchEvaluator, Workers
+from nnunetv2_slicemamba.search.workers.meeting import POLL_SECONDS, ForeignMessageError, Messages, wait_for
 
-if TYPE_CHECKING:
-    from torch.distributed import Store
-
-POLL_SECONDS = 0.001
 GOODBYE_SECONDS = 30.0
 WRITER = 0  # its rank
 _END: dict[str, Any] = {"end": True}
+_GONE: dict[str, Any] = {"gone": True}
+_SAME_VERSION = (
+    "are all processes of the same version? What was evaluated is kept, and the same command continues the search"
+)
 
 Row = list[list[Task]]  # the parts of a process
 
@@ -38,19 +40,19 @@ class Round:
     rows: the parts of each process.
     """
 
-    def __init__(self, store: Store, number: int, rows: list[Row]) -> None:
+    def __init__(self, store: Messages, number: int, rows: list[Row]) -> None:
         self._store, self._number = store, number
         self.rows = rows
         self._from_front = 0
 
     @classmethod
-    def announce(cls, store: Store, number: int, rows: list[Row]) -> Round:
+    def announce(cls, store: Messages, number: int, rows: list[Row]) -> Round:
         content = [[[(t.generation, t.index, t.architecture, t.origin) for t in part] for part in row] for row in rows]
         store.set(f"{number}/parts", json.dumps({"rows": content}))
         return cls(store, number, rows)
 
     @classmethod
-    def await_next(cls, store: Store, number: int) -> Round | None:
+    def await_next(cls, store: Messages, number: int) -> Round | None:
         """The round with this number, as soon as it is announced; None at the end of the search."""
         key = f"{number}/parts"
         wait_for(store, key)
@@ -71,9 +73,16 @@ class Round:
             if self._store.add(f"{key}/taken", 1) > len(row):
                 continue
             if other:
-                return row[-self._store.add(f"{key}/from_end", 1)]
-            self._from_front += 1
-            return row[self._from_front - 1]
+                at = -self._store.add(f"{key}/from_end", 1)
+            else:
+                at = self._from_front
+                self._from_front += 1
+            if not -len(row) <= at < len(row):
+                raise ForeignMessageError(
+                    f"more parts of generation {self._number} were taken than there are: a stranger changes the "
+                    "counters of the search. Start it again where others do not reach it; what was evaluated is kept"
+                )
+            return row[at]
         return None
 
     def send(self, message: dict[str, Any]) -> None:
@@ -105,7 +114,7 @@ class SharedWorkers(Workers):
     which every process appends what it finishes before it sends it.
     """
 
-    def __init__(self, store: Store, world: int, evaluator: BatchEvaluator, log: EvaluationLog) -> None:
+    def __init__(self, store: Messages, world: int, evaluator: BatchEvaluator, log: EvaluationLog) -> None:
         self._store, self._world, self._evaluator, self._log = store, world, evaluator, log
         self._round = 0
         self._error: BaseException | None = None
@@ -118,11 +127,12 @@ class SharedWorkers(Workers):
         shared = Round.announce(self._store, self._round, rows_of(tasks, self._world))
         own = threading.Thread(target=self._work, args=(shared,), daemon=True)
         own.start()
-        received = done = gone = 0
+        waiting = {(task.generation, task.index): task for task in tasks}
+        received = gone = 0
         stopped = False
         try:
             # those who have nothing left to do need not have said so before the next round
-            while done < len(tasks) and gone < self._world:
+            while waiting and gone < self._world:
                 if not stopped and not go_on():
                     stopped = True
                     shared.stop()
@@ -133,13 +143,12 @@ class SharedWorkers(Workers):
                     time.sleep(POLL_SECONDS)
                     continue
                 received += 1
-                if "gone" in message:
+                if message == _GONE:
                     gone += 1
                 else:
-                    done += 1
-                    yield done_of(record_of(message))
+                    yield done_among(waiting, message)
         finally:
-            if done < len(tasks) and gone < self._world:
+            if waiting and gone < self._world:
                 shared.stop()
         own.join()
         if self._error is not None:
@@ -164,7 +173,7 @@ class SharedWorkers(Workers):
                 time.sleep(POLL_SECONDS)
 
 
-def help_out(store: Store, rank: int, make_evaluator: Callable[[], BatchEvaluator], logs: Path) -> None:
+def help_out(store: Messages, rank: int, make_evaluator: Callable[[], BatchEvaluator], logs: Path) -> None:
     """The other processes' side: evaluates what the writer announces until the search ends.
 
     rank: of this process, from 1. make_evaluator: called when the writer has found everything in order. logs: the
@@ -202,7 +211,7 @@ def work(shared: Round, rank: int, evaluator: BatchEvaluator, log: EvaluationLog
             record = Record.of(done)
             log.append(record)
             shared.send(as_json(record))
-    shared.send({"gone": True})
+    shared.send(_GONE)
     return bool(first)
 
 
@@ -210,6 +219,26 @@ def done_of(record: Record) -> Done:
     """The finished task that another process, or thread, has kept as this record."""
     task = Task(record.generation, record.index, record.architecture, record.origin)
     return Done(task, Evaluation(record.fitness, record.details, record.cost), record.seconds, kept=True)
+
+
+def done_among(waiting: dict[tuple[int, int], Task], message: Any) -> Done:
+    """The finished task of a message, which is taken out of those that are waited for, by (generation, index).
+
+    Raises ForeignMessageError for anything else than an evaluation of one of them.
+    """
+    try:
+        done = done_of(record_of(message))
+        expected = waiting.pop((done.task.generation, done.task.index))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ForeignMessageError(
+            f"a message of another process is no evaluation that this search waits for ({error!r}); {_SAME_VERSION}"
+        ) from error
+    if done.task != expected:
+        raise ForeignMessageError(
+            f"a message of another process gives the architecture {done.task.architecture} for evaluation "
+            f"{expected.index} of generation {expected.generation}, which is {expected.architecture}; {_SAME_VERSION}"
+        )
+    return done
 
 
 def rows_of(tasks: Sequence[Task], world: int) -> list[Row]:
@@ -228,9 +257,3 @@ def rows_of(tasks: Sequence[Task], world: int) -> list[Row]:
             begin += size
         rows.append(row)
     return rows
-
-
-def wait_for(store: Store, key: str) -> None:
-    """Waits until a key is there; raises what torch.distributed raises when the store is gone."""
-    while not store.check([key]):
-        time.sleep(POLL_SECONDS)

@@ -163,7 +163,7 @@ def test_missing_folders_are_warnings_with_remedies_that_can_be_copied(
     assert result.exit_code == 0, result.output
     assert "nnUNet_raw: export nnUNet_raw=/path/to/nnUNet_raw" in result.output
     # one line, however long, although the terminal has 80 columns
-    assert f"mkdir -p '{absent}'" in result.output
+    assert f"mkdir -p {absent}" in result.output
     assert findings("nnU-Net folders")["nnUNet_raw"].status == "warn"
     assert findings("nnU-Net folders")["nnUNet_results"].status == "warn"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,9 @@ from nnunetv2_slicemamba.pipeline.fold_steps import hold_out_all
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import (
+    Evaluation,
     MeasuredOn,
+    SearchSettings,
     SlicingChoice,
     read_holdout,
     read_ledger,
@@ -26,10 +30,12 @@ from nnunetv2_slicemamba.search import (
     sha256_of_file,
 )
 from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
-from nnunetv2_slicemamba.search.dry_run import CostEstimate, time_paths
+from nnunetv2_slicemamba.search.dry_run import CostEstimate, time_paths, typical_tasks
 from nnunetv2_slicemamba.search.holdout import hold_out
+from nnunetv2_slicemamba.search.records import Done, Task, tasks_of
+from nnunetv2_slicemamba.search.workers.base import More, no_more
 from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
-from nnunetv2_slicemamba.trainers import TRAINERS
+from tests.cli.supernets import save_untrained_supernet
 
 PLANS, SUPERNET = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch"
 FOLD = ("-d", "901", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", SUPERNET)
@@ -62,31 +68,19 @@ def fold_folder() -> Path:
     return select("901", "2d", "0", PLANS).fold_folder(SUPERNET)
 
 
-def save_untrained_supernet() -> None:
-    """What a training of no epochs would leave."""
-    selection = select("901", "2d", "0", PLANS)
-    description = json.loads((selection.preprocessed_folder / "dataset.json").read_text())
-    torch.manual_seed(0)
-    trainer = TRAINERS[SUPERNET](
-        {**selection.plans, "continue_training": False}, "2d", 0, description, torch.device("cpu")
-    )
-    trainer.initialize()
-    trainer.save_checkpoint(str(fold_folder() / "checkpoint_final.pth"))
-
-
 def files_of(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_search_on_a_holdout_from_estimate_to_result(call: Callable[..., str]) -> None:
     assert "2 of 4 training cases are held out" in call("holdout", *FOLD, "--fraction", "0.5")
-    save_untrained_supernet()
+    save_untrained_supernet(select("901", "2d", "0", PLANS), SUPERNET)
     before = files_of(fold_folder())
     shown = call(*SEARCH, "--dry-run")
     assert files_of(fold_folder()) == before, "a dry run wrote something"
     assert "architectures:  4, each on 2 holdout cases" in shown
     assert "0 of them are in" in shown
-    assert "median of 5 paths" in shown
+    assert "mean of 5 paths" in shown
 
     # a thousandth of a second
     shown = call(*SEARCH, "--time-budget", "0.00001")
@@ -117,7 +111,7 @@ def test_a_search_on_a_holdout_from_estimate_to_result(call: Callable[..., str])
 def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
     call: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_untrained_supernet()
+    save_untrained_supernet(select("901", "2d", "0", PLANS), SUPERNET)
 
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -135,19 +129,22 @@ def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("holdout", *FOLD, "--fraction", "1.0"), "the fraction is 1.0, it must lie between 0 and 1"),
+        (("holdout", *FOLD, "--fraction", "1.0"), "--fraction is 1.0; give a number above 0 and below 1"),
         (("holdout", *FOLD, "--fraction", "0.1"), "holds out 0 of them"),
-        (("holdout", *FOLD, "--seed", "-1"), "the seed is -1"),
+        (("holdout", *FOLD, "--seed", "-1"), "--seed is -1; give a whole number from 0 to 2147483647"),
         (("holdout", *FOLD[:-1], "SliceMambaTrainer"), "'SliceMambaTrainer' is no supernet trainer"),
         ((*SEARCH, "--sampler", "grid"), "sampler is 'grid', it must be one of evolution, random, tpe, nsga2"),
         ((*SEARCH, "--sampler", "tpe", "--mutants", "1"), "--mutants and --crossovers are the evolution's"),
         ((*SEARCH, "--dry-run", "--figures-only"), "--dry-run and --figures-only exclude each other"),
-        ((*SEARCH, "--time-budget", "0"), "--time-budget is 0.0, it must be a positive number of minutes"),
+        ((*SEARCH, "--time-budget", "0"), "--time-budget is 0; give a number above 0 and at most 1000000"),
         ((*SEARCH, "--objective", "speed"), "objective is 'speed', it must be one of dice, dice-latency, dice-memory"),
         ((*SEARCH, "--objective", "dice-memory"), "--objective dice-memory needs a CUDA device, the device is 'cpu'"),
         ((*SEARCH, "--max-memory-mib", "900"), "--max-memory-mib needs a CUDA device, the device is 'cpu'"),
-        ((*SEARCH, "--max-latency-ms", "-1"), "--max-latency-ms is -1.0, it must be above 0 and finite"),
-        (("run", "-d", "901", "-c", "2d", "-f", "0", "--holdout", "2"), "the fraction is 2.0"),
+        ((*SEARCH, "--max-latency-ms", "-1"), "--max-latency-ms is -1; give a number above 0"),
+        (
+            ("run", "-d", "901", "-c", "2d", "-f", "0", "--holdout", "2"),
+            "--holdout is 2; give a number above 0",
+        ),
     ],
 )
 def test_what_cannot_be_worked_with_is_refused(call: Callable[..., str], arguments: tuple, words: str) -> None:
@@ -190,7 +187,7 @@ def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
     workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     selection = select("901", "2d", "0", PLANS)
-    save_untrained_supernet()
+    save_untrained_supernet(select("901", "2d", "0", PLANS), SUPERNET)
     asked: list[str] = []
     monkeypatch.setattr(fold_steps, "run_command", lambda command, arguments, *_, **__: asked.append(arguments[0]))
     choice = SlicingChoice(((2, 2),) * selection.n_blocks, "search", (0,) * selection.n_blocks, fitness=0.5)
@@ -202,11 +199,11 @@ def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
         assert asked == ([] if complete else ["search"])
 
 
-def test_an_estimate_is_the_median_path_times_what_there_is_to_do() -> None:
-    estimate = CostEstimate(1050, 50, (2.0, 1.0, 4.0), 8, "validation", "study.db")
-    assert (estimate.median, estimate.left) == (2.0, 1000)
+def test_an_estimate_is_the_mean_path_times_what_there_is_to_do() -> None:
+    estimate = CostEstimate(1050, 50, (1.5, 0.5, 4.0), 8, "validation", "study.db")
+    assert (estimate.mean, estimate.left) == (2.0, 1000)
     assert estimate.lines()[-2:] == [
-        "seconds each:   2 (median of 3 paths; 1 to 4 s)",
+        "seconds each:   2 (mean of 3 paths; 0.5 to 4 s)",
         "total:          35 min 0 s; what is left: 33 min 20 s",
     ]
     assert [duration_text(s) for s in (0.25, 59.0, 60.0, 3661.0, 90000.0)] == [
@@ -218,18 +215,37 @@ def test_an_estimate_is_the_median_path_times_what_there_is_to_do() -> None:
     ]
 
 
-@pytest.mark.parametrize(("seconds", "timed"), [(10.0, 5), (25.0, 3), (100.0, 3)])
-def test_the_first_path_is_not_timed_and_slow_ones_are_timed_less_often(
-    seconds: float, timed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = 0.0
+class Timed:
+    """Evaluates nothing; the first path takes long, and each of the others `seconds`."""
 
-    def evaluate(architecture: tuple[int, ...]) -> None:
-        nonlocal now
-        now += 1000.0 if architecture == (0,) else seconds
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.given: list[Task] = []
 
-    monkeypatch.setattr("nnunetv2_slicemamba.search.dry_run.time.perf_counter", lambda: now)
-    assert time_paths(evaluate, [(i,) for i in range(6)], Console()) == [seconds] * timed
+    def evaluate(self, tasks: Sequence[Task], go_on: Callable[[], bool], more: More = no_more) -> Iterator[Done]:
+        self.given = list(tasks)
+        for number, task in enumerate(tasks):
+            if not go_on():
+                return
+            yield Done(task, Evaluation(0.5), self.seconds if number else 1000.0)
+
+
+@pytest.mark.parametrize(("seconds", "timed"), [(0.1, 24), (1.0, 11), (10.0, 5), (25.0, 3), (100.0, 3)])
+def test_the_first_path_is_not_timed_and_slow_ones_are_timed_less_often(seconds: float, timed: int) -> None:
+    tasks = tasks_of((i,) for i in range(25))
+    assert time_paths(Timed(seconds), tasks, Console()) == [seconds] * timed
+    assert time_paths(Timed(seconds), tasks[:1], Console()) == [1000.0]
+
+
+def test_the_paths_that_are_timed_share_what_those_of_a_search_share() -> None:
+    tasks = typical_tasks(SearchSettings(), [4] * 22)
+    paths = [task.architecture for task in tasks]
+    assert len(set(paths)) == len(paths) == 25
+    assert paths == sorted(paths)
+    shared = [next(i for i in range(22) if a[i] != b[i]) for a, b in pairwise(paths)]
+    # random ones differ in their second or third block
+    assert statistics.fmean(shared) > 2.5
+    assert typical_tasks(SearchSettings(population=5), [1]) == tasks_of([(0,)])
 
 
 @pytest.fixture
@@ -240,7 +256,7 @@ def quick_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_search_with_a_cost_from_limit_to_front(call: Callable[..., str], quick_measurement: None) -> None:
-    save_untrained_supernet()
+    save_untrained_supernet(select("901", "2d", "0", PLANS), SUPERNET)
     folder = fold_folder() / "slicing_search"
     message = call(*SEARCH, "--max-latency-ms", "0.001", refused=True)
     assert "none of the 4 architectures evaluated is within --max-latency-ms 0.001: the fastest, (" in message

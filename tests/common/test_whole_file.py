@@ -2,10 +2,13 @@
 
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from nnunetv2_slicemamba.common.whole_file import replacing
+from nnunetv2_slicemamba.common.other_processes import host
+from nnunetv2_slicemamba.common.whole_file import replacing, sweep
 
 
 def test_the_file_is_replaced_at_the_end_and_not_before(tmp_path):
@@ -59,3 +62,32 @@ def test_others_may_read_the_result_as_any_other_file(tmp_path):
     with replacing(tmp_path / "f") as temporary:
         temporary.write_text("x")
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_what_killed_processes_left_is_removed_and_what_others_are_writing_is_not(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with replacing(tmp_path / "mine.json") as temporary:
+        temporary.write_text("x")
+        named = temporary.name.replace
+        left = tmp_path / named(f"-{os.getpid()}", f"-{ended.pid}").replace("mine", "fitness")
+        running = tmp_path / named(f"-{os.getpid()}", f"-{os.getppid()}")
+        elsewhere, old = (tmp_path / named(host(), name) for name in ("elsewhere", "long_ago"))
+        users = tmp_path / ".notes.part.txt"
+    for file in (left, running, elsewhere, old, users):
+        file.write_text("half")
+    os.utime(old, (0, 0))
+    sweep(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.json", running.name, elsewhere.name, users.name}
+
+
+def test_writing_a_file_removes_what_a_killed_process_left_beside_it(tmp_path):
+    code = (
+        "import os, sys; from nnunetv2_slicemamba.common.whole_file import replacing\n"
+        "with replacing(sys.argv[1]) as temporary: temporary.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "one.png")], check=False)
+    assert [file.suffix for file in tmp_path.iterdir()] == [".png"]
+    with replacing(tmp_path / "other.png") as temporary:
+        temporary.write_text("x")
+    assert [file.name for file in tmp_path.iterdir()] == ["other.png"]

@@ -57,10 +57,18 @@ def make_workspace(root: Path) -> Path:
         "arch_kwargs": kwargs,
         "_kw_requires_import": [],
     }
-    configuration = {"data_identifier": "x", "batch_size": 2, "patch_size": [32, 32], "architecture": architecture}
+    configuration = {
+        "data_identifier": "x",
+        "batch_size": 2,
+        "patch_size": [32, 32],
+        "spacing": [1.0, 1.0],
+        "architecture": architecture,
+    }
     plans = {"dataset_name": DATASET, "plans_name": PLANS, "configurations": {"2d": configuration}}
     (preprocessed / f"{PLANS}.json").write_text(json.dumps(plans))
-    (preprocessed / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "square": 1}}))
+    (preprocessed / "dataset.json").write_text(
+        json.dumps({"labels": {"background": 0, "square": 1}, "file_ending": ".png"})
+    )
     (preprocessed / "splits_final.json").write_text(json.dumps([{"train": CASES, "val": CASES}]))
     for number, (slicing, missed) in enumerate(MISSED.items()):
         prepare(root / "prepared", truth, slicing, missed, number)

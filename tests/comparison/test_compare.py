@@ -76,6 +76,17 @@ def test_what_is_finished_is_skipped_and_arms_and_repeats_can_be_added(run, root
     assert [arm["arm"] for arm in results(folder)["arms"]] == ["2x2", "4x4"]
 
 
+def test_a_torn_summary_counts_as_none_and_the_training_is_validated_again(run, root, folder):
+    run("compare", "--arms", "2x2,4x4")
+    file = training(folder, "4x4") / "validation" / "summary.json"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    code, said = run("compare", "--arms", "2x2,4x4")
+    assert code == 0, said
+    assert "1 finished, 1 to validate" in said
+    assert file.read_bytes() == whole
+
+
 def test_a_killed_training_is_continued_and_an_unvalidated_one_validated(run, root, folder, monkeypatch):
     monkeypatch.setenv("STAND_IN_ENDS", "checkpoint")
     code, said = run("compare", "--arms", "2x2,4x4")
@@ -153,7 +164,8 @@ def test_a_damaged_checkpoint_is_refused_by_name(run, folder):
     (training(folder, "2x2") / "checkpoint_final.pth").write_bytes(b"half")
     code, said = run("compare", "--arms", "2x2")
     assert code == 2
-    assert "checkpoint_final.pth cannot be read as a checkpoint" in said
+    assert "checkpoint_final.pth cannot be read as a PyTorch checkpoint" in said
+    assert "away to train it anew" in said
 
 
 @pytest.mark.parametrize("change", ["patch_size", "batch_size"])
@@ -194,7 +206,8 @@ def test_a_training_that_another_process_runs_is_left_alone(run, root, folder):
 @pytest.mark.parametrize(
     ("arms", "words"),
     [
-        ("", "--arms names nothing"),
+        ("", "the value of --arms is empty"),
+        (",", "--arms names nothing"),
         ("2x2,2x2", "'2x2' 2 times"),
         ("random", "random:3 for the seeds 0, 1, 2"),
         ("random:0", "1 to 100 slicings"),
@@ -229,7 +242,7 @@ def test_two_searches_need_a_name(run, root):
 
 
 def test_other_bad_input_is_refused(run, root, tmp_path):
-    assert "must be at least 1" in run("compare", "--arms", "2x2", "--repeats", "0")[1]
+    assert "give a whole number from 1 to 1000" in run("compare", "--arms", "2x2", "--repeats", "0")[1]
     assert "exclude each other" in run("compare", "--collect", "--dry-run")[1]
     for trainer in ("SliceMambaSupernetTrainer", "SliceMambaInheritTrainer"):
         assert "is no final trainer that starts from scratch" in run("compare", "--trainer", trainer)[1]
@@ -243,3 +256,21 @@ def test_other_bad_input_is_refused(run, root, tmp_path):
 def test_the_workspace_has_arms_that_differ(root):
     means = [np.mean([dice_of(root, slicing, r) for r in (0, 1)]) for slicing in MISSED]
     assert len({round(mean, 6) for mean in means}) == len(means)
+
+
+def test_the_arms_of_a_cascade_read_the_first_stage_that_all_share(run, root, folder):
+    plans = root / "nnUNet_preprocessed" / DATASET / f"{PLANS}.json"
+    content = json.loads(plans.read_text())
+    content["configurations"]["low"] = dict(content["configurations"]["2d"])
+    content["configurations"]["2d"]["previous_stage"] = "low"
+    plans.write_text(json.dumps(content))
+    code, said = run("compare", "--arms", "2x2")
+    assert code == 2
+    assert f"'nnUNetv2_train {DATASET} low FOLD -tr {TRAINER} -p {PLANS}' makes them" in said
+    assert calls(root) == []
+    first = root / "nnUNet_results" / DATASET / f"{TRAINER}__{PLANS}__low"
+    (first / "predicted_next_stage" / "2d").mkdir(parents=True)
+    for _ in range(2):
+        assert run("compare", "--arms", "2x2,4x4")[0] == 0
+    for arm in ("2x2", "4x4"):
+        assert (folder / arm / "repeat_0" / DATASET / first.name).resolve() == first.resolve()

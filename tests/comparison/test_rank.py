@@ -75,8 +75,10 @@ def compared(selection: Selection, root: Path, dice: dict[str, float]) -> Compar
         (fold_folder / "validation").mkdir(parents=True)
         slicing = torch.tensor(contents[arm].slicing, dtype=torch.uint8)
         torch.save({"network_weights": {"slicing": slicing}}, fold_folder / "checkpoint_final.pth")
-        case = {"reference_file": "case_0.png", "prediction_file": "case_0.png", "metrics": {"1": {"Dice": value}}}
-        (fold_folder / "validation" / "summary.json").write_text(json.dumps({"metric_per_case": [case]}))
+        metrics = {"1": {"Dice": value}}
+        case = {"reference_file": "case_0.png", "prediction_file": "case_0.png", "metrics": metrics}
+        summary = {"metric_per_case": [case], "mean": metrics, "foreground_mean": {"Dice": value}}
+        (fold_folder / "validation" / "summary.json").write_text(json.dumps(summary))
     return folder
 
 

@@ -113,12 +113,12 @@ def test_masks_of_a_whole_part_are_missing(tmp_path: Path) -> None:
     assert "ISIC-2017_Validation_Data has no folder of masks beside it" in refusal(tmp_path / "source")
 
 
-def test_names_that_would_become_one_case_are_refused(source: Path) -> None:
-    for stem in ("a b", "a+b"):
-        write_pair(source / "train" / "images", source / "train" / "masks", stem)
-    message = refusal(source)
+def test_frames_that_would_become_one_case_of_the_benchmark_are_refused(tmp_path: Path) -> None:
+    for stem in ("14", "014"):
+        write_pair(tmp_path / "source" / "Original", tmp_path / "source" / "Ground Truth", stem)
+    message = refusal(tmp_path / "source", "clinicdb")
     assert "names too alike (1):" in message
-    assert "would both be a_b" in message
+    assert "would both be clinicdb_014" in message
 
 
 def test_images_of_several_pages_are_refused(source: Path) -> None:

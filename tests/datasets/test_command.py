@@ -12,6 +12,8 @@ from nnunetv2_slicemamba.cli.main import main
 from nnunetv2_slicemamba.datasets.registry import all_converters
 from tests.datasets.dataset_sources import cases_in, write_pair, write_parts
 
+MANY = ",".join(f"part{i}" for i in range(32768))
+
 
 @pytest.fixture
 def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -76,10 +78,13 @@ def test_the_list_names_every_dataset_and_imports_nothing_heavy() -> None:
         (("isic2019", ".", "-d", "1"), "there is no dataset 'isic2019'; give one of isic2017, isic2018"),
         (("isic2017", "nowhere", "-d", "1"), "the source nowhere is not a folder; unpack archives first"),
         (("isic2017", "-d", "1"), "give the folder with the download"),
-        (("isic2017", ".", "-d", "1000"), "the dataset ID is 1000; give a number from 1 to 999"),
+        (("isic2017", ".", "-d", "0"), "-d is 0; give a whole number from 1 to 999999"),
+        (("isic2017", ".", "-d", "1000000"), "-d is 1000000; give a whole number from 1 to 999999"),
         (("isic2017", ".", "-d", "1", "--split", "half"), "there is no split 'half'"),
         (("isic2017", ".", "-d", "1", "--split", "by-sequence"), "--split by-sequence is for clinicdb"),
-        (("isic2017", ".", "-d", "1", "--resize", "0", "5"), "--resize is 0 5"),
+        (("isic2017", ".", "-d", "1", "--resize", "0", "5"), "--resize is 0; give a whole number from 1 to 20000"),
+        (("isic2017", ".", "-d", "1", "--resize", "20000", "20000"), "at most 178,956,970"),
+        (("folders", "--images", ".", "--masks", ".", "-d", "1", "--labels", MANY), "so give at most 32767"),
         (("isic2017", ".", "-d", "1", "--name", "a/b"), "a dataset cannot be named 'a/b'"),
         (("isic2017", ".", "-d", "1", "--labels", "a"), "--labels is for folders"),
         (("isic2017", ".", "-d", "1", "--images", "."), "--images and --masks are for 'convert folders'"),
@@ -87,7 +92,7 @@ def test_the_list_names_every_dataset_and_imports_nothing_heavy() -> None:
         (("synapse", ".", "-d", "1", "--organs", "9"), "--organs is 9; give 8 or 13"),
         (("synapse", ".", "-d", "1", "--resize", "5", "5"), "--resize is for images"),
         (("kvasir", ".", "-d", "1", "--train", "all"), "--train is 'all'; give joint or own"),
-        (("kvasir", ".", "-d", "1", "-np", "0"), "-np is 0, it must be at least 1"),
+        (("kvasir", ".", "-d", "1", "-np", "0"), "-np is 0; give a whole number from 1 to 1024"),
     ),
 )
 def test_what_does_not_fit_is_refused_with_the_remedy(
@@ -108,3 +113,16 @@ def test_an_unset_folder_is_named(
 ) -> None:
     monkeypatch.delenv("nnUNet_raw", raising=False)
     assert "nnUNet_raw is not set" in refused(capsys, "isic2017", tmp_path, "-d", 1)
+
+
+def test_a_folder_that_is_only_looked_at_is_not_made(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    write_pair(tmp_path / "i", tmp_path / "m", "a")
+    (tmp_path / "i" / "[red].dcm").touch()
+    call("convert", "folders", "--images", tmp_path / "i", "--masks", tmp_path / "m", "-d", 1013, "--name", "Mine")
+    assert not (tmp_path / "results").exists()
+    assert cases_in(raw / "Dataset1013_Mine", "Tr") == {"a"}
+    told = "0 there already; 1 file of the source left out (1 .dcm): i/[red].dcm."
+    assert told in " ".join(capsys.readouterr().out.split())

@@ -7,11 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from PIL import Image
 
+from nnunetv2_slicemamba.datasets.cases import Rules
+from nnunetv2_slicemamba.datasets.conversion import Conversion
+from nnunetv2_slicemamba.datasets.image_checks import examine
 from nnunetv2_slicemamba.datasets.masks import MaskError, read_labels, to_labels
 from nnunetv2_slicemamba.datasets.orientation import ORIENTATION
-from tests.datasets.dataset_sources import disk
+from nnunetv2_slicemamba.datasets.pairing import TEST, Pair
+from nnunetv2_slicemamba.datasets.write_case import write_mask
+from tests.datasets.dataset_sources import disk, run, write_pair
 
 TRUTH = disk("mask", (96, 128))[1]
 
@@ -109,7 +116,7 @@ def test_labels_in_a_jpeg_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MaskError, match=r"a JPEG with the values 0 to \d+, all black"):
         read_labels(tmp_path / "m.jpg")
     Image.fromarray(TRUTH.astype(np.uint8) * np.uint8(2)).save(tmp_path / "n.jpg", quality=100)
-    with pytest.raises(MaskError, match="JPEG, which changes the numbers of labels"):
+    with pytest.raises(MaskError, match="JPEG, which may change the numbers of labels"):
         read_labels(tmp_path / "n.jpg", n_labels=3)
 
 
@@ -175,3 +182,70 @@ def test_masks_of_several_pages_or_turned_ones_are_refused(tmp_path: Path) -> No
     exif[ORIENTATION] = 6
     with pytest.raises(MaskError, match="EXIF orientation 6"):
         saved(tmp_path / "m.jpg", image, exif=exif)
+
+
+@pytest.mark.parametrize("n_labels", [256, 257, 301, 32768])
+def test_labels_above_255_keep_their_numbers_in_the_written_mask(tmp_path: Path, n_labels: int) -> None:
+    values = np.linspace(0, n_labels - 1, 3600).astype(np.int32).reshape(60, 60)
+    Image.fromarray(values).save(tmp_path / "m.tif")
+    for resize in (None, (60, 60)):
+        write_mask(tmp_path / "m.tif", tmp_path / "written.png", Rules(resize, n_labels))
+        read = NaturalImage2DIO().read_seg(str(tmp_path / "written.png"))[0]
+        assert np.array_equal(read[0, 0], values)
+
+
+def coloured(labels: np.ndarray, first: tuple[int, int, int] = (0, 0, 0)) -> Image.Image:
+    """A mask as annotation tools write it: the labels are numbers of colours."""
+    image = Image.fromarray(labels.astype(np.uint8), "P")
+    image.putpalette([*first, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    return image
+
+
+@pytest.mark.parametrize("ending", [".png", ".gif"])
+def test_the_numbers_of_a_coloured_palette_are_the_labels(tmp_path: Path, ending: str) -> None:
+    labels = TRUTH * 2
+    coloured(labels).save(tmp_path / f"m{ending}", optimize=False)
+    assert np.array_equal(read_labels(tmp_path / f"m{ending}", n_labels=3), labels)
+    assert np.array_equal(saved(tmp_path / "one.png", coloured(TRUTH)), TRUTH)
+
+
+def test_a_coloured_palette_that_does_not_begin_with_black_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MaskError, match=r"has a palette whose colour 0 is \(255, 255, 255\)"):
+        saved(tmp_path / "m.png", coloured(TRUTH, (255, 255, 255)))
+
+
+def test_a_palette_of_greys_is_resolved_whatever_the_order_of_its_colours(tmp_path: Path) -> None:
+    swapped = Image.fromarray((~TRUTH).astype(np.uint8), "P")
+    swapped.putpalette([2, 2, 2, 0, 0, 0])
+    swapped.save(tmp_path / "m.png")
+    assert np.array_equal(read_labels(tmp_path / "m.png", n_labels=3), TRUTH * 2)
+
+
+def own_masks(tmp_path: Path, values: list[np.ndarray], labels: int) -> Conversion:
+    """The conversion of images with these masks and that many labels."""
+    (tmp_path / "raw").mkdir()
+    for number, mask in enumerate(values):
+        _, path = write_pair(tmp_path / "images", tmp_path / "masks", f"a{number}", size=TRUTH.shape)
+        Image.fromarray(mask).save(path)
+    sources, names = (tmp_path / "images", tmp_path / "masks"), tuple(f"part{i}" for i in range(1, labels + 1))
+    return run("folders", tmp_path, tmp_path / "raw", sources=sources, labels=names).conversion
+
+
+def test_white_is_not_taken_for_label_255_of_300(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="all masks hold 0 and 255 only, of 301 labels; if 255 is white, name one"):
+        own_masks(tmp_path, [TRUTH.astype(np.uint8) * np.uint8(255)] * 2, 300)
+
+
+def test_labels_that_no_mask_holds_are_named(tmp_path: Path) -> None:
+    notes = own_masks(tmp_path, [TRUTH.astype(np.uint8), TRUTH.astype(np.uint8) * np.uint8(3)], 4).notes
+    assert "2 labels in no mask: part2, part4" in notes
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_colours_of_16_bits_are_refused_rather_than_narrowed(tmp_path: Path, ending: str) -> None:
+    values = np.repeat(TRUTH[..., None].astype(np.uint16) * np.uint16(300), 3, axis=-1)
+    path = tmp_path / f"m{ending}"
+    sitk.WriteImage(sitk.GetImageFromArray(values, isVector=True), str(path))
+    with pytest.raises(MaskError, match="has 16 bits per colour, of which 8 would be lost"):
+        read_labels(path, n_labels=301)
+    assert [problem.kind for problem in examine(Pair("m", path, None, TEST), 2).problems] == ["unexpected image"]

@@ -139,6 +139,16 @@ def test_an_id_that_another_dataset_has_is_refused(source: Path, raw: Path, tmp_
         run("isic2017", source, raw, preprocessed=tmp_path / "preprocessed", results=tmp_path / "results")
 
 
+@pytest.mark.parametrize("other", ("Dataset7001_Other", "Dataset70_Other"))
+def test_an_id_that_nnunet_takes_for_anothers_is_refused(source: Path, raw: Path, other: str) -> None:
+    (raw / other).mkdir()
+    if other == "Dataset70_Other":  # two digits are no data set
+        assert run("isic2017", source, raw).written == 8
+        return
+    with pytest.raises(ValueError, match=r"ID 700 and that of Dataset7001_Other in \S+ begin with the same digits"):
+        run("isic2017", source, raw)
+
+
 def test_another_split_in_the_preprocessed_folder_is_refused(source: Path, raw: Path, tmp_path: Path) -> None:
     other = tmp_path / "pre" / "Dataset700_ISIC2017"
     other.mkdir(parents=True)
@@ -164,3 +174,14 @@ def test_the_split_that_nnunet_drew_meanwhile_is_its_own(source: Path, raw: Path
     preprocessed.mkdir(parents=True)
     (preprocessed / "splits_final.json").write_text('[{"train": ["case0"], "val": ["case1"]}]')
     assert run("isic2017", source, raw, split="none", preprocessed=tmp_path / "pre").written == 0
+
+
+def test_where_the_split_is_there_nothing_is_written_beside_the_preprocessed_data(
+    source: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("isic2017", source, raw, preprocessed=tmp_path / "pre")
+    monkeypatch.setattr("nnunetv2_slicemamba.common.folders.is_writable", lambda folder: False)
+    assert run("isic2017", source, raw, preprocessed=tmp_path / "pre").written == 0
+    shutil.rmtree(tmp_path / "pre" / "Dataset700_ISIC2017")
+    with pytest.raises(ValueError, match="nnUNet_preprocessed=.* is not writable"):
+        run("isic2017", source, raw, preprocessed=tmp_path / "pre")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from nnunetv2_slicemamba.datasets.converters.clinicdb import VIDEOS, video_of_frame
 from nnunetv2_slicemamba.datasets.splits import (
     Fold,
+    Split,
     SplitChoice,
+    drawn_split,
     parse_split,
     parts_split,
     random_folds,
     sequence_split,
 )
 
+NONE = SplitChoice("none")
 CASES = [f"case_{i:02d}" for i in range(23)]
 ALL_FRAMES = {f"clinicdb_{frame:03d}": video_of_frame(frame) for frame in range(1, 613)}
 
@@ -33,9 +38,24 @@ def test_random_folds_validate_every_case_once_and_follow_the_seed() -> None:
     assert random_folds(CASES, 4) != folds
 
 
-def test_fewer_cases_than_folds_are_refused() -> None:
-    with pytest.raises(ValueError, match="4 training cases cannot make 5 folds"):
-        random_folds(CASES[:4], 0)
+@pytest.mark.parametrize("cases", [2, 3, 4])
+def test_fewer_cases_than_five_folds_make_a_fold_each(cases: int) -> None:
+    folds = random_folds(CASES[:cases], 0)
+    assert len(folds) == cases
+    assert_cross_validation(folds, set(CASES[:cases]))
+    split = drawn_split(SplitChoice("random", 0), CASES[:cases], frozenset())
+    assert split.notes == (f"{cases} random folds of {cases} cases, seed 0",)
+    with pytest.raises(ValueError, match="1 training case cannot make folds; give --split none"):
+        random_folds(CASES[:1], 0)
+
+
+@pytest.mark.parametrize("split", [lambda c: parts_split({"train": c}), lambda c: drawn_split(NONE, c, frozenset())])
+def test_nnunets_five_folds_are_promised_only_where_it_can_draw_them(split: Callable[[list[str]], Split]) -> None:
+    few = "and {} cannot make nnU-Net's five folds: train with -f all"
+    assert split(CASES[:5]).notes[-1].endswith(": nnU-Net draws five folds of the 5 training cases")
+    more = ", or give --split random:0, which makes 3 folds"
+    assert split(CASES[:3]).notes[-1].endswith(few.format("3 training cases") + more)
+    assert split(CASES[:1]).notes[-1].endswith(few.format("1 training case"))
 
 
 @pytest.mark.parametrize("seed", range(5))

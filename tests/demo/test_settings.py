@@ -42,8 +42,10 @@ def test_the_commands_of_a_run_are_those_of_its_dataset(
             plans = Path(os.environ["nnUNet_preprocessed"]) / dataset.folder_name / f"{run.PLANS}.json"
             plans.parent.mkdir(parents=True)
             network = {"network_class_name": "x.SliceMambaUNet", "arch_kwargs": {}, "_kw_requires_import": []}
-            settings = {"patch_size": [999] * int(data[0]), "architecture": network}
-            plans.write_text(json.dumps({"configurations": {dataset.configuration: settings}}))
+            n_dims = int(data[0])
+            shape = {"patch_size": [999] * n_dims, "spacing": [1.0] * n_dims, "batch_size": 2, "data_identifier": "x"}
+            settings = {**shape, "architecture": network}
+            plans.write_text(json.dumps({"plans_name": run.PLANS, "configurations": {dataset.configuration: settings}}))
             return
         raise CommandError("stopped")
 

@@ -153,7 +153,7 @@ def test_training_without_a_slicing_names_the_three_ways_to_get_one(copied: Work
 
 def test_plan_refuses_unknown_sizes_memory_and_names(refuse) -> None:
     assert "size 'XL' does not exist" in refuse("plan", "-d", "511", "--size", "XL")
-    assert "--gpu-memory is 0.0" in refuse("plan", "-d", "511", "--gpu-memory", "0")
+    assert "--gpu-memory is 0; give a number above 0" in refuse("plan", "-d", "511", "--gpu-memory", "0")
     assert "splits its result folders at '__'" in refuse("plan", "-d", "511", "-overwrite_plans_name", "my__plans")
     assert "configuration 3d_fullres is not in the plans" in refuse(
         "plan", "-d", "511", "-c", "3d_fullres", "--size", "S"

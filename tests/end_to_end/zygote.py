@@ -8,6 +8,7 @@ command here (ENVIRONMENT). A command with a PYTHONPATH, behind which another nn
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import inspect
@@ -15,10 +16,12 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing import connection, forkserver
 from multiprocessing.context import DefaultContext
@@ -29,6 +32,8 @@ from tests.fingerprints import sampling_fewer
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
 ANEW = ("nnunetv2", "nnunetv2_slicemamba")
+SHORT = "TESTS_SHORT_TRAININGS"  # set for trainings of two iterations an epoch
+STAYED = 1000  # stands for an exit code
 OPERATORS = "nnunetv2_slicemamba.ops"
 SLOW = (
     "torch",
@@ -70,8 +75,19 @@ class Zygote:
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
 
-    def run(self, script: Path, arguments: Sequence[str], env: Mapping[str, str], cwd: Path) -> tuple[int, str]:
-        """Exit code and output, standard error included, of a console script."""
+    def run(
+        self,
+        script: Path,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path,
+        end: Mapping[str, float] | None = None,
+    ) -> tuple[int, str]:
+        """Exit code and output, standard error included, of a console script.
+
+        end: {"after": seconds, "signal": number, "group": 0 or 1} sends a signal to the command, or to all its
+        processes; the answer then comes when all of them have ended. Those that live a minute later fail.
+        """
         with self._lock:
             if self._process is None:
                 self._process = subprocess.Popen(
@@ -85,6 +101,7 @@ class Zygote:
             assert self._process.stdout is not None
             output = cwd / ".output"
             order = {"argv": [str(script), *arguments], "env": dict(env), "cwd": str(cwd), "output": str(output)}
+            order["end"] = dict(end) if end is not None else None
             print(json.dumps(order), file=self._process.stdin, flush=True)
             code = int(self._process.stdout.readline())
             text = output.read_text(errors="replace")
@@ -147,6 +164,10 @@ def become(order: dict) -> None:
         for name in [name for name in sys.modules if name.partition(".")[0] in ANEW and not name.startswith(OPERATORS)]:
             del sys.modules[name]
     fork_instead_of_spawn()
+    if order["env"].get(SHORT):
+        from tests.features.pipeline import shorten_trainings
+
+        shorten_trainings()
     if order["argv"][1:2] == ["plan"]:
         sample_fewer_intensities()
     runpy.run_path(order["argv"][0], run_name="__main__")
@@ -158,10 +179,46 @@ def serve() -> None:
         importlib.import_module(module)
     gc.freeze()  # or every fork would collect, and so copy, what it never touches
     for line in sys.stdin:
+        order = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            return become(json.loads(line))
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+            if order["end"]:
+                os.setpgid(0, 0)
+            return become(order)
+        code = ended(pid, order["end"]) if order["end"] else os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(code, flush=True)
+
+
+def ended(process: int, end: Mapping[str, float]) -> int:
+    """Sends a signal to a command; its exit code, or STAYED if some of its processes went on working for a minute."""
+    with contextlib.suppress(PermissionError):  # it has begun, and has done this itself
+        os.setpgid(process, process)
+    until = time.monotonic() + end["after"]
+    while time.monotonic() < until and os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        time.sleep(0.005)
+    (os.killpg if end["group"] else os.kill)(process, int(end["signal"]))
+    until, found = time.monotonic() + 60, 0
+    while not found or working(process):
+        if not found:
+            found, status = os.waitpid(process, os.WNOHANG)
+        if time.monotonic() > until:
+            os.killpg(process, signal.SIGKILL)
+            if not found:
+                os.waitpid(process, 0)
+            return STAYED
+        time.sleep(0.02)
+    return os.waitstatus_to_exitcode(status)
+
+
+def working(group: int) -> list[int]:
+    """The processes of a group that have not ended; the orphaned ones may wait for somebody to notice."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = status.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state != "Z":
+                found.append(int(status.parent.name))
+    return found
 
 
 if __name__ == "__main__":

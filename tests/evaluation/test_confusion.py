@@ -78,3 +78,8 @@ def test_rates_without_pixels_are_undefined() -> None:
 def test_a_label_that_is_not_listed_is_refused() -> None:
     with pytest.raises(ValueError, match=r"labels \[9\] are not among"):
         contingency_table(np.array([0, 9]), np.array([0, 0]), LABELS)
+
+
+def test_nan_is_no_label() -> None:
+    with pytest.raises(ValueError, match=r"labels \[nan\] are not among \[0, 1\]"):
+        contingency_table(np.array([0.0, 1.0]), np.array([0.0, np.nan]), [0, 1])

@@ -197,8 +197,8 @@ def test_an_interrupted_evaluation_continues_where_it_was(tmp_path: Path, monkey
 
     with pytest.raises(KeyboardInterrupt):
         evaluate_folders(predictions, truth, settings=QUICK, journal=journal, progress=interrupt)
-    with open(journal, "a") as file:
-        file.write('\n{"key": "half a li')
+    with open(journal, "ab") as file:
+        file.write(b'\n\xe9{"key": 3}\n' + bytes(64) + b'\n{"key": "a", "shape": 5}\n{"key": "half a li')
     write_case(predictions, "case_0", np.zeros((24, 32)))  # predicted anew in the meantime
     resumed = evaluate_folders(predictions, truth, settings=QUICK, journal=journal)
     assert evaluated == [f"case_{i}" for i in (0, 1, 2, 3, 0, 4, 5)]

@@ -108,7 +108,7 @@ def test_missing_predictions_can_be_left_out_and_extra_ones_are_noted(folders: t
             lambda p, t: [file.rename(p / f"x{file.name}") for file in p.iterdir()],
             "no file in .* has the name of one in",
         ),
-        (lambda p, t: (p.parent / "dataset.json").write_text("{"), "cannot be read as JSON"),
+        (lambda p, t: (p.parent / "dataset.json").write_text("{"), "dataset.json is no JSON: line 1, column 2"),
         (lambda p, t: (p.parent / "dataset.json").write_text('{"labels": {}}'), "has no 'file_ending'"),
         (lambda p, t: write_dataset_json(p.parent, {"liver": 1}), "nnU-Net refuses the labels .*Background label"),
         (lambda p, t: write_dataset_json(p.parent, ending=".xyz"), r"there are no \*.xyz files"),
@@ -192,3 +192,64 @@ def test_swapped_folders_are_noted(folders: tuple[Path, Path]) -> None:
 def test_settings(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         EvaluationSettings(**options)
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_labels_that_nobody_has_are_refused(
+    folders: tuple[Path, Path], nothing_computed: None, described: bool
+) -> None:
+    predictions, truth = folders
+    if not described:
+        (truth.parent / "dataset.json").unlink()
+    with pytest.raises(InputError, match="--labels names 99, which neither dataset.json knows nor a file holds"):
+        evaluate(predictions, truth, labels=[1, 99])
+    with pytest.raises(InputError, match="label -1 is negative, labels begin at 0"):
+        evaluate(predictions, truth, labels=[-1])
+
+
+def test_a_label_that_dataset_json_knows_may_be_in_no_file(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    write_dataset_json(truth.parent, {"background": 0, "liver": 1, "spleen": 2, "rare": 3})
+    assert np.isnan(evaluate(predictions, truth, labels=[3]).per_case.mean["dice"].mean)
+
+
+def test_one_case_has_no_intervals_and_no_note_of_them(tmp_path: Path) -> None:
+    predictions, truth = write_folders(tmp_path, cases=1)
+    evaluation = evaluate(predictions, truth)
+    notes = " ".join(evaluation.notes_for(["per-case"]))
+    assert "there is one case, so there are no intervals" in notes
+    assert "bootstrap" not in notes
+    assert all(np.isnan(summary.low) for summary in evaluation.per_case.mean.values())
+
+
+@pytest.mark.parametrize("labels", [["liver"], {"0": "background", "1": "liver"}])
+def test_labels_of_another_shape_are_refused(folders: tuple[Path, Path], labels: object) -> None:
+    predictions, truth = folders
+    content = {"labels": labels, "file_ending": ".png"}
+    (truth.parent / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"dataset\.json.*labels|labels.*dataset\.json"):
+        evaluate(predictions, truth)
+
+
+def test_a_dataset_json_with_a_byte_order_mark_is_read(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    text = (truth.parent / "dataset.json").read_text()
+    (truth.parent / "dataset.json").write_text(text, encoding="utf-8-sig")
+    assert [one.name for one in evaluate(predictions, truth).classes] == ["liver", "spleen"]
+
+
+def test_a_name_in_the_other_unicode_form_is_the_same_case(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    for folder, form in ((predictions, "L\u00e4sion.png"), (truth, "La\u0308sion.png")):
+        (folder / "case_0.png").rename(folder / form)
+    evaluation = evaluate(predictions, truth)
+    assert "L\u00e4sion" in [case.case for case in evaluation.cases]
+    assert len(evaluation.cases) == 6
+
+
+def test_files_with_another_ending_are_left_out_by_name(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    for name in ("case_9.bmp", "._case_1.bmp", "plans.json", "case_0.npz"):
+        (truth / name).touch()
+    told = f"1 files with another ending than the cases' are left out: {truth / 'case_9.bmp'}"
+    assert told in evaluate(predictions, truth).notes

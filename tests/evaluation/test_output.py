@@ -154,8 +154,8 @@ def test_every_special_character_of_latex_is_escaped() -> None:
         (["-o", "x.txt"], "must end with .json"),
         (["-o", "/nowhere/x.json"], "/nowhere is missing or not writable"),
         (["--labels", "1,two"], "must be whole numbers"),
-        (["--confidence", "95"], "it must lie between 0 and 1"),
-        (["-np", "0"], "-np is 0, it must be at least 1"),
+        (["--confidence", "95"], "--confidence is 95; give a number above 0 and below 1"),
+        (["-np", "0"], "-np is 0; give a whole number from 1 to 1024"),
     ],
 )
 def test_bad_options_end_with_one_message(
@@ -180,3 +180,18 @@ def test_two_cases_without_any_error(tmp_path: Path, capsys: pytest.CaptureFixtu
     dice = content["per_case"]["mean"]["dice"]
     assert (dice["mean"], dice["low"], dice["high"]) == (1, None, None)
     assert content["per_case"]["mean"]["hd95"]["mean"] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("[2cm] liver", "{}[2cm] liver"),
+        ("* star", "{}* star"),
+        ("liver [left]*", "liver [left]*"),
+        ("a\x1b[2Jb\nc", r"a\textbackslash{}x1b[2Jb c"),
+    ],
+)
+def test_a_name_is_no_argument_of_the_line_break_before_it_and_sends_nothing_to_a_terminal(
+    name: str, written: str
+) -> None:
+    assert escape_latex(name) == written

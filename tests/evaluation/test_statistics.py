@@ -75,3 +75,8 @@ def test_nothing_defined_is_nan_throughout() -> None:
     found = summarise([[NAN, NAN]], 0, SETTINGS)
     assert (found.cases, found.defined, found.undefined) == (2, 0, 2)
     assert all(math.isnan(value) for value in (found.mean, found.low, found.high, found.median, found.sd))
+
+
+def test_infinite_values_are_refused_rather_than_left_out() -> None:
+    with pytest.raises(ValueError, match="1 of 3 values are infinite; NaN means undefined"):
+        summarise([[0.5, math.inf, math.nan]], 0, EvaluationSettings())

@@ -125,3 +125,9 @@ def test_background_around_the_objects_changes_nothing(
 
 def test_bounding_box() -> None:
     assert bounding_box(box((9, 8, 7), (2, 0, 6), (3, 8, 1))) == (slice(2, 5), slice(0, 8), slice(6, 7))
+
+
+def test_arrays_that_are_no_masks_are_refused() -> None:
+    values = np.array([[0.0, np.nan], [1.0, 1.0]])
+    with pytest.raises(TypeError, match="the prediction has the type float64, masks are bool"):
+        Masks(values > 0, values, (1.0, 1.0))

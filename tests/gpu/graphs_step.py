@@ -10,12 +10,12 @@ import sys
 import torch
 from torch import distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet, training_graphs
 from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
 from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
-from nnunetv2_slicemamba.trainers.supernet import path_generator, with_unused_parameters
+from nnunetv2_slicemamba.trainers.replicas import Replica, average_gradients
+from nnunetv2_slicemamba.trainers.supernet import path_generator
 
 BATCH, ITERATIONS, PATHS = 4, 12, 2
 SIZES = (1, 2, 2, (16, 32), ((4, 4), (2, 2)), (1, 1), (1, 1))
@@ -42,6 +42,8 @@ def train(network: nn.Module, bare: nn.Module, share: slice) -> list[float]:
         outputs = network(batch(iteration)[share])
         loss = sum((o - 1).square().mean() for o in outputs)
         loss.backward()
+        if dist.is_initialized():
+            average_gradients(network.parameters())
         optimizer.step()
         losses.append(loss.item())
     return losses
@@ -53,9 +55,7 @@ def main() -> None:
     each, first = BATCH // int(processes), int(rank) * BATCH // int(processes)
     dist.init_process_group(backend, init_method=f"file://{store}", rank=int(rank), world_size=int(processes))
     bare = make_network(kind)
-    network = DistributedDataParallel(bare, device_ids=[torch.cuda.current_device()])
-    if kind == "supernet":
-        network = with_unused_parameters(network)
+    network = Replica(bare)
     share = slice(first, first + each)
     replays = 0
     call = TrainingGraph.__call__

@@ -11,6 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_slicemamba.augmentation import Batch, Policy, translate
 from nnunetv2_slicemamba.augmentation.noise import GaussianNoise
+from nnunetv2_slicemamba.augmentation.recorded import Layout, RecordedPolicy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 LABELS = (-1, 0, 1, 2)
@@ -93,3 +94,49 @@ def test_a_batch_takes_less_than_half_a_gibibyte_beside_itself(size: str) -> Non
         policy(given, np.random.SeedSequence([seed]))
         torch.cuda.synchronize()
     assert torch.cuda.max_memory_allocated() - before < 2**29
+
+
+def recorded_of(size: str) -> tuple[Policy, RecordedPolicy, Any]:
+    """A policy, its graph, and what loads a seed's batch into it."""
+    policy, batch = policy_of(size), batch_of(size, "cpu")
+    layout = Layout.of(policy.arrays(batch.shape, np.random.SeedSequence(0)))
+    recorded = RecordedPolicy(policy, batch, layout, torch.device("cuda"))
+    pinned = [
+        batch.data.pin_memory(),
+        batch.seg.pin_memory(),
+        torch.zeros(layout.bytes, dtype=torch.uint8).pin_memory(),
+    ]
+
+    def load(seed: int) -> None:
+        torch.cuda.synchronize()
+        layout.write(policy.arrays(batch.shape, np.random.SeedSequence([seed])), pinned[2].numpy())
+        recorded.load(*pinned)
+
+    return policy, recorded, load
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_graph_gives_the_bits_of_the_operations_one_by_one(size: str) -> None:
+    policy, recorded, load = recorded_of(size)
+    for seed in range(5):
+        load(seed)
+        made, wanted = recorded(), policy(batch_of(size, "cuda"), np.random.SeedSequence([seed]))
+        assert torch.equal(made.data, wanted.data)
+        assert all(map(torch.equal, made.seg, wanted.seg))
+    # results are not overwritten by the next batch
+    kept = made.data.clone()
+    load(9)
+    recorded()
+    assert torch.equal(made.data, kept)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_graph_takes_less_than_half_a_gibibyte(size: str) -> None:
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    _, recorded, load = recorded_of(size)
+    load(0)
+    recorded()
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() - before < 2**29

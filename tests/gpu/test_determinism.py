@@ -69,7 +69,7 @@ def test_20_runs_end_with_the_same_weights(name):
 
 @pytest.mark.skipif(shutil.which("compute-sanitizer") is None, reason="compute-sanitizer is not installed")
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
-def test_compute_sanitizer_finds_nothing_in_a_block(tool):
+def test_compute_sanitizer_finds_nothing_in_blocks_and_norms(tool):
     script = Path(__file__).with_name("sanitize_bss.py")
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", sys.executable, str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)

@@ -1,4 +1,4 @@
-"""CUDA graphs under DDP train what one process trains without. Needs an NVIDIA GPU.
+"""CUDA graphs in several processes train what one process trains without. Needs an NVIDIA GPU.
 
 Two processes share one GPU by gloo. NCCL wants a GPU for every process: one process has a thread that watches its
 communication while graphs are recorded, two need a machine with two GPUs.

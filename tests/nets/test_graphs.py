@@ -155,7 +155,7 @@ def test_gradients_go_to_the_parameters_that_have_any(cuda):
             return [out, out.sum()]
 
     module, x = Two(), torch.randn(5, 3, requires_grad=True)
-    graph = TrainingGraph(module, module.forward, x)
+    graph = TrainingGraph(module, module.forward, (x,))
     assert graph.can_replay(x)
     assert not graph.can_replay(x.detach())
     outputs = graph(x)
@@ -178,7 +178,7 @@ def test_recording_follows_a_network_whose_pass_is_not_over(cuda):
     pending = module(x).sum()
     seen = []
     module.weight.register_hook(lambda gradient: seen.append(gradient))
-    TrainingGraph(module, module.forward, x)
+    TrainingGraph(module, module.forward, (x,))
     assert not seen
     pending.backward()
     assert len(seen) == 1
@@ -262,7 +262,7 @@ def parameters_shared(kind):
 def test_recording_leaves_a_networks_parameters_in_all_their_places(kind, cuda):
     network, x = parameters_shared(kind), torch.randn(5, 3)
     before = dict(network.named_parameters(remove_duplicate=False))
-    graph = TrainingGraph(network, network.forward, x)
+    graph = TrainingGraph(network, network.forward, (x,))
     after = dict(network.named_parameters(remove_duplicate=False))
     assert before.keys() == after.keys()
     assert all(after[name] is p for name, p in before.items())
@@ -276,6 +276,6 @@ def test_recording_a_hybrid_leaves_its_parameters(cuda):
     kwargs = {"n_blocks_per_stage": [1], "n_blocks_per_stage_decoder": [1], "stem_features": [4, 8]}
     network = SliceMambaUNet(1, 2, 1, [8], [[4, 4]], **kwargs).train()
     before = list(network.parameters())
-    graph = TrainingGraph(network, network.forward, torch.randn(1, 1, 8, 8))
+    graph = TrainingGraph(network, network.forward, (torch.randn(1, 1, 8, 8),))
     assert all(p is q for p, q in zip(network.parameters(), before, strict=True))
     assert all(g is not None for g in graph.gradients[1:])

@@ -88,6 +88,13 @@ def test_autograd_takes_rows_that_are_not_contiguous_and_frozen_parameters():
         assert torch.allclose(a, b, atol=1e-5)
 
 
+def test_a_second_derivative_is_refused():
+    x = torch.randn(3, 8, requires_grad=True)
+    out = layer_norm.apply(x, torch.ones(8), torch.zeros(8), SINGLE)
+    with pytest.raises(RuntimeError, match="differentiable once"):
+        torch.autograd.grad(out.sum(), x, create_graph=True)
+
+
 def test_on_a_cpu_the_modules_norm_is_pytorchs():
     norm, x = TokenNorm(8, rounded=True), torch.randn(3, 8)
     assert torch.equal(norm(x), F.layer_norm(x, (8,), norm.weight, norm.bias, 1e-5))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nnunetv2_slicemamba.ops import cuda_scan
-from nnunetv2_slicemamba.ops.cuda import cubins, driver, loading, scan_plan
+from nnunetv2_slicemamba.ops.cuda import cache, cubins, driver, loading, scan_plan
 from nnunetv2_slicemamba.ops.cuda.cubins import ScanVariant
 from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 
@@ -121,7 +121,7 @@ def compilations(monkeypatch):
 
 
 def test_a_variant_is_compiled_once_and_then_read_from_disk(tmp_path, monkeypatch, compilations):
-    monkeypatch.setenv(cubins.CACHE_VARIABLE, str(tmp_path / "new" / "folder"))
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "new" / "folder"))
     first = cubins.cached_cubin("forward", HALF, 90)
     assert cubins.cached_cubin("forward", HALF, 90) == first
     assert cubins.cached_cubin("backward", HALF, 90) != first
@@ -133,7 +133,7 @@ def test_a_variant_is_compiled_once_and_then_read_from_disk(tmp_path, monkeypatc
 def test_an_unwritable_cache_only_costs_time(tmp_path, monkeypatch, compilations):
     occupied = tmp_path / "file"
     occupied.write_text("no folder")
-    monkeypatch.setenv(cubins.CACHE_VARIABLE, str(occupied / "cache"))
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(occupied / "cache"))
     for _ in range(2):
         assert cubins.cached_cubin("forward", HALF, 90) == b"machine code forward"
     assert len(compilations) == 2
@@ -141,17 +141,17 @@ def test_an_unwritable_cache_only_costs_time(tmp_path, monkeypatch, compilations
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="the superuser may write everywhere")
 def test_a_read_only_cache_folder_is_tolerated(tmp_path, monkeypatch, compilations):
-    monkeypatch.setenv(cubins.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     assert cubins.cached_cubin("forward", HALF, 90) == b"machine code forward"
 
 
 def test_cache_folder_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.delenv(cubins.CACHE_VARIABLE, raising=False)
+    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cubins.cache_folder() == tmp_path / "slicemamba"
-    monkeypatch.setenv(cubins.CACHE_VARIABLE, str(tmp_path / "mine"))
-    assert cubins.cache_folder() == tmp_path / "mine"
+    assert cache.cache_folder() == tmp_path / "slicemamba"
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path / "mine"))
+    assert cache.cache_folder() == tmp_path / "mine"
 
 
 class Refusing:
@@ -166,7 +166,7 @@ class Refusing:
 
 
 def test_kernels_are_loaded_once_and_a_refused_file_is_compiled_again(tmp_path, monkeypatch, compilations):
-    monkeypatch.setenv(cubins.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(cache.CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setattr(loading, "_loaded", {})
     monkeypatch.setattr(loading, "device_numbers", lambda device: (90, 132, 228 * 1024))
     monkeypatch.setattr(Refusing, "refused", [])

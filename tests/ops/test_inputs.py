@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from nnunetv2_slicemamba.ops import slice_scan
+from nnunetv2_slicemamba.ops import available_backends, slice_scan
 from tests.ops.oracle import SMALL, make_inputs
 
 
@@ -67,3 +67,28 @@ def test_tensors_on_different_devices_are_refused() -> None:
     inputs["A"] = inputs["A"].to("meta")
     with pytest.raises(ValueError, match=r"A is on meta and x on cpu, they must share one; move"):
         scan(inputs)
+
+
+@pytest.mark.parametrize("backend", ("torch", "numba"))
+def test_second_derivatives_of_compiled_scans_are_refused_and_the_reference_has_them(backend: str) -> None:
+    """A penalty on the gradient of a sum: no gradient comes in that depends on anything."""
+    inputs = {name: t.float().requires_grad_() for name, t in make_inputs(SMALL).items()}
+
+    def penalty(backend: str) -> torch.Tensor:
+        out = slice_scan(**inputs, sizes=SMALL.sizes, thickness=SMALL.thickness, backend=backend)
+        (gradient,) = torch.autograd.grad(out.sum(), inputs["x"], create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), inputs["B"])[0]
+
+    with pytest.raises(RuntimeError, match="differentiable once; .*SLICEMAMBA_BACKEND=reference"):
+        penalty(backend)
+    assert penalty("reference").abs().max() > 0
+
+
+@pytest.mark.parametrize("value", (float("nan"), float("inf")))
+@pytest.mark.parametrize("name", ("x", "dt", "B", "C"))
+@pytest.mark.parametrize("backend", available_backends("cpu"))
+def test_values_that_are_not_finite_spread_and_do_not_vanish(backend: str, name: str, value: float) -> None:
+    inputs = {key: tensor.float() for key, tensor in make_inputs(SMALL).items()}
+    inputs[name].view(-1)[3] = value
+    scanned = slice_scan(**inputs, sizes=SMALL.sizes, thickness=SMALL.thickness, backend=backend)
+    assert not scanned.isfinite().all()

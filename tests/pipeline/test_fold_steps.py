@@ -11,14 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.folder_lock import FolderInUseError, in_use
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.json_reading import JsonFileError
 from nnunetv2_slicemamba.pipeline import fold_steps
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
+from nnunetv2_slicemamba.planning.preprocessing import complete_data
 from nnunetv2_slicemamba.planning.selection import Selection, select
-from nnunetv2_slicemamba.search import read_slicing_file, slicing_file_for_training
+from nnunetv2_slicemamba.search import SearchSettings, read_slicing_file, slicing_file_for_training
 from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
+from nnunetv2_slicemamba.search.run import search_fold
 from nnunetv2_slicemamba.slicing.file import write_slicing_file
 
 PLANS, SUPERNET, FINAL = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_1epoch"
@@ -61,7 +67,9 @@ def finish(selection: Selection) -> Callable[..., Path]:
         folder = selection.fold_folder(trainer)
         (folder / "validation").mkdir(parents=True)
         (folder / "checkpoint_final.pth").touch()
-        summary = {"foreground_mean": {"Dice": 0.5}, "metric_per_case": [{}] * cases}
+        metrics = {"1": {"Dice": 0.5}}
+        entry = {"prediction_file": "case.png", "reference_file": "case.png", "metrics": metrics}
+        summary = {"foreground_mean": {"Dice": 0.5}, "mean": metrics, "metric_per_case": [entry] * cases}
         (folder / "validation" / "summary.json").write_text(json.dumps(summary))
         return folder
 
@@ -84,7 +92,7 @@ def test_the_final_training_takes_the_slicing_of_the_chains_supernet_whatever_el
         finish(supernet)
         other, _ = set_slicing(SupernetFolder(selection, supernet), slicing)
     monkeypatch.setenv("SLICEMAMBA_SLICING", variable and str(other))
-    with pytest.raises(FileNotFoundError, match="summary.json"):  # nothing was trained
+    with pytest.raises(JsonFileError, match="summary.json cannot be read"):  # nothing was trained
         fold_steps.run_fold(selection, SETTINGS, silent())
     (training,) = called
     assert training.arguments[:6] == ["nnUNetv2_train", "Dataset901_Disks", "2d", "0", "-tr", FINAL]
@@ -137,3 +145,45 @@ def test_a_finished_fold_is_validated_again_until_every_case_has_the_probabiliti
             fold_steps.train(folder, supernet, replace(SETTINGS, npz=npz), silent())
     validated = [call.arguments for call in called]
     assert [(arguments[5], arguments[-2:]) for arguments in validated] == [(FINAL, ["--npz", "--val"])] * (written < 2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_torn_summary_counts_as_none_and_the_fold_is_validated_again(
+    share: float, selection: Selection, called: list[Call], finish: Callable[..., Path]
+) -> None:
+    summary = finish(FINAL) / "validation" / "summary.json"
+    final, supernet = FoldFolder(selection, FINAL), SupernetFolder(selection, SUPERNET)
+    fold_steps.train(final, supernet, SETTINGS, silent())
+    assert called == []
+    whole = summary.read_bytes()
+    summary.write_bytes(whole[: int(share * len(whole))])
+    fold_steps.train(final, supernet, SETTINGS, silent())
+    assert [call.arguments[-1] for call in called] == ["--val"]
+    with pytest.raises(JsonFileError, match=r"summary.json is no JSON: .*Make it again: nnUNetv2_train ... --val"):
+        fold_steps.summary_dice(summary)
+
+
+def test_a_fold_that_is_being_trained_is_neither_trained_nor_searched(
+    selection: Selection, called: list[Call], finish: Callable[..., Path]
+) -> None:
+    supernet = SupernetFolder(selection, SUPERNET)
+    with in_use(finish(SUPERNET)):
+        with pytest.raises(FolderInUseError, match=f"{SUPERNET}.* is in use"):
+            fold_steps.train(supernet, supernet, SETTINGS, silent())
+        with pytest.raises(FolderInUseError, match=f"{SUPERNET}.* is in use"):
+            search_fold(supernet, SearchSettings(), torch.device("cpu"))
+    assert called == []
+
+
+@pytest.mark.parametrize("inside", ["nnUNetSliceMambaSPlans", None])
+def test_plans_whose_file_has_another_name_are_refused_before_anything_is_trained(
+    inside: str | None, workspace: Path
+) -> None:
+    folder = workspace / "nnUNet_preprocessed" / "Dataset901_Disks"
+    plans = json.loads((folder / f"{PLANS}.json").read_text())
+    (folder / "MyPlans.json").write_text(json.dumps({**plans, "plans_name": inside}))
+    with pytest.raises(InputError, match=rf"MyPlans.json is named 'MyPlans', but .* {inside!r}.*change it") as refused:
+        select("901", "2d", "0", "MyPlans")
+    assert ("pass -p" in str(refused.value)) == (inside is not None)
+    with pytest.raises(InputError, match="is named 'MyPlans'"):  # what `run` does first
+        complete_data("Dataset901_Disks", "MyPlans", "2d")

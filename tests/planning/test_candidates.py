@@ -16,6 +16,7 @@ from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.pretraining.weights_file import planned_network
 from nnunetv2_slicemamba.search import SearchSettings, read_ledger, read_slicing_file
 from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import SupernetFold
 from nnunetv2_slicemamba.search.run import search_fold
 from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 
@@ -84,3 +85,36 @@ def test_weights_are_imported_into_the_planned_candidates(selection: Selection) 
     network = planned_network(selection, supernet=True)
     assert isinstance(network, SliceMambaSupernet)
     assert network.candidates == WITH_EIGHT
+
+
+def test_a_supernet_is_not_taken_for_one_of_as_many_other_candidates(selection: Selection) -> None:
+    supernet = SupernetFolder(selection, "SliceMambaSupernetTrainer")
+    supernet.path.mkdir(parents=True)
+    with quiet():
+        training = make_trainer(supernet, DEVICE)
+        training.initialize()
+        training.save_checkpoint(str(supernet.checkpoint))
+    SupernetFold(supernet, DEVICE)
+    file = selection.preprocessed_folder / f"{selection.plans_name}.json"
+    file.write_text(file.read_text().replace(json.dumps(WITH_EIGHT[-1]).replace("(", "["), "[8, 2]"))
+    other = SupernetFolder(select("901", "2d", "0", selection.plans_name), supernet.trainer)
+    assert other.selection.candidates == (*WITH_EIGHT[:-1], (8, 2))
+    words = "was trained with the candidates 2x2, 2x4, 4x2, 4x4, 8x8, the plans have 2x2, 2x4, 4x2, 4x4, 8x2 now;"
+    with pytest.raises(ValueError, match=words):
+        SupernetFold(other, DEVICE)
+    with quiet(), pytest.raises(ValueError, match=words):
+        make_trainer(other, DEVICE).load_checkpoint(str(supernet.checkpoint))
+
+
+def test_a_supernet_of_a_version_that_kept_no_candidates_is_taken(selection: Selection) -> None:
+    supernet = SupernetFolder(selection, "SliceMambaSupernetTrainer")
+    supernet.path.mkdir(parents=True)
+    with quiet():
+        training = make_trainer(supernet, DEVICE)
+        training.initialize()
+        training.save_checkpoint(str(supernet.checkpoint))
+        content = torch.load(supernet.checkpoint, weights_only=False)
+        del content["init_args"]["slicing_candidates"]
+        torch.save(content, supernet.checkpoint)
+        make_trainer(supernet, DEVICE).load_checkpoint(str(supernet.checkpoint))
+        SupernetFold(supernet, DEVICE)

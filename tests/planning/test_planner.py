@@ -98,6 +98,22 @@ def test_configurations_whose_data_depend_on_spacing_alone_share_nnunets_data(wo
 
 
 @pytest.mark.parametrize(
+    "option",
+    [
+        {"overwrite_target_spacing": (4.0, 1.0, 1.0)},
+        {"suppress_transpose": True},
+        {"preprocessor_name": "AnotherPreprocessor"},
+    ],
+)
+def test_options_that_change_the_data_never_name_those_of_nnunets_plans(
+    workspace: Path, option: dict[str, Any]
+) -> None:
+    planner = SliceMambaPlannerS(902, **option)
+    for configuration in ("2d", "3d_fullres"):
+        assert planner.generate_data_identifier(configuration) == f"nnUNetSliceMambaSPlans_{configuration}"
+
+
+@pytest.mark.parametrize(
     ("dataset", "shape", "spacing"),
     [
         (DISKS, (1, 5, 7), (999.0, 1.0, 1.0)),

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import blosc2
 import pytest
 from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_slicemamba.common.json_reading import JsonFileError
+from nnunetv2_slicemamba.planning.case_files import damaged_cases
 from nnunetv2_slicemamba.planning.data import is_ready
 from nnunetv2_slicemamba.planning.planner import SliceMambaPlannerS
-from nnunetv2_slicemamba.planning.preprocessing import complete_data, plan_and_preprocess, planner_class
+from nnunetv2_slicemamba.planning.preprocessing import (
+    complete_data,
+    plan_and_preprocess,
+    planner_class,
+    refuse_unknown_configurations,
+)
 
 DISKS = "Dataset901_Disks"
 
@@ -186,4 +195,129 @@ def test_data_are_not_touched_where_only_preprocessed_ones_are_at_hand(
     else:
         shutil.rmtree(workspace / "nnUNet_raw" / DISKS)
     complete_data(DISKS, "nnUNetSliceMambaSPlans", "2d")
+    assert times(folder) == before
+
+
+def test_a_configuration_that_no_planner_writes_is_refused_before_work(folder: Path) -> None:
+    (folder / "dataset_fingerprint.json").unlink()
+    with pytest.raises(ValueError, match="configuration '4d' does not exist; give -c some of 2d, 3d_lowres"):
+        plan_and_preprocess(901, DISKS, "S", ["2d", "4d"], processes=1)
+    assert not (folder / "dataset_fingerprint.json").exists()
+    # a user's own, which the plans have, is known
+    file = folder / "nnUNetSliceMambaSPlans.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["2d_large"] = {"inherits_from": "2d"}
+    file.write_text(json.dumps(plans))
+    refuse_unknown_configurations(["2d_large"], file)
+
+
+def cut_pickle(data: Path) -> None:
+    file = data / "case_1.pkl"
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+def empty_pickle(data: Path) -> None:
+    (data / "case_1.pkl").write_bytes(b"")
+
+
+def cut_image(data: Path) -> None:
+    file = data / "case_1.b2nd"
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+def zero_labels(data: Path) -> None:
+    file = data / "case_1_seg.b2nd"
+    file.write_bytes(bytes(file.stat().st_size))
+
+
+def lose_image(data: Path) -> None:
+    (data / "case_1.b2nd").unlink()
+
+
+DAMAGE = (cut_pickle, empty_pickle, cut_image, zero_labels, lose_image)
+
+
+def arrays(data: Path) -> dict[str, bytes]:
+    return {path.name: blosc2.open(str(path))[:].tobytes() for path in sorted(data.glob("*.b2nd"))}
+
+
+@pytest.mark.parametrize("spoil", DAMAGE, ids=lambda one: one.__name__)
+def test_a_damaged_case_is_found_and_made_anew_and_no_other(spoil: Callable[[Path], None], folder: Path) -> None:
+    data = folder / "nnUNetPlans_2d"
+    before, whole = times(folder), arrays(data)
+    spoil(data)
+    done = plan_and_preprocess(901, DISKS, "S", ["2d"], processes=1)
+    assert (done.preprocessed, done.reused, done.mended) == ((), ("2d",), {"2d": ("case_1",)})
+    assert arrays(data) == whole
+    assert damaged_cases(data, [path.stem for path in data.glob("*.pkl")]) == {}
+    written = {name for name, at in times(folder).items() if at != before[name]}
+    assert written == {"case_1.pkl", "case_1.b2nd", "case_1_seg.b2nd"}
+    # and by the commands that use existing plans
+    spoil(data)
+    complete_data(DISKS, "nnUNetSliceMambaSPlans", "2d")
+    assert arrays(data) == whole
+
+
+def test_where_most_cases_are_damaged_all_are_made_anew(folder: Path) -> None:
+    data = folder / "nnUNetPlans_2d"
+    whole = arrays(data)
+    for file in data.glob("*.pkl"):
+        file.write_bytes(b"")
+    done = plan_and_preprocess(901, DISKS, "S", ["2d"], processes=2)
+    assert (done.preprocessed, done.mended) == (("2d",), {})
+    assert arrays(data) == whole
+
+
+def test_a_damaged_case_without_raw_data_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_image(folder / "nnUNetPlans_2d")
+    monkeypatch.delenv("nnUNet_raw")
+    with pytest.raises(ValueError, match=r"case_1.b2nd cannot be read .* without the raw data"):
+        complete_data(DISKS, "nnUNetSliceMambaSPlans", "2d")
+
+
+@pytest.mark.parametrize("name", ["dataset_fingerprint.json", "nnUNetSliceMambaSPlans.json"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_torn_fingerprint_or_plans_that_nobody_trained_with_are_made_anew(
+    name: str, share: float, folder: Path
+) -> None:
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: int(share * len(whole))])
+    done = plan_and_preprocess(901, DISKS, "S", ["2d"], processes=1)
+    assert done.set_aside == (folder / f"{name}.damaged",)
+    assert json.loads((folder / name).read_text()).keys() == json.loads(whole).keys()
+    assert (folder / f"{name}.damaged").read_bytes() == whole[: int(share * len(whole))]
+    assert plan_and_preprocess(901, DISKS, "S", ["2d"], processes=1).set_aside == ()
+
+
+@pytest.mark.parametrize("kept_beside_the_training", [True, False])
+def test_torn_plans_of_a_training_are_refused_with_the_remedy(
+    kept_beside_the_training: bool, folder: Path, workspace: Path
+) -> None:
+    trained = workspace / "nnUNet_results" / DISKS / "SliceMambaTrainer__nnUNetSliceMambaSPlans__2d"
+    (trained / "fold_0").mkdir(parents=True)
+    (trained / "fold_0" / "checkpoint_best.pth").touch()
+    file = trained / "plans.json" if kept_beside_the_training else folder / "nnUNetSliceMambaSPlans.json"
+    torn = (folder / "nnUNetSliceMambaSPlans.json").read_bytes()[:500]
+    file.write_bytes(torn)
+    with pytest.raises(JsonFileError, match=rf"{file} is no JSON.*Networks were trained with these plans: restore"):
+        plan_and_preprocess(901, DISKS, "S", ["2d"], processes=1)
+    assert file.read_bytes() == torn
+
+
+def test_a_damaged_marker_makes_data_count_as_unknown(folder: Path) -> None:
+    marker = folder / "nnUNetPlans_2d" / "slicemamba" / "made_with.json"
+    marker.write_text("{")
+    assert not ready(folder)
+    assert plan_and_preprocess(901, DISKS, "S", ["2d"], processes=1).preprocessed == ("2d",)
+    assert ready(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"labels": [], "file_ending": ".png"}', b"\xef\xbb\xbf{}"])
+def test_a_damaged_description_is_refused_before_anything_is_done(
+    content: bytes, folder: Path, workspace: Path
+) -> None:
+    (workspace / "nnUNet_raw" / DISKS / "dataset.json").write_bytes(content)
+    before = times(folder)
+    with pytest.raises(JsonFileError, match="dataset.json"):
+        plan_and_preprocess(901, DISKS, "S", ["2d"], processes=1)
     assert times(folder) == before

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 import torch
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
-from typer.testing import CliRunner
 
-from nnunetv2_slicemamba.cli.main import app
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.pretraining.weights_file import planned_network
 from nnunetv2_slicemamba.search import read_slicing_file
 from nnunetv2_slicemamba.trainers import TRAINERS
+from tests.cli.commands import called
 from tests.pretraining.published_networks import as_vmunet, published
 
 WHERE = ["-d", "901", "-c", "2d", "-p", "nnUNetSliceMambaSPlans"]
@@ -33,10 +32,11 @@ def run(workspace: Path, selection: Selection, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("COLUMNS", "200")
 
     def call(*words: Any) -> str:
-        result = CliRunner().invoke(app, [str(word) for word in words])
-        if result.exception is not None:
-            raise result.exception
-        return result.output
+        ended = called(*map(str, words))
+        if ended.code:
+            assert ended.code == 2, ended.message
+            raise ValueError(ended.message)
+        return ended.out
 
     return call
 

@@ -322,3 +322,11 @@ def test_all_processes_save_when_the_clock_of_one_says_so(monkeypatch: pytest.Mo
     training._epoch(0, SimpleNamespace(steps=lambda *_: None), Saving(tmp_path, {}, 3600.0, 1), [])
     assert said == [False] * 6
     assert saved == [1, 2, 3]
+
+
+def test_damaged_lines_of_a_log_are_left_out_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_bytes(
+        b'{"step": 0, "loss": 1.5}\n\xff\n{}\n{"step": 1, "epoch": "x"}\n{"step": 1}\n{"st'
+    )
+    with pytest.warns(UserWarning, match=r"log.jsonl, line 2; .*line 3; .*line 4; .*line 6$"):
+        assert read_log(tmp_path) == [{"step": 0, "loss": 1.5}, {"step": 1}]

@@ -14,6 +14,7 @@ from PIL import Image
 
 pytest.importorskip("timm", reason="pretraining needs timm: the extra 'pretrain'")
 
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.pretraining.classifier import SliceMambaClassifier
 from nnunetv2_slicemamba.pretraining.images import Images, Loading, find_images, transforms
 from nnunetv2_slicemamba.pretraining.processes import Processes
@@ -139,3 +140,9 @@ def test_random_augmentation_works_at_every_strength_it_can_draw(images: Path) -
         for magnitude in range(11):
             operation.magnitude = magnitude
             assert operation(picture).size == (16, 16), operation.name
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0, 1.0, 2.0])
+def test_a_stochastic_depth_that_drops_everything_or_less_than_nothing_is_refused(value: float) -> None:
+    with pytest.raises(InputError, match=f"drop_path is {value}, it must be at least 0 and below 1"):
+        Recipe(drop_path=value)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +16,7 @@ from nnunetv2_slicemamba.evaluation import EvaluationSettings, evaluate_folders
 from nnunetv2_slicemamba.report import ReportSettings
 from nnunetv2_slicemamba.report.gather import gather
 from nnunetv2_slicemamba.report.page import search_view, tiles
+from nnunetv2_slicemamba.slicing.holdout_file import Holdout, holdout_path, write_holdout
 from tests.report.report_tree import FINAL, PLANS, SUPERNET, Tree
 
 
@@ -136,3 +138,30 @@ def test_a_hybrids_stem_is_shown_and_its_option_is_in_the_commands(complete_2d, 
     assert len(rows) == 1
     assert rows[0].strip().startswith("<td>16, 24</td>")
     assert f"slicemamba plan -d 501 -c 2d --size S --network hybrid -overwrite_plans_name {PLANS}" in html
+
+
+def test_commands_have_every_option_and_quote_names_from_outside(complete_2d, use, html_of, tmp_path):
+    shutil.copytree(complete_2d.root, tmp_path / "tree")
+    tree = use(Tree(tmp_path / "tree", "2d"))
+    for file in tree.root.rglob(f"{PLANS}.json"):
+        plans = json.loads(file.read_text())
+        plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["activation_checkpointing"] = True
+        file.write_text(json.dumps(plans))
+    supernet = tree.fold(SUPERNET, 0)
+    holdout = Holdout(tree.shipped.folder_name, PLANS, "2d", 0, 0.25, 7, ("a", "b"), "0" * 64)
+    write_holdout(holdout, holdout_path(supernet))
+    foreign = supernet.parent.with_name(f"SliceMambaSupernetTrainer__{PLANS}__2d;touch owned")
+    shutil.copytree(supernet, foreign / "fold_0$(touch owned)\x1b[2J")
+    text = html_of(tree)
+    assert "\x1b" not in text
+    commands = gather(ReportSettings(tree.number)).commands
+    assert "slicemamba plan -d 501 -c 2d --size S --activation-checkpointing" in commands
+    fold = f"-d {tree.shipped.folder_name} -c 2d -f 0 -p {PLANS}"
+    assert f"slicemamba holdout {fold} -tr {SUPERNET} --fraction 0.25 --seed 7" in commands
+    words = r"nnUNetv2_train 501 '2d;touch owned' $'0$(touch owned)\x1b[2J'"
+    assert f"{words} -tr SliceMambaSupernetTrainer -p {PLANS}" in commands
+    for command in commands:
+        # a shell that only echoes the words runs nothing
+        done = subprocess.run(["bash", "-c", f"echo {command}"], cwd=tmp_path, capture_output=True, check=True)
+        assert done.stderr == b""
+    assert not (tmp_path / "owned").exists()

@@ -23,6 +23,7 @@ from nnunetv2_slicemamba.search import SearchSettings, open_ledger, run_search
 from nnunetv2_slicemamba.search.ledger.evaluation_log import LOG_FOLDER
 from nnunetv2_slicemamba.search.records import Done, Task
 from nnunetv2_slicemamba.search.workers.base import More, no_more
+from nnunetv2_slicemamba.search.workers.meeting import meet
 from nnunetv2_slicemamba.search.workers.processes import Process
 from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
 from tests.search.killable_search import evaluate, fingerprint
@@ -58,11 +59,11 @@ def process_of_a_search(folder: Path, rank: int, world: int, port: int, seconds:
     evaluator = Cheap(folder / "log", seconds)
     if not process.is_writer:
         with contextlib.suppress(RuntimeError):  # the writer was killed
-            help_out(process.connect(), rank, lambda: evaluator, folder / LOG_FOLDER)
+            help_out(meet(process, folder / LOG_FOLDER), rank, lambda: evaluator, folder / LOG_FOLDER)
         return
     with (
         open_ledger(folder / "study.db", fingerprint(SETTINGS)) as ledger,
-        SharedWorkers(process.connect(), world, evaluator, ledger.log) as workers,
+        SharedWorkers(meet(process, ledger.log.folder), world, evaluator, ledger.log) as workers,
     ):
         result = run_search(workers, SETTINGS, ledger, console=Console(quiet=True), time_budget=budget)
     (folder / "done").write_text(f"{result.complete} {result.evaluated_now}")

@@ -77,7 +77,9 @@ def test_what_was_written_is_read_again_and_what_is_not_there_is_none(tmp_path):
 def test_a_file_that_is_none_is_named_with_the_remedy(tmp_path, text):
     file = tmp_path / "holdout.json"
     file.write_text(text)
-    with pytest.raises(HoldoutError, match=r"holdout.json cannot be read .*Make it again with 'slicemamba holdout'"):
+    with pytest.raises(
+        HoldoutError, match=r"holdout.json (is no|cannot be used).*Make it again with 'slicemamba holdout'"
+    ):
         read_holdout(file)
 
 

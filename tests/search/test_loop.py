@@ -245,3 +245,12 @@ def test_an_infinite_fitness_is_refused(fitness):
 def test_a_bare_number_is_no_evaluation(tmp_path):
     with pytest.raises(TypeError, match="evaluate returned a float, it must return an Evaluation"):
         run(tmp_path, lambda a: 0.5)
+
+
+@pytest.mark.parametrize(("fitness", "told"), [(lambda a: 0.0, True), (lambda a: a[0] / 3, False)])
+def test_a_search_that_cannot_tell_architectures_apart_says_so(fitness, told, tmp_path):
+    shown = io.StringIO()
+    with open_ledger(tmp_path / "study.db", fingerprint()) as ledger:
+        run_search(lambda a: Evaluation(fitness(a)), SETTINGS, ledger, console=Console(file=shown, width=400))
+    message = f"Every one of the {SETTINGS.evaluations} architectures has the same fitness, 0.0000"
+    assert (message in shown.getvalue()) is told

@@ -47,9 +47,9 @@ def test_an_objective_or_a_limit_names_the_cost_and_is_kept(sampler, changes, co
 
 
 def test_a_report_repeats_the_search_with_its_objective_and_limit():
-    assert search_flags(SearchSettings().as_dict()) == ""
+    assert search_flags(SearchSettings().as_dict()) == []
     flags = search_flags(SearchSettings(objective="dice-latency", max_latency_ms=5).as_dict())
-    assert flags == " --objective dice-latency --max-latency-ms 5"
+    assert flags == ["--objective", "dice-latency", "--max-latency-ms", "5"]
 
 
 def test_what_a_later_version_keeps_is_no_error_when_it_is_read():

@@ -100,7 +100,7 @@ def test_a_file_of_another_network_is_refused_with_both_numbers():
 def test_a_corrupt_file_is_named_with_the_remedy(file, text):
     file.write_text(text)
     with pytest.raises(
-        SlicingFileError, match=r"best_slicing.json is no JSON .* Make it again with `slicemamba search`"
+        SlicingFileError, match=r"best_slicing.json is no JSON: .* Make it again with `slicemamba search`"
     ):
         read_slicing_file(file)
 
@@ -114,12 +114,12 @@ def test_bytes_that_are_no_text_are_refused(file):
 @pytest.mark.parametrize("content", ["[]", "3", "null"])
 def test_json_that_is_no_object_is_refused(file, content):
     file.write_text(content)
-    with pytest.raises(SlicingFileError, match=r"is not valid: it holds a .*, not an object"):
+    with pytest.raises(SlicingFileError, match=r"is not a slicing: its content is .*, it must be an object"):
         read_slicing_file(file)
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(SlicingFileError, match=r"cannot read the slicing file .*none.json: No such file"):
+    with pytest.raises(SlicingFileError, match=r"the slicing file .*none.json cannot be read \(No such file"):
         read_slicing_file(tmp_path / "none.json")
 
 

@@ -92,3 +92,13 @@ def test_a_variable_that_names_no_file_is_refused_even_if_the_fold_has_one(resul
     put(results)
     with pytest.raises(SlicingNotFoundError, match=r"SLICEMAMBA_SLICING is nowhere\.json, which is no file; .* unset"):
         slicing_file_for_training(results, PLANS, "2d", 0, {SLICING_VARIABLE: "nowhere.json"})
+
+
+def test_a_user_without_a_home_gets_a_message(results, monkeypatch):
+    def no_entry(_):
+        raise KeyError("uid not found")
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    with pytest.raises(SlicingNotFoundError, match="is ~/best_slicing.json, which is no file"):
+        slicing_file_for_training(results, PLANS, "2d", 0, {SLICING_VARIABLE: "~/best_slicing.json"})

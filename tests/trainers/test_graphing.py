@@ -77,6 +77,7 @@ class Trainer(SliceMambaBaseTrainer):
     def __init__(self, network):
         self.network, self.is_ddp, self.device = network, False, torch.device("cpu")
         self.tried_to_record, self.replays, self.lines = True, True, []
+        self.grad_scaler = None
 
     def print_to_log_file(self, *words, **_):
         self.lines.append(" ".join(words))
@@ -130,8 +131,10 @@ def test_graphs_that_cannot_be_recorded_are_done_without(monkeypatch, chosen):
     assert not trainer.replays
     assert "broken" in trainer.lines[0]
     monkeypatch.setattr(SliceMambaUNet, "record_training", lambda *_: None)
+    monkeypatch.setattr(training_graphs, "is_roomy", lambda device: False)
     trainer.record_graphs(torch.zeros(1, 1, 16, 16))
     assert trainer.replays
+    assert not network.graphs.inference  # validation leaves the memory to training
 
 
 def distributed(network):
@@ -165,3 +168,30 @@ def test_one_of_several_processes_does_not_repeat_a_step(replays, monkeypatch):
         trainer.step_or_drop_graphs("batch")
     assert len(calls) == 1
     assert any("SLICEMAMBA_GRAPHS=0" in line for line in trainer.lines) == replays
+
+
+@pytest.mark.parametrize("where", ["network", "optimizer"])
+def test_a_step_that_ran_out_of_memory_anywhere_is_made_again_as_if_it_had_not(where, make_trainer, batch_for):
+    """The gradient scaler has unscaled the gradients already where the optimiser finds no memory for its state."""
+    whole, short = (make_trainer("SliceMambaTrainer_1epoch") for _ in range(2))
+    for trainer in (whole, short):
+        trainer.grad_scaler, trainer.tried_to_record = torch.amp.GradScaler("cpu", init_scale=8.0), True
+        trainer.replays = trainer is short
+        trainer.network.eval()  # no stochastic depth
+    failing, calls = (short.network, "forward") if where == "network" else (short.optimizer, "step"), []
+    (owner, name), original = failing, getattr(*failing)
+
+    def fail_first(*arguments, **named):
+        calls.append(name)
+        if len(calls) == 1:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return original(*arguments, **named)
+
+    setattr(owner, name, fail_first)
+    for trainer in (whole, short):
+        for _ in range(2):
+            trainer.train_step(batch_for(trainer))
+    assert len(calls) == 3
+    assert short.grad_scaler.get_scale() == whole.grad_scaler.get_scale() == 8.0
+    for one, other in zip(short.network.parameters(), whole.network.parameters(), strict=True):
+        assert torch.equal(one, other)

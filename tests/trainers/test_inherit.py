@@ -60,6 +60,24 @@ def test_every_tensor_is_the_supernets_on_the_chosen_path(
     assert torch.equal(full, wanted)
 
 
+def test_a_damaged_supernet_and_one_with_nan_are_not_inherited(
+    supernet_of: Callable[..., Any], make_trainer: Callable[..., Any]
+) -> None:
+    taught, file = supernet_of("SliceMambaSupernetTrainer_1epoch", "random:3")
+    checkpoint = file.parents[1] / "checkpoint_final.pth"
+    whole = checkpoint.read_bytes()
+    trainer = make_trainer("SliceMambaInheritTrainer")
+    weight = next(taught.network.parameters()).detach().numpy().tobytes()
+    checkpoint.write_bytes(whole.replace(weight[:8], bytes(8), 1))
+    with pytest.raises(ValueError, match=r"checkpoint_final\.pth cannot be read: .*; train the supernet anew, or"):
+        trainer._use_slicing_file()
+    with torch.no_grad():
+        next(taught.network.parameters()).view(-1)[0] = torch.nan
+    taught.save_checkpoint(str(checkpoint))
+    with pytest.raises(ValueError, match="cannot be used: 1 of its .* tensors hold NaN"):
+        trainer._use_slicing_file()
+
+
 def test_the_plain_trainer_still_starts_from_scratch(
     supernet_of: Callable[..., Any], make_trainer: Callable[..., Any]
 ) -> None:

@@ -16,7 +16,7 @@ from nnunetv2.training.nnUNetTrainer.variants.optimizer.nnUNetTrainerAdam import
 from torch import nn
 
 from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet
-from nnunetv2_slicemamba.trainers import TRAINERS
+from nnunetv2_slicemamba.trainers import TRAINERS, SliceMambaTrainer
 from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
 from nnunetv2_slicemamba.trainers.schedule import IterationScheduler, WarmupPoly
 
@@ -113,6 +113,27 @@ def test_the_trainers_rate_warms_up_over_a_twentieth_and_continues_where_it_was(
         trainer.train_step(batch_for(trainer))
         rates = {group["lr"] for group in trainer.optimizer.param_groups}
         assert rates == {schedule(30 * 250 + i)}
+
+
+def test_rates_that_a_subclass_gives_its_groups_follow_the_schedule_in_proportion_and_survive_a_checkpoint(
+    make_trainer: Callable[..., Any], batch_for: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slower(SliceMambaTrainer):
+        def configure_optimizers(self) -> Any:
+            optimizer, scheduler = super().configure_optimizers()
+            optimizer.param_groups[0]["lr"] *= 0.1
+            return optimizer, scheduler
+
+    monkeypatch.setitem(TRAINERS, "Slower", Slower)  # where make_trainer looks for it
+    trained, continued = make_trainer("Slower"), make_trainer("Slower")
+    trained.train_step(batch_for(trained))
+    trained.save_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    continued.load_checkpoint(str(tmp_path / "checkpoint_latest.pth"))
+    for trainer in (trained, continued):
+        trainer.on_train_epoch_start()
+        trainer.train_step(batch_for(trainer))
+        rate = trainer.lr_scheduler.schedule(trainer.iteration - 1)
+        assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([0.1 * rate, rate])
 
 
 def test_warm_up_is_at_most_1250_iterations_and_at_least_one(make_trainer: Callable[..., Any]) -> None:

@@ -9,14 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 from scipy.stats import chisquare
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.common.names import final_trainer_name, names_supernet_trainer
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
 from nnunetv2_slicemamba.trainers import TRAINERS
-from nnunetv2_slicemamba.trainers.supernet import path_generator, with_unused_parameters
+from nnunetv2_slicemamba.trainers.supernet import path_generator
 
 NAME = "SliceMambaSupernetTrainer_1epoch"
 
@@ -185,20 +183,3 @@ def test_a_cascades_supernet_reads_the_predictions_of_the_final_trainer_that_is_
 
     predictions.mkdir(parents=True)
     assert make_trainer(NAME).folder_with_segs_from_previous_stage == str(predictions)
-
-
-@pytest.mark.filterwarnings("ignore:Grad strides do not match")
-def test_under_ddp_candidates_off_the_path_are_not_waited_for(make_trainer: Callable[..., Any], tmp_path: Path) -> None:
-    def train(network: DistributedDataParallel) -> None:
-        for iteration in range(3):
-            network.module.sample_architecture(path_generator(1, iteration))
-            sum(output.mean() for output in network(torch.ones(1, 1, 16, 16))).backward()
-
-    one, other = make_trainer(NAME).supernet, make_trainer(NAME).supernet
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        with pytest.raises(RuntimeError, match="parameters that were not used in producing loss"):
-            train(DistributedDataParallel(one))  # as nnU-Net makes it
-        train(with_unused_parameters(DistributedDataParallel(other)))
-    finally:
-        dist.destroy_process_group()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.datasets.image_converter import Videos
 from nnunetv2_slicemamba.datasets.layouts import flat, parts
 from nnunetv2_slicemamba.datasets.pairing import Pair
@@ -41,7 +42,7 @@ def video_of_frame(frame: int) -> int:
 
 def video_of(pair: Pair) -> int:
     """Number of the video that an image belongs to; ValueError if its name is no frame's."""
-    if not pair.stem.isdigit():
+    if not is_number(pair.stem):
         raise ValueError(f"{pair.image} is not named by its frame number, so its sequence cannot be told")
     return video_of_frame(int(pair.stem))
 
@@ -64,5 +65,5 @@ CONVERTER = PolypConverter(
     videos=Videos(video_of, "which sequences show the same patient is not public"),
     test=TEST,
     training=550,
-    is_own=str.isdigit,
+    is_own=is_number,
 )

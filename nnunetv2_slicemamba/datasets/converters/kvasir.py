@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.datasets.layouts import flat, parts
 from nnunetv2_slicemamba.datasets.polyp_benchmark import PolypConverter, joint, names_in
 
@@ -55,5 +56,5 @@ CONVERTER = PolypConverter(
     place=3,
     test=TEST,
     training=900,
-    is_own=lambda stem: not stem.isdigit(),
+    is_own=lambda stem: not is_number(stem),
 )

@@ -7,15 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.text_files import read_text
 from nnunetv2_slicemamba.datasets.layouts import Layout
 from nnunetv2_slicemamba.datasets.problems import Problem, count
 from nnunetv2_slicemamba.datasets.request import Request
 from nnunetv2_slicemamba.datasets.scans import ExaminedScan, FoundScans, Scan
+from nnunetv2_slicemamba.datasets.source_files import files_below
 from nnunetv2_slicemamba.datasets.volume_converter import Numbering, VolumeConverter
 
-NIFTI = re.compile(r"(img|label)(\d{4})\.nii(\.gz)?", re.IGNORECASE)
-SLICE = re.compile(r"case(\d{4})_slice(\d{3})\.npz")
-VOLUME = re.compile(r"case(\d{4})\.npy\.h5")
+NIFTI = re.compile(r"(img|label)(\d{4})\.nii(\.gz)?", re.IGNORECASE | re.ASCII)
+SLICE = re.compile(r"case(\d{4})_slice(\d{3})\.npz", re.ASCII)
+VOLUME = re.compile(r"case(\d{4})\.npy\.h5", re.ASCII)
+ENTRY = re.compile(r"case\d{4}(_slice\d{3})?", re.ASCII)
 # BTCV's 20 test scans come without labels
 UNLABELLED = range(61, 81)
 NO_SPACING = (
@@ -143,7 +146,7 @@ def case_name(number: int) -> str:
 
 def find_scans(source: Path) -> FoundScans:
     """The scans in `source`, at any depth. Raises ValueError if there are none, or both layouts."""
-    files = sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("."))
+    files = files_below(source)
     nifti = [path for path in files if NIFTI.fullmatch(path.name)]
     preprocessed = [path for path in files if SLICE.fullmatch(path.name) or VOLUME.fullmatch(path.name)]
     if nifti and preprocessed:
@@ -154,7 +157,7 @@ def find_scans(source: Path) -> FoundScans:
     if nifti:
         return find_nifti(nifti)
     if preprocessed:
-        return find_preprocessed(files)
+        return find_preprocessed(files, preprocessed)
     raise ValueError(
         f"{source} holds no scans; expected img0001.nii.gz and label0001.nii.gz, or train_npz and test_vol_h5 with "
         "case0005_slice000.npz and case0001.npy.h5"
@@ -163,7 +166,7 @@ def find_scans(source: Path) -> FoundScans:
 
 def find_nifti(files: Iterable[Path]) -> FoundScans:
     """Scans with labels of the same number. Those that BTCV itself tests on have none and are left out."""
-    found = FoundScans("nifti", test=set(map(case_name, TEST)))
+    found = FoundScans("nifti", test=set(map(case_name, TEST)), files=list(files))
     named: dict[str, dict[int, Path]] = {"img": {}, "label": {}}
     for path in files:
         match = NIFTI.fullmatch(path.name)
@@ -219,12 +222,15 @@ def sort_preprocessed(files: Iterable[Path]) -> Preprocessed:
     return sorted_files
 
 
-def find_preprocessed(files: list[Path]) -> FoundScans:
-    """Scans from slices and volumes; a scan that is there in both forms is taken as a volume."""
-    there = sort_preprocessed(files)
-    found = FoundScans("preprocessed", own_test=True, problems=there.problems)
-    listed_train = listed(files, "train.txt")
-    listed_test = {int(name[4:8]) for name in listed(files, "test_vol.txt")}
+def find_preprocessed(files: list[Path], data: list[Path]) -> FoundScans:
+    """Scans from slices and volumes; a scan that is there in both forms is taken as a volume.
+
+    files: all of the source, with its lists. data: the slices and volumes among them.
+    """
+    there = sort_preprocessed(data)
+    found = FoundScans("preprocessed", own_test=True, problems=there.problems, files=data)
+    listed_train = listed(files, "train.txt", found.problems)
+    listed_test = {int(name[4:8]) for name in listed(files, "test_vol.txt", found.problems)}
     both = set(there.slices) & set(there.volumes)
     if both:
         found.notes.append(f"{count(len(both), 'scan')} there as slices and as volume: the volume is taken")
@@ -256,10 +262,20 @@ def missing_slices(number: int, there: set[int], listed_train: set[str]) -> list
     return sorted(wanted - there)
 
 
-def listed(files: list[Path], name: str) -> set[str]:
-    """The entries of all list files of one name."""
-    lines = [line.strip() for path in files if path.name == name for line in path.read_text().splitlines()]
-    return {line for line in lines if re.fullmatch(r"case\d{4}(_slice\d{3})?", line)}
+def listed(files: list[Path], name: str, problems: list[Problem]) -> set[str]:
+    """The entries of all list files of one name. What is no entry is a problem. ValueError for what is no text."""
+    entries = set()
+    for path in files:
+        if path.name != name:
+            continue
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
+            entry = line.strip()
+            if ENTRY.fullmatch(entry):
+                entries.add(entry)
+            elif entry:
+                detail = f"{path}, line {number}: {entry[:60]!r}; expected case0005 or case0005_slice000"
+                problems.append(Problem("unexpected entry of a list", detail))
+    return entries
 
 
 def choose_search(found: FoundScans, searched: Mapping[str, set[int]]) -> None:

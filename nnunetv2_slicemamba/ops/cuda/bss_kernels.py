@@ -27,12 +27,17 @@ MAX_CHANNELS = NORM_THREADS * NORM_PIECES * PIECE
 _CONV = struct.Struct("6P2I2i4i2II4x")  # ConvArgs
 _NORM = struct.Struct("9Pq4i")  # NormArgs
 _SEGMENT = struct.Struct("3Pq3Ii4I")
+_INSTANCE_NORM_NAMES = (
+    *("statistics", "normalise", "forward_whole"),
+    *("gradient_sums", "gradient_input", "backward_whole", "gradient_parameters"),
+)
 _NORM_NAMES = ("forward_1", "forward_2", "backward_1", "backward_2")
 KERNELS: dict[str, dict[str, tuple[int, str | None]]] = {  # name -> (threads, no shared memory)
     "conv": dict.fromkeys(("conv_forward", "conv_grad_output", "conv_grad_input"), (CONV_THREADS, None)),
     "norm": {f"norm_{name}": (NORM_THREADS, None) for name in _NORM_NAMES},
     "copy": {"copy_segments": (COPY_THREADS, None)},
     "layer_norm": {f"layer_norm_{name}": (NORM_THREADS, None) for name in _NORM_NAMES},
+    "instance_norm": {f"instance_norm_{name}": (NORM_THREADS, None) for name in _INSTANCE_NORM_NAMES},
 }
 
 

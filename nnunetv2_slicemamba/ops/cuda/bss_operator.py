@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
 from nnunetv2_slicemamba.ops.cuda import bss
 from nnunetv2_slicemamba.ops.cuda.bss import Saved
+from nnunetv2_slicemamba.ops.inputs import differentiable_once
 
 COUNT = len(BssParameters._fields)
 _PARAMETERS = ", ".join(f"Tensor {name}" for name in BssParameters._fields)
@@ -114,7 +114,7 @@ class BssFunction(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, dout: Tensor) -> tuple[Any, ...]:
         return *_gradients(ctx, _backward, dout), None, None
 

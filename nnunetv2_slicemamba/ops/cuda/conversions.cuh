@@ -1,7 +1,12 @@
 // The element type and its conversions to and from float32: all of the kernels' inline assembly for half types.
 //
-// ELEMENT is the type of the tokens and their gradients: 0 float32, 1 float16, 2 bfloat16.
+// ELEMENT is the type of the tokens and their gradients: 0 float32, 1 float16, 2 bfloat16. A source that defines
+// SATURATING as 0 gets infinity for what float16 cannot hold, otherwise +-65504.
 #pragma once
+
+#ifndef SATURATING
+#define SATURATING 1
+#endif
 
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -26,6 +31,7 @@ __device__ __forceinline__ float2 to_floats(u32 v) {
     asm("{.reg .f16 a, b; mov.b32 {a, b}, %2; cvt.f32.f16 %0, a; cvt.f32.f16 %1, b;}" : "=f"(r.x), "=f"(r.y) : "r"(v));
     return r;
 }
+#if SATURATING
 // Saturates at +-65504 and keeps NaN: a sum that only float16 cannot hold must not turn a training run into NaN.
 __device__ __forceinline__ u32 from_floats(float a, float b) {
     u32 r;
@@ -33,6 +39,13 @@ __device__ __forceinline__ u32 from_floats(float a, float b) {
         : "=r"(r) : "f"(b), "f"(a), "r"(0x7bff7bffu), "r"(0xfbfffbffu));
     return r;
 }
+#else
+__device__ __forceinline__ u32 from_floats(float a, float b) {
+    u32 r;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(b), "f"(a));
+    return r;
+}
+#endif
 #else
 constexpr u32 MINUS_INFINITY = 0xff80ff80u;
 __device__ __forceinline__ float2 to_floats(u32 v) {

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import logging
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,15 +10,15 @@ from typing import Protocol
 
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import driver
+from nnunetv2_slicemamba.ops.cuda import cache, driver
 
-CACHE_VARIABLE = "SLICEMAMBA_CACHE"
 SCAN_SOURCES = {"forward": "scan_forward.cu", "backward": "scan_backward.cu"}
 BSS_SOURCES = {
     "conv": "bss_conv.cu",
     "norm": "bss_norm.cu",
     "copy": "bss_copy.cu",
     "layer_norm": "layer_norm.cu",
+    "instance_norm": "instance_norm.cu",
 }
 SCAN_HEADERS = (
     "conversions.cuh",
@@ -44,8 +40,6 @@ MAX_STATES = 32
 # Shared memory per multiprocessor from which three blocks of 32-token stages fit; compute capabilities 8.6, 8.9 and
 # 12.0 have 100 KB.
 LARGE_SHARED_BYTES = 160 * 1024
-
-log = logging.getLogger(__name__)
 
 
 class Variant(Protocol):
@@ -159,18 +153,6 @@ def _files(part: str) -> tuple[str, tuple[str, ...]]:
     return (SCAN_SOURCES[part], SCAN_HEADERS) if part in SCAN_SOURCES else (BSS_SOURCES[part], BSS_HEADERS)
 
 
-def cache_folder() -> Path:
-    """Folder of the compiled kernels.
-
-    $SLICEMAMBA_CACHE, else `slicemamba` in the user's cache folder ($XDG_CACHE_HOME, ~/.cache).
-    """
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "slicemamba"
-
-
 def cache_key(part: str, options: tuple[str, ...], version: tuple[int, int]) -> str:
     """Hash of everything that decides the machine code of `part`, a key of SCAN_SOURCES or BSS_SOURCES.
 
@@ -197,23 +179,9 @@ def cached_cubin(part: str, variant: Variant, architecture: int, rebuild: bool =
     A cache that cannot be read or written only costs the compilation.
     """
     key = cache_key(part, variant.options(architecture), driver.nvrtc_version())
-    path = cache_folder() / f"{part}-sm{architecture}-{key}.cubin"
-    if not rebuild:
-        with contextlib.suppress(OSError):
-            return path.read_bytes()
+    name = f"{part}-sm{architecture}-{key}.cubin"
+    if not rebuild and (kept := cache.read(name)) is not None:
+        return kept
     cubin = build_cubin(part, variant, architecture)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # several processes may compile the same file at once, so it appears complete or not at all
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(cubin)
-            os.replace(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-    except OSError as error:
-        log.info("compiled kernels are not kept, %s cannot be written (%s)", path, error)
+    cache.write(name, cubin)
     return cubin

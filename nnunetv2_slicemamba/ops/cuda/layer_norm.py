@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nnunetv2_slicemamba.ops.cuda import bss_kernels as kernels
 from nnunetv2_slicemamba.ops.cuda import cubins, driver
 from nnunetv2_slicemamba.ops.cuda.cubins import BssVariant
+from nnunetv2_slicemamba.ops.inputs import differentiable_once
 
 EPSILON = 1e-5  # the kernels'
 _ARGUMENTS = struct.Struct("6Pq2i")  # LayerNormArgs
@@ -84,7 +84,7 @@ class LayerNormFunction(torch.autograd.Function):
         return forward(x, gamma, beta, dtype)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, dout: Tensor) -> tuple[Tensor | None, ...]:
         x, gamma = ctx.saved_tensors
         if x.is_cuda:

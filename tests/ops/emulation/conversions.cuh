@@ -1,6 +1,10 @@
 // Stands in for the kernels' conversions.cuh, whose inline assembly a CPU does not have.
 #pragma once
 
+#ifndef SATURATING
+#define SATURATING 1
+#endif
+
 typedef unsigned short u16;
 typedef unsigned int u32;
 
@@ -19,12 +23,12 @@ inline float one_to_float(u16 v) {
     if (exponent == 31) f = mantissa ? NAN : INFINITY;
     return v >> 15 ? -f : f;
 }
-// To the nearest, ties to even; saturates at +-65504, NaN stays.
+// To the nearest, ties to even; saturates at +-65504 if SATURATING, NaN stays.
 inline u16 one_from_float(float v) {
     if (v != v) return 0x7fff;
     const u16 sign = signbit(v) ? 0x8000 : 0;
     const float a = fabsf(v);
-    if (a >= 65504.f) return sign | 0x7bff;
+    if (a >= 65504.f) return sign | (SATURATING || a < 65520.f ? 0x7bff : 0x7c00);
     int exponent;
     frexpf(a, &exponent);
     exponent = max(exponent - 11, -24);  // of the last place

@@ -11,16 +11,23 @@ from pathlib import Path
 
 import torch
 
-from nnunetv2_slicemamba.ops.cuda import bss_kernels, cubins, layer_norm
+from nnunetv2_slicemamba.ops.cuda import bss_kernels, cubins, instance_norm, layer_norm
 from nnunetv2_slicemamba.ops.cuda.cubins import BssVariant
 
 FOLDER = Path(__file__).parent
-ARGUMENTS = {"conv": "ConvArgs", "norm": "NormArgs", "copy": "CopyArgs", "layer_norm": "LayerNormArgs"}
+ARGUMENTS = {
+    "conv": "ConvArgs",
+    "norm": "NormArgs",
+    "copy": "CopyArgs",
+    "layer_norm": "LayerNormArgs",
+    "instance_norm": "InstanceNormArgs",
+}
 SIZES = {
     "conv": bss_kernels._CONV.size,
     "norm": bss_kernels._NORM.size,
     "copy": 10 * 64 + 8,
     "layer_norm": layer_norm._ARGUMENTS.size,
+    "instance_norm": instance_norm._ARGUMENTS.size,
 }
 PROCESSORS = 3  # few, so that small inputs already give a block several turns
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import math
@@ -12,6 +13,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ import pytest
 from rich.console import Console
 
 from nnunetv2_slicemamba.search import LedgerError, StudyRefusedError, open_ledger, read_ledger, run_search
-from nnunetv2_slicemamba.search.ledger import study_export
+from nnunetv2_slicemamba.search.ledger import study, study_export
 from nnunetv2_slicemamba.search.ledger.study import read_study
 from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 from tests.search.distributed_search import free_port
@@ -110,9 +112,9 @@ def test_a_search_in_postgresql_continues_and_ends_as_one_in_a_file(url, tmp_pat
     ]
     assert result.best.architecture == expected.best.architecture
     # what Optuna's dashboard reads
-    study = optuna.load_study(study_name=fingerprint().study_name, storage=url)
-    assert [t.number for t in study.trials] == list(range(SETTINGS.evaluations))
-    assert study.best_value == expected.best.fitness
+    in_optuna = optuna.load_study(study_name=fingerprint().study_name, storage=url)
+    assert [t.number for t in in_optuna.trials] == list(range(SETTINGS.evaluations))
+    assert in_optuna.best_value == expected.best.fitness
 
 
 def test_the_study_of_another_search_is_refused_and_can_be_discarded(url, tmp_path):
@@ -127,7 +129,8 @@ def test_the_study_of_another_search_is_refused_and_can_be_discarded(url, tmp_pa
         assert read_study(url, "other") is None
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password(url, tmp_path):
+def test_a_server_that_does_not_answer_is_named_without_its_password(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "PATIENCE_AT_START", 0.5)
     down = url.replace(url.rpartition(":")[2], f"{free_port()}/postgres")
     with pytest.raises(LedgerError, match=r"cannot open postgresql.*its server must answer") as refusal:
         open_ledger(down, fingerprint(), folder=tmp_path)
@@ -136,6 +139,7 @@ def test_a_server_that_does_not_answer_is_named_without_its_password(url, tmp_pa
 
 def test_a_server_that_stops_answering_ends_no_search(url, tmp_path, monkeypatch):
     """Nothing is asked of it where the evaluations are kept already; what it lacks is told without its password."""
+    monkeypatch.setattr(study_export, "PATIENCE_SECONDS", 0.5)
     monkeypatch.setattr(study_export, "WAIT_SECONDS", 120.0)
     monkeypatch.setattr(study_export, "NICENESS", 0)
     down = url.replace(url.rpartition(":")[2], f"{free_port()}/postgres")
@@ -151,3 +155,79 @@ def test_a_server_that_stops_answering_ends_no_search(url, tmp_path, monkeypatch
     assert "secret" not in shown.getvalue()
     with open_ledger(url, fingerprint(), "third", folder=tmp_path) as ledger:
         assert ledger.export() == SETTINGS.evaluations
+
+
+class Way:
+    """A way to the server through a port of its own, which can be cut."""
+
+    def __init__(self, server: int) -> None:
+        self._server, self.port = server, free_port()
+        self._sockets: list[socket.socket] = []
+        self.open()
+
+    def open(self) -> None:
+        self._door = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._let_in, args=(self._door,), daemon=True).start()
+
+    def cut(self) -> None:
+        for one in [self._door, *self._sockets]:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self._sockets.clear()
+
+    def _let_in(self, door: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, server = door.accept()[0], socket.create_connection(("127.0.0.1", self._server))
+                self._sockets += [client, server]
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(1 << 16):
+                target.sendall(content)
+
+
+def test_a_server_that_is_away_for_a_while_has_everything_in_the_end(url, tmp_path, monkeypatch):
+    monkeypatch.setattr(study_export, "WAIT_SECONDS", 120.0)
+    monkeypatch.setattr(study_export, "NICENESS", 0)
+    port = url.rpartition(":")[2].partition("/")[0]
+    way = Way(int(port))
+    through, name = url.replace(port, str(way.port)), "away"
+    calls = 0
+
+    def evaluate_and_cut(architecture):
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            patience = time.monotonic() + 60
+            while not (found := read_study(url, name)) or not found.records:  # until the copier is at it
+                assert time.monotonic() < patience
+                time.sleep(0.1)
+            way.cut()
+        if calls == SETTINGS.evaluations:
+            threading.Timer(1.5, way.open).start()
+        return evaluate(architecture)
+
+    shown = io.StringIO()
+    with (
+        open_ledger(through, fingerprint(), name, folder=tmp_path) as ledger,
+        StudyExport(ledger, Console(file=shown, width=2000)),
+    ):
+        result = run_search(evaluate_and_cut, SETTINGS, ledger, progress=False)
+    way.cut()
+    assert result.evaluated_now == SETTINGS.evaluations
+    assert shown.getvalue() == ""
+    found = read_study(url, name)
+    assert len(found.records) == SETTINGS.evaluations
+    assert found.fingerprint == fingerprint().as_dict()
+
+
+def test_a_wrong_password_is_refused_at_once(url, tmp_path):
+    started = time.monotonic()
+    with pytest.raises(LedgerError, match="cannot open postgresql") as refusal:
+        open_ledger(url.replace("a%20secret", "wrong%20secret"), fingerprint(), folder=tmp_path)
+    assert time.monotonic() - started < study.PATIENCE_AT_START
+    assert "secret" not in str(refusal.value)

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from nnunetv2_slicemamba.search import SearchSettings, propose, propose_with_origins, select_parents
-from nnunetv2_slicemamba.search.proposals.evolution import ATTEMPTS_PER_CHILD
+from nnunetv2_slicemamba.search import Record, SearchSettings, propose, propose_with_origins, select_parents
+from nnunetv2_slicemamba.search.proposals.evolution import ATTEMPTS_PER_CHILD, Evolution
+from nnunetv2_slicemamba.search.proposals.ranking import ranked_history
 
 FITNESS = st.one_of(st.floats(0, 1), st.just(math.nan), st.sampled_from([0.25, 0.5]))
 
@@ -180,3 +181,34 @@ def test_a_small_space_is_searched_to_its_end_and_then_no_further(n_candidates):
 def test_arguments_of_another_network_are_refused(n_candidates, generation, history, words):
     with pytest.raises(ValueError, match=words):
         propose(SearchSettings(), n_candidates, generation, history)
+
+
+class Watched(list):
+    """A list that counts how many of its items are looked at."""
+
+    looked_at = 0
+
+    def __getitem__(self, place):
+        found = super().__getitem__(place)
+        self.looked_at += len(found) if isinstance(place, slice) else 1
+        return found
+
+    def __iter__(self):
+        self.looked_at += len(self)
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("cost", [{}, {"objective": "dice-latency"}, {"max_latency_ms": 30.0}])
+def test_a_searchs_generations_are_those_of_its_whole_history_and_look_at_each_record_once(cost):
+    settings = SearchSettings(population=8, generations=30, parents=3, **cost)
+    evolution, records = Evolution(settings, [4] * 12), Watched()
+    for generation in range(settings.generations):
+        history = ranked_history(list(records), settings.cost)
+        records.looked_at = 0
+        proposals = evolution(generation, records)
+        assert proposals == propose_with_origins(settings, [4] * 12, generation, history)
+        assert records.looked_at <= (len(records) if "objective" in cost else settings.population)
+        for index, (architecture, origin) in enumerate(proposals):
+            fitness = sum(gene * place for place, gene in enumerate(architecture)) / 198
+            costs = float(sum(architecture)) + architecture[0] / 7 if cost else None
+            records.append(Record(architecture, fitness, generation, index, origin, 0.0, cost=costs))

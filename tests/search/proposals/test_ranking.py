@@ -8,12 +8,14 @@ import pytest
 from nnunetv2_slicemamba.search import Record, best_record, history_of, select_parents
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.search.proposals.ranking import (
+    Elite,
     cheapest_record,
     chosen_record,
     crowding_distances,
     feasible_history,
     non_dominated_fronts,
     pareto_front,
+    ranked,
     ranked_history,
 )
 
@@ -106,3 +108,20 @@ def test_without_a_cost_the_history_is_that_of_fitness():
 
 def test_a_consensus_hears_nothing_of_what_may_not_be_chosen():
     assert str(feasible_history(records_of((0.9, 9.0), (0.8, 4.0)), LIMITED)) == "[((0,), nan), ((1,), 0.8)]"
+
+
+@pytest.mark.parametrize("cost", [None, BOTH, LIMITED, ONLY_LIMITED])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_elite_is_that_of_all_records_however_they_come(cost, seed, monkeypatch):
+    monkeypatch.setattr(Elite, "MARGIN", 1 + seed % 3)  # small ones, so that what was dropped is missed at times
+    rng = random.Random(seed)
+    elite, records = Elite(cost, 5), []
+    for step in range(60):
+        better = step / 60 if seed % 2 else 0.0  # a search that makes progress, or none
+        steps = 8 if seed < 3 else 10**6  # with many ties, or none
+        before = len(records)
+        for place in range(before, before + rng.randrange(8)):
+            fitness = math.nan if rng.random() < 0.1 else rng.randrange(steps) / steps + better
+            records.append(Record((place,), fitness, 0, place, "", 1.0, cost=9 * rng.randrange(1, steps) / steps))
+        found = elite.add(records[before:], records)
+        assert names(found) == names(ranked(records, cost)[:5])

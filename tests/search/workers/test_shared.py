@@ -10,9 +10,10 @@ import pytest
 from torch.distributed import DistNetworkError, HashStore
 
 from nnunetv2_slicemamba.search import Evaluation
-from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog
-from nnunetv2_slicemamba.search.records import Done, Task
-from nnunetv2_slicemamba.search.workers.shared import Round, SharedWorkers, help_out, rows_of, work
+from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, as_json
+from nnunetv2_slicemamba.search.records import Done, Record, Task
+from nnunetv2_slicemamba.search.workers.meeting import ForeignMessageError
+from nnunetv2_slicemamba.search.workers.shared import Round, SharedWorkers, done_among, help_out, rows_of, work
 
 
 def fifty_tasks() -> list[Task]:
@@ -162,3 +163,56 @@ def test_a_helper_that_was_ready_too_late_leaves_and_one_that_helped_says_that_t
     Round.announce(store, 1, rows_of([Task(0, 0, (0,))], 1))
     with pytest.raises(DistNetworkError) if helped else contextlib.nullcontext():
         help_out(store, 1, Quick, tmp_path)
+
+
+def record(task: Task, **changes) -> dict:
+    return as_json(Record.of(Done(task, Evaluation(0.5), 0.1))) | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"index": 7}, r"no evaluation that this search waits for \(KeyError\(\(0, 7\)\)\)"),
+        ({"generation": 3}, "no evaluation that this search waits for"),
+        (
+            {"architecture": [1, 1]},
+            r"architecture \(1, 1\) for evaluation 0 of generation 0, which is \(0,\)",
+        ),
+        ({"origin": "mutant"}, "gives the architecture"),
+        ({"fitness": "high"}, "no evaluation that this search waits for"),
+        ({"fitness": 1e999}, "no evaluation that this search waits for"),
+        ({"architecture": 5}, "no evaluation that this search waits for"),
+        ({"unknown": 5}, "no evaluation that this search waits for"),
+    ],
+)
+def test_a_message_that_is_no_evaluation_of_the_generation_is_refused(changes, words, tmp_path):
+    task = Task(0, 0, (0,))
+
+    class Never:
+        def evaluate(self, tasks, go_on, more):
+            return iter(())
+
+    with SharedWorkers(HashStore(), 1, Never(), EvaluationLog(tmp_path, "a")) as shared:
+        shared._store.add("goodbyes", 1)
+        Round(shared._store, 1, []).send(record(task, **changes))
+        with pytest.raises(ForeignMessageError, match=words):
+            list(shared([task], lambda: True))
+
+
+def test_an_evaluation_counts_once():
+    tasks = {(0, i): Task(0, i, (i,)) for i in range(2)}
+    found = done_among(tasks, record(Task(0, 1, (1,))))
+    assert (found.task, found.kept) == (Task(0, 1, (1,)), True)
+    assert list(tasks) == [(0, 0)]
+    with pytest.raises(ForeignMessageError, match="no evaluation that this search waits for"):
+        done_among(tasks, record(Task(0, 1, (1,))))
+
+
+def test_counters_that_a_stranger_changed_are_noticed():
+    store = HashStore()
+    shared = Round(store, 1, rows_of(fifty_tasks(), 2))
+    store.add("1/row/1/from_end", 100)
+    for _ in shared.rows[0]:
+        assert shared.take(0)
+    with pytest.raises(ForeignMessageError, match="more parts of generation 1 were taken than there are"):
+        shared.take(0)

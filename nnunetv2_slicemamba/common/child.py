@@ -1,0 +1,31 @@
+"""Start of a command in a process that ends with its parent.
+
+`python -m nnunetv2_slicemamba.common.child PARENT MODULE FUNCTION NAME ...`: PARENT is the parent's process number;
+FUNCTION of MODULE is called with NAME and all that follows as sys.argv.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from nnunetv2_slicemamba.common.stopping import end_with_parent, interruptible
+
+PACKAGE = "nnunetv2_slicemamba"
+
+
+def main() -> None:
+    """Runs the command that the arguments name."""
+    parent, module, function, *sys.argv = sys.argv[1:]
+    end_with_parent(int(parent))
+    if not module.startswith(f"{PACKAGE}."):
+        # nnU-Net unpickles checkpoints, whose code must not run in a command that we start
+        from nnunetv2_slicemamba.common.checkpoints import load_safely_from_now_on
+
+        load_safely_from_now_on()
+    with interruptible():
+        sys.exit(getattr(importlib.import_module(module), function)())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""Locks of result folders: two trainings, or a training and a search, do not work in one folder at once."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_slicemamba.common.other_processes import host, lives
+from nnunetv2_slicemamba.common.provenance import now
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK_FILE = ".in_use"
+_TAKEN = (errno.EACCES, errno.EAGAIN)
+# of file systems that keep no locks
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+# Closing any descriptor of a file ends this process's lock of it, so no file is opened a second time.
+_held: set[Path] = set()
+
+
+class FolderInUseError(RuntimeError):
+    """Another process works in a folder; the message says which, since when, and what to do."""
+
+
+@contextlib.contextmanager
+def in_use(folder: Path, shared: bool = False) -> Iterator[None]:
+    """Context in which no other process gets the lock of `folder`, which is made if it is missing.
+
+    shared: others may have it too that ask for a shared one. The lock is a file `.in_use`, which says who works there.
+    The system ends the lock with its process, on this machine and, on network file systems that keep locks, on others;
+    forked processes do not inherit it. Where a file system keeps no locks, the file alone counts: what an ended process
+    of this machine has left is taken over, what one of another machine has left has to be deleted by hand.
+    On Windows there is no lock. Raises FolderInUseError naming the process that has the lock.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    path = folder.resolve() / LOCK_FILE
+    if path in _held:
+        raise FolderInUseError(f"{folder} is in use by this process already; end what works there first")
+    descriptor, locked = _acquire(path, shared)
+    _held.add(path)
+    try:
+        with contextlib.suppress(OSError):  # on a full disk nobody reads who has the lock
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _who_we_are(), 0)
+        yield
+    finally:
+        _held.discard(path)
+        with contextlib.suppress(OSError):
+            if not locked or _is_only_holder(descriptor):
+                path.unlink()
+        os.close(descriptor)
+
+
+def require_unused(folder: Path) -> None:
+    """Raises FolderInUseError if another process has the lock of `folder`."""
+    if (folder / LOCK_FILE).is_file():
+        with in_use(folder):
+            pass
+
+
+def _acquire(path: Path, shared: bool) -> tuple[int, bool]:
+    """A descriptor of the lock's file, and whether the file system keeps the lock."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            locked = _lock(descriptor, shared)
+            if locked is None or (not locked and not _is_left(_holder(descriptor))):
+                raise FolderInUseError(_refusal(path, _holder(descriptor), locked is None))
+            if not locked or _is_same(descriptor, path):
+                return descriptor, locked
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # whoever had the lock has removed the file between our opening and locking it
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, shared: bool) -> bool | None:
+    """True if the lock is ours, None if it is another process's, False if there are no locks."""
+    try:
+        fcntl.lockf(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _TAKEN:
+            return None
+        if error.errno in _NO_LOCKS:
+            return False
+        raise
+    return True
+
+
+def _is_only_holder(descriptor: int) -> bool:
+    return _lock(descriptor, shared=False) is True
+
+
+def _is_same(descriptor: int, path: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    return False
+
+
+def _who_we_are() -> bytes:
+    command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+    return json.dumps({"host": host(), "process": os.getpid(), "since": now(), "command": command}).encode()
+
+
+def _holder(descriptor: int) -> dict[str, Any]:
+    """What the lock's file says; nothing if it has just been made."""
+    try:
+        content = json.loads(os.pread(descriptor, 1 << 16, 0))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_left(holder: dict[str, Any]) -> bool:
+    """Whether the process that a lock's file names has ended."""
+    if not holder:
+        return True
+    return holder.get("host") == host() and isinstance(holder.get("process"), int) and not lives(holder["process"])
+
+
+def _refusal(path: Path, holder: dict[str, Any], kept: bool) -> str:
+    known = {key: str(holder.get(key, "unknown")) for key in ("host", "process", "since", "command")}
+    remedy = "" if kept else f". If that one has ended, delete {path}: this file system does not end locks by itself"
+    return (
+        f"{path.parent} is in use by process {known['process']} on {known['host']} since {known['since']} "
+        f"({known['command']}). Two would write over each other: wait for that one, or end it{remedy}"
+    )

@@ -1,0 +1,142 @@
+"""What ends a command: a message for what a user did, a report to send for a bug, and never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.search.settings import SearchSettings
+from tests.cli.commands import Ended, called
+
+
+@pytest.fixture
+def ended_by(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Callable[[], object]], Ended]:
+    """How `slicemamba trainer-path` ends if this is called where it prints."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def run(cause: Callable[[], object]) -> Ended:
+        monkeypatch.setattr("nnunetv2_slicemamba.cli.trainer_path.typer.echo", lambda text: cause())
+        return called("trainer-path")
+
+    return run
+
+
+def raising(error: BaseException) -> Callable[[], NoReturn]:
+    def cause() -> NoReturn:
+        raise error
+
+    return cause
+
+
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        (raising(InputError("plans '[/b]\\' do not exist")), "error: plans '[/b]\\' do not exist"),
+        (lambda: SearchSettings(population=0), "error: population is 0, it must be at least 1; give 1 or more"),
+        (lambda: SearchSettings(population="5"), "error: population is '5', it must be a whole number"),  # type: ignore[arg-type]
+        (Path("/no/[v2]/such").read_text, "error: /no/[v2]/such: No such file or directory; check the path"),
+        (
+            raising(OSError(errno.ENOSPC, "No space left on device", "x.json")),
+            "error: x.json: No space left on device; make room on the disk; the same command continues",
+        ),
+        (
+            raising(OSError(errno.EIO, "Input/output error", "a", None, "b")),
+            "error: a -> b: Input/output error; the disk",
+        ),
+        (
+            raising(MemoryError("Unable to allocate 128. TiB")),
+            "error: memory does not suffice (Unable to allocate 128. TiB)",
+        ),
+    ],
+)
+def test_what_is_refused_on_purpose_is_told_in_one_message(
+    ended_by: Callable[..., Ended], tmp_path: Path, cause: Callable[[], object], told: str
+) -> None:
+    ended = ended_by(cause)
+    assert ended.code == 2
+    assert ended.message.startswith(told)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("cause", "name"),
+    [
+        (lambda: int("²"), "ValueError: invalid literal for int() with base 10: '²'"),
+        (lambda: {}["[/b]"], "KeyError: '[/b]'"),
+        (lambda: [][0], "IndexError: list index out of range"),
+        (lambda: next(iter([])), "StopIteration"),
+        (lambda: None.x, "AttributeError: "),  # type: ignore[attr-defined]
+        (raising(EOFError()), "EOFError"),
+        (raising(RuntimeError("from elsewhere")), "RuntimeError: from elsewhere"),
+        (raising(OSError("without a number")), "OSError: without a number"),
+    ],
+)
+def test_what_nobody_foresaw_is_called_a_bug_and_keeps_its_traceback(
+    ended_by: Callable[..., Ended], tmp_path: Path, cause: Callable[[], object], name: str
+) -> None:
+    ended = ended_by(cause)
+    assert ended.code == 1
+    assert f"error: {name}" in ended.message
+    assert "This is a bug in SliceMamba, not in your input. Please report it with" in ended.message
+    assert "slicemamba doctor" in ended.message
+    assert "Traceback" not in ended.err
+    (file,) = tmp_path.iterdir()
+    assert str(file) in ended.message
+    assert re.fullmatch(rf"slicemamba_error_\d{{8}}T\d{{6}}_{os.getpid()}_\w+\.txt", file.name)
+    text = file.read_text(encoding="utf-8")
+    assert "Traceback (most recent call last)" in text
+    assert "nnunetv2_slicemamba 0." in text
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_bug_is_told_where_no_file_can_be_written(
+    ended_by: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
+    ended = ended_by(lambda: [][0])
+    assert ended.code == 1
+    assert "IndexError" in ended.err
+    assert "could not be written to a file" in ended.message
+
+
+def test_the_traceback_is_shown_where_it_is_asked_for(
+    ended_by: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLICEMAMBA_DEBUG", "1")
+    with pytest.raises(InputError, match="shown"):
+        ended_by(raising(InputError("shown")))
+
+
+def test_ctrl_c_ends_with_130(ended_by: Callable[..., Ended]) -> None:
+    assert ended_by(raising(KeyboardInterrupt())).code == 130
+
+
+@pytest.mark.parametrize("arguments", [("plan", "-d", ""), ("slicing", "--set", "", "-d", "1"), ("report", "")])
+def test_an_empty_value_is_refused(arguments: tuple[str, ...]) -> None:
+    ended = called(*arguments)
+    assert ended.code == 2
+    assert "empty" in ended.message
+    assert "is a shell variable unset?" in ended.message
+
+
+def test_a_name_that_is_no_text_is_shown(tmp_path: Path) -> None:
+    """Names of files are bytes; a locale's encoding may have none of their letters."""
+    raw = os.fsencode(tmp_path) + b"/\xff \xe4\xba\xac"
+    done = subprocess.run(
+        [sys.executable, "-m", "nnunetv2_slicemamba", "convert", "kvasir", raw, "-d", "3"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "nnUNet_raw": str(tmp_path)},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert rb"\udcff \u4eac is not a folder" in done.stderr

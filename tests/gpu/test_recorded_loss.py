@@ -1,0 +1,71 @@
+"""nnU-Net's loss by a CUDA graph is its loss, and so are its gradients. Needs an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from torch import nn
+
+from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+SIZES = [(64, 48), (32, 24), (16, 12)]
+
+
+def loss_of(kind: str) -> nn.Module:
+    dice: dict[str, Any] = {"batch_dice": True, "smooth": 1e-5, "do_bg": kind == "regions", "ddp": False}
+    if kind == "regions":
+        one: nn.Module = DC_and_BCE_loss({}, dice, use_ignore_label=False, dice_class=MemoryEfficientSoftDiceLoss)
+    else:
+        ignored = 3 if kind == "ignored" else None
+        one = DC_and_CE_loss(dice, {}, ignore_label=ignored, dice_class=MemoryEfficientSoftDiceLoss)
+    return DeepSupervisionWrapper(one, (0.6, 0.3, 0.1))
+
+
+def batch(kind: str, seed: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    torch.manual_seed(seed)
+    logits = [torch.randn(2, 3, *size, device="cuda").half().requires_grad_() for size in SIZES]
+    if kind == "regions":
+        return logits, [torch.rand(2, 3, *size, device="cuda") < 0.3 for size in SIZES]
+    highest = 4 if kind == "ignored" else 3
+    return logits, [torch.randint(0, highest, (2, 1, *size), device="cuda", dtype=torch.int16) for size in SIZES]
+
+
+@pytest.mark.parametrize("kind", ["labels", "regions", "ignored"])
+def test_values_and_gradients(kind: str) -> None:
+    plain, recorded = loss_of(kind), RecordedLoss(loss_of(kind))
+    for seed in range(4):
+        made = []
+        for loss in (plain, recorded):
+            logits, targets = batch(kind, seed)
+            with torch.autocast("cuda"):
+                value = loss(logits, targets)
+            (value * 1024).backward()
+            made.append((value.detach(), [x.grad for x in logits]))
+        assert torch.allclose(made[0][0], made[1][0], rtol=1e-6)
+        for one, other in zip(made[0][1], made[1][1], strict=True):
+            assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
+            assert other.abs().max() > 0
+    # a label that is ignored is looked for on the host
+    assert (recorded.graph is None) == (kind == "ignored")
+
+
+def test_validation_gets_the_value_and_other_shapes_are_computed_plainly() -> None:
+    plain, recorded = loss_of("labels"), RecordedLoss(loss_of("labels"))
+    with torch.autocast("cuda"):
+        logits, targets = batch("labels", 0)
+        recorded(logits, targets).backward()
+        with torch.no_grad():
+            logits, targets = batch("labels", 1)
+            assert torch.allclose(recorded(logits, targets), plain(logits, targets), rtol=1e-6)
+            halves = [x[:1] for x in logits], [x[:1] for x in targets]
+            assert torch.allclose(recorded(*halves), plain(*halves), rtol=1e-6)
+        recorded.loss.weight_factors = (1.0, 0.0, 0.0)
+        plain.weight_factors = (1.0, 0.0, 0.0)
+        logits, targets = batch("labels", 2)
+        assert torch.allclose(recorded(logits, targets), plain(logits, targets), rtol=1e-6)

@@ -1,0 +1,169 @@
+"""Trainings that may be ended at any moment: no finished epoch is lost, and no two trainings share a folder."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed as dist
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_slicemamba.common.checkpoint_names import ALL, LATEST
+from nnunetv2_slicemamba.common.folder_lock import in_use
+from nnunetv2_slicemamba.common.stopping import (
+    end_at_once,
+    end_forked_processes_with_this_one,
+    exit_code,
+    handling_signals,
+    interruptible,
+)
+from nnunetv2_slicemamba.common.whole_file import replacing, sweep
+from nnunetv2_slicemamba.planning.plans_name import require_file_of_own_name
+from nnunetv2_slicemamba.trainers.finished_epoch import FinishedEpoch
+
+
+class InterruptibleTraining(nnUNetTrainer):
+    """nnU-Net's trainer, which answers SIGTERM, Ctrl-C and a closed terminal by saving.
+
+    It ends after the iteration at work with exit code 143, 130 or 129, and checkpoint_latest.pth is that of the last
+    finished epoch: `--c` goes on as if nothing had been. Of several processes all stop after the same iteration. A
+    second signal ends it at once. Checkpoints are written whole. The fold's folder is locked, and plans whose file has
+    another name than they have inside are refused.
+    """
+
+    asked: int | None = None  # the signal that asked this process to end
+    in_epochs = False  # before the first epoch there is nothing to save
+    ends_epoch = latest_is_due = False
+    agreement: Any = None  # the processes of a training on several GPUs
+
+    @cached_property
+    def finished_epoch(self) -> FinishedEpoch:
+        """The state as the last epoch that this process has finished left it; empty before the first."""
+        return FinishedEpoch()
+
+    def run_training(self) -> None:
+        self._check_plans_name()
+        end_forked_processes_with_this_one()
+        self.agreement = dist.new_group(backend="gloo") if self.is_ddp else None
+        with self._alone(), handling_signals(self._ask_to_stop):
+            try:
+                super().run_training()
+            except Exception:
+                # the signal may have reached a process that makes batches, too
+                if self.asked is None or self.is_ddp:
+                    raise
+                self.stop(self.asked)
+            finally:
+                self.in_epochs = False
+        if self.asked is not None:
+            raise SystemExit(exit_code(self.asked))
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        with self._alone(), interruptible():
+            super().perform_actual_validation(save_probabilities)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Context in which no other training or search works in the fold's folder."""
+        with ExitStack() as stack:
+            if self.output_folder is not None and self.local_rank == 0:
+                folder = Path(self.output_folder)
+                stack.enter_context(in_use(folder))
+                sweep(folder)
+                for name in ALL:  # of a version that named them so
+                    folder.joinpath(f"{name}.tmp").unlink(missing_ok=True)
+            yield
+
+    def _check_plans_name(self) -> None:
+        if self.preprocessed_dataset_folder_base is None:
+            return
+        folder = Path(self.preprocessed_dataset_folder_base)
+        if not require_file_of_own_name(self.plans_manager.plans, folder):
+            name = self.plans_manager.plans_name
+            self.print_to_log_file(f"{folder} has no file with the plans of this training; results are those of {name}")
+
+    def _ask_to_stop(self, number: int) -> None:
+        if self.asked is not None:
+            end_at_once(number)
+        if not self.in_epochs:
+            raise SystemExit(exit_code(number))
+        self.asked = number
+
+    def on_epoch_start(self) -> None:
+        self.in_epochs = True
+        self.stop_if_asked()
+        super().on_epoch_start()
+
+    def train_step(self, batch: dict) -> dict:
+        result = super().train_step(batch)
+        self.stop_if_asked()
+        return result
+
+    def validation_step(self, batch: dict) -> dict:
+        result = super().validation_step(batch)
+        self.stop_if_asked()
+        return result
+
+    def on_epoch_end(self) -> None:
+        self.ends_epoch, self.latest_is_due = True, False
+        super().on_epoch_end()
+        self.ends_epoch = False
+        # nnU-Net counts the epoch already
+        self.current_epoch -= 1
+        if self.latest_is_due:
+            self.save_checkpoint(str(Path(self.output_folder) / LATEST))
+        if self.agreement is None or self.local_rank == 0:
+            self.keep_epoch()
+        self.current_epoch += 1
+
+    def keep_epoch(self) -> None:
+        """Keeps the state of the epoch that has just ended, as a checkpoint would hold it."""
+        self.finished_epoch.keep(self)
+
+    def save_checkpoint(self, filename: str) -> None:
+        if self.ends_epoch and Path(filename).name == LATEST:
+            # nnU-Net writes it before it knows whether the epoch is the best so far, and a training that goes on from
+            # it would take a worse one for the best
+            self.latest_is_due = True
+            return
+        # nnU-Net writes in place: a kill while writing would lose the only checkpoint
+        writes = self.local_rank == 0 and not self.disable_checkpointing
+        with replacing(filename) if writes else nullcontext(filename) as target:
+            super().save_checkpoint(str(target))
+
+    def stop_if_asked(self) -> None:
+        """Ends the training if a signal has asked one of its processes to; all of them come here equally often."""
+        if not self.in_epochs:
+            return
+        number = self.asked or 0
+        if self.agreement is not None:
+            highest = torch.tensor(number)
+            dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.agreement)
+            number = int(highest)
+        if number:
+            self.stop(number)
+
+    def stop(self, number: int) -> NoReturn:
+        """Writes the checkpoint of the last finished epoch, if this process has finished one, and ends the process."""
+        where = f"stopped by {signal.Signals(number).name} in epoch {self.current_epoch}"
+        if self.disable_checkpointing:
+            self.print_to_log_file(f"{where}; checkpoints are switched off")
+        elif not self.finished_epoch.content:
+            self.print_to_log_file(f"{where}, the first since the training began or went on: there is nothing to save")
+        elif self.local_rank == 0:
+            with self.finished_epoch.in_place_of_the_present(self):
+                self.save_checkpoint(str(Path(self.output_folder) / LATEST))
+            self.print_to_log_file(f"{where}; {LATEST} has the last finished epoch, --c goes on from it")
+        self.close_batches()
+        if self.agreement is not None:
+            # the first of them to end has nnU-Net end the others
+            dist.barrier(group=self.agreement)
+        raise SystemExit(exit_code(number))
+
+    def close_batches(self) -> None:
+        """Ends the processes that make batches, where they do not end with this one by themselves."""
