@@ -63,6 +63,9 @@ class GPUAugmentation(InterruptibleTraining, SeededTraining):
         class MyGPUTrainer(GPUAugmentation, MyTrainer): ...
     """
 
+    loss: Any
+    network: Any
+
     def initialize(self) -> None:
         super().initialize()
         if self.device.type == "cuda" and not self.is_ddp:

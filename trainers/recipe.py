@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from nnunetv2_slicemamba.trainers.schedule import WarmupCosine, WarmupPoly
-
-Schedule = Callable[[int], float]
+from nnunetv2_slicemamba.trainers.schedule import Schedule, WarmupCosine, WarmupPoly
 
 
 @dataclass(frozen=True)

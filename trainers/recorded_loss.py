@@ -19,8 +19,10 @@ from nnunetv2_slicemamba.trainers.seeded import RepeatableCrossEntropy
 
 log = logging.getLogger(__name__)
 # losses whose value depends on nothing but their arguments: others may change from epoch to epoch
-KNOWN = (DeepSupervisionWrapper, DC_and_CE_loss, DC_and_BCE_loss, MemoryEfficientSoftDiceLoss, OptimizedModule)
-KNOWN += (RobustCrossEntropyLoss, RepeatableCrossEntropy, nn.BCEWithLogitsLoss)
+KNOWN: tuple[type, ...] = (
+    *(DeepSupervisionWrapper, DC_and_CE_loss, DC_and_BCE_loss, MemoryEfficientSoftDiceLoss, OptimizedModule),
+    *(RobustCrossEntropyLoss, RepeatableCrossEntropy, nn.BCEWithLogitsLoss),
+)
 
 Several = Tensor | Sequence[Tensor]
 

@@ -53,7 +53,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         if parameter.grad is not None:
             by_type.setdefault(parameter.grad.dtype, []).append(parameter)
     for several in by_type.values():
-        gradients = [as_dense(parameter.grad) for parameter in several]
+        gradients = [as_dense(parameter.grad) for parameter in several if parameter.grad is not None]
         # in the order of memory, whatever that of the axes
         together = torch.cat([gradient.as_strided((gradient.numel(),), (1,)) for gradient in gradients])
         distributed.all_reduce(together)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch.optim import Optimizer
 
 from nnunetv2_slicemamba.trainers.parameter_groups import RATE_FACTOR
+
+
+class Schedule(Protocol):
+    """The learning rate by iteration. initial_lr: that of the first iteration, but for a warm-up."""
+
+    @property
+    def initial_lr(self) -> float: ...
+
+    def __call__(self, iteration: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,7 @@ def _check(warmup: int, total: int) -> None:
 class IterationScheduler:
     """A scheduler as nnU-Net calls it (`step(epoch)` as an epoch starts), with a step per iteration besides."""
 
-    def __init__(self, optimizer: Optimizer, schedule: Callable[[int], float], iterations_per_epoch: int) -> None:
+    def __init__(self, optimizer: Optimizer, schedule: Schedule, iterations_per_epoch: int) -> None:
         self.optimizer, self.schedule, self.iterations_per_epoch = optimizer, schedule, iterations_per_epoch
 
     def keep_rates_of_groups(self) -> None:

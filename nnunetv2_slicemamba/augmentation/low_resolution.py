@@ -69,7 +69,8 @@ class LowResolution(FixedTwin):
                 view = [len(x), *(1,) * (x.ndim - 1)]
                 view[axis + 1] = x.shape[axis + 1]
                 lower, upper, weight = (given[f"{name} {axis}"].view(view) for name in ("lower", "upper", "weight"))
-                x = torch.lerp(*(x.gather(axis + 1, at.expand_as(x)) for at in (lower, upper)), weight)
+                below, above = (x.gather(axis + 1, at.expand_as(x)) for at in (lower, upper))
+                x = torch.lerp(below, above, weight)
         return Batch(x.view(batch.shape), batch.seg)
 
 

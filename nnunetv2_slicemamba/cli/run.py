@@ -110,10 +110,10 @@ def run(
     for selection in selections:
         table.add_row(str(selection.fold), f"{run_fold(selection, settings, console):.4f}")
     console.print(table)
-    network = ["-d", selections[0].dataset, "-i", "INPUT", "-o", "OUTPUT", "-c", configuration, "-p", plans_name]
-    network += ["-tr", trainer, "-f", *(str(selection.fold) for selection in selections)]
+    flags = ["-d", selections[0].dataset, "-i", "INPUT", "-o", "OUTPUT", "-c", configuration, "-p", plans_name]
+    flags += ["-tr", trainer, "-f", *(str(selection.fold) for selection in selections)]
     console.print(
-        f"Predict with the ensemble of the folds:\n  {shell_line('nnUNetv2_predict', *network, '-device', chosen)}",
+        f"Predict with the ensemble of the folds:\n  {shell_line('nnUNetv2_predict', *flags, '-device', chosen)}",
     )
 
 
