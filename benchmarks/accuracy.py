@@ -11,10 +11,11 @@ resenc-xl, and this package's s, m, l, s-hybrid, m-hybrid, l-hybrid. --more FILE
     {"l-hybrid-deep": {"base": "l-hybrid", "arch": {"n_blocks_per_stage": [2, 2, 18, 2]}, "prediction": "0.002 above"},
      "m-slow": {"base": "m-hybrid", "settings": {"initial_lr": 0.0003}, "trainer": "MyTrainer"}}
 
---trainers names a folder with trainer classes of one's own. A run that is finished, in --out or in benchmarks/results,
-is not run again; one that was stopped continues where --work has its checkpoint. Trainings end by themselves, with a
-checkpoint, before --seconds are over. Every run that was started has a row in runs.csv of --out, with its Dice in
-cases.csv and its losses in epochs.csv; `python benchmarks/results.py OUT` takes them over.
+benchmarks/candidates/residual.json holds those of the residual network: with blocks and without, scans, recipes,
+averaged weights. --trainers names a folder with trainer classes of one's own. A run that is finished, in --out or in
+benchmarks/results, is not run again; one that was stopped continues where --work has its checkpoint. Trainings end by
+themselves, with a checkpoint, before --seconds are over. Every run that was started has a row in runs.csv of --out,
+with its Dice in cases.csv and its losses in epochs.csv; `python benchmarks/results.py OUT` takes them over.
 """
 
 from __future__ import annotations

@@ -30,10 +30,11 @@ from rich.table import Table
 from timing import add_csv, device_name, gpu_milliseconds, queueing_milliseconds
 from torch import Tensor, nn
 
-from nnunetv2_slicemamba.nets import BSS, SliceMambaUNet
+from nnunetv2_slicemamba.nets import BSS, SlicedNetwork, SliceMambaResidualUNet, SliceMambaUNet
 from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
 from nnunetv2_slicemamba.nets.network_graphs import NetworkGraphs
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
+from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, residual_kwargs
 
 # strides of nnU-Net's plans for the paper's network: the first three make its patch embedding of 4
 POOLING = ((1, 1), *5 * ((2, 2),))
@@ -97,6 +98,28 @@ def nnunet_network(
     )
 
 
+def residual_network(
+    channels: int, classes: int, strides: Sequence[Any], kernels: Sequence[Any], widest: int, from_stride: int
+) -> nn.Module:
+    """nnU-Net's default network with S3 blocks from a stride on; 0: without them."""
+    n = len(strides)
+    planned = {
+        "n_stages": n,
+        "features_per_stage": [min(widest, 32 * 2**i) for i in range(n)],
+        "strides": strides,
+        "kernel_sizes": kernels,
+        "n_conv_per_stage": [2] * n,
+        "n_conv_per_stage_decoder": [2] * (n - 1),
+        "norm_op_kwargs": {"eps": 1e-5},
+    }
+    return SliceMambaResidualUNet(channels, classes, deep_supervision=True, **residual_kwargs(planned, from_stride))
+
+
+def residual2d(from_stride: int) -> nn.Module:
+    """The residual network in 2D at nnU-Net's default widths."""
+    return residual_network(3, 2, [[1, 1], *[[2, 2]] * 6], [[3, 3]] * 7, 512, from_stride)
+
+
 def unet2d(cls: type[nn.Module], n_stages: int = 7) -> nn.Module:
     """nnU-Net's 2D networks at its default widths."""
     return nnunet_network(cls, 3, 2, [[1, 1], *[[2, 2]] * (n_stages - 1)], [[3, 3]] * n_stages, 512)
@@ -112,7 +135,7 @@ def measure(
 ) -> Row:
     """One row: training step (forward, backward, AdamW if `optimise`), inference, peak memory."""
     module = module.cuda().train()
-    if isinstance(module, SliceMambaUNet):
+    if isinstance(module, SlicedNetwork):
         module.graphs.inference = False  # eager rows are to be eager
     # as an optimiser keeps them: to look for them in the module takes the host longer than to replay a block
     weights = list(module.parameters())
@@ -212,11 +235,13 @@ def blocks() -> list[Work]:
     return [("BSS", f"B{b} {s}x{s} C{c}", partial(BSS, c, thickness=(2, 4)), (b, s, s, c)) for b, s, c in sizes]
 
 
-def networks(quick: bool) -> list[Work]:
-    """Work, size, what builds it and its input's shape, of whole networks."""
-    small, large = ("B32 256x256", (32, 3, 256, 256)), ("B12 512x512", (12, 3, 512, 512))
+def networks(quick: bool, batch: int) -> list[Work]:
+    """Work, size, what builds it and its input's shape, of whole networks; batch: of 256x256."""
+    small, large = (f"B{batch} 256x256", (batch, 3, 256, 256)), ("B12 512x512", (12, 3, 512, 512))
     builders: list[tuple[str, Callable[[], nn.Module], tuple[str, tuple[int, ...]]]] = [
         *((f"SliceMamba {size}", partial(slicemamba2d, size), small) for size in "LMS"),
+        ("residual L", partial(residual2d, BLOCKS_FROM_STRIDE), small),
+        ("residual L without blocks", partial(residual2d, 0), small),
         ("nnU-Net PlainConvUNet", partial(unet2d, PlainConvUNet), small),
     ]
     if not quick:
@@ -233,13 +258,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer networks")
     parser.add_argument("--blocks", action="store_true", help="no networks")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=32, help="images of 256x256")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile, as nnU-Net trains by default")
     add_csv(parser)
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     listed = [(*block, False) for block in blocks()]
     if not arguments.blocks:
-        listed += [(*network, True) for network in networks(arguments.quick)]
+        listed += [(*network, True) for network in networks(arguments.quick, arguments.batch)]
     rows = []
     for work, size, build, shape, optimise in listed:
         for compiled in (False, True) if arguments.compile and optimise else (False,):

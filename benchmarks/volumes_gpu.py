@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from memory_training import DATASETS, plan, use_folders
-from network_gpu import Row, measure, nnunet_network, show
+from network_gpu import Row, measure, nnunet_network, residual_network, show
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from timing import add_csv
 from torch import nn
+
+from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE
 
 
 def ours(configuration: dict[str, Any], channels: int, classes: int) -> nn.Module:
@@ -36,6 +38,12 @@ def ours(configuration: dict[str, Any], channels: int, classes: int) -> nn.Modul
         classes,
         deep_supervision=True,
     )
+
+
+def residual(spacing: tuple[float, ...], patch: tuple[int, ...], channels: int, classes: int, stride: int) -> nn.Module:
+    """The residual network on nnU-Net's topology for a patch; stride: from which on it has S3 blocks, 0 for none."""
+    _, strides, kernels, _, _ = get_pool_and_conv_props(spacing, patch, 4, 999999)
+    return residual_network(channels, classes, strides, kernels, 320, stride)
 
 
 def plain(spacing: tuple[float, ...], patch: tuple[int, ...], channels: int, classes: int) -> nn.Module:
@@ -66,6 +74,8 @@ def main() -> None:
                 shape = f"{name}, B{batch} {'x'.join(str(axis) for axis in patch)}"
                 for work, network in (
                     (f"SliceMamba {size}", ours(configuration, channels, classes)),
+                    ("residual L", residual(spacing, patch, channels, classes, BLOCKS_FROM_STRIDE)),
+                    ("residual L without blocks", residual(spacing, patch, channels, classes, 0)),
                     ("nnU-Net PlainConvUNet", plain(spacing, patch, channels, classes)),
                 ):
                     x = torch.randn(batch, channels, *patch, device="cuda")

@@ -18,12 +18,14 @@ from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, class_name
 from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.resolutions import output_scales
+from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.trainers.averaging import WeightAverage
 from nnunetv2_slicemamba.trainers.finished_epoch import bare
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
 from nnunetv2_slicemamba.trainers.gpu_augment import GPUAugmentation
 from nnunetv2_slicemamba.trainers.gradient_watch import WatchfulScaler
-from nnunetv2_slicemamba.trainers.parameter_groups import parameter_groups
+from nnunetv2_slicemamba.trainers.mixed_optimizer import MixedOptimizer
+from nnunetv2_slicemamba.trainers.parameter_groups import only, parameter_groups
 from nnunetv2_slicemamba.trainers.recipe import OPTIMIZER_OF, RECIPES, make_schedule
 from nnunetv2_slicemamba.trainers.replicas import AveragingScaler, Replica
 from nnunetv2_slicemamba.trainers.safe_loading import SafeLoading
@@ -46,6 +48,8 @@ class SliceMambaBaseTrainer(SafeLoading, GPUAugmentation):
     decays_all: ClassVar[bool | None] = None
     betas: ClassVar[tuple[float, float] | None] = None
     momentum: ClassVar[float | None] = None
+    block_learning_rate: ClassVar[float | None] = None
+    block_decay: ClassVar[float | None] = None
     warmup_iterations: ClassVar[int | None] = None
     schedule: ClassVar[str | None] = None
     # of an exponential moving average of the weights, with which is validated and predicted; None for no average
@@ -134,15 +138,32 @@ class SliceMambaBaseTrainer(SafeLoading, GPUAugmentation):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         groups = parameter_groups(self.network, self.weight_decay, self.rate_factors, self.setting("decays_all"))
-        optimizer: torch.optim.Optimizer
-        if self.optimizer_used == "sgd":
-            optimizer = torch.optim.SGD(groups, lr=self.initial_lr, momentum=self.setting("momentum"), nesterov=True)
-        else:
-            on_gpu = self.device.type == "cuda"
-            optimizer = torch.optim.AdamW(groups, lr=self.initial_lr, betas=self.setting("betas"), fused=on_gpu)
+        optimizer = self.make_optimizer(groups)
         length = (self.num_epochs, self.num_iterations_per_epoch)
         rates = make_schedule(self.setting("schedule"), self.initial_lr, self.setting("warmup_iterations"), *length)
         return optimizer, IterationScheduler(optimizer, rates, self.num_iterations_per_epoch)
+
+    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser of the recipe for all groups of parameters."""
+
+        def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+            on_gpu = self.device.type == "cuda"
+            return torch.optim.AdamW(groups, lr=self.initial_lr, betas=self.setting("betas"), fused=on_gpu)
+
+        def sgd(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+            return torch.optim.SGD(groups, lr=self.initial_lr, momentum=self.setting("momentum"), nesterov=True)
+
+        if self.optimizer_used == "adamw":
+            return adamw(groups)
+        if self.optimizer_used == "sgd":
+            return sgd(groups)
+        # the network has no wrapper yet that nnU-Net puts around it for several GPUs
+        blocks = {p for part in self.network.modules() if isinstance(part, S3Block) for p in part.parameters()}
+        factor = self.setting("block_learning_rate") / self.initial_lr
+        factors = {end: factor * own for end, own in self.rate_factors.items()}
+        of_blocks = parameter_groups(self.network, self.setting("block_decay"), factors, rate_factor=factor)
+        parts = (sgd, only(groups, lambda p: p not in blocks)), (adamw, only(of_blocks, lambda p: p in blocks))
+        return MixedOptimizer([make(own) for make, own in parts if own])
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         # nnU-Net derives the scales from strides whose first keeps the resolution, as a residual network's does; others

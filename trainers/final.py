@@ -45,12 +45,15 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
     def on_train_start(self) -> None:
         planned = self.configuration_manager.network_arch_init_kwargs
         if not any((*planned["n_blocks_per_stage"], *planned["n_blocks_per_stage_decoder"])):
-            self.print_to_log_file("the network has no S3 blocks, and so no slicing")
+            self._begin_without_blocks()
         elif self.current_epoch == 0:
             self._use_slicing_file()
         else:
             self._check_slicing_file()
         super().on_train_start()
+
+    def _begin_without_blocks(self) -> None:
+        self.print_to_log_file("the network has no S3 blocks, and so no slicing")
 
     def _use_slicing_file(self) -> None:
         file = self.find_slicing()

@@ -27,6 +27,12 @@ class SliceMambaInheritTrainer(SliceMambaTrainer):
 
     role: ClassVar[str] = "inherit"
 
+    def _begin_without_blocks(self) -> None:
+        raise ValueError(
+            f"the network of the plans {self.plans_manager.plans_name} has no S3 blocks, so there is no supernet to "
+            "inherit from: train it with SliceMambaTrainer"
+        )
+
     def _use_slicing_file(self) -> None:
         file = self.find_slicing()
         chosen = read_slicing_file(file)

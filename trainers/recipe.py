@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nnunetv2_slicemamba.trainers.schedule import Schedule, WarmupCosine, WarmupPoly
 
@@ -14,7 +14,8 @@ class Recipe:
 
     decay: of weights, per unit of the learning rate. decays_all: also that of biases, norms and scan parameters.
     warmup_iterations: a twentieth of the training where that is less. schedule: a key of SCHEDULES. betas: AdamW's.
-    momentum: that of SGD, with Nesterov's look ahead.
+    momentum: that of SGD, with Nesterov's look ahead. block_learning_rate, block_decay: of S3 blocks with an optimiser
+    of their own; the schedule is the network's.
     """
 
     learning_rate: float
@@ -24,12 +25,16 @@ class Recipe:
     schedule: str
     betas: tuple[float, float] = (0.9, 0.999)
     momentum: float = 0.0
+    block_learning_rate: float = 0.0
+    block_decay: float = 0.0
 
 
-# adamw: learning rate and decay of the publication. sgd: nnU-Net's own
+NNUNET = Recipe(1e-2, 3e-5, decays_all=True, warmup_iterations=1, schedule="poly-epochs", momentum=0.99)
+# adamw: learning rate and decay of the publication. sgd: nnU-Net's own. sgd-adamw: nnU-Net's, and AdamW for the blocks
 RECIPES = {
     "adamw": Recipe(1e-3, 1e-2, decays_all=False, warmup_iterations=1250, schedule="poly"),
-    "sgd": Recipe(1e-2, 3e-5, decays_all=True, warmup_iterations=1, schedule="poly-epochs", momentum=0.99),
+    "sgd": NNUNET,
+    "sgd-adamw": replace(NNUNET, block_learning_rate=3e-4, block_decay=1e-2),
 }
 # by the class that plans name; all others are trained with adamw
 OPTIMIZER_OF = {"SliceMambaResidualUNet": "sgd"}

@@ -62,7 +62,7 @@ def compare(
     if dry_run and collect_only:
         raise InputError("--dry-run and --collect exclude each other; give one of them")
     require_trainer_from_scratch(trainer)
-    selection = select(dataset, configuration, fold, plans)
+    selection = select(dataset, configuration, fold, plans).with_blocks()
     require_folder("nnUNet_results", writable=not dry_run)
     folder = comparison_folder(selection, trainer, output)
     console = PlainConsole()

@@ -44,7 +44,7 @@ def holdout(
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.search.holdout import hold_out, remove_holdout
 
-    folder = SupernetFolder(select(dataset, configuration, fold, plans), trainer)
+    folder = SupernetFolder(select(dataset, configuration, fold, plans).with_blocks(), trainer)
     require_folder("nnUNet_results", writable=True)
     console = PlainConsole()
     if remove:

@@ -52,6 +52,9 @@ def plan(
             help="Of a residual network: S3 blocks at the stages of this stride or a larger one (8); 0: none.",
         ),
     ] = None,
+    decoder_blocks: Annotated[
+        bool, typer.Option("--decoder-blocks", help="Of a residual network: S3 blocks in the decoder too.")
+    ] = False,
     overwrite_plans: Annotated[
         bool, typer.Option("--overwrite-plans", help="Overwrite other plans that networks were trained with.")
     ] = False,
@@ -72,10 +75,9 @@ def plan(
     if plans_name is not None:
         check_plans_name(plans_name)
     chosen = network_named(network, hybrid)
-    if blocks_from_stride is not None and chosen != "residual":
-        raise InputError(
-            f"--blocks-from-stride is for --network residual, this plans {chosen}: leave it out, or give that network"
-        )
+    if (blocks_from_stride is not None or decoder_blocks) and chosen != "residual":
+        option = "--decoder-blocks" if decoder_blocks else "--blocks-from-stride"
+        raise InputError(f"{option} is for --network residual, this plans {chosen}: leave it out, or give that network")
     name = require_dataset(dataset, "nnUNet_raw")
     require_folder("nnUNet_preprocessed", writable=True)
 
@@ -97,6 +99,7 @@ def plan(
             overwrite_plans,
             chosen,
             blocks_from_stride,
+            decoder_blocks,
         )
     console = PlainConsole()
     for file in done.set_aside:

@@ -38,7 +38,7 @@ def rank(
     from nnunetv2_slicemamba.trainers.roles import require_supernet_trainer, require_trainer_from_scratch
 
     require_trainer_from_scratch(trainer)
-    selection = select(dataset, configuration, fold, plans)
+    selection = select(dataset, configuration, fold, plans).with_blocks()
     require_folder("nnUNet_results", writable=True)
     supernet = SupernetFolder(selection, supernet_trainer) if supernet_trainer else searched_supernet(selection)
     require_supernet_trainer(supernet.trainer)

@@ -95,7 +95,8 @@ def run(
 
     prepare(dataset, configuration, size, plans_name, gpu_memory, console, planned)
     # every fold is checked before the first one trains for days
-    selections = [select(dataset, configuration, fold, plans_name) for fold in folds or ["0", "1", "2", "3", "4"]]
+    wanted = folds or ["0", "1", "2", "3", "4"]
+    selections = [select(dataset, configuration, fold, plans_name).with_blocks() for fold in wanted]
     settings = RunSettings(
         trainer,
         supernet,

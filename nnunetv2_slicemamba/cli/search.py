@@ -149,7 +149,7 @@ def search(
     )
     if dry_run and figures_only:
         raise InputError("--dry-run and --figures-only exclude each other; give one of them")
-    folder = SupernetFolder(select(dataset, configuration, fold, plans), trainer)
+    folder = SupernetFolder(select(dataset, configuration, fold, plans).with_blocks(), trainer)
     options = SearchOptions(
         storage,
         study,

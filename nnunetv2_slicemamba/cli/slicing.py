@@ -38,7 +38,7 @@ def slicing(
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
 
-    folder = SupernetFolder(select(dataset, configuration, fold, plans), trainer)
+    folder = SupernetFolder(select(dataset, configuration, fold, plans).with_blocks(), trainer)
     require_folder("nnUNet_results", writable=True)
     file, choice = set_slicing(folder, value)
     distinct = sorted(set(choice.slicing))

@@ -160,8 +160,8 @@ class ConvDecoder(nn.Module):
 
     def forward(self, x: Tensor, skips: Sequence[Tensor]) -> Tensor | list[Tensor]:
         outputs = []
-        for j, (stage, skip) in enumerate(zip(self.stages, reversed(skips), strict=True)):
-            x = stage(stage.join(x, skip))  # type: ignore[operator]
+        for j, stage in enumerate(self.stages):
+            x = stage(self._join(j, x, skips)[0])
             if self.deep_supervision:
                 outputs.append(self.logits(x, j))
         return outputs[::-1] if self.deep_supervision else self.logits(x, -1)
@@ -174,10 +174,11 @@ class ConvDecoder(nn.Module):
             yield from stage.walk()
         yield applied(partial(self.logits, stage=-1))
 
-    def _join(self, j: int, x: Tensor, skips: Skips) -> tuple[Tensor, Skips]:
+    def _join(self, j: int, x: Tensor, skips: Sequence[Tensor]) -> tuple[Tensor, Skips]:
+        """Input of stage j from the features below it and the encoder's skips, and these."""
         stage = self.stages[j]
         assert isinstance(stage, UpStage)
-        return stage.join(x, skips[-1 - j]), skips
+        return stage.join(x, skips[-1 - j]), tuple(skips)
 
     def logits(self, x: Tensor, stage: int) -> Tensor:
         """Logits (B, classes, *spatial) of a stage's result, contiguous, as losses and predictors read them."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Any, ClassVar
 
+from nnunetv2_slicemamba.nets.resolutions import reductions
 from nnunetv2_slicemamba.nets.settings import SharedSettings, check_positive
 
 
@@ -34,13 +33,8 @@ class ResidualSettings(SharedSettings):
         return self.n_stages - 1
 
     @property
-    def reductions(self) -> list[tuple[int, ...]]:
-        """Stride of every encoder stage from full resolution, per axis."""
-        return list(accumulate(self.strides, lambda total, stride: tuple(map(math.prod, zip(total, stride)))))  # noqa: B905
-
-    @property
     def output_scales(self) -> list[list[float]]:
-        return [[1 / step for step in reduction] for reduction in self.reductions[:-1]]
+        return [[1 / step for step in reduction] for reduction in reductions(self.strides)[:-1]]
 
     @property
     def block_options(self) -> dict[str, Any]:

@@ -35,6 +35,11 @@ def output_scales(strides: Sequence[Sequence[int]], n_stem: int = 0) -> list[lis
     return [[1.0] * n_dims, *lower]
 
 
+def reductions(strides: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Stride of every stage from full resolution, per axis."""
+    return [tuple(math.prod(axis) for axis in zip(*strides[: i + 1], strict=True)) for i in range(len(strides))]
+
+
 def _split(size: int, n: int) -> list[int]:
     """Factors of `size`, n of them, as alike as its prime factors allow, ascending."""
     steps = [1] * n

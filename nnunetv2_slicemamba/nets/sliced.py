@@ -60,7 +60,7 @@ class SlicedNetwork(SliceMambaBase):
                 f"it was made for another network or other plans"
             )
         values = [check_thickness(thickness, self.n_dims) for thickness in values]
-        self.slicing.copy_(torch.tensor(values, dtype=torch.uint8))
+        self.slicing.copy_(torch.tensor(values, dtype=torch.uint8).view_as(self.slicing))
         self._apply_slicing(values)
 
     def get_slicing(self) -> Slicing:

@@ -6,7 +6,9 @@ import warnings
 from fractions import Fraction
 from typing import Any
 
+import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
@@ -136,11 +138,12 @@ class SliceMambaPlanner(SharedDataPlanner):
 class SliceMambaPlannerResidual(SharedDataPlanner):
     """Plans SliceMambaResidualUNet: nnU-Net's own network, patch and batch, with S3 blocks added.
 
-    blocks_from_stride: see planning.residual.
+    blocks_from_stride, decoder_blocks: see planning.residual.
     """
 
     default_plans_name = plans_name_of(PAPER, "residual")
     blocks_from_stride = BLOCKS_FROM_STRIDE
+    decoder_blocks = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -148,12 +151,29 @@ class SliceMambaPlannerResidual(SharedDataPlanner):
         for name in ("UNet_base_num_features", "UNet_max_features_2d", "UNet_max_features_3d"):
             setattr(self, name, int(getattr(self, name) * share))
 
+    @staticmethod
+    def static_estimate_VRAM_usage(
+        patch_size: tuple[int, ...],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: dict[str, Any],
+        arch_kwargs_req_import: tuple[str, ...],
+    ) -> float:
+        """nnU-Net's estimate, of a network that takes no memory; its own fails where nnUNet_n_proc_DA is 0."""
+        planned = (arch_class_name, arch_kwargs, arch_kwargs_req_import, input_channels, output_channels)
+        with torch.device("meta"):
+            network = get_network_from_plans(*planned, allow_init=False)
+        return float(network.compute_conv_feature_map_size(patch_size))
+
     def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         plan = super().get_plans_for_configuration(*args, **kwargs)
         planned = plan["architecture"]["arch_kwargs"]
         plan["architecture"] = {
             "network_class_name": RESIDUAL_CLASS,
-            "arch_kwargs": residual_kwargs(planned, self.blocks_from_stride, self.activation_checkpointing),
+            "arch_kwargs": residual_kwargs(
+                planned, self.blocks_from_stride, self.activation_checkpointing, self.decoder_blocks
+            ),
             "_kw_requires_import": [],
         }
         return plan

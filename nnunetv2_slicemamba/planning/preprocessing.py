@@ -76,13 +76,14 @@ def plan_and_preprocess(
     overwrite_plans: bool = False,
     network: str = "paper",
     blocks_from_stride: int | None = None,
+    decoder_blocks: bool = False,
 ) -> Planned:
     """Makes fingerprint, SliceMamba plans and preprocessed data of one dataset in nnUNet_raw.
 
-    size: a key of SIZES. configurations: default all that the plans have and that need data of their own.
-    gpu_memory: target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even
-    where they are complete. activation_checkpointing: see SliceMambaUNet. overwrite_plans: also plans that differ
-    from those that networks were trained with. network: one of NETWORKS. blocks_from_stride: of a residual network, see
+    size: a key of SIZES. configurations: default all that the plans have and that need data of their own. gpu_memory:
+    target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even where they are
+    complete. activation_checkpointing: see SliceMambaUNet. overwrite_plans: also plans that differ from those that
+    networks were trained with. network: one of NETWORKS. blocks_from_stride, decoder_blocks: of a residual network, see
     planning.residual; None for the default. Raises ValueError for a size that does not exist, raw data that do not fit
     their dataset.json, a configuration that the plans do not have, where redoing data would spoil those of other plans,
     and plans would those of trainings; JsonFileError for a damaged dataset.json, or damaged plans that networks were
@@ -100,7 +101,9 @@ def plan_and_preprocess(
     damaged = [f for f, kind in ((fingerprint, FINGERPRINT_JSON), (file, PLANS_JSON)) if is_damaged(f, kind)]
     set_aside_if_damaged(fingerprint, FINGERPRINT_JSON)
     extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
-    planner = planner_class(chosen, activation_checkpointing, file, not overwrite_plans, blocks_from_stride)
+    planner = planner_class(
+        chosen, activation_checkpointing, file, not overwrite_plans, blocks_from_stride, decoder_blocks
+    )
     plan_experiment_dataset(dataset_id, planner, gpu_memory, overwrite_plans_name=name)
     manager = PlansManager(PLANS_JSON.read(file))
     available = manager.available_configurations
@@ -191,6 +194,7 @@ def planner_class(
     file: Path,
     protect: bool,
     blocks_from_stride: int | None = None,
+    decoder_blocks: bool = False,
 ) -> type[SharedDataPlanner]:
     """A planner with these settings, which writes `file`. protect: not if networks were trained with other plans."""
 
@@ -206,6 +210,8 @@ def planner_class(
         planner.save_plans(self, plans)
 
     settings: dict[str, Any] = {"activation_checkpointing": activation_checkpointing, "save_plans": save_plans}
+    if decoder_blocks:
+        settings["decoder_blocks"] = True
     if blocks_from_stride is not None:
         settings["blocks_from_stride"] = blocks_from_stride
     # nnU-Net takes a class and keeps its name in the plans

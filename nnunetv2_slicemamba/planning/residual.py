@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
+from nnunetv2_slicemamba.nets.resolutions import reductions
 
 RESIDUAL_CLASS = NETWORK_CLASSES["SliceMambaResidualUNet"][0]
 
@@ -24,23 +24,27 @@ def blocks_per_stage(strides: Sequence[Sequence[int]], from_stride: int) -> list
     """
     if from_stride == 0:
         return [0] * len(strides)
-    reduced = [max(math.prod(axis) for axis in zip(*strides[: i + 1], strict=True)) for i in range(len(strides))]
+    reduced = [max(reduction) for reduction in reductions(strides)]
     return [int(stride >= min(from_stride, reduced[-1])) for stride in reduced]
 
 
 def residual_kwargs(
-    planned: Mapping[str, Any], from_stride: int = BLOCKS_FROM_STRIDE, activation_checkpointing: bool = False
+    planned: Mapping[str, Any],
+    from_stride: int = BLOCKS_FROM_STRIDE,
+    activation_checkpointing: bool = False,
+    decoder_blocks: bool = False,
 ) -> dict[str, Any]:
     """arch_kwargs of SliceMambaResidualUNet for those that nnU-Net planned for its PlainConvUNet.
 
-    from_stride: see blocks_per_stage; the decoder has no blocks.
+    from_stride: see blocks_per_stage. decoder_blocks: the decoder's stages have blocks where the encoder's have.
     """
     kwargs = {name: _plain(planned[name]) for name in PLANNED}
+    blocks = blocks_per_stage(kwargs["strides"], from_stride)
     return {
         **kwargs,
         "norm_eps": planned["norm_op_kwargs"]["eps"],
-        "n_blocks_per_stage": blocks_per_stage(kwargs["strides"], from_stride),
-        "n_blocks_per_stage_decoder": [0] * (kwargs["n_stages"] - 1),
+        "n_blocks_per_stage": blocks,
+        "n_blocks_per_stage_decoder": [n if decoder_blocks else 0 for n in reversed(blocks[:-1])],
         **BLOCKS,
         **({"activation_checkpointing": True} if activation_checkpointing else {}),
     }

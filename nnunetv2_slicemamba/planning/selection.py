@@ -100,6 +100,16 @@ class Selection:
         """Blocks of the network, encoder and decoder."""
         return sum(self.arch_kwargs["n_blocks_per_stage"]) + sum(self.arch_kwargs["n_blocks_per_stage_decoder"])
 
+    def with_blocks(self) -> Selection:
+        """This selection; InputError if its network has no S3 blocks, and so no supernet and no slicing."""
+        if self.n_blocks == 0:
+            raise InputError(
+                f"the network of the plans {self.plans_name} has no S3 blocks, so no supernet and no slicing: train it "
+                f"with 'nnUNetv2_train {self.dataset} {self.configuration} {self.fold} -tr SliceMambaTrainer "
+                f"-p {self.plans_name}', or plan some blocks (--blocks-from-stride 8)"
+            )
+        return self
+
     @property
     def candidates(self) -> Slicing:
         """Thickness per candidate index, as the supernet trainers build them."""

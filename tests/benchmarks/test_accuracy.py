@@ -16,9 +16,12 @@ import results
 from accuracy_runs import CANDIDATES, Candidate, Data, Run, check_definitions, read_candidates
 from PIL import Image
 
+from nnunetv2_slicemamba.nets import SliceMambaResidualUNet
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
+from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, residual_kwargs
 from nnunetv2_slicemamba.trainers import TRAINERS
 
+IN_CONSTRUCTOR = ("initial_lr", "weight_decay")  # settings that a trainer's constructor makes
 SKIN, HEART = Data("skin", Path(), "2d", 20), Data("heart", Path(), "3d_fullres")
 
 
@@ -58,6 +61,27 @@ def test_a_candidate_of_a_file_differs_from_its_base_in_what_it_says(tmp_path: P
     ]:
         with pytest.raises(ValueError, match=message):
             more(tmp_path, **entry)
+
+
+def test_the_residual_candidates_name_what_exists() -> None:
+    file = Path(accuracy.__file__).with_name("candidates") / "residual.json"
+    found = {name: one for name, one in read_candidates(file).items() if name not in CANDIDATES}
+    shape = {"n_stages": 2, "features_per_stage": [4, 8], "strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]] * 2}
+    shape |= {"n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1], "norm_op_kwargs": {"eps": 1e-5}}
+    assert len(found) > 10
+    for name, candidate in found.items():
+        assert candidate.prediction, name
+        assert all(hasattr(TRAINERS[candidate.trainer], key) or key in IN_CONSTRUCTOR for key in candidate.settings)
+        options = dict(zip(candidate.planner, candidate.planner[1:], strict=False))
+        stride = int(options.get("--blocks-from-stride", BLOCKS_FROM_STRIDE))
+        network = SliceMambaResidualUNet(1, 2, **{**residual_kwargs(shape, stride), **candidate.arch})
+        # a slicing is set where there are blocks to have one
+        assert (network.n_blocks > 0) == (candidate.slicing is not None), name
+        assert Run(SKIN, candidate).slicing in (None, "2x4", "1x1")
+        assert Run(HEART, candidate).slicing in (None, "2x4x2", "1x1x1")
+    # a name stands for one plans file
+    planned = {(one.plans, *one.planner) for one in found.values()}
+    assert len(planned) == len({plans for plans, *_ in planned})
 
 
 def test_a_run_has_plans_of_its_own_only_where_they_are_changed(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ PIPELINE = Path(__file__).with_name("pipeline.py")
 
 @dataclass(frozen=True)
 class Row:
-    """data: writes the raw dataset. predicted: values that a prediction may have. memory: GB to plan for. hybrid:
-    plans with a convolutional stem, under the name of the others."""
+    """data: writes the raw dataset. predicted: values that a prediction may have. memory: GB to plan for. network:
+    to plan, under the name of the paper's plans."""
 
     data: Callable[[Path], None]
     configuration: str
@@ -33,7 +33,7 @@ class Row:
     fold: str = "0"
     memory: float = 0.3
     variables: tuple[tuple[str, str], ...] = ()
-    hybrid: bool = False
+    network: str = "paper"
     slow: bool = True
 
 
@@ -42,9 +42,13 @@ ROWS = {
         matrix_data.rgb_with_regions, "2d", (0, 1, 2), variables=(("nnUNet_n_proc_DA", "1"),), slow=False
     ),
     "2d, five channels, ignored pixels": Row(matrix_data.five_channels_with_ignored_pixels, "2d", (0, 1)),
-    "2d, hybrid": Row(matrix_data.one_nucleus, "2d", (0, 1), hybrid=True),
+    "2d, hybrid": Row(matrix_data.one_nucleus, "2d", (0, 1), network="hybrid"),
     "3d_fullres, hybrid, thick slices": Row(
-        matrix_data.volumes_without_foreground, "3d_fullres", (0, 1, 2), hybrid=True
+        matrix_data.volumes_without_foreground, "3d_fullres", (0, 1, 2), network="hybrid"
+    ),
+    "2d, residual": Row(matrix_data.one_nucleus, "2d", (0, 1), network="residual"),
+    "3d_fullres, residual, thick slices": Row(
+        matrix_data.volumes_without_foreground, "3d_fullres", (0, 1, 2), network="residual"
     ),
     "2d on thick slices, empty foreground": Row(matrix_data.volumes_without_foreground, "2d", (0, 1, 2)),
     "3d_fullres, two channels, fold all": Row(matrix_data.volumes_with_two_channels, "3d_fullres", (0, 1, 2), "all"),
@@ -124,7 +128,8 @@ def check_row(workspace: Workspace, row: Row) -> None:
     assert summary["metric_per_case"]
     weights = torch.load(final / "checkpoint_final.pth", weights_only=False)["network_weights"]
     assert weights["slicing"].tolist() == chosen["slicing"]
-    assert any(name.startswith("encoder.stem.") for name in weights) == row.hybrid
+    assert any(name.startswith("encoder.stem.") for name in weights) == (row.network == "hybrid")
+    assert any(name.startswith("encoder.stages.0.convolutions.") for name in weights) == (row.network == "residual")
     truth_folder = workspace.root / "nnUNet_raw" / DATASET / "labelsTs"
     truths = list(truth_folder.iterdir())
     assert truths
@@ -142,7 +147,7 @@ def test_every_step_runs_from_planning_to_prediction(name: str, workspace: Works
     workspace.variables |= dict(row.variables)
     make_data(workspace, row)
     plan = console("slicemamba", "plan", "-d", 601, "-c", row.configuration, "--size", "S", "--gpu-memory", row.memory)
-    plan += ["--hybrid", "-overwrite_plans_name", PLANS] if row.hybrid else []
+    plan += ["--network", row.network, "-overwrite_plans_name", PLANS]
     predicted = predict(workspace, row.configuration, row.fold)
     run_all(workspace, [[*plan, "-np", "1"], *whole_chain(row.configuration, row.fold), predicted])
     check_row(workspace, row)

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from nnunetv2_slicemamba.nets import SliceMambaSupernet, SliceMambaUNet, training_graphs
+from nnunetv2_slicemamba.nets import SliceMambaResidualUNet, SliceMambaSupernet, SliceMambaUNet, training_graphs
 from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs, NetworkGraphs
 from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 from tests.gpu.scan_cases import relative_error
@@ -26,12 +26,22 @@ SETTINGS = {
     "deep_supervision": True,
 }
 HYBRID = {"stem_features": [8, 16], "skip": "concatenate"}
+RESIDUAL = {
+    **{"cls": SliceMambaResidualUNet, "strides": [[1, 1], [2, 2], [2, 2]], "kernel_sizes": [[3, 3]] * 3},
+    **{"n_conv_per_stage": [2] * 3, "n_conv_per_stage_decoder": [2] * 2},
+}
+WITH_BLOCKS = {**RESIDUAL, "n_blocks_per_stage": [0, 1, 2], "n_blocks_per_stage_decoder": [1, 0]}
+WITHOUT_BLOCKS = {**RESIDUAL, "n_blocks_per_stage": [0] * 3, "n_blocks_per_stage_decoder": [0] * 2}
 CLOSE = 2e-3  # the same kernels, but libraries may choose other algorithms
 
 
 def build(cls=SliceMambaUNet, **changed):
     torch.manual_seed(0)
-    return cls(**{**SETTINGS, "drop_path_rate": 0.0, **changed}).cuda().train()
+    network = cls(**{**SETTINGS, "drop_path_rate": 0.0, **changed})
+    for name, parameter in network.named_parameters():
+        if name.endswith("out_proj.weight"):  # a residual network's start at zero
+            torch.nn.init.trunc_normal_(parameter, std=0.02)
+    return network.cuda().train()
 
 
 def batches(count, batch=4, size=64):
@@ -78,7 +88,11 @@ def check(got, wanted):
     assert errors[worst] < 20 * CLOSE, (worst, errors[worst])
 
 
-@pytest.mark.parametrize("options", [{}, HYBRID, {"embedding_skip": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, HYBRID, {"embedding_skip": True}, WITH_BLOCKS, WITHOUT_BLOCKS, {**WITH_BLOCKS, "scan": False}],
+    ids=["paper", "hybrid", "embedding skip", "residual", "residual without blocks", "residual without scans"],
+)
 def test_training_the_final_network(options):
     data, network = batches(8), build(**options)
     plain = copy.deepcopy(network)

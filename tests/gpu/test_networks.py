@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from nnunetv2_slicemamba.nets import SliceMambaUNet
+from nnunetv2_slicemamba.nets import SlicedNetwork, SliceMambaResidualUNet, SliceMambaUNet
 from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 
 REASON = unavailable_reason(torch.device("cuda"), torch.float16)
@@ -22,9 +22,33 @@ OPTIONS = {
     "concatenated": {"stem_features": [8, 12], "skip": "concatenate"},
     "embedding skip": {"embedding_skip": True},
 }
+RESIDUAL = {
+    **{"n_stages": 3, "features_per_stage": [16, 32, 48], "deep_supervision": True, "d_state": 4},
+    **{"n_conv_per_stage": [2, 1, 2], "n_conv_per_stage_decoder": [1, 2]},
+    **{"n_blocks_per_stage": [0, 1, 2], "n_blocks_per_stage_decoder": [1, 0]},
+}
+RESIDUAL_STRIDES = {"2d": [[1, 1], [2, 2], [2, 2]], "3d": [[1, 1, 1], [1, 2, 2], [2, 2, 2]]}
+RESIDUAL_OPTIONS = {
+    "residual": {},
+    "residual, normalised": {"normalise_scan": True},
+    "residual, no scan": {"scan": False},
+}
 
 
-def gradients(network: SliceMambaUNet, x: torch.Tensor, scale: float = 1.0) -> tuple[list, dict[str, torch.Tensor]]:
+def build(options: str, dims: str) -> SlicedNetwork:
+    channels = SIZES[dims][0]
+    if options in OPTIONS:
+        return SliceMambaUNet(channels, 2, **COMMON, strides=STRIDES[dims], **OPTIONS[options])
+    strides = RESIDUAL_STRIDES[dims]
+    shape = {**RESIDUAL, "strides": strides, "kernel_sizes": [[3] * len(strides[0])] * 3}
+    network = SliceMambaResidualUNet(channels, 2, **shape, **RESIDUAL_OPTIONS[options])
+    for name, parameter in network.named_parameters():
+        if name.endswith("out_proj.weight"):
+            torch.nn.init.normal_(parameter, std=0.05)
+    return network
+
+
+def gradients(network: SlicedNetwork, x: torch.Tensor, scale: float = 1.0) -> tuple[list, dict[str, torch.Tensor]]:
     outputs = network(x)
     loss = sum((o - 1).square().mean() for o in (o.to(x.dtype) for o in outputs))
     (scale * loss).backward()
@@ -34,11 +58,11 @@ def gradients(network: SliceMambaUNet, x: torch.Tensor, scale: float = 1.0) -> t
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("dims", STRIDES)
-@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("options", [*OPTIONS, *RESIDUAL_OPTIONS])
 def test_outputs_and_gradients_are_the_cpus(options: str, dims: str, dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     channels, batch, *sizes = SIZES[dims]
-    plain = SliceMambaUNet(channels, 2, **COMMON, strides=STRIDES[dims], **OPTIONS[options]).train()
+    plain = build(options, dims).train()
     x = torch.randn(batch, channels, *sizes)
     on_gpu = copy.deepcopy(plain).cuda()
     wanted, expected = gradients(plain.double(), x.double())

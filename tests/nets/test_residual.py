@@ -164,6 +164,9 @@ def test_without_blocks_it_is_a_network_and_no_supernet() -> None:
     network = SliceMambaResidualUNet(**arguments(2, **none))
     assert network.n_blocks == 0
     assert network(image(2)).shape == (2, 3, *SIZES[2])
+    network.set_slicing([])
+    network.load_state_dict(network.state_dict())
+    assert network.get_slicing() == ()
     with pytest.raises(ValueError, match="no S3 blocks, so there is no slicing to search"):
         SliceMambaResidualSupernet(**arguments(2, **none))
 
@@ -177,6 +180,18 @@ def test_it_is_exported(n_dims: int, kind: str, tmp_path: Path) -> None:
     with quietly(), torch.no_grad():
         FORMATS[kind].write(network, example, file)
         torch.testing.assert_close(FORMATS[kind].load(file)(example), network(example), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@BOTH
+def test_it_compiles_to_one_graph(n_dims: int) -> None:
+    network = SliceMambaResidualUNet(**arguments(n_dims))
+    wake(network)
+    torch._dynamo.reset()
+    compiled = torch.compile(network, backend="aot_eager", fullgraph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(compiled(image(n_dims)), network(image(n_dims)))
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli.main import app
 from nnunetv2_slicemamba.planning.planner import RESIDUAL_PLANNERS, planner_of
-from nnunetv2_slicemamba.planning.residual import blocks_per_stage
+from nnunetv2_slicemamba.planning.residual import RESIDUAL_CLASS, blocks_per_stage
 
 DISKS, SLABS = "Dataset901_Disks", "Dataset902_Slabs"
 SEVEN = [[1, 1], *[[2, 2]] * 6]
@@ -84,6 +84,10 @@ def test_the_command_plans_it_with_the_data_that_are_there_and_with_blocks_where
     def call(*more: str) -> Any:
         return CliRunner().invoke(app, ["plan", "-d", "901", "-c", "2d", "-np", "1", *more])
 
+    def said(result: Any) -> str:
+        assert result.exit_code == 2
+        return " ".join(result.output.split())
+
     def blocks(name: str) -> list[int]:
         plans = json.loads((workspace / "nnUNet_preprocessed" / DISKS / f"{name}.json").read_text())
         kwargs = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
@@ -98,12 +102,43 @@ def test_the_command_plans_it_with_the_data_that_are_there_and_with_blocks_where
         result = call("--network", "residual", "--blocks-from-stride", stride, "-overwrite_plans_name", name)
         assert result.exit_code == 0, result.output
         assert sum(blocks(name)) == count
+    decoder = ("--blocks-from-stride", "2", "--decoder-blocks", "-overwrite_plans_name", "OwnDecoderPlans")
+    result = call("--network", "residual", *decoder)
+    assert result.exit_code == 0, result.output
+    encoder = blocks("Own2Plans")
+    n_stages = (len(encoder) + 1) // 2
+    assert blocks("OwnDecoderPlans") == [*encoder[:n_stages], *reversed(encoder[: n_stages - 1])]
+    # what needs a slicing says what to do instead
+    result = CliRunner().invoke(app, ["slicing", "-d", "901", "-c", "2d", "-f", "0", "-p", "Own0Plans", "--set", "2x2"])
+    assert "the network of the plans Own0Plans has no S3 blocks" in said(result)
     for arguments, message in (
         (("--network", "resnet"), "--network 'resnet' does not exist; give one of paper, hybrid, residual"),
         (("--network", "residual", "--hybrid"), "--hybrid and --network residual name two networks"),
+        (("--decoder-blocks",), "--decoder-blocks is for --network residual, this plans paper"),
         (("--blocks-from-stride", "4"), "--blocks-from-stride is for --network residual, this plans paper"),
     ):
-        assert message in str(call(*arguments).exception)
+        assert message in said(call(*arguments))
+
+
+def test_large_volumes_get_a_cascade_with_nnunets_patches(workspace: Path) -> None:
+    file = workspace / "nnUNet_preprocessed" / SLABS / "dataset_fingerprint.json"
+    changed = json.loads(file.read_text())
+    changed["shapes_after_crop"] = [[600, 600, 600]] * len(changed["shapes_after_crop"])
+    changed["spacings"] = [[1.0, 1.0, 1.0]] * len(changed["spacings"])
+    file.write_text(json.dumps(changed))
+    stock, ours = (plan_experiment_dataset(902, one)[0] for one in (ExperimentPlanner, RESIDUAL_PLANNERS["L"]))
+    for name in ("3d_lowres", "3d_fullres"):
+        own, theirs = (plans["configurations"][name] for plans in (ours, stock))
+        assert list(own["patch_size"]) == list(theirs["patch_size"])
+        assert own["architecture"]["network_class_name"] == RESIDUAL_CLASS
+    assert ours["configurations"]["3d_fullres"]["data_identifier"] == "nnUNetPlans_3d_fullres"
+    assert ours["configurations"]["3d_lowres"]["data_identifier"] == "nnUNetSliceMambaResidualPlans_3d_lowres"
+
+
+def test_planning_needs_no_augmentation_processes(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = plan_experiment_dataset(901, RESIDUAL_PLANNERS["L"])[0]
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    assert plan_experiment_dataset(901, RESIDUAL_PLANNERS["L"])[0]["configurations"] == expected["configurations"]
 
 
 def test_planners_are_found_by_size_and_network() -> None:

@@ -81,10 +81,41 @@ def test_a_trainer_may_choose_another_recipe(make: Callable[..., Any]) -> None:
         del TRAINERS[derived.__name__]
     # with the optimiser come its rate and schedule
     assert own.lr_scheduler.schedule == WarmupPoly(RECIPES["adamw"].learning_rate, 1250, 250_000)
-    with pytest.raises(ValueError, match="optimizer_name 'muon' does not exist; give one of adamw, sgd"):
+    with pytest.raises(ValueError, match="optimizer_name 'muon' does not exist; give one of adamw, sgd, sgd-adamw"):
         make("SliceMambaTrainer", optimizer_name="muon")
     with pytest.raises(ValueError, match="schedule 'linear' does not exist; give one of poly, poly-epochs, cosine"):
         make("SliceMambaTrainer", schedule="linear")
+
+
+def test_blocks_may_have_an_optimiser_of_their_own(
+    make: Callable[..., Any], batch_for: Callable[[Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    trainer, other = (make("SliceMambaTrainer_20epochs", optimizer_name="sgd-adamw") for _ in range(2))
+    sgd, adamw = trainer.optimizer.optimizers
+    assert (type(sgd), type(adamw)) == (torch.optim.SGD, torch.optim.AdamW)
+    in_blocks = {p for block in trainer.network.block_positions() for p in block.parameters()}
+    assert {p for group in adamw.param_groups for p in group["params"]} == in_blocks
+    assert {p for group in sgd.param_groups for p in group["params"]} == {*trainer.network.parameters()} - in_blocks
+    trainer.current_epoch = 7
+    trainer.on_train_epoch_start()
+    trainer.train_step(batch_for(trainer))
+    left = (1 - 7 / 20) ** 0.9
+    assert [group["lr"] for group in sgd.param_groups] == pytest.approx([1e-2 * left] * len(sgd.param_groups))
+    assert [group["lr"] for group in adamw.param_groups] == pytest.approx([3e-4 * left] * len(adamw.param_groups))
+    assert {group["weight_decay"] for group in adamw.param_groups} == {0.0, 1e-2}
+    # Adam's first step is the rate itself, from zero; the decay has nothing to take
+    (block, _) = trainer.network.block_positions()
+    moved = block.bss.out_proj.weight.abs()
+    torch.testing.assert_close(moved.median(), torch.tensor(3e-4 * left), rtol=0.05, atol=0)
+
+    trainer.save_checkpoint(str(tmp_path / "checkpoint.pth"))
+    other.load_checkpoint(str(tmp_path / "checkpoint.pth"))
+    for one in (trainer, other):
+        one.current_epoch = 8
+        one.on_train_epoch_start()
+        one.train_step(batch_for(one))
+    for (name, value), again in zip(trainer.network.named_parameters(), other.network.parameters(), strict=True):
+        assert torch.equal(value, again), name
 
 
 def test_a_cosine_falls_from_the_rate_to_zero_behind_its_warm_up() -> None:
@@ -113,5 +144,9 @@ def test_without_blocks_no_slicing_is_asked_for(make: Callable[..., Any], monkey
     none = {"n_blocks_per_stage": [0, 0, 0], "n_blocks_per_stage_decoder": [0, 0]}
     monkeypatch.setattr(nnUNetTrainer, "on_train_start", lambda self: None)
     make("SliceMambaTrainer_1epoch", none).on_train_start()
+    with pytest.raises(ValueError, match="there is no supernet to inherit from: train it with SliceMambaTrainer"):
+        make("SliceMambaInheritTrainer_1epoch", none).on_train_start()
+    with pytest.raises(ValueError, match="no S3 blocks, so there is no slicing to search"):
+        make("SliceMambaSupernetTrainer_1epoch", none)
     with pytest.raises(FileNotFoundError, match="slicemamba slicing"):
         make("SliceMambaTrainer_1epoch").on_train_start()
