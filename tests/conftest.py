@@ -24,6 +24,7 @@ import SimpleITK as sitk
 import torch
 from filelock import FileLock
 
+from nnunetv2_slicemamba.common.checkpoints import FORCE_SAFE
 from tests.fingerprints import sampling_fewer
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
@@ -40,6 +41,13 @@ def _autocast_stays_off() -> Iterator[None]:
     for device in left:
         torch.set_autocast_enabled(device, False)
     assert not left, f"autocast was left on for {left}"
+
+
+@pytest.fixture(autouse=True)
+def _reading_weights_only_ends_with_the_test() -> Iterator[None]:
+    """Trainers switch it on for their process; what later tests start would inherit it."""
+    yield
+    os.environ.pop(FORCE_SAFE, None)
 
 
 def write_raw_dataset(raw: Path, kind: str, cases: int = 5) -> None:

@@ -97,6 +97,8 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         if self.is_cascaded and self.folder_with_segs_from_previous_stage is not None:
             require_predictions(Path(self.folder_with_segs_from_previous_stage))
         super().initialize()
+        # a signal's checkpoint is written when another object stands for the network
+        self.candidates = [list(one) for one in self.supernet.candidates]
 
     @cached_property
     def holdout(self) -> Holdout | None:
@@ -123,7 +125,7 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
 
     def save_checkpoint(self, filename: str) -> None:
         # of all that nnU-Net puts into a checkpoint, only this dictionary can be added to without a second writing
-        self.my_init_kwargs = {**self.my_init_kwargs, CANDIDATES_KEY: [list(one) for one in self.supernet.candidates]}
+        self.my_init_kwargs = {**self.my_init_kwargs, CANDIDATES_KEY: self.candidates}
         if self.holdout is not None:
             self.my_init_kwargs[CHECKPOINT_KEY] = self.holdout.as_dict()
         super().save_checkpoint(filename)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.checkpoints import FORCE_SAFE
 from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER, EXT_TRAINER_VARIABLE
 from nnunetv2_slicemamba.common.shell import shell_line
@@ -39,6 +40,8 @@ def environment(changed: Mapping[str, str] | None = None) -> dict[str, str]:
     # on a CPU nnU-Net's augmentation shares the cores: OpenMP threads that spin for long take them from those that
     # work, while sleeping at once doubles the time of small operations
     variables.setdefault("GOMP_SPINCOUNT", "5000")
+    # what a training in this process switched on; children know of it by themselves, with the names that they may read
+    variables.pop(FORCE_SAFE, None)
     return variables
 
 

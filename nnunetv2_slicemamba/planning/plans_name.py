@@ -6,13 +6,14 @@ https://github.com/MIC-DKFZ/nnUNet/issues/1650. Where the two differ, a training
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.json_reading import JsonFileError, JsonKind
 
+_ANYTHING = JsonKind("a JSON file", Any, "Restore it")
 ADDED_BY_NNUNET = "continue_training"  # entry that nnU-Net's training command adds to the plans that it has read
 
 
@@ -44,6 +45,6 @@ def require_file_of_own_name(plans: Mapping[str, Any], folder: Path) -> bool:
 
 def _content(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):  # a file that cannot be read is not the one that was
+        return _ANYTHING.read(file)
+    except (JsonFileError, OSError):  # a file that cannot be read is not the one that was
         return None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_slicemamba.cli.main import main
+from nnunetv2_slicemamba.cli.main import _program, main
 from nnunetv2_slicemamba.datasets import converters
 from nnunetv2_slicemamba.datasets.registry import all_converters
 from tests.datasets.dataset_sources import cases_in, write_pair
@@ -40,11 +40,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     monkeypatch.setattr(converters, "__path__", [*converters.__path__, str(folder)])
     all_converters.cache_clear()
+    _program.cache_clear()
     yield folder
     for file in folder.glob("*.py"):
         sys.modules.pop(f"{converters.__name__}.{file.stem}", None)
         vars(converters).pop(file.stem, None)
     all_converters.cache_clear()
+    _program.cache_clear()
 
 
 def test_a_new_file_is_all_that_a_new_dataset_needs(

@@ -67,7 +67,7 @@ def test_unknown_plans_are_refused_with_the_command_that_makes_them(refuse) -> N
 def test_plans_of_another_network_are_refused(refuse, copied: Workspace) -> None:
     plans = json.loads((copied.preprocessed / f"{PLANS}.json").read_text())
     plans["configurations"]["2d"]["architecture"]["network_class_name"] = "some.package.PlainConvUNet"
-    (copied.preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (copied.preprocessed / "nnUNetPlans.json").write_text(json.dumps({**plans, "plans_name": "nnUNetPlans"}))
     assert "not SliceMambaUNet" in refuse("search", *FOLD[:6], "-p", "nnUNetPlans", workspace=copied)
 
 
@@ -154,7 +154,9 @@ def test_training_without_a_slicing_names_the_three_ways_to_get_one(copied: Work
 def test_plan_refuses_unknown_sizes_memory_and_names(refuse) -> None:
     assert "size 'XL' does not exist" in refuse("plan", "-d", "511", "--size", "XL")
     assert "--gpu-memory is 0; give a number above 0" in refuse("plan", "-d", "511", "--gpu-memory", "0")
-    assert "splits its result folders at '__'" in refuse("plan", "-d", "511", "-overwrite_plans_name", "my__plans")
+    assert "splits the names of its result folders at '__'" in refuse(
+        "plan", "-d", "511", "-overwrite_plans_name", "my__plans"
+    )
     assert "configuration 3d_fullres is not in the plans" in refuse(
         "plan", "-d", "511", "-c", "3d_fullres", "--size", "S"
     )
