@@ -198,7 +198,7 @@ IGNORED = (
     r"__pycache__|checkpoint_best\.pth|\.html$|\.output$|figures/|\.log$"
 )
 TIMES = re.compile(
-    r"time|second|created|since|date|duration|sha256|size|versions|host|measured|ended|began", re.IGNORECASE
+    r"time|second|created|since|date|duration|sha256|crc32|size|versions|host|measured|ended|began", re.IGNORECASE
 )
 
 
