@@ -32,7 +32,7 @@ test = [
     "playwright>=1.45",
     "ruff>=0.6",
     "mypy>=1.11",
-    "import-linter>=2.17,<3",
+    "import-linter>=2.7,<3",
 ]
 
 setup(
