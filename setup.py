@@ -76,7 +76,10 @@ setup(
     ],
     # the code; the nuclei and the hippocampus crops of the demo
     license_expression="Apache-2.0 AND CC0-1.0 AND CC-BY-SA-4.0",
-    license_files=["LICENSE", f"{PACKAGE}/demo/data/hippocampus3d/LICENSE.txt", f"{PACKAGE}/demo/data/nuclei2d/README.txt"],
+    license_files=[
+        "LICENSE",
+        *(f"{PACKAGE}/demo/data/{name}" for name in ("hippocampus3d/LICENSE.txt", "nuclei2d/README.txt")),
+    ],
     python_requires=">=3.10",
     packages=[
         *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
