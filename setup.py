@@ -107,7 +107,7 @@ setup(
         "scipy>=1.10",
         "scikit-image>=0.20",
         "optuna>=4.0",
-        "typer>=0.12",
+        "typer>=0.16",
         "rich>=13",
         "matplotlib>=3.7",
         "numba>=0.60; python_version < '3.15'",
