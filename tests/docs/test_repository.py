@@ -62,6 +62,14 @@ def test_the_workflows_tests_are_those_of_make_test(jobs: dict[str, Any]) -> Non
         assert f"python -m pytest {options}".replace("'", '"') in commands(jobs[name])
 
 
+def test_what_the_minimum_job_leaves_out_exists(jobs: dict[str, Any]) -> None:
+    left_out = re.findall(r"--(?:ignore|deselect) ([^ :]+)(?:::(\w+))?", commands(jobs["minimum"]))
+    assert left_out
+    for path, name in left_out:
+        assert (REPOSITORY / path).exists(), path
+        assert not name or f"def {name}(" in (REPOSITORY / path).read_text(encoding="utf-8"), name
+
+
 def test_a_report_of_a_fault_brings_the_doctors_output() -> None:
     fields = read(".github", "ISSUE_TEMPLATE", "fault.yml")["body"]
     (doctor,) = [field for field in fields if "`slicemamba doctor`" in field["attributes"]["label"]]
