@@ -32,7 +32,7 @@ lint: setup typed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p nnunetv2_slicemamba
-	cd build/typed && ../../$(BIN)/lint-imports --no-cache --no-logo ../../pyproject.toml
+	cd build/typed && ../../$(BIN)/lint-imports --no-cache --config ../../pyproject.toml
 
 docs: setup
 	$(BIN)/mkdocs build --strict

@@ -1,5 +1,6 @@
 """Installation of the extension; two top-level folders are mapped into the package."""
 
+import re
 import runpy
 from pathlib import Path
 
@@ -9,6 +10,11 @@ PACKAGE = "nnunetv2_slicemamba"
 HERE = Path(__file__).parent
 # run, not imported: the package's dependencies are not there yet
 VERSION = runpy.run_path(str(HERE / PACKAGE / "common" / "version.py"))
+
+# pages and pictures of the clone are not on a package index: a link to them becomes its text, a picture goes
+README = (HERE / "README.md").read_text(encoding="utf-8")
+README = re.sub(r"!\[[^\]]*\]\((?!https:)[^)]*\)\n*", "", README)
+README = re.sub(r"\[([^\]]+)\]\((?!https:)[^)]*\)", r"\1", README)
 
 postgresql = ["psycopg[binary]>=3.1"]
 export = ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"]
@@ -26,16 +32,54 @@ test = [
     "playwright>=1.45",
     "ruff>=0.6",
     "mypy>=1.11",
-    "import-linter>=2.17,<3",
+    "import-linter>=2.7,<3",
 ]
 
 setup(
     name="nnunetv2-slicemamba",
     version=VERSION["__version__"],
     description="SliceMamba with its architecture search, as an extension of nnU-Net v2",
-    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description=README,
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
+    author="The nnunetv2_slicemamba contributors",
+    project_urls={
+        "Publication": "https://arxiv.org/abs/2407.08481",
+        "nnU-Net": "https://github.com/MIC-DKFZ/nnUNet",
+    },
+    keywords=[
+        "medical image segmentation",
+        "nnU-Net",
+        "Mamba",
+        "state-space model",
+        "neural architecture search",
+        "deep learning",
+        "PyTorch",
+    ],
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Healthcare Industry",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+        "Typing :: Typed",
+    ],
+    # the code; the nuclei and the hippocampus crops of the demo
+    license_expression="Apache-2.0 AND CC0-1.0 AND CC-BY-SA-4.0",
+    license_files=[
+        "LICENSE",
+        *(f"{PACKAGE}/demo/data/{name}" for name in ("hippocampus3d/LICENSE.txt", "nuclei2d/README.txt")),
+    ],
     python_requires=">=3.10",
     packages=[
         *find_packages(include=[PACKAGE, f"{PACKAGE}.*"]),
@@ -63,7 +107,7 @@ setup(
         "scipy>=1.10",
         "scikit-image>=0.20",
         "optuna>=4.0",
-        "typer>=0.12",
+        "typer>=0.16",
         "rich>=13",
         "matplotlib>=3.7",
         "numba>=0.60; python_version < '3.15'",

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.site_pages import DOCS, REPOSITORY, Page, is_outside, target_of
+from tests.docs.site_pages import DOCS, Page, is_outside, target_of
 
 Built = tuple[Path, subprocess.CompletedProcess[str]]
 # built once for the tests of one worker
 pytestmark = pytest.mark.xdist_group("docs")
-SOURCES = sorted(file for file in DOCS.rglob("*") if file.suffix in (".md", ".py"))
+SOURCES = sorted(DOCS.rglob("*.md"))
 
 
 def test_the_documentation_builds_strictly(built: Built) -> None:
@@ -56,24 +56,6 @@ def test_pages_load_nothing_from_the_network(pages: dict[Path, Page], built: Bui
         loaded = re.findall(r"url\(\s*[\"']?([^\"')]+)|@import\s+[\"']([^\"']+)", sheet.read_text(encoding="utf-8"))
         outside = [a or b for a, b in loaded if is_outside(a or b) and not (a or b).startswith("data:")]
         assert outside == [], sheet.name
-
-
-def test_relative_links_and_images_of_the_readme_exist() -> None:
-    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    addresses = re.findall(r"\]\(([^)\s]+)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
-    headings = {heading_anchor(line) for line in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
-    assert addresses
-    for address in addresses:
-        if is_outside(address):
-            continue
-        target, anchor = target_of(REPOSITORY / "README.md", address)
-        assert target.exists(), f"README.md links to {address}"
-        assert not (anchor and target.name == "README.md") or anchor in headings, f"README.md links to {address}"
-
-
-def heading_anchor(heading: str) -> str:
-    """The anchor that forges give a heading."""
-    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=[str(file.relative_to(DOCS)) for file in SOURCES])
