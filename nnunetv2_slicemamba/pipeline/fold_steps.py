@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import run_command
@@ -21,6 +22,7 @@ from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SLICING_VARIABLE
 from nnunetv2_slicemamba.slicing.trained import trained_slicing
+from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 from nnunetv2_slicemamba.trainers.roles import SUPERNET, trainers_with
 from nnunetv2_slicemamba.trainers.supernet import PREVIOUS_STAGE_VARIABLE
 
@@ -100,6 +102,16 @@ def hold_out_all(supernets: Sequence[SupernetFolder], fraction: float, console: 
             f"holdout, fold {supernet.selection.fold}: {n} of {n + len(kept)} training cases, in {file}",
             highlight=False,
         )
+
+
+def draw_split(supernet: SupernetFolder) -> None:
+    """Has nnU-Net draw the dataset's folds, unless they are there.
+
+    Trainings that begin at the same time would each draw them, and write them to one file.
+    """
+    if not (supernet.selection.preprocessed_folder / "splits_final.json").is_file():
+        with quiet():
+            make_trainer(supernet, torch.device("cpu")).full_split()
 
 
 def train(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
