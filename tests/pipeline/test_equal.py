@@ -6,15 +6,20 @@ import io
 import json
 import os
 import signal
+import sys
 import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from nnunetv2.run.run_training import run_training_entry
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import CommandError
 from nnunetv2_slicemamba.common.folder_lock import LOCK_FILE
+from nnunetv2_slicemamba.pipeline import fold_steps
 from nnunetv2_slicemamba.pipeline.at_once import only_run, run_at_once
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, draw_split, run_fold
 from nnunetv2_slicemamba.pipeline.graph import graph_of, run_folder, write_run
@@ -49,6 +54,26 @@ def with_slicings(results: Path, monkeypatch: pytest.MonkeyPatch) -> list[Select
     return selections
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Steps in a row train in this process, which has imported all that they need, with the threads that they have."""
+
+    def train(name: str, arguments: Sequence[str], console: Console, variables: Mapping[str, str], **_: Any) -> None:
+        assert name == "nnUNetv2_train"
+        with monkeypatch.context() as patch:
+            for variable, value in variables.items():
+                patch.setenv(variable, value)
+            patch.setattr(sys, "argv", [name, *arguments])
+            run_training_entry()
+
+    threads = torch.get_num_threads()
+    # PyTorch takes it once in a process
+    monkeypatch.setattr(torch, "set_num_interop_threads", lambda number: None)
+    monkeypatch.setattr(fold_steps, "run_command", train)
+    yield
+    torch.set_num_threads(threads)
+
+
 def kill_training(folder: FoldFolder) -> None:
     """Kills a fold's training once it has written a checkpoint."""
     wait_for(lambda: folder.is_in_training)
@@ -56,7 +81,7 @@ def kill_training(folder: FoldFolder) -> None:
 
 
 def test_two_folds_at_once_one_killed_and_continued_equal_two_in_a_row(
-    workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Path, tmp_path: Path, in_this_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("nnUNet_extTrainer", str(Path(__file__).parent / "short_trainers"))
     monkeypatch.setenv("SLICEMAMBA_SEED", "3")
