@@ -28,7 +28,11 @@ def status(dataset: Dataset, configuration: ConfigurationOfRun = None) -> None:
     console = PlainConsole()
     for folder in runs_of(dataset, configuration):
         steps, asked = read_run(folder)
-        console.print(status_table(states_on_disk(steps, folder), folder.path.name))
+        states = states_on_disk(steps, folder)
+        console.print(status_table(states, folder.path.name))
+        for one in states:
+            if one.message:
+                console.print(f"{one.step.title}: {one.message}")
         at_work = f"Process {asked['process']} on {asked['host']} runs it since {asked['started']}."
         console.print(at_work if folder.is_at_work else f"No process runs it. To go on: {asked['command']}")
         console.print(f"Logs: {folder.path}")

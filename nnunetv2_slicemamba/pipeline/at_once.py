@@ -59,7 +59,7 @@ def run_at_once(
     asked: list[int] = []
     sent, shown = 0, 0.0
     live = Live(console=console, auto_refresh=False, transient=True)
-    with handling_signals(asked.append), live:
+    with handling_signals(asked.append), live, run.ending_with_an_error():
         while True:
             run.collect()
             if not asked:
@@ -169,6 +169,15 @@ class _Run:
 
     def tell(self, state: StepState, text: str) -> None:
         self.console.print(styled(f"{state.step.title}: {text}"), soft_wrap=True)
+
+    @contextlib.contextmanager
+    def ending_with_an_error(self) -> Iterator[None]:
+        """Context whose error ends the jobs, too."""
+        try:
+            yield
+        except BaseException:
+            self.pass_on()
+            raise
 
     def pass_on(self) -> None:
         """Asks all jobs to end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -27,7 +28,8 @@ def cancel_run(folder: RunFolder, console: Console, patience: float = PATIENCE_S
     asked = RUN_JSON.read(folder.file)
     if asked["host"] != host():
         raise InputError(f"{folder.path.name} is run on {asked['host']}; call this command there, this is {host()}")
-    os.kill(asked["process"], signal.SIGTERM)
+    with contextlib.suppress(ProcessLookupError):  # it has ended by now
+        os.kill(asked["process"], signal.SIGTERM)
     until = time.monotonic() + patience
     while folder.is_at_work and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
@@ -33,9 +33,9 @@ def ending_steps(selections: Sequence[Selection], settings: RunSettings, after: 
     folder = predictions_folder(selections, settings)
     steps: list[Step] = []
 
-    def add(kind: str, look: object) -> None:
+    def add(kind: str, look: Callable[[], Command | Finished]) -> None:
         follows = (steps[-1].name,) if steps else tuple(after)
-        steps.append(Step(kind, "", kind, follows, look))  # type: ignore[arg-type]
+        steps.append(Step(kind, "", kind, follows, look))
 
     if test_cases(raw):
         add("predict", lambda: prediction_needed(finals, raw, folder, settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ _EPOCH = re.compile(r": Epoch (\d+)\s*$", re.MULTILINE)
 _LOSS = re.compile(r": train_loss (\S+)")
 _DICE = re.compile(r": Pseudo dice \[(.*?)\]")
 _SECONDS = re.compile(r": Epoch time: ([\d.]+) s")
+_MOMENT = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+: ")
 # numbers also within np.float32(...)
 _NUMBER = re.compile(r"nan|\d+\.\d+(?:e-?\d+)?")
 
@@ -25,7 +27,8 @@ _NUMBER = re.compile(r"nan|\d+\.\d+(?:e-?\d+)?")
 class TrainingProgress:
     """How far a training is. epoch: at work, from 0. epochs: planned. loss, dice: of the last epoch that has ended.
 
-    dice: mean of nnU-Net's pseudo Dice over classes. seconds_left: of all epochs. None where the log does not say.
+    dice: mean of nnU-Net's pseudo Dice over the classes that have one. seconds_left: of all epochs. None where the log
+    does not say.
     """
 
     epoch: int | None = None
@@ -43,7 +46,8 @@ def training_progress(fold_folder: Path) -> TrainingProgress:
     text = end_of(logs[-1])
     epoch, seconds = _last(_EPOCH, text), _last(_SECONDS, text)
     epochs = _planned(fold_folder / "debug.json")
-    values = [float(number) for number in _NUMBER.findall(_last(_DICE, text) or "")]
+    classes = [float(number) for number in _NUMBER.findall(_last(_DICE, text) or "")]
+    values = [value for value in classes if not math.isnan(value)]
     left = None
     if epoch is not None and seconds is not None and epochs is not None:
         # the epoch at work counts as a whole one, unless it is the last that has ended
@@ -59,9 +63,12 @@ def training_progress(fold_folder: Path) -> TrainingProgress:
 
 
 def last_line(log: Path | None) -> str:
-    """The last line of a job's log with something on it, without what submitit says; "" if there is none."""
+    """The last line of a job's log with something on it, without its moment; "" if there is none.
+
+    What submitit says does not count.
+    """
     lines = end_of(log).splitlines() if log is not None and log.is_file() else []
-    told = (line.strip() for line in reversed(lines))
+    told = (_MOMENT.sub("", line).strip() for line in reversed(lines))
     return next((line for line in told if line and not line.startswith("submitit ")), "")
 
 

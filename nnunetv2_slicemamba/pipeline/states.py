@@ -93,12 +93,13 @@ def status_table(states: Sequence[StepState], title: str) -> Table:
     """Table of a run for another shell or day: every step's state, job, time and last line of its log."""
     table = Table(title=title)
     table.add_column("step", no_wrap=True)
-    for name in ("state", "job", "time", "epoch", "place", "last line of its log"):
+    for name in ("state", "job", "time", "epoch", "place"):
         table.add_column(name)
+    table.add_column("last line of its log", no_wrap=True, overflow="ellipsis")
     for one in states:
-        _, epoch, *_ = ("", *_progress(one))
+        epoch = _progress(one)[0]
         seconds = "" if one.seconds is None else duration_text(one.seconds)
-        line = styled((one.message or last_line(one.log))[:_SHOWN])
+        line = styled(last_line(one.log)[:_SHOWN])
         state = styled(one.state, _STYLES.get(one.state, ""))
         table.add_row(styled(one.step.title), state, one.job, seconds, epoch, one.place, line)
     return table

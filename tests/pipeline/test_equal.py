@@ -109,6 +109,7 @@ def test_two_folds_at_once_one_killed_and_continued_equal_two_in_a_row(
         "finished",
     ]
     assert rows["fold 1, final"][5].strip() == "4/4"
+    assert "fold 0, final: 'nnUNetv2_train Dataset901_Disks 2d 0" in ended.out
     assert "No process runs it. To go on: slicemamba run again" in ended.out
 
     trained = finals[1].checkpoint.stat().st_mtime_ns
