@@ -99,9 +99,12 @@ class _Run:
         self.free = list(places)
         self.folder, self.console = folder, console
         self.jobs: list[_Job] = []
-        for step in steps:  # what jobs of an earlier run left says nothing of this one
-            for name in (JOB_FILE, ENDED_FILE):
-                folder.step(step.name).joinpath(name).unlink(missing_ok=True)
+        for step in steps:
+            records = folder.step(step.name)
+            ended = record_of(records, ENDED_JSON, ENDED_FILE)
+            if ended is None or outcome(ended["code"]) != FINISHED:  # what failed in an earlier run waits in this one
+                for name in (JOB_FILE, ENDED_FILE):
+                    records.joinpath(name).unlink(missing_ok=True)
 
     def start_what_can(self) -> None:
         """Starts steps in free places, in the order of the run, and leaves out those that were finished before."""
@@ -125,6 +128,7 @@ class _Run:
         """Submits a step's command as a job."""
         place, folder = self.free.pop(0), self.folder.step(state.step.name)
         folder.mkdir(parents=True, exist_ok=True)
+        folder.joinpath(ENDED_FILE).unlink(missing_ok=True)
         executor = submitit.LocalExecutor(folder)
         executor.update_parameters(timeout_min=_MINUTES, stderr_to_stdout=True)
         variables = place.variables()

@@ -42,7 +42,12 @@ class StepState:
 def states_on_disk(steps: Sequence[Step], folder: RunFolder) -> list[StepState]:
     """States of a run's steps from the files that trainings, searches and jobs leave; nothing is unpickled."""
     at_work = folder.is_at_work
-    return [state_on_disk(step, folder, at_work) for step in steps]
+    states: dict[str, StepState] = {}
+    for step in steps:
+        states[step.name] = found = state_on_disk(step, folder, at_work)
+        if found.state == FINISHED and any(states[name].state != FINISHED for name in step.after):
+            found.state = WAITING  # what it was made from is made anew
+    return list(states.values())
 
 
 def state_on_disk(step: Step, folder: RunFolder, at_work: bool) -> StepState:
@@ -94,12 +99,14 @@ def status_table(states: Sequence[StepState], title: str) -> Table:
     table = Table(title=title)
     table.add_column("step", no_wrap=True)
     for name in ("state", "job", "time", "epoch", "place"):
-        table.add_column(name)
-    table.add_column("last line of its log", no_wrap=True, overflow="ellipsis")
+        table.add_column(name, no_wrap=True)
+    # of all columns, only this one is narrowed for a narrow terminal
+    table.add_column("last line of its log")
     for one in states:
         epoch = _progress(one)[0]
         seconds = "" if one.seconds is None else duration_text(one.seconds)
         line = styled(last_line(one.log)[:_SHOWN])
+        line.no_wrap, line.overflow = True, "ellipsis"
         state = styled(one.state, _STYLES.get(one.state, ""))
         table.add_row(styled(one.step.title), state, one.job, seconds, epoch, one.place, line)
     return table

@@ -70,6 +70,9 @@ def test_a_failed_step_stops_only_those_that_need_it_and_the_same_call_goes_on(
     before = {name: (tmp_path / f"made_{name}").stat().st_mtime_ns for name in ("good", "needs_good")}
     run_at_once(steps, two, folder, Console(file=shown, width=200))
     assert {one.state for one in states_on_disk(steps, folder)} == {FINISHED}
+    # the jobs of what was finished before are still told of
+    jobs = {one.step.name: one.job for one in found}
+    assert [one.job == jobs[one.step.name] for one in states_on_disk(steps, folder)][2:4] == [True, True]
     assert before == {name: (tmp_path / f"made_{name}").stat().st_mtime_ns for name in before}
 
 
