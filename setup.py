@@ -117,6 +117,7 @@ setup(
         "Pillow>=10.1",
         "filelock>=3.12",
         "nibabel>=5",
+        "submitit>=1.5,<2",
     ],
     extras_require={
         "mamba": ["mamba-ssm>=2.2", "causal-conv1d>=1.4"],

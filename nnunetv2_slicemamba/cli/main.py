@@ -30,6 +30,7 @@ from nnunetv2_slicemamba.cli import (
     run,
     search,
     slicing,
+    status,
     trainer_path,
 )
 from nnunetv2_slicemamba.cli.errors import show_error
@@ -74,6 +75,7 @@ for module in (
     search,
     slicing,
     run,
+    status,
     compare,
     rank,
     import_weights,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Annotated
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -18,12 +21,20 @@ from nnunetv2_slicemamba.cli.options import (
     number,
     population_option,
     seed_option,
+    whole,
 )
 from nnunetv2_slicemamba.cli.plan import network_named
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
+from nnunetv2_slicemamba.common.other_processes import host
+from nnunetv2_slicemamba.common.provenance import now
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, plans_name_of
+
+if TYPE_CHECKING:
+    from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
+    from nnunetv2_slicemamba.pipeline.places import Place
+    from nnunetv2_slicemamba.planning.selection import Selection
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -63,15 +74,28 @@ def run(
     ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="Also write validation probabilities, as nnUNetv2_train.")] = False,
     device: Device = "auto",
+    predict: Annotated[
+        bool,
+        typer.Option("--predict", help="Also predict imagesTs with the folds' ensemble, and write the report."),
+    ] = False,
+    gpus: Annotated[
+        int | None, whole("--gpus", least=1, most=1024, help="Run steps of several folds at once, on so many GPUs.")
+    ] = None,
+    per_gpu: Annotated[int, whole("--per-gpu", least=1, most=64, help="Steps at once per GPU, with --gpus.")] = 1,
+    at_once: Annotated[
+        int | None, whole("--at-once", least=1, most=1024, help="Run so many steps at once, without a GPU.")
+    ] = None,
 ) -> None:
-    """Plan, preprocess, train the supernets, search, train the chosen networks: fold after fold.
+    """Plan, preprocess, train the supernets, search, train the chosen networks: fold after fold, or several at once.
 
     What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name
-    from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold
-    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+    from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold, summary_dice, take
+    from nnunetv2_slicemamba.pipeline.graph import ending_steps_of
+    from nnunetv2_slicemamba.pipeline.places import places_for
+    from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
     from nnunetv2_slicemamba.planning.selection import choose_device, select
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.trainers import TRAINERS
@@ -88,6 +112,7 @@ def run(
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
     SearchSettings(population=population, generations=generations, seed=seed)
     chosen = choose_device(device).type
+    places = places_for(chosen, gpus, per_gpu, at_once)
     require_folder("nnUNet_results", writable=True)
     planned = network_named(network, hybrid)
     plans_name = plans or plans_name_of(size, planned)
@@ -103,18 +128,45 @@ def run(
         chosen,
         ("--seed", str(seed), "--population", str(population), "--generations", str(generations)),
         npz,
+        predict=predict,
     )
+    endings = ending_steps_of(selections, settings)
     if holdout is not None:
         hold_out_all([SupernetFolder(selection, supernet) for selection in selections], holdout, console)
-    table = Table("fold", "validation Dice", title=f"{trainer}, {configuration}")
-    for selection in selections:
-        table.add_row(str(selection.fold), f"{run_fold(selection, settings, console):.4f}")
+    title = f"{trainer}, {configuration}"
+    if places:
+        run_several(selections, settings, places, console, title)
+        dice = [summary_dice(FoldFolder(selection, trainer).summary) for selection in selections]
+    else:
+        dice = [run_fold(selection, settings, console) for selection in selections]
+        for step in endings:
+            take(step.look(), console)
+    table = Table("fold", "validation Dice", title=title)
+    for selection, value in zip(selections, dice, strict=True):
+        table.add_row(str(selection.fold), f"{value:.4f}")
     console.print(table)
     flags = ["-d", selections[0].dataset, "-i", "INPUT", "-o", "OUTPUT", "-c", configuration, "-p", plans_name]
     flags += ["-tr", trainer, "-f", *(str(selection.fold) for selection in selections)]
     console.print(
         f"Predict with the ensemble of the folds:\n  {shell_line('nnUNetv2_predict', *flags, '-device', chosen)}",
     )
+
+
+def run_several(
+    selections: Sequence[Selection], settings: RunSettings, places: Sequence[Place], console: Console, title: str
+) -> None:
+    """Takes the steps of all folds in places at once."""
+    from nnunetv2_slicemamba.pipeline.at_once import only_run, run_at_once
+    from nnunetv2_slicemamba.pipeline.fold_steps import draw_split
+    from nnunetv2_slicemamba.pipeline.graph import graph_of, run_folder, write_run
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+
+    folder = run_folder(selections, settings)
+    with only_run(folder):
+        draw_split(SupernetFolder(selections[0], settings.supernet_trainer))
+        command = shell_line("slicemamba", *sys.argv[1:])
+        write_run(folder, selections, settings, command=command, process=os.getpid(), host=host(), started=now())
+        run_at_once(graph_of(selections, settings), places, folder, console, title)
 
 
 def prepare(

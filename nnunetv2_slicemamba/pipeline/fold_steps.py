@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import run_command
@@ -14,12 +15,14 @@ from nnunetv2_slicemamba.common.folder_lock import require_unused
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
+from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step, made_whole
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SLICING_VARIABLE
 from nnunetv2_slicemamba.slicing.trained import trained_slicing
+from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 from nnunetv2_slicemamba.trainers.roles import SUPERNET, trainers_with
 from nnunetv2_slicemamba.trainers.supernet import PREVIOUS_STAGE_VARIABLE
 
@@ -30,7 +33,8 @@ class RunSettings:
 
     trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
     npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
-    quiet: show only the latest line of a training's output.
+    quiet: show only the latest line of a training's output. predict: predict imagesTs with all folds at the end, and
+    write the report.
     """
 
     trainer: str
@@ -39,6 +43,7 @@ class RunSettings:
     search_arguments: Sequence[str] = field(default_factory=tuple)
     npz: bool = False
     quiet: bool = False
+    predict: bool = False
 
 
 def run_fold(selection: Selection, settings: RunSettings, console: Console) -> float:
@@ -48,13 +53,41 @@ def run_fold(selection: Selection, settings: RunSettings, console: Console) -> f
     training used another slicing than the fold's file holds now.
     """
     console.rule(f"fold {selection.fold}")
+    for step in steps_of_fold(selection, settings):
+        # of a search, which shows bars of its own, everything is shown
+        take(step.look(), console, quiet=settings.quiet and step.training is not None)
+    return summary_dice(FoldFolder(selection, settings.trainer).summary)
+
+
+def steps_of_fold(selection: Selection, settings: RunSettings) -> list[Step]:
+    """The steps of one fold, in order: supernet, search, final training with validation."""
     supernet = SupernetFolder(selection, settings.supernet_trainer)
     final = FoldFolder(selection, settings.trainer)
-    train(supernet, supernet, settings, console)
-    search(supernet, settings, console)
-    check_final_slicing(final, supernet)
-    train(final, supernet, settings, console)
-    return summary_dice(final.summary)
+    fold = str(selection.fold)
+
+    def look_at_final() -> Command | Finished:
+        check_final_slicing(final, supernet)
+        return training_needed(final, supernet, settings)
+
+    looks: dict[str, tuple[Callable[[], Command | Finished], Path | None]] = {
+        "supernet": (lambda: training_needed(supernet, supernet, settings), supernet.path),
+        "search": (lambda: search_needed(supernet, settings), None),
+        "final": (look_at_final, final.path),
+    }
+    steps: list[Step] = []
+    for kind, (look, training) in looks.items():
+        after = tuple(step.name for step in steps[-1:])
+        steps.append(Step(f"fold_{fold}_{kind}", fold, kind, after, look, training))
+    return steps
+
+
+def take(needed: Command | Finished, console: Console, quiet: bool = False) -> None:
+    """Runs the command that a step needs, or says that the step was finished before."""
+    if isinstance(needed, Finished):
+        console.print(needed.text, highlight=False)
+        return
+    with made_whole(needed):
+        run_command(needed.name, needed.arguments, console, needed.variables, quiet=quiet)
 
 
 def hold_out_all(supernets: Sequence[SupernetFolder], fraction: float, console: Console) -> None:
@@ -71,18 +104,32 @@ def hold_out_all(supernets: Sequence[SupernetFolder], fraction: float, console: 
         )
 
 
+def draw_split(supernet: SupernetFolder) -> None:
+    """Has nnU-Net draw the dataset's folds, unless they are there.
+
+    Trainings that begin at the same time would each draw them, and write them to one file.
+    """
+    if not (supernet.selection.preprocessed_folder / "splits_final.json").is_file():
+        with quiet():
+            make_trainer(supernet, torch.device("cpu")).full_split()
+
+
 def train(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
     """Trains and validates a fold with nnU-Net's command: from the start, from a checkpoint, or not at all.
 
     supernet: of the fold, whose slicing file a final trainer takes. Raises FolderInUseError while another process
     trains it.
     """
+    take(training_needed(folder, supernet, settings), console, settings.quiet)
+
+
+def training_needed(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings) -> Command | Finished:
+    """The command that trains and validates a fold; arguments and errors as of `train`."""
     selection = folder.selection
     require_unused(folder.path)
     npz = settings.npz and folder.trainer not in trainers_with(SUPERNET)
     if folder.is_trained and is_validated(folder, npz):
-        console.print(f"{folder.trainer}, fold {selection.fold}: finished before", highlight=False)
-        return
+        return Finished(f"{folder.trainer}, fold {selection.fold}: finished before")
     flags = ["-tr", folder.trainer, "-p", selection.plans_name, "-device", settings.device]
     if npz:
         flags.append("--npz")
@@ -90,9 +137,8 @@ def train(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings, c
         flags.append("--val")
     elif folder.is_in_training:
         flags.append("--c")
-    work = [selection.dataset, selection.configuration, str(selection.fold)]
-    variables = run_variables(supernet, settings)
-    run_command("nnUNetv2_train", [*work, *flags], console, variables, quiet=settings.quiet)
+    work = (selection.dataset, selection.configuration, str(selection.fold))
+    return Command("nnUNetv2_train", (*work, *flags), run_variables(supernet, settings))
 
 
 def run_variables(supernet: SupernetFolder, settings: RunSettings) -> dict[str, str]:
@@ -110,24 +156,24 @@ def is_validated(folder: FoldFolder, npz: bool) -> bool:
 
 def search(supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
     """Searches the fold's slicing unless a finished search of the present supernet gave one, or it was set."""
+    take(search_needed(supernet, settings), console)
+
+
+def search_needed(supernet: SupernetFolder, settings: RunSettings) -> Command | Finished:
+    """The command that searches a fold's slicing; Finished as `search` says."""
     selection, file = supernet.selection, supernet.slicing_file
     if file.is_file():
         content = read_slicing_file(file)
         was_set = content.choice.how_chosen != "search"
         if was_set or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet.checkpoint)):
-            console.print(f"slicing, fold {selection.fold}: {content.choice.how_chosen}, in {file}", highlight=False)
-            return
-    run_command(
-        "slicemamba",
-        [
-            "search",
-            *("-d", selection.dataset, "-c", selection.configuration, "-f", str(selection.fold)),
-            *("-p", selection.plans_name, "-tr", supernet.trainer, "-device", settings.device),
-            *settings.search_arguments,
-        ],
-        console,
-        run_variables(supernet, settings),
+            return Finished(f"slicing, fold {selection.fold}: {content.choice.how_chosen}, in {file}")
+    arguments = (
+        "search",
+        *("-d", selection.dataset, "-c", selection.configuration, "-f", str(selection.fold)),
+        *("-p", selection.plans_name, "-tr", supernet.trainer, "-device", settings.device),
+        *settings.search_arguments,
     )
+    return Command("slicemamba", arguments, run_variables(supernet, settings))
 
 
 def check_final_slicing(final: FoldFolder, supernet: SupernetFolder) -> None:

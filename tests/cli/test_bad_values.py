@@ -26,6 +26,8 @@ CALLS: dict[str, tuple[str, ...]] = {
     "search": (*FOLD, "-tr", SUPERNET, "-device", "cpu"),
     "slicing": (*FOLD, "-tr", SUPERNET, "--set", "2x4"),
     "run": ("-d", "901", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", FINAL, "-device", "cpu"),
+    "status": ("-d", "901"),
+    "cancel": ("-d", "901"),
     "compare": (*FOLD, "-tr", FINAL, "--arms", "2x4", "-device", "cpu", "--dry-run"),
     "rank": (*FOLD, "-tr", FINAL, "--supernet-trainer", SUPERNET, "-device", "cpu"),
     "import": ("missing.pth", "--to", "written.pth", "-d", "901", "-c", "2d", "-p", PLANS),

@@ -1,0 +1,71 @@
+"""The steps of a whole run, and what its folder says was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from nnunetv2_slicemamba.common.folders import InputError, require_folder
+from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.pipeline.ending_steps import ending_steps
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, steps_of_fold
+from nnunetv2_slicemamba.pipeline.run_folder import RUN_FILE, RUN_JSON, STEPS_FOLDER, RunFolder
+from nnunetv2_slicemamba.pipeline.step import Step
+from nnunetv2_slicemamba.planning.selection import Selection, require_dataset, select
+
+
+def run_folder(selections: Sequence[Selection], settings: RunSettings) -> RunFolder:
+    """The folder of a run."""
+    results = selections[0].configuration_folder(settings.trainer)
+    return RunFolder(results.parent / STEPS_FOLDER / results.name)
+
+
+def runs_of(dataset: str, configuration: str | None = None) -> list[RunFolder]:
+    """The folders of a dataset's runs with several steps at once, of one configuration or of all.
+
+    Raises InputError if there is none.
+    """
+    results = require_folder("nnUNet_results") / require_dataset(dataset, "nnUNet_results")
+    folders = [RunFolder(file.parent) for file in sorted((results / STEPS_FOLDER).glob(f"*/{RUN_FILE}"))]
+    found = [one for one in folders if configuration in (None, one.path.name.rpartition("__")[2])]
+    if not found:
+        which = "" if configuration is None else f" of configuration {configuration!r}"
+        raise InputError(
+            f"{results} has no run{which} with several steps at once; 'slicemamba run' begins one with --gpus or "
+            "--at-once"
+        )
+    return found
+
+
+def graph_of(selections: Sequence[Selection], settings: RunSettings) -> list[Step]:
+    """All steps of a run, fold after fold; those of all folds at the end, if `settings.predict`."""
+    folds = [steps_of_fold(selection, settings) for selection in selections]
+    steps = [step for fold in folds for step in fold]
+    return steps + ending_steps_of(selections, settings)
+
+
+def ending_steps_of(selections: Sequence[Selection], settings: RunSettings) -> list[Step]:
+    """The steps after all folds; none unless `settings.predict`."""
+    if not settings.predict:
+        return []
+    return ending_steps(selections, settings, [steps_of_fold(one, settings)[-1].name for one in selections])
+
+
+def write_run(folder: RunFolder, selections: Sequence[Selection], settings: RunSettings, **also: Any) -> None:
+    """Writes a run's description. also: command, process, host and started, as RUN_JSON has them."""
+    first = selections[0]
+    asked = {"dataset": first.dataset, "configuration": first.configuration, "plans_name": first.plans_name}
+    folds = [str(selection.fold) for selection in selections]
+    write_json(folder.file, {**asked, "folds": folds, "settings": asdict(settings), **also})
+
+
+def read_run(folder: RunFolder) -> tuple[list[Step], dict[str, Any]]:
+    """The steps of a run that was begun, and its description."""
+    asked = RUN_JSON.read(folder.file)
+    selections = [
+        select(asked["dataset"], asked["configuration"], fold, asked["plans_name"]) for fold in asked["folds"]
+    ]
+    known = {one.name: asked["settings"][one.name] for one in fields(RunSettings)}
+    settings = RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})
+    return graph_of(selections, settings), asked

@@ -1,0 +1,70 @@
+"""A step of a run as data: what it follows, and the command that takes it; nothing slow is imported."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of ours or of nnU-Net's.
+
+    name, arguments, variables: as run_command takes them. makes: folder that appears when the command has succeeded,
+    which writes to `unfinished(makes)`; None for one that writes elsewhere.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    makes: Path | None = None
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is said of a step that needs no command, because it was finished before."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run.
+
+    name: of its folder of logs. fold: "" for a step of all folds. kind: supernet, search, final, predict, evaluate or
+    report. after: names of the steps that must be finished before. look: looks at the files, and gives the command that
+    is still needed or Finished. training: result folder of the fold that a training step trains.
+    """
+
+    name: str
+    fold: str
+    kind: str
+    after: tuple[str, ...]
+    look: Callable[[], Command | Finished]
+    training: Path | None = None
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        return f"fold {self.fold}, {self.kind}" if self.fold else self.kind
+
+
+def unfinished(folder: Path) -> Path:
+    """The folder to which a command writes what will be `folder`."""
+    return folder.with_name(f"{folder.name}.part")
+
+
+@contextmanager
+def made_whole(command: Command) -> Iterator[None]:
+    """Context in which the command runs; a folder that it makes takes the place of an older one if all went well."""
+    if command.makes is None:
+        yield
+        return
+    part = unfinished(command.makes)
+    shutil.rmtree(part, ignore_errors=True)
+    yield
+    shutil.rmtree(command.makes, ignore_errors=True)
+    part.rename(command.makes)
