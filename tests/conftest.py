@@ -18,6 +18,7 @@ os.environ["GOMP_SPINCOUNT"] = "0"
 REPOSITORY = Path(__file__).parents[1]
 os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
 
+import matplotlib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -41,6 +42,13 @@ def _autocast_stays_off() -> Iterator[None]:
     for device in left:
         torch.set_autocast_enabled(device, False)
     assert not left, f"autocast was left on for {left}"
+
+
+@pytest.fixture(autouse=True)
+def _own_style() -> Iterator[None]:
+    """nnU-Net's picture of a training changes matplotlib's style for the whole process."""
+    with matplotlib.rc_context():
+        yield
 
 
 @pytest.fixture(autouse=True)

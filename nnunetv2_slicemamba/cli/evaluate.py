@@ -107,7 +107,7 @@ def evaluate(
     shown = tuple(PROTOCOLS) if protocol is None else (protocol,)
     wanted = _whole_numbers(labels)
     file = output or predictions / "slicemamba_metrics.json"
-    _refuse_outputs(predictions, file, latex)
+    _refuse_outputs(predictions, file, latex, output is not None)
 
     from nnunetv2_slicemamba.common.whole_file import replacing
     from nnunetv2_slicemamba.evaluation import (
@@ -164,12 +164,16 @@ def metric_list() -> str:
     return escape("\n".join(lines))
 
 
-def _refuse_outputs(predictions: Path, file: Path, latex: Path | None) -> None:
-    """InputError if one of the files cannot be written."""
+def _refuse_outputs(predictions: Path, file: Path, latex: Path | None, named: bool) -> None:
+    """InputError if one of the files cannot be written, or would replace another. named: whether -o names `file`."""
     from nnunetv2_slicemamba.common.folders import InputError, is_writable
+    from nnunetv2_slicemamba.common.outputs import require_output
+    from nnunetv2_slicemamba.evaluation.latex import FIRST_LINE
 
-    if file.suffix != ".json":
-        raise InputError(f"-o {file} must end with .json")
+    if named:
+        require_output(file, "-o", ".json", b'"schema": ')
+    if latex is not None:
+        require_output(latex, "--latex", ".tex", FIRST_LINE.encode())
     for written in (file, latex):
         if written is not None and written.is_dir():
             raise InputError(f"{written} is a folder; name a file to write to")

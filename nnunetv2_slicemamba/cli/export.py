@@ -40,6 +40,7 @@ def export(
     """
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.common.library_errors import library_errors
+    from nnunetv2_slicemamba.common.outputs import require_output
     from nnunetv2_slicemamba.exporting.export import TOLERANCE, write_record
     from nnunetv2_slicemamba.exporting.export import export as export_network
     from nnunetv2_slicemamba.exporting.fold_network import find_checkpoint, load_fold_network
@@ -52,6 +53,8 @@ def export(
         raise InputError(f"format {format_name!r} does not exist; give one of {', '.join(FORMATS)}")
     chosen = FORMATS[format_name]
     chosen.require()
+    if output is not None:
+        require_output(output, "-o", chosen.suffix)
     selection = select(dataset, configuration, fold, plans)
     require_final_trainer(trainer)
     folder = FoldFolder(selection, trainer)

@@ -138,5 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if value == "":
             what = f"the value of {flag} is empty" if flag.startswith("-") else "an argument is empty"
             sys.exit(show_error(InputError(f"{what} (''); give one, or leave it out (is a shell variable unset?)")))
-    with interruptible():
-        _program()(expand_lists(given))
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        # libraries that are loaded from here on would end the process, or name files of theirs
+        sys.exit(show_error(InputError("the working folder has been removed; change to one that exists (cd)")))
+    try:
+        with interruptible():
+            _program()(expand_lists(given))
+    except OSError as error:  # the help, which is printed before there is a command to invoke, on a full disk
+        sys.exit(show_error(error))

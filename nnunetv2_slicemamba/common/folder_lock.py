@@ -1,4 +1,4 @@
-"""Locks of result folders: two trainings, or a training and a search, do not work in one folder at once."""
+"""Locks of folders: no two trainings, no training and search, and no two plannings work in one folder at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = ".in_use"
+WAIT_SECONDS = 1.0  # between two looks at a lock that is waited for
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 # of file systems that keep no locks
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
@@ -62,6 +64,28 @@ def in_use(folder: Path, shared: bool = False) -> Iterator[None]:
             if not locked or _is_only_holder(descriptor):
                 path.unlink()
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def in_use_after_others(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """`in_use`, once the process that has the lock has ended: for work that the next one finds done.
+
+    say: is told once who has the lock, if somebody has.
+    """
+    told = False
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(in_use(folder))
+                break
+            except FolderInUseError as error:
+                if folder.resolve() / LOCK_FILE in _held:
+                    raise
+                if not told:
+                    say(f"waiting: {error}")
+                told = True
+            time.sleep(WAIT_SECONDS)
+        yield
 
 
 def require_unused(folder: Path) -> None:

@@ -9,6 +9,7 @@ from nnunetv2_slicemamba.common.console import printable
 from nnunetv2_slicemamba.evaluation.metrics import METRICS, POOLED_METRICS, Metric
 from nnunetv2_slicemamba.evaluation.results import PROTOCOLS, Evaluation, Summary
 
+FIRST_LINE = "% needs \\usepackage{booktabs}"
 _SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -23,7 +24,7 @@ _SPECIAL = {
 
 def latex_tables(evaluation: Evaluation, protocols: Sequence[str] = tuple(PROTOCOLS)) -> str:
     """One table per protocol; needs the packages booktabs and, for accents in names, a UTF-8 engine or inputenc."""
-    tables = ["% needs \\usepackage{booktabs}"]
+    tables = [FIRST_LINE]
     if "paper" in protocols:
         tables.append(_paper(evaluation))
     if "per-case" in protocols:

@@ -60,10 +60,17 @@ def _load_onnx(file: Path) -> Run:
     return lambda data: torch.from_numpy(session.run(None, {name: data.numpy()})[0])
 
 
+def _write_from_memory(save: Callable[[io.BytesIO], None], file: Path) -> None:
+    """Writes to a file what `save` writes to a buffer: PyTorch's own writer aborts the process on a full disk."""
+    buffer = io.BytesIO()
+    save(buffer)
+    file.write_bytes(buffer.getbuffer())
+
+
 def _write_torchscript(network: nn.Module, example: Tensor, file: Path) -> None:
     # the check would trace again and compare; the parity check does more
     traced: Any = torch.jit.trace(network, (example,), check_trace=False)
-    traced.save(str(file))
+    _write_from_memory(lambda buffer: torch.jit.save(traced, buffer), file)
 
 
 def _load_torchscript(file: Path) -> Run:
@@ -73,7 +80,8 @@ def _load_torchscript(file: Path) -> Run:
 
 
 def _write_pt2(network: nn.Module, example: Tensor, file: Path) -> None:
-    torch.export.save(torch.export.export(network, (example,)), str(file))
+    program = torch.export.export(network, (example,))
+    _write_from_memory(lambda buffer: torch.export.save(program, buffer), file)
 
 
 def _load_pt2(file: Path) -> Run:

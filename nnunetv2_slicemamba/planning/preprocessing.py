@@ -20,6 +20,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
+from nnunetv2_slicemamba.common.folder_lock import in_use_after_others
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, named_folder
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, FINGERPRINT_JSON, PLANS_JSON
@@ -87,7 +88,7 @@ def plan_and_preprocess(
     planning.residual; None for the default. Raises ValueError for a size that does not exist, raw data that do not fit
     their dataset.json, a configuration that the plans do not have, where redoing data would spoil those of other plans,
     and plans would those of trainings; JsonFileError for a damaged dataset.json, or damaged plans that networks were
-    trained with.
+    trained with. Waits while another process plans or preprocesses the data set, and then uses what that one has made.
     """
     chosen = planner_of(size, network)
     name = plans_name or chosen.default_plans_name
@@ -95,15 +96,33 @@ def plan_and_preprocess(
     refuse_unknown_configurations(configurations or (), file)
     DATASET_JSON.read(Path(str(nnUNet_raw)) / dataset_name / "dataset.json")
     check_raw_dataset(Path(str(nnUNet_raw)) / dataset_name, counted=verify)
-    limit = processes or os.cpu_count() or 1
+    planner = planner_class(
+        chosen, activation_checkpointing, file, not overwrite_plans, blocks_from_stride, decoder_blocks
+    )
+    # nnU-Net deletes the folder that it preprocesses into, whoever else may be writing there
+    with in_use_after_others(file.parent, print):
+        return _plan_and_preprocess(
+            dataset_id, planner, file, configurations, gpu_memory, processes or os.cpu_count() or 1, verify, clean
+        )
+
+
+def _plan_and_preprocess(
+    dataset_id: int,
+    planner: type[SharedDataPlanner],
+    file: Path,
+    configurations: Sequence[str] | None,
+    gpu_memory: float,
+    limit: int,
+    verify: bool,
+    clean: bool,
+) -> Planned:
+    """`plan_and_preprocess` of checked arguments. file: the plans to write. limit: most processes."""
+    name = file.stem
     workers = min(default_num_processes, limit)
     fingerprint = file.with_name("dataset_fingerprint.json")
     damaged = [f for f, kind in ((fingerprint, FINGERPRINT_JSON), (file, PLANS_JSON)) if is_damaged(f, kind)]
     set_aside_if_damaged(fingerprint, FINGERPRINT_JSON)
     extract_fingerprint_dataset(dataset_id, num_processes=workers, check_dataset_integrity=verify, clean=clean)
-    planner = planner_class(
-        chosen, activation_checkpointing, file, not overwrite_plans, blocks_from_stride, decoder_blocks
-    )
     plan_experiment_dataset(dataset_id, planner, gpu_memory, overwrite_plans_name=name)
     manager = PlansManager(PLANS_JSON.read(file))
     available = manager.available_configurations
@@ -111,7 +130,7 @@ def plan_and_preprocess(
     missing = [c for c in asked if c not in available]
     if missing:
         raise ValueError(
-            f"configuration {', '.join(missing)} is not in the plans {name!r} of {dataset_name}; "
+            f"configuration {', '.join(missing)} is not in the plans {name!r} of {file.parent.name}; "
             f"they have {', '.join(available)}"
         )
     owners = {data_owner(manager, c) for c in asked}
@@ -290,16 +309,35 @@ def complete_data(dataset_name: str, plans_name: str, configuration: str) -> Non
     if raw is None or not (raw / dataset_name).is_dir():
         refuse_marked_otherwise(manager, owner, file)
         return
-    mended = mend(manager, owner, file, os.cpu_count() or 1) if is_ready(manager, owner, file.parent) else None
+    if _is_complete(manager, owner, file):
+        return
+    if not is_writable(file.parent):
+        raise InputError(
+            f"{file.parent} lacks preprocessed data of {configuration} and is not writable; change its "
+            "permissions, or preprocess the data set where it can be written"
+        )
+    with in_use_after_others(file.parent, print):
+        if not _is_complete(manager, owner, file):
+            _complete(manager, owner, file, os.cpu_count() or 1)
+
+
+def _is_complete(manager: PlansManager, configuration: str, file: Path) -> bool:
+    """True if nothing of a configuration's own data is missing, damaged, or of other settings. file: the plans."""
+    data = file.parent / data_of(manager, configuration)[0]
+    return (
+        is_ready(manager, configuration, file.parent)
+        and not damaged_cases(data, raw_cases(file.parent.name))
+        and (file.parent / "gt_segmentations").is_dir()
+    )
+
+
+def _complete(manager: PlansManager, configuration: str, file: Path, limit: int) -> None:
+    """Makes what `_is_complete` misses. limit: most processes."""
+    mended = mend(manager, configuration, file, limit) if is_ready(manager, configuration, file.parent) else None
     if mended:
-        print(f"{owner}: preprocessed cases that were damaged are made anew: {', '.join(mended)}")
+        print(f"{configuration}: preprocessed cases that were damaged are made anew: {', '.join(mended)}")
     ready = mended is not None
     if not ready:
-        refuse_foreign_data(manager, owner, file)
+        refuse_foreign_data(manager, configuration, file)
     if not ready or not (file.parent / "gt_segmentations").is_dir():
-        if not is_writable(file.parent):
-            raise InputError(
-                f"{file.parent} lacks preprocessed data of {configuration} and is not writable; change its "
-                "permissions, or preprocess the data set where it can be written"
-            )
-        preprocess(manager, file, [] if ready else [owner], os.cpu_count() or 1)
+        preprocess(manager, file, [] if ready else [configuration], limit)

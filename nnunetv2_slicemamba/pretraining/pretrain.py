@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from nnunetv2_slicemamba.common.folder_lock import in_use, require_unused
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.stopping import noticing_signals
@@ -78,7 +80,8 @@ class Pretrained:
 def pretrain(selection: Selection, request: PretrainRequest, console: Console) -> Pretrained:
     """Pretrains the encoder of a selection's network, or goes on doing so.
 
-    Raises InputError, before anything is written, for what cannot be worked with.
+    Raises InputError for what cannot be worked with, and FolderInUseError while another pretraining works in the
+    folder, before anything is written.
     """
     require_timm()
     require_patch_embedding(selection)
@@ -114,6 +117,8 @@ def _train(
 ) -> Pretrained:
     recipe, folder = request.recipe, request.folder
     loading = Loading(images, recipe, process, request.workers)
+    if process.first:
+        require_unused(folder)
     if request.discard and process.first:
         _discard(folder)
     process.wait()
@@ -142,6 +147,7 @@ def _train(
 
     finished = True
     with (
+        in_use(folder) if process.first else nullcontext(),
         TrainingLog(
             folder, training.total, training.state.step, training.state.validated, console, process.first
         ) as log,

@@ -14,12 +14,16 @@ from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_
 from nnunetv2_slicemamba.common.json_files import plain_json, write_json
 from nnunetv2_slicemamba.common.names import class_name
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON
+from nnunetv2_slicemamba.common.outputs import is_free, not_ours
+from nnunetv2_slicemamba.common.safe_reading import read_checkpoint
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.find import find_slicing_file
+
+RECORD = "slicemamba"  # entry that says how the weights were made
 
 
 def require_patch_embedding(selection: Selection) -> None:
@@ -73,15 +77,25 @@ def choose(supernet: SupernetFolder, value: str) -> SlicingChoice:
 
 
 def require_target(path: Path, source: Path | None = None) -> None:
-    """Raises InputError unless the weights can be written to `path`."""
+    """Raises InputError unless the weights can be written to `path`, and replace nothing but weights written so."""
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file for the weights, e.g. {path / 'pretrained.pth'}")
     if source is not None and path.exists() and path.resolve() == source.resolve():
         raise InputError(f"{path} is the source itself; name another file for the weights")
+    if not is_free(path) and not _is_ours(path):
+        raise not_ours(path, "--to")
     folder = path.absolute().parent
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not is_writable(existing):
         raise InputError(f"{folder} cannot be written to; name a file in another folder")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        content = read_checkpoint(path, tensors=False)
+    except InputError:
+        return False
+    return isinstance(content, Mapping) and RECORD in content
 
 
 def write_weights(path: Path, state_dict: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
@@ -89,7 +103,7 @@ def write_weights(path: Path, state_dict: Mapping[str, Tensor], record: Mapping[
 
     nnU-Net reads the entry `network_weights`, which must hold every weight and buffer of the network.
     """
-    content = {"network_weights": dict(state_dict), "slicemamba": json.dumps(plain_json(record))}
+    content = {"network_weights": dict(state_dict), RECORD: json.dumps(plain_json(record))}
     with replacing(path) as temporary:
         torch.save(content, temporary)
     beside = path.with_name(f"{path.name}.json")

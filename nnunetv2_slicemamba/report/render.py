@@ -13,6 +13,7 @@ from nnunetv2_slicemamba import __version__
 from nnunetv2_slicemamba.common.console import printable
 from nnunetv2_slicemamba.common.folders import InputError, is_writable
 from nnunetv2_slicemamba.common.names import is_number
+from nnunetv2_slicemamba.common.outputs import require_output
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.search.figures.style import CANDIDATE_COLOURS
 
@@ -77,12 +78,14 @@ def write_report(settings: ReportSettings, console: Console | None = None) -> Pa
 def output_file(settings: ReportSettings) -> Path:
     """The report's file: `settings.output`, else beside the results, else in the working folder.
 
-    Raises InputError for a place that cannot be written.
+    Raises InputError for a place that cannot be written, and for a file there that is no report.
     """
     folders, *_ = check(settings)
     output = settings.output or (folders.results or Path.cwd()) / FILE_NAME
     if output.is_dir():
         raise InputError(f"-o {output} is a folder; give a file, for example {output / FILE_NAME}")
+    if settings.output is not None:
+        require_output(output, "-o", ".html", b'content="nnunetv2_slicemamba ')
     parent = output.absolute().parent
     if not parent.is_dir():
         raise InputError(f"the folder of -o {output} does not exist; make it, or give another file")

@@ -106,6 +106,12 @@ def test_every_command_that_takes_values_is_called() -> None:
     assert sum(len(list(values_of(command))) for command in CALLS) > 600
 
 
+def test_an_export_does_not_write_over_a_checkpoint(place: Path) -> None:
+    ended = called("export", *CALLS["export"], "-o", "checkpoint_final.pth")
+    assert ended.code == 2
+    assert "-o checkpoint_final.pth must end with .ts" in ended.message
+
+
 @pytest.mark.parametrize("command", CALLS)
 def test_values_that_an_option_cannot_have_are_refused(place: Path, command: str) -> None:
     assert list(wrong_ends(command)) == []

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -140,3 +140,35 @@ def test_a_name_that_is_no_text_is_shown(tmp_path: Path) -> None:
     )
     assert done.returncode == 2, done.stderr
     assert rb"\udcff \u4eac is not a folder" in done.stderr
+
+
+def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    call = [sys.executable, "-m", "nnunetv2_slicemamba", *arguments]
+    return subprocess.run(call, env={**os.environ, "PYTHONPATH": path}, text=True, check=False, **options)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_help_that_cannot_be_written_is_no_traceback() -> None:
+    with open("/dev/full", "w") as full:
+        done = command("--help", stdout=full, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "error: No space left on device; make room on the disk" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder that somebody works in")
+def test_a_working_folder_that_was_removed_is_named_before_any_library_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    removes = f"cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec {sys.executable} -c "
+    code = "from nnunetv2_slicemamba.cli.main import main; main(['evaluate', 'a', 'b'])"
+    path = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        ["sh", "-c", f'{removes} "{code}"'],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "the working folder has been removed" in done.stderr

@@ -156,8 +156,8 @@ child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,
 try:
     with stopping.interruptible():
         child.start()
-        print(child.pid, flush=True)
         try:
+            print(child.pid, flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             print("interrupted", flush=True)

@@ -152,6 +152,7 @@ def test_every_special_character_of_latex_is_escaped() -> None:
     [
         (["--protocol", "mean"], "protocol 'mean' does not exist; give paper or per-case"),
         (["-o", "x.txt"], "must end with .json"),
+        (["--latex", "x.json"], "--latex x.json must end with .tex"),
         (["-o", "/nowhere/x.json"], "/nowhere is missing or not writable"),
         (["--labels", "1,two"], "must be whole numbers"),
         (["--confidence", "95"], "--confidence is 95; give a number above 0 and below 1"),
@@ -195,3 +196,18 @@ def test_a_name_is_no_argument_of_the_line_break_before_it_and_sends_nothing_to_
     name: str, written: str
 ) -> None:
     assert escape_latex(name) == written
+
+
+@pytest.mark.parametrize(("option", "name"), [("-o", "splits_final.json"), ("--latex", "thesis.tex")])
+def test_a_file_of_the_users_is_not_written_over_and_one_of_ours_is(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path, option: str, name: str
+) -> None:
+    file = tmp_path / name
+    file.write_text('[{"train": []}]')
+    code, _, errors = run(capsys, *folders, option, file)
+    assert code == 2
+    assert "was not written by this command: it would be lost" in " ".join(errors.split())
+    assert file.read_text() == '[{"train": []}]'
+    file.write_text("")
+    for _ in range(2):
+        assert run(capsys, *folders, option, file, "--no-surface")[0] == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +93,20 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch: pytest.Mo
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install onnx onnxscript onnxruntime"):
         FORMATS["onnx"].require()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+@pytest.mark.parametrize("name", ["torchscript", "pt2"])
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(name: str) -> None:
+    """PyTorch's writer of archives aborts where it cannot write."""
+    code = f"""
+import torch
+from pathlib import Path
+from nnunetv2_slicemamba.exporting.formats import FORMATS
+try:
+    FORMATS["{name}"].write(torch.nn.Linear(2, 3), torch.zeros(1, 2), Path("/dev/full"))
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "No space left on device\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment_dataset
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_slicemamba.common import folder_lock
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
 from nnunetv2_slicemamba.planning.case_files import damaged_cases
 from nnunetv2_slicemamba.planning.data import is_ready
@@ -321,3 +324,33 @@ def test_a_damaged_description_is_refused_before_anything_is_done(
     with pytest.raises(JsonFileError, match="dataset.json"):
         plan_and_preprocess(901, DISKS, "S", ["2d"], processes=1)
     assert times(folder) == before
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_who_plans_or_preprocesses_while_another_process_does_waits_and_uses_what_that_one_made(
+    damaged: bool, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (folder / "nnUNetPlans_2d" / "case_1.b2nd").read_bytes()
+    if damaged:
+        cut_image(folder / "nnUNetPlans_2d")
+    holds = (
+        "import sys, time; from pathlib import Path; from nnunetv2_slicemamba.common.folder_lock import in_use\n"
+        "with in_use(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", holds, str(folder)], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+
+    def other_ends(seconds: float) -> None:
+        (folder / "nnUNetPlans_2d" / "case_1.b2nd").write_bytes(whole)
+        other.kill()
+        other.communicate()
+
+    monkeypatch.setattr(folder_lock.time, "sleep", other_ends)
+    before = times(folder)
+    if damaged:
+        complete_data(DISKS, "nnUNetSliceMambaSPlans", "2d")
+    else:
+        assert plan_and_preprocess(901, DISKS, "S", processes=1).reused == ("2d",)
+    assert f"waiting: {folder} is in use by process {other.pid} on " in capsys.readouterr().out
+    assert {name for name, at in times(folder).items() if at != before[name]} == {"case_1.b2nd"}

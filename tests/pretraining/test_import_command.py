@@ -160,6 +160,20 @@ def test_the_source_is_never_written_over(tmp_path: Path, selection: Selection, 
         run("import", source, "--to", source, *WHERE)
 
 
+def test_a_checkpoint_is_never_written_over_and_imported_weights_are(
+    tmp_path: Path, selection: Selection, run: Callable[..., str]
+) -> None:
+    source, _ = vmunet_file(tmp_path / "vmunet.pth", selection)
+    other = tmp_path / "checkpoint_final.pth"
+    torch.save({"network_weights": {}, "optimizer_state": {}}, other)
+    before = other.read_bytes()
+    with pytest.raises(ValueError, match="was not written by this command: it would be lost"):
+        run("import", source, "--to", other, *WHERE)
+    assert other.read_bytes() == before
+    for _ in range(2):
+        run("import", source, "--to", tmp_path / "ours.pth", *WHERE)
+
+
 def test_settings_of_published_trainings_do_not_hinder_reading(
     tmp_path: Path, selection: Selection, run: Callable[..., str]
 ) -> None:

@@ -21,6 +21,7 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli.main import app
+from nnunetv2_slicemamba.common.folder_lock import FolderInUseError, in_use
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.pretraining.training import Saving, Training
 from nnunetv2_slicemamba.pretraining.training_log import TrainingLog, read_log
@@ -185,6 +186,16 @@ def test_another_training_in_the_same_folder_is_refused_by_what_differs(
     assert "\n  weight_decay: 0.05 there, 0.5 now" in str(caught.value)
     assert "\n  slicing: " in str(caught.value)
     assert "epochs" not in str(caught.value)
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_a_second_pretraining_in_a_folder_is_refused_and_changes_nothing(
+    discard: bool, whole: Path, workspace: Path, images: Path
+) -> None:
+    before = curve(whole)
+    with in_use(whole.with_name(f"{whole.stem}_pretraining")), pytest.raises(FolderInUseError, match="is in use by"):
+        run(images, whole, discard=discard)
+    assert curve(whole) == before
 
 
 def test_discarding_begins_anew(workspace: Path, images: Path, tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def test_names_from_outside_are_text_and_not_markup(own):
 
 def test_an_old_report_stays_until_the_new_one_is_complete(own, monkeypatch):
     output = own.root / "report.html"
-    output.write_text("old")
+    old = '<meta name="generator" content="nnunetv2_slicemamba 0">'
+    output.write_text(old)
 
     def fails(*arguments):
         raise RuntimeError("half way")
@@ -127,7 +128,7 @@ def test_an_old_report_stays_until_the_new_one_is_complete(own, monkeypatch):
     monkeypatch.setattr("os.replace", fails)
     with pytest.raises(RuntimeError, match="half way"):
         write_report(ReportSettings("501", output=output))
-    assert output.read_text() == "old"
+    assert output.read_text() == old
     assert [file.name for file in own.root.glob("*report*")] == ["report.html"]
 
 
@@ -137,6 +138,11 @@ def test_a_place_that_cannot_be_written_is_refused_first(own, tmp_path, monkeypa
         write_report(ReportSettings("501", output=tmp_path))
     with pytest.raises(InputError, match="does not exist; make it"):
         write_report(ReportSettings("501", output=tmp_path / "no" / "report.html"))
+    with pytest.raises(InputError, match="must end with .html"):
+        write_report(ReportSettings("501", output=tmp_path / "plans.json"))
+    (tmp_path / "thesis.html").write_text("<html>")
+    with pytest.raises(InputError, match="was not written by this command: it would be lost"):
+        write_report(ReportSettings("501", output=tmp_path / "thesis.html"))
 
 
 def test_a_final_network_with_another_slicing_than_the_file_is_pointed_out(own):

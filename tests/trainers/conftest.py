@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import pytest
 import torch
 
@@ -15,13 +14,6 @@ from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
 from nnunetv2_slicemamba.trainers import TRAINERS, gpu_augment
 
 DISKS = "Dataset901_Disks"
-
-
-@pytest.fixture(autouse=True)
-def own_style() -> Iterator[None]:
-    """nnU-Net's picture of a training changes matplotlib's style for the whole process."""
-    with matplotlib.rc_context():
-        yield
 
 
 @pytest.fixture
