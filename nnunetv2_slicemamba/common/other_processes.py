@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import socket
@@ -10,6 +11,11 @@ import socket
 def host() -> str:
     """Name of this machine, of letters, digits, '_' and '-'."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", socket.gethostname()) or "localhost"
+
+
+def host_mark() -> str:
+    """Eight letters and digits that tell this machine from others and do not name it."""
+    return hashlib.sha256(host().encode()).hexdigest()[:8]
 
 
 def lives(process: int) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.full_disk import full_disk_told
-from nnunetv2_slicemamba.common.other_processes import host, lives
+from nnunetv2_slicemamba.common.other_processes import host_mark, lives
 
 # .NAME.HOST-PROCESS.part.ENDING
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[A-Za-z0-9_-]+)-(?P<process>[0-9]+)\.part(\.[^.]*)?")
@@ -33,7 +33,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _sweep_once(path.parent, os.getpid())
     # Not tempfile: it makes files that only their owner may read, and results are shared. The ending is kept because
     # matplotlib tells the format by it.
-    temporary = path.with_name(f".{path.stem}.{host()}-{os.getpid()}.part{path.suffix}")
+    # PyTorch writes the name into checkpoints, which are given to others: it must not name the machine.
+    temporary = path.with_name(f".{path.stem}.{host_mark()}-{os.getpid()}.part{path.suffix}")
     try:
         with full_disk_told(path, temporary):
             yield temporary
@@ -52,7 +53,7 @@ def sweep(folder: Path) -> None:
         if match is None:
             continue
         with contextlib.suppress(OSError):  # another process may have swept it, or may alone be allowed to
-            if match["host"] == host():
+            if match["host"] == host_mark():
                 is_left = not lives(int(match["process"]))
             else:
                 is_left = time.time() - file.stat().st_mtime > OLD_SECONDS

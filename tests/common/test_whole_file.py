@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from nnunetv2_slicemamba.common.other_processes import host
+from nnunetv2_slicemamba.common.other_processes import host, host_mark
 from nnunetv2_slicemamba.common.whole_file import replacing, sweep
 
 
@@ -69,10 +69,11 @@ def test_what_killed_processes_left_is_removed_and_what_others_are_writing_is_no
     ended.wait()
     with replacing(tmp_path / "mine.json") as temporary:
         temporary.write_text("x")
+        assert host() not in temporary.name
         named = temporary.name.replace
         left = tmp_path / named(f"-{os.getpid()}", f"-{ended.pid}").replace("mine", "fitness")
         running = tmp_path / named(f"-{os.getpid()}", f"-{os.getppid()}")
-        elsewhere, old = (tmp_path / named(host(), name) for name in ("elsewhere", "long_ago"))
+        elsewhere, old = (tmp_path / named(host_mark(), name) for name in ("elsewhere", "long_ago"))
         users = tmp_path / ".notes.part.txt"
     for file in (left, running, elsewhere, old, users):
         file.write_text("half")

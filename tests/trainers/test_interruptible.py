@@ -17,7 +17,7 @@ import torch
 
 from nnunetv2_slicemamba.common.folder_lock import FolderInUseError
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.common.other_processes import host
+from nnunetv2_slicemamba.common.other_processes import host_mark
 from nnunetv2_slicemamba.trainers import TRAINERS
 from tests.trainers.short_trainings import DISKS, assert_same, make, train
 
@@ -148,7 +148,7 @@ def test_what_a_killed_training_left_half_written_is_removed_by_the_next(make_tr
     folder = Path(trainer.output_folder)
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    left = (f".checkpoint_best.{host()}-{ended.pid}.part.pth", "checkpoint_final.pth.tmp")
+    left = (f".checkpoint_best.{host_mark()}-{ended.pid}.part.pth", "checkpoint_final.pth.tmp")
     folder.mkdir(parents=True, exist_ok=True)
     for name in left:
         (folder / name).write_bytes(b"half")
