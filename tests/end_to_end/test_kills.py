@@ -240,11 +240,15 @@ def test_a_training_that_is_ended_once_ends_as_if_it_had_not_been(
 def test_nnunets_own_loaders_end_with_a_training_that_is_killed_or_asked_to_end(
     whole: Callable[[str], Whole], tmp_path: Path
 ) -> None:
-    found, root = whole("supernet"), tmp_path / "root"
-    shutil.copytree(found.before, root)
+    found = whole("supernet")
     for number in (signal.SIGKILL, signal.SIGTERM):
-        end = {"after": 0.6 * found.seconds, "signal": int(number), "group": 0}
-        code, said = call(root, COMMANDS["supernet"], again=True, end=end, seed=None)
+        for share in (0.6, 0.4, 0.25, 0.15):  # the machine may have become faster: then the training has ended before
+            root = tmp_path / f"{number.name} {share}"
+            shutil.copytree(found.before, root)
+            end = {"after": share * found.seconds, "signal": int(number), "group": 0}
+            code, said = call(root, COMMANDS["supernet"], again=True, end=end, seed=None)
+            if code != 0:
+                break
         assert code in (-number, 128 + number), said[-2000:]
 
 
