@@ -50,7 +50,7 @@ Norm = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """What nnU-Net's networks compute."""
+    """Instance norm and leaky ReLU as nnU-Net's networks compute them. x: (B, C, *spatial); weight, bias: (C,)."""
     return F.leaky_relu(F.instance_norm(x, weight=weight, bias=bias, eps=1e-5), 0.01)
 
 

@@ -74,7 +74,7 @@ class FixedTwin(Twin):
 
     @abstractmethod
     def arrays(self, shape: Shape, drawn: Any) -> Arrays:
-        """What `change` needs of a draw for a batch whose data has this shape."""
+        """Arrays by name that `change` reads of a draw; their shapes follow from that of the batch's data, `shape`."""
 
     @abstractmethod
     def change(self, batch: Batch, given: Tensors) -> Batch:

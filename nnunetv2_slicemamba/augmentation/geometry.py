@@ -34,7 +34,7 @@ def rotation_3d(angles: Floats) -> Floats:
 
 
 def grid_parameters(matrices: Floats, centres: Floats, source: Sequence[int]) -> tuple[Singles, Singles]:
-    """What sampling_grid needs of transformations: columns (n, axes, axes) and offset (n, axes).
+    """Arguments of sampling_grid for transformations: columns (n, axes, axes) and offset (n, axes), float32.
 
     matrices: (n, axes, axes), from the patch's centred voxels to the source's. centres: (n, axes), where the patch's
     centre lies in the source, in voxels from its first edge.

@@ -32,7 +32,7 @@ class Policy:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether `arrays` and `change` can take the place of a call: see FixedTwin."""
+        """True if all operations are FixedTwins: `arrays` and `change` can then take the place of a call."""
         return all(isinstance(step.twin, FixedTwin) for step in self.steps)
 
     @torch.no_grad()
@@ -44,7 +44,7 @@ class Policy:
         return batch
 
     def arrays(self, shape: Shape, seed: np.random.SeedSequence) -> list[Arrays]:
-        """What the operations need of their draws for a batch whose data has this shape."""
+        """The operations' arrays, in their order, for a batch whose data has this shape; seed: of all draws."""
         rng = np.random.default_rng(seed)
         made = []
         for step in self.steps:
