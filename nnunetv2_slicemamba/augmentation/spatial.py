@@ -66,7 +66,7 @@ class Spatial(FixedTwin):
         return np.where(low <= high, rng.uniform(low, np.maximum(low, high), (n, len(size))), size / 2)
 
     def arrays(self, shape: Shape, drawn: DrawnSpatial) -> Arrays:
-        """Arrays of the draw; of a random crop also the voxels read per axis, and which lie in the source, (B, patch)."""
+        """Arrays of the draw; of a random crop also, per axis, the voxels read and those in the source, (B, patch)."""
         columns, offset = grid_parameters(drawn.matrices, drawn.centres, shape[2:])
         made: Arrays = {"moved": drawn.moved, "columns": columns, "offset": offset}
         if self.border is not None:
