@@ -6,6 +6,7 @@ Every process appends "PID ARCHITECTURE" to a file after each of its evaluations
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import time
@@ -69,7 +70,18 @@ def process_of_a_search(folder: Path, rank: int, world: int, port: int, seconds:
     (folder / "done").write_text(f"{result.complete} {result.evaluated_now}")
 
 
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ports = itertools.cycle(range(20_000 + 300 * (_WORKER % 40), 20_300 + 300 * (_WORKER % 40)))
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that nobody is given by chance before it is used.
+
+    It lies below the ports that Linux gives to connections, and each of pytest-xdist's processes has its own.
+    """
+    for port in itertools.islice(_ports, 300):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port of connections just closed is free
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("no port is free")

@@ -79,10 +79,12 @@ def logged(folder: Path) -> list[tuple[str, str]]:
     return [tuple(line.split(" ", 1)) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def wait_until(holds, seconds: float = 20.0) -> None:
+def wait_until(holds, processes=(), seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "nothing happened"
+        ended = [process.exitcode for process in processes]
+        assert time.monotonic() < end, f"nothing happened; exit codes: {ended}"
+        assert not ended or None in ended, f"the processes ended before they were killed, with {ended}"
         time.sleep(0.002)
 
 
@@ -113,7 +115,7 @@ def test_processes_killed_ten_times_over_lose_no_finished_evaluation(start, alon
         processes = start(tmp_path, 2, seconds=0.008)
         n = len(before) + more
         if turn:
-            wait_until(lambda n=n: len(logged(tmp_path)) >= n)
+            wait_until(lambda n=n: len(logged(tmp_path)) >= n, processes)
         time.sleep(rng.uniform(0, 0.008))
         victim = rng.randrange(2)
         for process in (processes[victim], processes[1 - victim]):  # as torchrun does when one is gone
