@@ -8,6 +8,7 @@ import typer
 
 from nnunetv2_slicemamba.cli.comparison_options import Output, Supernet, Trainer
 from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Device, Fold, Plans, whole
+from nnunetv2_slicemamba.cli.place_options import AtOnce, Gpus, PerGpu
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 
@@ -39,13 +40,18 @@ def compare(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be run.")] = False,
     collect_only: Annotated[bool, typer.Option("--collect", help="Only show what is there.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show all of nnU-Net's output.")] = False,
+    gpus: Gpus = None,
+    per_gpu: PerGpu = 1,
+    at_once: AtOnce = None,
 ) -> None:
     """Trains the searched slicing and controls with the same settings, and compares their validation Dice.
 
     Every training has a folder of its own that serves nnU-Net's commands as nnUNet_results. Finished trainings are
     skipped and unfinished ones continued, so the same command continues a comparison that was stopped; more arms or
-    repeats can be added later. nnU-Net does not seed its augmentation: trainings of the same slicing differ too, and a
-    difference between arms means something only beyond that noise (--repeats).
+    repeats can be added later. With --gpus or --at-once several train side by side.
+
+    nnU-Net does not seed its augmentation: trainings of the same slicing differ too, and a difference between arms
+    means something only beyond that noise (--repeats).
 
     The fold's validation Dice is optimistic for 'searched' and 'consensus' where the search chose on the same cases:
     let it choose on others (`slicemamba holdout`), or judge on held-out cases.
@@ -56,6 +62,7 @@ def compare(
     from nnunetv2_slicemamba.comparison.compare import compare as run
     from nnunetv2_slicemamba.comparison.folder import RESULTS_FILE, comparison_folder
     from nnunetv2_slicemamba.comparison.tables import show_result
+    from nnunetv2_slicemamba.pipeline.places import places_for
     from nnunetv2_slicemamba.planning.selection import choose_device, select
     from nnunetv2_slicemamba.trainers.roles import require_trainer_from_scratch
 
@@ -71,8 +78,9 @@ def compare(
         result = write_result(folder, named)
     else:
         chosen = tuple(parse_arms(default_arms(selection.candidates) if arms is None else arms))
-        settings = CompareSettings(chosen, repeats, choose_device(device).type, supernet_trainer, verbose)
-        done = run(folder, settings, console, dry_run)
+        on = choose_device(device).type
+        settings = CompareSettings(chosen, repeats, on, supernet_trainer, verbose)
+        done = run(folder, settings, console, dry_run, places_for(on, gpus, per_gpu, at_once))
         if done is None:
             return
         result = done

@@ -21,8 +21,8 @@ from nnunetv2_slicemamba.cli.options import (
     number,
     population_option,
     seed_option,
-    whole,
 )
+from nnunetv2_slicemamba.cli.place_options import AtOnce, Gpus, PerGpu
 from nnunetv2_slicemamba.cli.plan import network_named
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
@@ -78,13 +78,9 @@ def run(
         bool,
         typer.Option("--predict", help="Also predict imagesTs with the folds' ensemble, and write the report."),
     ] = False,
-    gpus: Annotated[
-        int | None, whole("--gpus", least=1, most=1024, help="Run steps of several folds at once, on so many GPUs.")
-    ] = None,
-    per_gpu: Annotated[int, whole("--per-gpu", least=1, most=64, help="Steps at once per GPU, with --gpus.")] = 1,
-    at_once: Annotated[
-        int | None, whole("--at-once", least=1, most=1024, help="Run so many steps at once, without a GPU.")
-    ] = None,
+    gpus: Gpus = None,
+    per_gpu: PerGpu = 1,
+    at_once: AtOnce = None,
 ) -> None:
     """Plan, preprocess, train the supernets, search, train the chosen networks: fold after fold, or several at once.
 

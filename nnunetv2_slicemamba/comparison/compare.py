@@ -16,10 +16,12 @@ from nnunetv2_slicemamba.common.folder_lock import require_unused
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.comparison.arms import Arm, resolve_arms, same_slicings
+from nnunetv2_slicemamba.comparison.at_once import train_at_once
 from nnunetv2_slicemamba.comparison.folder import RESULTS_FILE, ComparisonFolder
 from nnunetv2_slicemamba.comparison.results import ComparisonResult, collect
 from nnunetv2_slicemamba.comparison.tables import show_trainings
 from nnunetv2_slicemamba.comparison.trainings import FINISHED, ArmTraining, listed_states, state_of, trainings_of
+from nnunetv2_slicemamba.pipeline.places import Place
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 
@@ -39,12 +41,17 @@ class CompareSettings:
 
 
 def compare(
-    folder: ComparisonFolder, settings: CompareSettings, console: Console, dry_run: bool = False
+    folder: ComparisonFolder,
+    settings: CompareSettings,
+    console: Console,
+    dry_run: bool = False,
+    places: Sequence[Place] = (),
 ) -> ComparisonResult | None:
     """Trains and validates every arm that is not finished; ROOT/comparison.json is renewed after every training.
 
-    dry_run: only list the trainings; None is returned. Everything is checked before the first training starts. Raises
-    InputError (or another ValueError) naming what does not fit, CommandError if a training fails.
+    dry_run: only list the trainings; None is returned. places: of trainings at once, after which comparison.json is
+    renewed; none for one after another. Everything is checked before the first training starts. Raises InputError (or
+    another ValueError) naming what does not fit, CommandError if a training fails.
     """
     if settings.repeats < 1:
         raise InputError(f"--repeats is {settings.repeats}, it must be at least 1")
@@ -60,8 +67,14 @@ def compare(
         show_trainings(trainings, settings.device, console)
         return None
     folder.write(list(settings.arms), contents)
-    _run_all(trainings, slicings, settings, console)
-    return write_result(folder)
+    if not places:
+        _run_all(trainings, slicings, settings, console)
+        return write_result(folder)
+    try:
+        train_at_once(folder, trainings, slicings, settings.device, places, console)
+    finally:
+        result = write_result(folder)
+    return result
 
 
 def write_result(folder: ComparisonFolder, names: Sequence[str] | None = None) -> ComparisonResult:
