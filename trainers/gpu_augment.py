@@ -14,12 +14,14 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from torch._dynamo import OptimizedModule
 
 from nnunetv2_slicemamba.augmentation import UnknownTransformError, translate
 from nnunetv2_slicemamba.augmentation.device_batches import DeviceBatches
 from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
 from nnunetv2_slicemamba.augmentation.patches import is_plain
 from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
+from nnunetv2_slicemamba.trainers.fused_units import fuse_units
 from nnunetv2_slicemamba.trainers.interruptible import InterruptibleTraining
 from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
@@ -197,7 +199,8 @@ def _wrapped(get_transforms: Callable[..., Any]) -> Callable[..., Untransformed]
 class nnUNetTrainerGPUAugment(SafeLoading, GPUAugmentation):
     """nnU-Net's trainer, networks and plans, with its augmentation on the GPU.
 
-    On one GPU its training steps replay CUDA graphs: the host starts a step's kernels at once.
+    On one GPU its training steps replay CUDA graphs: the host starts a step's kernels at once. With nnUNet_compile=f
+    nothing is compiled, and norms and activations of nnU-Net's units run as one kernel.
     """
 
     role: ClassVar[str] = "other"
@@ -220,6 +223,12 @@ class nnUNetTrainerGPUAugment(SafeLoading, GPUAugmentation):
         self.num_val_iterations_per_epoch = self.validation_iterations
         self.enable_deep_supervision = self.deep_supervision
         self.recorded: RecordedNetwork | None = None
+
+    def initialize(self) -> None:
+        super().initialize()
+        if self.device.type == "cuda" and not self.is_ddp and not isinstance(self.network, OptimizedModule):
+            fused = fuse_units(self.network)
+            self.print_to_log_file(f"{fused} units of the network norm and activate in one kernel")
 
     def train_step(self, batch: dict) -> dict:
         if self.device.type != "cuda" or self.is_ddp:
