@@ -57,7 +57,7 @@ def kind_of(images: Sequence[Path], masks: Path) -> str:
 
 
 def kinds_in(folder: Path) -> set[str]:
-    """The kinds of files directly in a folder. TIFF may be either, which most of the first ones decide."""
+    """The kinds of files directly in a folder. TIFF may be either, which half of the first ones decide."""
     files = [path for path in folder.iterdir() if is_source_file(path)]
     others = [path for path in files if path.suffix.lower() not in TIFF]
     kinds = {PICTURES} if any(path.suffix.lower() in image_endings() for path in others) else set()
@@ -66,7 +66,7 @@ def kinds_in(folder: Path) -> set[str]:
     if tiffs := sorted(path for path in files if path.suffix.lower() in TIFF)[:LOOKED_AT]:
         from nnunetv2_slicemamba.datasets.stacks import is_stack
 
-        kinds.add(VOLUMES if 2 * sum(map(is_stack, tiffs)) > len(tiffs) else PICTURES)
+        kinds.add(VOLUMES if 2 * sum(map(is_stack, tiffs)) >= len(tiffs) else PICTURES)
     return kinds
 
 

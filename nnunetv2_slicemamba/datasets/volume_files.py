@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gzip
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from nnunetv2_slicemamba.common.nnunet_readers import Reader, find_reader
 from nnunetv2_slicemamba.datasets.cases import Rules
 from nnunetv2_slicemamba.datasets.masks import to_labels
 from nnunetv2_slicemamba.datasets.stacks import TIFF, read_stack, write_stack
-from nnunetv2_slicemamba.datasets.volumes import VolumeError, check_size, copy_nifti, load_nifti, write_nifti_like
+from nnunetv2_slicemamba.datasets.volumes import VolumeError, check_size, copy_nifti, write_nifti_like
 
 NIFTI = (".nii", ".nii.gz")
 ONE_FILE_PER_CHANNEL = "if these are channels, write one file per channel: CASE_0000, CASE_0001 and so on"
@@ -51,26 +50,30 @@ def written_ending(path: Path) -> str:
 
 
 def read_volume(path: Path, reader: Reader) -> tuple[np.ndarray, np.ndarray | None]:
-    """Voxels (z, y, x) and affine (4, 4) of a volume, as nnU-Net's reader gives them; stacks have no affine.
+    """Voxels (z, y, x) of a volume, and its affine (4, 4) as nnU-Net's reader understands it; stacks have none.
 
     Raises VolumeError for a file that holds no single grey volume, or not all of it, and whatever the reader raises.
     """
     if volume_ending(path) in TIFF:
         return read_stack(path), None
-    check_header(path)
-    array, properties = reader().read_images((str(path),))
-    return array[0], affine_of(properties)
+    if is_nifti(path):
+        # ITK would read a file that is cut off, and take NaN for 0
+        image = read_whole_nifti(path)
+        values = np.asanyarray(image.dataobj).reshape(image.shape[:3])
+        values = values.astype(np.float32) if values.dtype == np.float64 else values
+        is_itk = "SimpleITK" in reader.__name__
+        return values.transpose(2, 1, 0), itk_affine(itk_header(path)) if is_itk else np.asarray(image.affine)
+    header = itk_header(path)
+    check_header(header, path)
+    return reader().read_images((str(path),))[0][0], itk_affine(header)
 
 
-def affine_of(properties: dict[str, Any]) -> np.ndarray:
-    """The affine (4, 4) of NIfTI's convention, from the properties that nnU-Net's readers return."""
-    if "nibabel_stuff" in properties:
-        return np.asarray(properties["nibabel_stuff"]["original_affine"])
-    itk = properties["sitk_stuff"]
-    n = len(itk["spacing"])  # 4 where a last axis has one value
+def itk_affine(header: Any) -> np.ndarray:
+    """The affine (4, 4) of NIfTI's convention, from ITK's description of a file."""
+    n = header.GetDimension()  # 4 where a last axis has one value
     affine = np.eye(4)
-    affine[:3, :3] = np.asarray(itk["direction"]).reshape(n, n)[:3, :3] * np.asarray(itk["spacing"])[:3]
-    affine[:3, 3] = itk["origin"][:3]
+    affine[:3, :3] = np.reshape(header.GetDirection(), (n, n))[:3, :3] * np.asarray(header.GetSpacing())[:3]
+    affine[:3, 3] = header.GetOrigin()[:3]
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # ITK's x and y point the other way
 
 
@@ -79,46 +82,41 @@ def known_reader(name: str) -> Reader:
     return find_reader({"overwrite_image_reader_writer": name, "file_ending": ""}, "", Path())
 
 
-def check_header(path: Path) -> None:
-    """Refuses headers that promise what cannot be, several values per voxel and cut files, which ITK would fill up."""
-    ending = volume_ending(path)
-    if ending in NIFTI:
-        check_nifti(path)
-        return
-    header = itk_header(path)
+def check_header(header: Any, path: Path) -> None:
+    """Refuses what is no single volume, promises more than the file can hold, or is cut off where ITK would not see it.
+
+    header: as from `itk_header`.
+    """
     size, values = header.GetSize(), header.GetNumberOfComponents()
     if values > 1:
         raise VolumeError(f"has {values} values per voxel; {ONE_FILE_PER_CHANNEL}")
     check_axes(size)
-    dtype = itk_type(header.GetPixelID())
-    check_size(path, size, dtype, compressed=ending != ".gipl")
-    if ending == ".gipl":
+    dtype, is_plain = itk_type(header.GetPixelID()), volume_ending(path) == ".gipl"
+    check_size(path, size, dtype, compressed=not is_plain)
+    if is_plain:
         check_length(path.stat().st_size, GIPL_HEADER + int(np.prod(size)) * dtype.itemsize)
 
 
-def check_nifti(path: Path) -> None:
-    """Refuses a NIfTI file that has more than three axes of several values, or ends too early."""
+def read_whole_nifti(path: Path) -> Any:
+    """A NIfTI file as nibabel's image, decompressed once and to its end. VolumeError for other than one volume."""
     import nibabel
 
     image: Any = nibabel.load(path)
+    packed = path.name.lower().endswith(".gz")
     check_axes(image.shape)
-    load_nifti(path)
     if image.get_data_dtype().kind not in "iuf":
         raise VolumeError(f"holds {image.get_data_dtype()} per voxel, not one number; {ONE_FILE_PER_CHANNEL}")
+    check_size(path, image.shape, image.get_data_dtype(), packed)
     needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
-    if not path.name.lower().endswith(".gz"):
+    if not packed:
         check_length(path.stat().st_size, needed)
-        return
-    with open(path, "rb") as file:
-        file.seek(-4, os.SEEK_END)
-        # gzip keeps the length of its content, which spares unpacking it here; of files in several parts, the last's
-        if int.from_bytes(file.read(4), "little") == needed % 2**32:
-            return
-    there = 0
+        return image
     with gzip.open(path, "rb") as unpacked:
-        while part := unpacked.read(1 << 20):
-            there += len(part)
-    check_length(there, needed)
+        content = unpacked.read(needed)
+        check_length(len(content), needed)
+        while unpacked.read(1 << 20):
+            pass  # the checksum is at the end
+    return type(image).from_bytes(content)
 
 
 def check_axes(shape: tuple[int, ...]) -> None:
@@ -151,15 +149,11 @@ def itk_type(pixel: int) -> np.dtype:
     return sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], pixel)).dtype
 
 
-def is_float(path: Path) -> bool:
+def is_float(path: Path, values: np.ndarray) -> bool:
     """True if a file stores its values as floating point, or as integers that are to be scaled."""
-    ending = volume_ending(path)
-    if ending in NIFTI:
-        image = load_nifti(path)
-        scaled = (image.dataobj.slope, image.dataobj.inter) != (1, 0)
-        return scaled or image.get_data_dtype().kind not in "iu"
-    if ending in TIFF:
-        return False  # its reader gives the stored type
+    if is_nifti(path) or volume_ending(path) in TIFF:
+        return values.dtype.kind not in "iu"
+    # nnU-Net's reader makes floating point of all
     return bool(itk_type(itk_header(path).GetPixelID()).kind not in "iu")
 
 

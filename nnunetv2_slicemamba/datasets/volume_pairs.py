@@ -142,7 +142,7 @@ def examine_mask(
         return result
     stays = (
         written_ending(path) == written_ending(image.path)
-        and not (mask.values.dtype.kind not in "iu" if mask.is_stack else is_float(path))
+        and not is_float(path, mask.values)
         and np.array_equal(labels, values)
         and (image.affine is None or mask.affine is None or np.allclose(image.affine, mask.affine, 1e-6, 1e-6))
     )

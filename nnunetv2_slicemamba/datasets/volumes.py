@@ -118,8 +118,9 @@ def copy_nifti(source: Path, target: Path) -> None:
         stored = image.dataobj.get_unscaled().reshape(image.shape[:3])
         header = image.header.copy()
         header.set_data_shape(stored.shape)
-        header.set_slope_inter(image.dataobj.slope, image.dataobj.inter)
-        nibabel.save(type(image)(stored, image.affine, header), target)
+        copy = type(image)(stored, image.affine, header)
+        copy.header.set_slope_inter(image.dataobj.slope, image.dataobj.inter)
+        nibabel.save(copy, target)
     elif source.name.lower().endswith(".gz"):
         shutil.copyfile(source, target)
     else:
