@@ -104,8 +104,9 @@ class ImageConverter(Converter):
 
     def case(self, one: ExaminedPair, name: str, subset: str, form: Form) -> Case:
         """A case of the new dataset."""
-        mask = None if one.pair.mask is None else str(one.pair.mask.resolve())
-        return Case(name, subset, form.kind, tuple(str(path.resolve()) for path in one.pair.images), mask)
+        # not where links lead: a volume is known by the ending of its name
+        mask = None if one.pair.mask is None else str(one.pair.mask.absolute())
+        return Case(name, subset, form.kind, tuple(str(path.absolute()) for path in one.pair.images), mask)
 
     def prepare(self, request: Request, processes: int, console: Console | None) -> Conversion:
         found = self.find(request)

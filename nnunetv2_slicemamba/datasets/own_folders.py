@@ -24,11 +24,8 @@ def find_own(request: Request) -> FoundPairs:
     *images, masks = request.sources
     volumes = kind_of(images, masks) == VOLUMES
     list_files = volume_files if volumes else image_files
-    found = FoundPairs("folders")
-    found.problems += dicom_problems(request.folders)
-    if found.problems:
-        return found
-    kinds = ".png, .jpg or .tif; of volumes .nii.gz, .nrrd, .mha or .tif"
+    found = FoundPairs("folders", problems=dicom_problems(request.folders))
+    kinds = ".png, .jpg, .tif, .nii.gz, .nrrd or .mha"
     train = FolderPair(TRAIN, images[0], masks, tuple(images[1:]), None, list_files, kinds)
     numbered = pair_folders(train, found)
     if request.test_images:

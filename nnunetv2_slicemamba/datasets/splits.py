@@ -87,8 +87,8 @@ def drawn_split(choice: SplitChoice, cases: Sequence[str], test: frozenset[str])
         held_out = drawn_test(cases, choice)
         rest = [case for case in cases if case not in held_out]
         note = f"{len(held_out)} of {count(len(cases), 'case')} held out at random, seed {choice.seed}"
-        folds = drawn_split(SplitChoice("random" if len(rest) > 1 else "none", choice.seed), rest, held_out)
-        return replace(folds, notes=(note, *folds.notes))
+        others = drawn_split(SplitChoice("random" if len(rest) > 1 else "none", choice.seed), rest, held_out)
+        return replace(others, notes=(note, *others.notes))
     if choice.kind == "random":
         folds = random_folds(cases, choice.seed)
         number = "five" if len(folds) == FOLDS else len(folds)

@@ -61,14 +61,12 @@ def write_stack(labels: np.ndarray, target: Path) -> None:
     tifffile.imwrite(target, labels, photometric="minisblack", compression="zlib")
 
 
-def voxel_file(path: Path) -> Path:
-    """The JSON file, named as the case, in which nnU-Net expects the size of a stack's voxels."""
-    return path.with_name(f"{CHANNEL_SUFFIX.sub('', path.stem)}.json")
-
-
 def voxel_size(path: Path) -> tuple[float, ...] | None:
-    """Size (z, y, x) of a stack's voxels; None where no file says it. VolumeError for one that cannot be meant."""
-    for file in (path.with_suffix(".json"), voxel_file(path)):
+    """Size (z, y, x) of a stack's voxels, from a JSON file that is named as the stack or its case; None without one.
+
+    Raises VolumeError for a size that cannot be meant.
+    """
+    for file in (path.with_suffix(".json"), path.with_name(f"{CHANNEL_SUFFIX.sub('', path.stem)}.json")):
         if not file.is_file():
             continue
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_slicemamba.common.nnunet_readers import Reader, find_reader
+from nnunetv2_slicemamba.common.nnunet_readers import Reader
 from nnunetv2_slicemamba.datasets.cases import Rules
 from nnunetv2_slicemamba.datasets.masks import to_labels
 from nnunetv2_slicemamba.datasets.stacks import TIFF, read_stack, write_stack
@@ -79,7 +79,10 @@ def itk_affine(header: Any) -> np.ndarray:
 
 def known_reader(name: str) -> Reader:
     """nnU-Net's reader with a name."""
-    return find_reader({"overwrite_image_reader_writer": name, "file_ending": ""}, "", Path())
+    from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+    # `find_reader` silences the whole process, which must not happen in threads
+    return recursive_find_reader_writer_by_name(name)
 
 
 def check_header(header: Any, path: Path) -> None:
@@ -105,7 +108,7 @@ def read_whole_nifti(path: Path) -> Any:
     packed = path.name.lower().endswith(".gz")
     check_axes(image.shape)
     if image.get_data_dtype().kind not in "iuf":
-        raise VolumeError(f"holds {image.get_data_dtype()} per voxel, not one number; {ONE_FILE_PER_CHANNEL}")
+        raise VolumeError(f"holds colours or complex numbers; {ONE_FILE_PER_CHANNEL}")
     check_size(path, image.shape, image.get_data_dtype(), packed)
     needed = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
     if not packed:

@@ -102,7 +102,7 @@ def examine_volume(pair: Pair, reader: Reader, n_labels: int) -> ExaminedVolume:
         if not np.isfinite(channel.values).all():
             problems.append(Problem("not a number", f"{path} holds NaN or infinite values"))
         digest.update(f"{channel.values.shape}".encode())
-        digest.update(np.ascontiguousarray(channel.values))
+        digest.update(np.ascontiguousarray(channel.values).data)
         if first is None:
             first = channel
             result = replace(result, lowest=float(channel.values.min(initial=0)))

@@ -13,7 +13,7 @@ from nnunetv2_slicemamba.datasets.cases import Case, Rules
 from nnunetv2_slicemamba.datasets.masks import read_labels
 from nnunetv2_slicemamba.datasets.orientation import as_its_mask
 from nnunetv2_slicemamba.datasets.part_files import write_whole
-from nnunetv2_slicemamba.datasets.stacks import TIFF, voxel_file, write_voxel_size
+from nnunetv2_slicemamba.datasets.stacks import TIFF, write_voxel_size
 from nnunetv2_slicemamba.datasets.volume_files import copy_volume, write_labels
 from nnunetv2_slicemamba.datasets.volumes import (
     copy_nifti,
@@ -54,7 +54,8 @@ def write_case(case: Case, folder: Path, rules: Rules) -> None:
 def write_own_volume(case: Case, targets: Sequence[Path], rules: Rules) -> None:
     """A copy of each channel, and of the mask, or its labels in the image's grid where it cannot be copied."""
     if case.ending in TIFF:
-        for target in {voxel_file(target) for target in targets}:
+        # nnU-Net looks for it under the case's name beside images and beside labels
+        for target in {target.with_name(f"{case.name}.json") for target in targets}:
             write_whole(target, functools.partial(write_voxel_size, case.voxel or (1.0, 1.0, 1.0)))
     for source, target in zip(case.images, targets, strict=False):
         write_whole(target, functools.partial(copy_volume, Path(source)))

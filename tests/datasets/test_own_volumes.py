@@ -178,7 +178,7 @@ def test_images_of_several_formats_are_refused(tmp_path: Path, raw: Path) -> Non
 
 
 def test_stacks_are_volumes_and_colour_tiffs_are_pictures(tmp_path: Path, raw: Path) -> None:
-    for name in "ab":
+    for name in ("a", "b_2024"):
         write_case(tmp_path / "images", tmp_path / "masks", name, ".tif")
         write_pair(tmp_path / "flat", tmp_path / "truth", name, ".tif")
     (tmp_path / "images" / "a.json").write_text('{"spacing": [3, 0.5, 0.4]}')
@@ -186,12 +186,14 @@ def test_stacks_are_volumes_and_colour_tiffs_are_pictures(tmp_path: Path, raw: P
     description = json.loads((done.folder / "dataset.json").read_text())
     assert (description["file_ending"], description["overwrite_image_reader_writer"]) == (".tif", "Tiff3DIO")
     for folder in ("imagesTr", "labelsTr"):
-        sizes = {name: json.loads((done.folder / folder / f"{name}.json").read_text())["spacing"] for name in "ab"}
-        assert sizes == {"a": [3, 0.5, 0.4], "b": [1, 1, 1]}
+        sizes = {
+            name: json.loads((done.folder / folder / f"{name}.json").read_text())["spacing"] for name in ("a", "b_2024")
+        }
+        assert sizes == {"a": [3, 0.5, 0.4], "b_2024": [1, 1, 1]}
     assert "1 stack without a size of voxels, 1x1x1 is written" in " ".join(done.conversion.notes)
     (tmp_path / "second").mkdir()
     pictures = run("folders", tmp_path, tmp_path / "second", sources=(tmp_path / "flat", tmp_path / "truth")).folder
-    assert cases_in(pictures, "Tr") == {"a", "b"}
+    assert cases_in(pictures, "Tr") == {"a", "b_2024"}
     # among stacks, what is none is refused by name
     write_pair(tmp_path / "images", tmp_path / "masks", "c", ".tif", mask_ending=".tif")
     tifffile.imwrite(tmp_path / "images" / "d.tif", np.zeros((*SHAPE, 3), np.uint8), photometric="rgb")
