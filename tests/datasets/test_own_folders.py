@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,21 @@ def test_shares_that_are_none_are_refused(text: str) -> None:
 def test_what_does_not_fit_together_is_refused(raw: Path, options: dict, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         run("folders", Path(), raw, sources=(Path(), Path()), **options)
+
+
+def test_the_pages_python_example_converts(tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands" / "convert.md").read_text(encoding="utf-8")
+    example = page.partition("```python\n")[2].partition("```")[0]
+    for case in "abcdef":
+        for channel in ("t1", "t2"):
+            write_image("3d", tmp_path / channel / case, f"{case}{channel}")
+        write_mask("3d", tmp_path / "masks" / case)
+    (tmp_path / "preprocessed").mkdir()
+    monkeypatch.chdir(tmp_path)
+    variables: dict[str, Any] = {}
+    exec(example.replace("/data/nnUNet_", ""), variables)
+    assert variables["done"].written == 6
+    assert len(images_in(tmp_path / "raw" / "Dataset501_Liver", "Ts")) == 2
 
 
 def test_a_conversion_that_an_earlier_version_began_is_continued() -> None:
