@@ -16,9 +16,14 @@ from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.datasets.converter import Converter
 from nnunetv2_slicemamba.datasets.registry import all_converters, converter_of
 
+EXAMPLES = (
+    "slicemamba convert isic2017 /data/isic2017 -d 17",
+    "slicemamba convert folders --images ct --masks organs -d 501 --labels liver,tumour --split holdout:0.2:0",
+)
+
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("convert")(convert)
+    app.command("convert", epilog="\n\n".join(("Examples:", *EXAMPLES)))(convert)
 
 
 def help_of_name() -> str:
@@ -38,7 +43,8 @@ def convert(
         str,
         typer.Option(
             "--split",
-            help="published; random:SEED, five folds; by-sequence[:SEED], clinicdb's videos kept apart; none.",
+            help="published; random:SEED, five folds; holdout:SHARE:SEED, e.g. holdout:0.2:0, a test set and five "
+            "folds; by-sequence[:SEED], clinicdb's videos kept apart; none.",
         ),
     ] = "published",
     resize: Annotated[
@@ -50,8 +56,26 @@ def convert(
         str, typer.Option("--train", help="Polyp benchmark: joint trains on both datasets as published, or own.")
     ] = "joint",
     organs: Annotated[int, whole("--organs", least=8, most=13, help="synapse: 8 organs, or all 13.")] = 8,
-    images: Annotated[Path | None, typer.Option("--images", help="folders: the images.")] = None,
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--images",
+            help="folders: the images, 2D or 3D. Several channels: files CASE_0000, CASE_0001, or one --images each.",
+        ),
+    ] = None,
     masks: Annotated[Path | None, typer.Option("--masks", help="folders: the masks, named as the images.")] = None,
+    test_images: Annotated[
+        list[Path] | None, typer.Option("--test-images", help="folders: images to be held out, as --images.")
+    ] = None,
+    test_masks: Annotated[
+        Path | None, typer.Option("--test-masks", help="folders: the masks of --test-images, where they are known.")
+    ] = None,
+    channels: Annotated[
+        str,
+        typer.Option(
+            "--channels", help="folders: names of the channels, by commas; nnU-Net normalises CT in its own way."
+        ),
+    ] = "",
     labels: Annotated[
         str, typer.Option("--labels", help="folders: names of the labels 1, 2, ..., by commas. Default: foreground.")
     ] = "",
@@ -77,14 +101,17 @@ def convert(
     converter = converter_of(key)
     request = Request(
         key=key,
-        sources=choose_sources(converter, source, images, masks),
+        sources=choose_sources(converter, source, images or [], masks),
         dataset_id=dataset_id,
         split=parse_split(split),
         name=name,
         resize=resize,
         train=train,
         organs=organs,
-        labels=tuple(label.strip() for label in labels.split(",") if label.strip()),
+        labels=names_in(labels),
+        channels=names_in(channels),
+        test_images=tuple(test_images or ()),
+        test_masks=test_masks,
     )
     raw = require_folder("nnUNet_raw", writable=True)
     preprocessed, results = named_folder("nnUNet_preprocessed"), named_folder("nnUNet_results")
@@ -106,17 +133,22 @@ def convert(
     console.print(f"Next: {shell_line('slicemamba', 'plan', '-d', dataset_id, '--verify_dataset_integrity')}")
 
 
+def names_in(text: str) -> tuple[str, ...]:
+    """Names between commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def choose_sources(
-    converter: Converter, source: Path | None, images: Path | None, masks: Path | None
+    converter: Converter, source: Path | None, images: list[Path], masks: Path | None
 ) -> tuple[Path, ...]:
-    """SOURCE, or for `folders` the two folders; InputError for the wrong one of the two ways."""
+    """SOURCE, or for `folders` those of images and masks; InputError for the wrong one of the two ways."""
     from nnunetv2_slicemamba.common.folders import InputError
 
     if converter.two_folders:
-        if source is not None or images is None or masks is None:
+        if source is not None or not images or masks is None:
             raise InputError(f"convert {converter.key} takes --images DIR and --masks DIR instead of a source")
-        return images, masks
-    if images is not None or masks is not None:
+        return (*images, masks)
+    if images or masks is not None:
         raise InputError(f"--images and --masks are for 'convert folders'; {converter.key} takes one source folder")
     if source is None:
         raise InputError(f"give the folder with the download: slicemamba convert {converter.key} SOURCE -d ID")

@@ -54,7 +54,7 @@ def convert(
     dataset = converter.dataset_name(request)
     folder = raw / dataset
     refuse_taken_id(request.dataset_id, dataset, [root for root in (raw, preprocessed, results) if root is not None])
-    sources = fingerprint(request.sources)
+    sources = fingerprint(request.folders)
     begun = read_begun(request, folder, sources)
     conversion = converter.prepare(request, processes, console) if begun is None else begun
     if preprocessed is not None:

@@ -72,24 +72,28 @@ class Converter(ABC):
         labels: Mapping[str, int],
         cases: Sequence[Case],
         notes: Sequence[str],
+        file_ending: str | None = None,
+        reader: str | None = None,
     ) -> dict[str, Any]:
-        """dataset.json: what nnU-Net needs, the images' origin and terms, and how they were divided."""
+        """dataset.json: what nnU-Net needs, the images' origin and terms, and how they were divided.
+
+        file_ending, reader: where they are not the same for all sources of this converter.
+        """
         values: dict[str, Any] = {
             "channel_names": dict(channels),
             "labels": dict(labels),
             "numTraining": sum(case.subset == "Tr" for case in cases),
-            "file_ending": self.file_ending,
+            "file_ending": file_ending or self.file_ending,
         }
-        if self.reader is not None:
-            values["overwrite_image_reader_writer"] = self.reader
-        split = request.split
+        if reader := reader or self.reader:
+            values["overwrite_image_reader_writer"] = reader
         return values | {
             "name": request.name or self.name,
             "reference": self.reference,
             "licence": self.licence,
             "source": self.home,
             "layout": layout,
-            "split": split.kind if split.kind in ("published", "none") else f"{split.kind}:{split.seed}",
+            "split": str(request.split),
             "size": "native" if request.resize is None else f"resized to {request.resize[0]}x{request.resize[1]} (HxW)",
             "notes": list(notes),
             "converted_by": f"slicemamba convert {__version__}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -45,7 +46,7 @@ def examine_pairs(pairs: Sequence[Pair], n_labels: int, processes: int, console:
 def examine(pair: Pair, n_labels: int) -> ExaminedPair:
     """Decodes image and mask completely. n_labels: as in `to_labels`."""
     problems: list[Problem] = []
-    size, mask_size, digest, grey, labels, transparent = None, None, "", False, None, False
+    mask_size, labels = None, None
     if pair.mask is not None:
         try:
             with Image.open(pair.mask) as mask:
@@ -55,41 +56,67 @@ def examine(pair: Pair, n_labels: int) -> ExaminedPair:
             problems.append(Problem("unexpected mask", f"{pair.mask} {error}"))
         except UNREADABLE as error:
             problems.append(unreadable(pair.mask, error))
+    pictures = [examine_picture(path, mask_size, problems) for path in pair.images]
+    # without a mask the channels must fit each other
+    wanted, like = (mask_size, pair.mask) if mask_size is not None else (pictures[0].size, pair.image)
+    for path, picture in zip(pair.images, pictures, strict=True):
+        if pair.more and picture.size is not None and not picture.grey:
+            problems.append(Problem("unexpected image", f"{path} is in colour; of several channels each is grey"))
+        if picture.size is not None and wanted is not None and wanted != picture.size:
+            there = "x".join(map(str, picture.size))
+            detail = f"{path} {there}, {like} {'x'.join(map(str, wanted))}"
+            problems.append(Problem("sizes differ (width x height)", detail))
+    return ExaminedPair(
+        pair,
+        tuple(problems),
+        "".join(picture.digest for picture in pictures),
+        all(picture.grey for picture in pictures),
+        labels,
+        any(picture.transparent for picture in pictures),
+    )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture; of what cannot be decoded, the size (width, height) is None. digest: of its pixels as RGB."""
+
+    size: tuple[int, int] | None = None
+    grey: bool = False
+    digest: str = ""
+    transparent: bool = False
+
+
+def examine_picture(path: Path, mask_size: tuple[int, int] | None, problems: list[Problem]) -> Picture:
+    """Decodes a picture completely. mask_size (width, height): tells how a turned picture is meant."""
     try:
-        with Image.open(pair.image) as opened:
+        with Image.open(path) as opened:
             if is_narrowed(opened):
-                detail = f"{pair.image} has 16 bits per colour; expected 8 bit grey or colour"
+                detail = f"{path} has 16 bits per colour; expected 8 bit grey or colour"
                 problems.append(Problem("unexpected image", detail))
             opened.load()
             if pages(opened) > 1:
-                problems.append(Problem("several pages", f"{pair.image} has {pages(opened)}; expected one per file"))
+                problems.append(Problem("several pages", f"{path} has {pages(opened)}; expected one per file"))
             if not is_decided(opened, mask_size):
                 problems.append(
                     Problem(
                         "turned by its EXIF entry",
-                        f"{pair.image} has the orientation {orientation(opened)}, and whether its mask belongs to the "
+                        f"{path} has the orientation {orientation(opened)}, and whether its mask belongs to the "
                         "stored or to the shown pixels cannot be told; store it upright, as its mask is",
                     )
                 )
             image = as_its_mask(opened, mask_size)
-            size, grey, transparent = image.size, image.mode in GREY_MODES, not is_opaque(image)
+            grey, digest = image.mode in GREY_MODES, ""
             if grey or image.mode in COLOUR_MODES:
                 pixels = image.convert("RGB").tobytes()
-                digest = hashlib.sha256(f"{size}".encode() + pixels).hexdigest()
+                digest = hashlib.sha256(f"{image.size}".encode() + pixels).hexdigest()
             else:
                 problems.append(
-                    Problem("unexpected image", f"{pair.image} has mode {image.mode}; expected 8 bit grey or colour")
+                    Problem("unexpected image", f"{path} has mode {image.mode}; expected 8 bit grey or colour")
                 )
+            return Picture(image.size, grey, digest, not is_opaque(image))
     except UNREADABLE as error:
-        problems.append(unreadable(pair.image, error))
-    if size is not None and mask_size is not None and mask_size != size:
-        problems.append(
-            Problem(
-                "sizes differ (width x height)",
-                f"{pair.image} {size[0]}x{size[1]}, {pair.mask} {mask_size[0]}x{mask_size[1]}",
-            )
-        )
-    return ExaminedPair(pair, tuple(problems), digest, grey, labels, transparent)
+        problems.append(unreadable(path, error))
+        return Picture()
 
 
 def unreadable(path: Path, error: BaseException) -> Problem:

@@ -13,6 +13,7 @@ from nnunetv2_slicemamba.datasets.cases import Case, Rules, safe_names
 from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.converter import Converter
 from nnunetv2_slicemamba.datasets.examined import (
+    ExaminedPair,
     black_and_white_only,
     duplicate_notes,
     empty_notes,
@@ -41,6 +42,20 @@ class Videos:
     note: str
 
 
+@dataclass(frozen=True)
+class Form:
+    """The form of the new dataset's files. kind: as of cases. channels: dataset.json's channel_names. grey: pictures of
+    one channel are written. ending, reader: None for the converter's.
+    """
+
+    kind: str
+    channels: Mapping[str, str]
+    grey: bool = False
+    ending: str | None = None
+    reader: str | None = None
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageConverter(Converter):
     """A dataset of 2D images with a mask each.
@@ -57,8 +72,6 @@ class ImageConverter(Converter):
     reader: ClassVar[str | None] = "NaturalImage2DIO"
     files_at_once: ClassVar[int] = 8
     resizable: ClassVar[bool] = True
-    # one channel is written where all images are grey
-    keeps_grey: ClassVar[bool] = False
 
     @property
     def has_videos(self) -> bool:
@@ -76,22 +89,39 @@ class ImageConverter(Converter):
         """The split of `--split published`. cases_of: part -> cases. search: the search folder's cases."""
         return parts_split(cases_of, search)
 
-    def prepare(self, request: Request, processes: int, console: Console | None) -> Conversion:
+    def examine(
+        self, found: FoundPairs, n_labels: int, processes: int, console: Console | None
+    ) -> Sequence[ExaminedPair]:
+        """All pairs, decoded. n_labels: as in `to_labels`."""
         # Pillow and scipy are slow to import, and lists of the converters do without
         from nnunetv2_slicemamba.datasets.image_checks import examine_pairs
 
+        return examine_pairs(found.pairs, n_labels, processes, console)
+
+    def form(self, request: Request, found: FoundPairs, examined: Sequence[ExaminedPair]) -> Form:
+        """The form of the new files. ValueError where it is not what the request says."""
+        return Form("image", {"0": "R", "1": "G", "2": "B"})
+
+    def case(self, one: ExaminedPair, name: str, subset: str, form: Form) -> Case:
+        """A case of the new dataset."""
+        # not where links lead: a volume is known by the ending of its name
+        mask = None if one.pair.mask is None else str(one.pair.mask.absolute())
+        return Case(name, subset, form.kind, tuple(str(path.absolute()) for path in one.pair.images), mask)
+
+    def prepare(self, request: Request, processes: int, console: Console | None) -> Conversion:
         found = self.find(request)
         labels = {"background": 0} | {label: i for i, label in enumerate(request.labels or self.labels, start=1)}
-        examined = examine_pairs(found.pairs, len(labels), processes, console)
+        examined = self.examine(found, len(labels), processes, console)
         name_of = self.case_names(dict.fromkeys(pair.stem for pair in found.pairs))
         names = {pair: name_of[pair.stem] for pair in found.pairs}
-        unused = left_out(request.sources, found.files)
+        unused = left_out(request.folders, found.files)
         problems = [*found.problems, *same_names(found.pairs), *same_case_names(names)]
         problems += [problem for one in examined for problem in one.problems]
         problems += black_and_white_only(examined, len(labels))
         if problems:
-            raise ValueError(describe(problems, " and ".join(map(str, request.sources)), unused))
+            raise ValueError(describe(problems, " and ".join(map(str, request.folders)), unused))
 
+        form = self.form(request, found, examined)
         matched = match_search_folder(examined)
         split = self.choose_split(request, found.layout, matched, names)
         there = Counter(pair.part for pair in found.pairs)
@@ -103,28 +133,19 @@ class ImageConverter(Converter):
             *empty_notes(examined),
             *label_notes(examined, labels),
             *transparency_notes(examined),
+            *form.notes,
             *split.notes,
         )
+        by_pair = {one.pair: one for one in examined}
         cases = tuple(
-            Case(
-                names[pair],
-                "Ts" if names[pair] in split.test else "Tr",
-                "image",
-                (str(pair.image.resolve()),),
-                None if pair.mask is None else str(pair.mask.resolve()),
-            )
+            self.case(by_pair[pair], names[pair], "Ts" if names[pair] in split.test else "Tr", form)
             for pair in matched.pairs
         )
-        grey = self.keeps_grey and all(one.grey for one in examined)
-        channels = {"0": "grey"} if grey else {"0": "R", "1": "G", "2": "B"}
-        return Conversion(
-            cases,
-            Rules(request.resize, len(labels), grey),
-            split.folds,
-            self.dataset_json(request, found.layout, channels, labels, cases, notes),
-            notes,
-            unused,
+        description = self.dataset_json(
+            request, found.layout, form.channels, labels, cases, notes, form.ending, form.reader
         )
+        rules = Rules(request.resize, len(labels), form.grey, reader=found.reader)
+        return Conversion(cases, rules, split.folds, description, notes, unused)
 
     def choose_split(self, request: Request, layout: str, matched: MatchedPairs, names: Mapping[Pair, str]) -> Split:
         """The split that was asked for. ValueError where the cases do not allow it."""

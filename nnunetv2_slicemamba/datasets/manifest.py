@@ -11,6 +11,7 @@ from typing import Any
 from nnunetv2_slicemamba import __version__
 from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.json_reading import JsonFileError, JsonKind
+from nnunetv2_slicemamba.datasets.channels import CHANNEL_SUFFIX
 from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.part_files import holds_parts_only, write_whole
 from nnunetv2_slicemamba.datasets.request import Request
@@ -34,15 +35,20 @@ _MANIFEST = JsonKind(
     },
     _REMEDY,
 )
-VOLUME_ENDINGS = frozenset({".nii", ".gz", ".npz", ".h5", ".txt"})
+VOLUME_ENDINGS = frozenset({".nii", ".gz", ".nrrd", ".mha", ".gipl", ".npz", ".h5", ".txt"})
+STACK_ENDINGS = (".tif", ".tiff")
 
 
 def fingerprint(sources: Sequence[Path]) -> str:
     """A digest of names, sizes and modification times of all files that a conversion could read."""
     digest = hashlib.sha256()
     for source in sources:
-        for path in files_below(source):
-            if path.suffix.lower() in image_endings() | VOLUME_ENDINGS:
+        files = files_below(source)
+        # the voxel size of a stack lies in a file named as its case
+        stacks = {CHANNEL_SUFFIX.sub("", str(p.with_suffix(""))) for p in files if p.suffix.lower() in STACK_ENDINGS}
+        for path in files:
+            is_size = path.suffix == ".json" and str(path.with_suffix("")) in stacks
+            if is_size or path.suffix.lower() in image_endings() | VOLUME_ENDINGS:
                 status = path.stat() if path.exists() else path.lstat()
                 digest.update(f"{path.relative_to(source)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
@@ -69,9 +75,10 @@ def read_begun(request: Request, folder: Path, sources: str) -> Conversion | Non
     if manifest["schema"] != SCHEMA:
         raise ValueError(f"{folder} was made by another version of slicemamba ({manifest.get('version')}); {remedy}")
     wanted = plain_json(request.as_json())
-    differing = [key for key, value in wanted.items() if manifest["request"].get(key) != value]
+    given = manifest["request"]
+    differing = [key for key in wanted | given if given.get(key) != wanted.get(key)]
     if differing:
-        told = "; ".join(f"{key}: {manifest['request'].get(key)}, now {wanted[key]}" for key in differing)
+        told = "; ".join(f"{key}: {given.get(key)}, now {wanted.get(key)}" for key in differing)
         raise ValueError(f"{folder} was converted with other options ({told}); {remedy}")
     if manifest["sources"] != sources:
         raise ValueError(f"{folder} was begun from the same source, whose files have changed since; {remedy}")

@@ -19,6 +19,8 @@ BETWEEN = (32, 223)
 EDGE_FRACTION = 0.2
 REGION = 7
 THRESHOLD = 127
+# values that are counted at once
+PART = 1 << 22
 
 
 class MaskError(ValueError):
@@ -116,9 +118,12 @@ def to_labels(values: np.ndarray, n_labels: int = 2) -> np.ndarray:
 
 
 def distinct(values: np.ndarray) -> np.ndarray:
-    """The different values, ascending; for 8 bits without sorting millions of pixels."""
-    if values.dtype == np.uint8:
-        return np.flatnonzero(np.bincount(values.ravel(), minlength=256))
+    """The different values, ascending; for 8 and 16 bits without sorting millions of pixels."""
+    if values.dtype in (np.uint8, np.uint16):
+        flat, counts = values.ravel(), np.zeros(int(np.iinfo(values.dtype).max) + 1, np.int64)
+        for start in range(0, flat.size, PART):  # numpy takes eight bytes for each
+            counts += np.bincount(flat[start : start + PART], minlength=len(counts))
+        return np.flatnonzero(counts)
     return np.unique(values)
 
 

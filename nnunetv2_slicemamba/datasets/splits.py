@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 from nnunetv2_slicemamba.datasets.problems import count
 
@@ -17,23 +17,43 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class SplitChoice:
-    """The split asked for. kind: published, random, by-sequence or none. seed: of the two that draw."""
+    """The split asked for. kind: published, random, by-sequence, holdout or none. seed: of those that draw.
+
+    fraction: of the cases, for holdout.
+    """
 
     kind: str
     seed: int = 0
+    fraction: float = 0.0
+
+    def __str__(self) -> str:
+        share = f":{self.fraction:g}" if self.kind == "holdout" else ""
+        return self.kind if self.kind in ("published", "none") else f"{self.kind}{share}:{self.seed}"
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; the fraction only where there is one."""
+        values = asdict(self)
+        return values if self.kind == "holdout" else {"kind": self.kind, "seed": self.seed}
 
 
 PUBLISHED = SplitChoice("published")
 
 
 def parse_split(text: str) -> SplitChoice:
-    """`published`, `none`, `random:SEED`, `by-sequence` or `by-sequence:SEED`; ValueError for anything else."""
+    """`published`, `none`, `random:SEED`, `by-sequence`, `by-sequence:SEED`, `holdout:SHARE` or `holdout:SHARE:SEED`.
+
+    Raises ValueError for anything else.
+    """
     if text in ("published", "none", "by-sequence"):
         return SplitChoice(text)
+    held = re.fullmatch(r"holdout:(0?\.[0-9]{1,6})(?::([0-9]+))?", text, re.ASCII)
+    if held is not None and float(held[1]) > 0:
+        return SplitChoice("holdout", int(held[2] or 0), float(held[1]))
     match = re.fullmatch(r"(random|by-sequence):([0-9]+)", text)
     if match is None:
         raise ValueError(
-            f"there is no split {text!r}; give published, random:SEED (e.g. random:1), by-sequence[:SEED] or none"
+            f"there is no split {text!r}; give published, random:SEED (e.g. random:1), holdout:SHARE:SEED (e.g. "
+            "holdout:0.2:1), by-sequence[:SEED] or none"
         )
     return SplitChoice(match[1], int(match[2]))
 
@@ -54,12 +74,37 @@ class Split:
 
 
 def drawn_split(choice: SplitChoice, cases: Sequence[str], test: frozenset[str]) -> Split:
-    """The split of `random`, or of `none`, which leaves the drawing to nnU-Net. cases: all but those of the test."""
+    """The split of `random`, of `holdout`, which draws folds too, or of `none`, which leaves them to nnU-Net.
+
+    cases: all but those of the test. ValueError for `holdout` where there is a test set or no case would be left.
+    """
+    if choice.kind == "holdout":
+        if test:
+            raise ValueError(
+                f"--split {choice} draws a test set, and the source has one of {count(len(test), 'case')}; give "
+                "--split random:SEED or none"
+            )
+        held_out = drawn_test(cases, choice)
+        rest = [case for case in cases if case not in held_out]
+        note = f"{len(held_out)} of {count(len(cases), 'case')} held out at random, seed {choice.seed}"
+        others = drawn_split(SplitChoice("random" if len(rest) > 1 else "none", choice.seed), rest, held_out)
+        return replace(others, notes=(note, *others.notes))
     if choice.kind == "random":
         folds = random_folds(cases, choice.seed)
         number = "five" if len(folds) == FOLDS else len(folds)
         return Split(test, folds, (f"{number} random folds of {len(cases)} cases, seed {choice.seed}",))
     return Split(test, None, (left_to_nnunet("no split", len(cases)),))
+
+
+def drawn_test(cases: Sequence[str], choice: SplitChoice) -> frozenset[str]:
+    """The share of the cases that `holdout` draws, rounded, at least one. ValueError where none would train."""
+    number = max(1, round(choice.fraction * len(cases)))
+    if number >= len(cases):
+        raise ValueError(
+            f"--split {choice} would hold out {number} of {count(len(cases), 'case')}, and none would train; give a "
+            "smaller share or --split none"
+        )
+    return frozenset(shuffled(sorted(cases), choice.seed)[:number])
 
 
 def left_to_nnunet(why: str, cases: int) -> str:

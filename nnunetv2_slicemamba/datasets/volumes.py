@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 # deflate makes 1032 bytes of one at most; what HDF5 writes beside its data, and values that it only describes
 MOST_FROM_A_BYTE = 1032
 BESIDE = 1 << 20
+# medical volumes hardly get smaller at higher levels
+GZIP_LEVEL = 3
 # of the cosine between two axes; headers hold single precision
 RIGHT_ANGLE = 1e-4
 
@@ -104,6 +108,26 @@ def is_sheared(affine: np.ndarray) -> bool:
     return not np.allclose(axes.T @ axes, np.eye(3), atol=RIGHT_ANGLE)
 
 
+def copy_nifti(source: Path, target: Path) -> None:
+    """A copy as .nii.gz with the same header and stored values; axes beyond the third are dropped."""
+    import nibabel
+
+    image: Any = nibabel.load(source)
+    if len(image.shape) > 3:
+        # stored values and their scale stay as they are: rounding them anew would change them
+        stored = image.dataobj.get_unscaled().reshape(image.shape[:3])
+        header = image.header.copy()
+        header.set_data_shape(stored.shape)
+        copy = type(image)(stored, image.affine, header)
+        copy.header.set_slope_inter(image.dataobj.slope, image.dataobj.inter)
+        nibabel.save(copy, target)
+    elif source.name.lower().endswith(".gz"):
+        shutil.copyfile(source, target)
+    else:
+        with open(source, "rb") as opened, gzip.open(target, "wb", compresslevel=GZIP_LEVEL) as packed:
+            shutil.copyfileobj(opened, packed, 1 << 20)
+
+
 def write_volume(volume: np.ndarray, target: Path) -> None:
     """A volume (slices, H, W) as NIfTI with spacing 1, which says nothing about its true one."""
     import nibabel
@@ -113,9 +137,13 @@ def write_volume(volume: np.ndarray, target: Path) -> None:
 
 def write_labels_like(labels: Path, image: Path, target: Path, mapping: Sequence[tuple[int, int]] | None) -> None:
     """Labels of a NIfTI file as `map_labels` gives them, in the exact grid of their image."""
+    write_nifti_like(map_labels(read_nifti(labels)[0], mapping), image, target)
+
+
+def write_nifti_like(array: np.ndarray, image: Path, target: Path) -> None:
+    """Labels (x, y, z) in the exact grid of a NIfTI file."""
     import nibabel
 
-    array = map_labels(read_nifti(labels)[0], mapping)
     reference = load_nifti(image)
     header = reference.header.copy()
     header.set_data_dtype(array.dtype)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from nnunetv2_slicemamba.datasets.cases import Case, Rules
 from nnunetv2_slicemamba.datasets.masks import read_labels
 from nnunetv2_slicemamba.datasets.orientation import as_its_mask
 from nnunetv2_slicemamba.datasets.part_files import write_whole
+from nnunetv2_slicemamba.datasets.stacks import TIFF, write_voxel_size
+from nnunetv2_slicemamba.datasets.volume_files import copy_volume, write_labels
 from nnunetv2_slicemamba.datasets.volumes import (
-    load_nifti,
+    copy_nifti,
     map_labels,
     read_h5,
     read_npz,
@@ -30,22 +33,41 @@ def write_case(case: Case, folder: Path, rules: Rules) -> None:
     targets = [folder / target for target in case.targets]
     if case.kind == "image":
         mask = None if case.mask is None else Path(case.mask)
-        write_whole(targets[0], lambda part: write_image(Path(case.images[0]), mask, part, rules))
+        for source, target in zip(case.images, targets, strict=False):
+            write_whole(target, functools.partial(write_image, Path(source), mask, rules))
         if mask is not None:
-            write_whole(targets[1], lambda part: write_mask(mask, part, rules))
+            write_whole(targets[-1], functools.partial(write_mask, mask, rules))
+    elif case.kind == "volume":
+        write_own_volume(case, targets, rules)
     elif case.kind == "nifti":
-        source = Path(case.images[0])
-        write_whole(targets[0], lambda part: copy_nifti(source, part))
+        image = Path(case.images[0])
+        write_whole(targets[0], lambda part: copy_nifti(image, part))
         if case.mask is not None:
             labels = Path(case.mask)
-            write_whole(targets[1], lambda part: write_labels_like(labels, source, part, rules.mapping))
+            write_whole(targets[1], lambda part: write_labels_like(labels, image, part, rules.mapping))
     else:
-        image, label = read_npz(list(map(Path, case.images))) if case.kind == "npz" else read_h5(Path(case.images[0]))
-        write_whole(targets[0], lambda part: write_volume(image.astype(np.float32), part))
+        volume, label = read_npz(list(map(Path, case.images))) if case.kind == "npz" else read_h5(Path(case.images[0]))
+        write_whole(targets[0], lambda part: write_volume(volume.astype(np.float32), part))
         write_whole(targets[1], lambda part: write_volume(map_labels(label, rules.mapping), part))
 
 
-def write_image(source: Path, mask: Path | None, target: Path, rules: Rules) -> None:
+def write_own_volume(case: Case, targets: Sequence[Path], rules: Rules) -> None:
+    """A copy of each channel, and of the mask, or its labels in the image's grid where it cannot be copied."""
+    if case.ending in TIFF:
+        # nnU-Net looks for it under the case's name beside images and beside labels
+        for target in {target.with_name(f"{case.name}.json") for target in targets}:
+            write_whole(target, functools.partial(write_voxel_size, case.voxel or (1.0, 1.0, 1.0)))
+    for source, target in zip(case.images, targets, strict=False):
+        write_whole(target, functools.partial(copy_volume, Path(source)))
+    if case.mask is None:
+        return
+    if case.new_labels:
+        write_whole(targets[-1], functools.partial(write_labels, Path(case.mask), Path(case.images[0]), rules))
+    else:
+        write_whole(targets[-1], functools.partial(copy_volume, Path(case.mask)))
+
+
+def write_image(source: Path, mask: Path | None, rules: Rules, target: Path) -> None:
     """The image upright, of one channel or of three; resized, its pixels are averaged."""
     mask_size = None
     if mask is not None:
@@ -59,7 +81,7 @@ def write_image(source: Path, mask: Path | None, target: Path, rules: Rules) -> 
     image.save(target, format="PNG", compress_level=PNG_LEVEL)
 
 
-def write_mask(source: Path, target: Path, rules: Rules) -> None:
+def write_mask(source: Path, rules: Rules, target: Path) -> None:
     """Labels; resized, a binary mask is averaged and cut at one half, a label map takes the nearest pixel."""
     labels = Image.fromarray(read_labels(source, rules.n_labels))
     if rules.resize is not None:
@@ -70,13 +92,3 @@ def write_mask(source: Path, target: Path, rules: Rules) -> None:
             soft = labels.point(lambda value: 255 * value).resize((width, height), Image.Resampling.BILINEAR)
             labels = soft.point(lambda value: int(value > 127))
     labels.save(target, format="PNG", compress_level=PNG_LEVEL)
-
-
-def copy_nifti(source: Path, target: Path) -> None:
-    """A copy with the source's header; .nii is compressed on the way, and axes beyond the third are dropped."""
-    import nibabel
-
-    if source.name.lower().endswith(".gz") and len(nibabel.load(source).shape) == 3:  # type: ignore[attr-defined]
-        shutil.copyfile(source, target)
-    else:
-        nibabel.save(load_nifti(source), target)

@@ -62,20 +62,20 @@ def test_all_kinds_of_problems_are_found_in_one_go(source: Path) -> None:
 
 
 def test_images_with_nnunets_channel_number_get_one_hint_instead_of_two_problems_each(tmp_path: Path) -> None:
-    raw, images, masks = tmp_path / "raw", tmp_path / "imagesTr", tmp_path / "labelsTr"
+    raw, images, masks = tmp_path / "raw", tmp_path / "nnunet" / "images", tmp_path / "nnunet" / "masks"
     raw.mkdir()
     for case in "abc":
         write_pair(images, masks, case)
         (images / f"{case}.png").rename(images / f"{case}_0000.png")
     with pytest.raises(ValueError, match="1 problem found") as refused:
-        run("folders", images, raw, sources=(images, masks))
+        run("uwf-rhs", tmp_path / "nnunet", raw)
     message = str(refused.value)
     assert "a_0000 and 2 more end with _0000 or the like, nnU-Net's number of the channel" in message
     assert "needs no conversion: put its folder into nnUNet_raw" in message
     assert "name the images as their masks, here a in place of a_0000" in message
     write_pair(images, tmp_path / "unused", "a_0001")
-    with pytest.raises(ValueError, match="several channels per case, which this command does not join"):
-        run("folders", images, raw, sources=(images, masks))
+    with pytest.raises(ValueError, match="Several channels per case are joined by 'slicemamba convert folders' only"):
+        run("uwf-rhs", tmp_path / "nnunet", raw)
     # as an ending of both it is a name as any other
     for case in "abc":
         (masks / f"{case}.png").rename(masks / f"{case}_0000.png")

@@ -189,7 +189,7 @@ def test_labels_above_255_keep_their_numbers_in_the_written_mask(tmp_path: Path,
     values = np.linspace(0, n_labels - 1, 3600).astype(np.int32).reshape(60, 60)
     Image.fromarray(values).save(tmp_path / "m.tif")
     for resize in (None, (60, 60)):
-        write_mask(tmp_path / "m.tif", tmp_path / "written.png", Rules(resize, n_labels))
+        write_mask(tmp_path / "m.tif", Rules(resize, n_labels), tmp_path / "written.png")
         read = NaturalImage2DIO().read_seg(str(tmp_path / "written.png"))[0]
         assert np.array_equal(read[0, 0], values)
 
