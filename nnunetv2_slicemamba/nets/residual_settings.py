@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from nnunetv2_slicemamba.nets.checks import check_positive
 from nnunetv2_slicemamba.nets.resolutions import reductions
-from nnunetv2_slicemamba.nets.settings import SharedSettings, check_positive
+from nnunetv2_slicemamba.nets.settings import SharedSettings
 
 
 @dataclass(frozen=True)
