@@ -35,7 +35,11 @@ class SlicedNetwork(SliceMambaBase):
             self.set_slicing(slicing)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Logits as SliceMambaBase gives them; on a GPU by a CUDA graph where one can be used."""
+        """Logits (B, num_classes, *spatial) of images (B, input_channels, *spatial), or a list under deep supervision.
+
+        Any spatial size. The list has the highest resolution first. On a GPU a CUDA graph gives them where one can be
+        used. Raises ValueError for images of another shape or of a whole-number type.
+        """
         plain = super().forward
         if not x.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return plain(x)

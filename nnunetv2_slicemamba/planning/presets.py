@@ -37,7 +37,8 @@ def slicemamba_unet(
     - dims: spatial axes, 2 or 3.
     - size: "S", "M" or "L", small to large.
     - network: "hybrid" is the recommended one, "paper" the published one, "residual" nnU-Net's own with S3 blocks.
-    - in_channels: channels of the images. classes: channels of the logits; count the background if a softmax follows.
+    - in_channels: channels of the images.
+    - classes: channels of the logits; count the background if a softmax follows.
     - patch_size: size of the images that it trains on, default 512x512 or 128x128x128. It decides how often the
       network halves an axis. Images of any other size can be given to the network too.
     - spacing: size of a voxel per axis, default 1 each. nnU-Net halves a coarse axis later. Both have the order of the
