@@ -86,4 +86,4 @@ def _per_axis(name: str, values: Sequence[Any] | None, default: tuple[Any, ...])
 
 def _is_per_block(slicing: Any) -> bool:
     """True for a list of thicknesses, False for one thickness."""
-    return isinstance(slicing, Sequence) and any(isinstance(entry, Sequence) for entry in slicing)
+    return isinstance(slicing, Iterable) and any(isinstance(entry, Iterable) for entry in slicing)
