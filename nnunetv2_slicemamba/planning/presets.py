@@ -11,7 +11,8 @@ from nnunetv2_slicemamba.nets import SlicedNetwork, SliceMambaResidualUNet, Slic
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
 from nnunetv2_slicemamba.planning.residual import plain_unet_kwargs, residual_kwargs
 from nnunetv2_slicemamba.planning.sizes import check_size_and_network
-from nnunetv2_slicemamba.slicing.candidates import check_thickness, usual_thickness
+from nnunetv2_slicemamba.slicing.candidates import check_thickness
+from nnunetv2_slicemamba.slicing.fixed import fixed_slicing
 
 # large enough for all stages, as in most of nnU-Net's plans
 PATCHES = {2: (512, 512), 3: (128, 128, 128)}
@@ -67,10 +68,11 @@ def slicemamba_unet(
     else:
         arguments = architecture_kwargs(strides, size, activation_checkpointing, network == "hybrid")
         built = SliceMambaUNet(**channels, **arguments)  # type: ignore[arg-type]
-    thickness = usual_thickness(dims) if slicing is None else slicing
-    if not _is_per_block(thickness):
-        thickness = [check_thickness(thickness, dims)] * built.n_blocks
-    built.set_slicing(thickness)  # type: ignore[arg-type]
+    if slicing is None:
+        slicing = fixed_slicing(built.n_blocks, dims)
+    elif not _is_per_block(slicing):
+        slicing = [check_thickness(slicing, dims)] * built.n_blocks
+    built.set_slicing(slicing)  # type: ignore[arg-type]
     return built
 
 

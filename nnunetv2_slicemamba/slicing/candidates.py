@@ -25,11 +25,6 @@ def default_candidates(n_dims: int) -> Slicing:
     return tuple(product((2, 4), repeat=n_dims))
 
 
-def usual_thickness(n_dims: int) -> tuple[int, ...]:
-    """The thickness of every block where none was searched or set: 2x4 in 2D, 2x4x2 in 3D."""
-    return (2, 4, 2)[:n_dims]
-
-
 def check_thickness(thickness: Sequence[Any], n_dims: int, what: str = "") -> tuple[int, ...]:
     """`thickness` as a tuple of `n_dims` whole numbers from 1 to 255.
 
