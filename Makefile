@@ -22,11 +22,11 @@ setup: .venv/installed
 demo: setup
 	$(BIN)/slicemamba demo --folder $(DEMO)
 
-# the installed tree, as links: checkers cannot follow the mapping of trainers/ and search/ into the package
+# the installed tree, as links: checkers and the reference cannot follow the mapping of trainers/ and search/ into the package
 typed:
 	rm -rf build/typed
 	mkdir -p build/typed/nnunetv2_slicemamba
-	ln -s $(CURDIR)/nnunetv2_slicemamba/* $(CURDIR)/trainers $(CURDIR)/search build/typed/nnunetv2_slicemamba/
+	for one in nnunetv2_slicemamba/* trainers search; do ln -sfn "$(CURDIR)/$$one" build/typed/nnunetv2_slicemamba/; done
 
 lint: setup typed
 	$(BIN)/ruff check .
@@ -34,7 +34,7 @@ lint: setup typed
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p nnunetv2_slicemamba
 	cd build/typed && ../../$(BIN)/lint-imports --no-cache --config ../../pyproject.toml
 
-docs: setup
+docs: setup typed
 	$(BIN)/mkdocs build --strict
 
 test: lint

@@ -19,7 +19,7 @@ README = re.sub(r"\[([^\]]+)\]\((?!https:)[^)]*\)", r"\1", README)
 postgresql = ["psycopg[binary]>=3.1"]
 export = ["onnx>=1.16", "onnxscript>=0.2", "onnxruntime>=1.18"]
 pretrain = ["timm>=1.0.9", "torchvision", "tensorboard", "webdataset>=0.2.86"]
-docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5"]
+docs = ["mkdocs>=1.6,<2", "mkdocs-material>=9.5", "mkdocstrings[python]>=1,<2"]
 test = [
     *docs,
     *export,

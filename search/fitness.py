@@ -71,6 +71,7 @@ def mean_foreground_dice(counts: ArrayLike) -> DiceScores:
     """The fitness of an architecture from its predictions of a fold's validation cases (FITNESS_DEFINITION).
 
     counts: (cases, classes, 3), see dice_per_case.
+
     Equals `foreground_mean` of nnU-Net's summary.json, with one difference: a class that is absent from truth and
     prediction in every case makes nnU-Net's mean NaN, here it is left out. NaN only if that holds for every class, or
     without cases.

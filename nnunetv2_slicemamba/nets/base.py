@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nnunetv2_slicemamba.nets.bss import initialize
+from nnunetv2_slicemamba.nets.checks import check_image
 from nnunetv2_slicemamba.nets.conv_stages import ConvDecoder, ConvEncoder
 from nnunetv2_slicemamba.nets.decoder import Decoder
 from nnunetv2_slicemamba.nets.encoder import BlockFactory, Encoder
@@ -81,9 +82,12 @@ class SliceMambaBase(AbstractDynamicNetworkArchitectures):
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         """Logits: (B, input_channels, *spatial) -> (B, num_classes, *spatial), any spatial size.
 
-        Under deep supervision a list of logits, highest resolution first, at `output_scales`. In evaluation on a CPU,
-        NaN or infinite values in x raise a RuntimeWarning, once per network. On other devices nothing checks for them.
+        Under deep supervision a list of logits, highest resolution first, at `output_scales`. Raises ValueError for x
+        of another shape or of a whole-number type. In evaluation on a CPU, NaN or infinite values in x raise a
+        RuntimeWarning, once per network. On other devices nothing checks for them.
         """
+        if not torch.jit.is_tracing():  # what compares sizes would become a part of the trace
+            check_image(x, self.settings.input_channels, self.n_dims)
         if not self.training and not self.has_warned and warn_of_values(x):
             self.has_warned = True
         # sizes are tensors while TorchScript traces

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nnunetv2_slicemamba.nets.checks import check_tokens
 from nnunetv2_slicemamba.ops import slice_scan
 from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
 from nnunetv2_slicemamba.ops.dtypes import block_dtype, recurrence_dtype
@@ -100,6 +101,8 @@ class BSS(nn.Module):
         self.A_logs.copy_(torch.arange(1, self.d_state + 1, dtype=torch.float32).log().expand_as(self.A_logs))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.jit.is_tracing():
+            check_tokens(x, self.dim, self.n_dims)
         out = self.fused(x)
         return self.composed(x) if out is None else out
 

@@ -18,9 +18,10 @@ from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, defaul
 class Supernet(SliceMambaBase):
     """A network with one S3 block per candidate slicing at every position, or one for all of them.
 
-    settings: which network, and its candidates, {2, 4}^n if they are None. Only the current path, one candidate per
-    position, takes part in a forward pass. The path is the uint8 buffer `architecture` (blocks,), index 0 everywhere at
-    first. Raises ValueError for a network without blocks.
+    settings: which network, and its candidates, {2, 4}^n if they are None.
+
+    Only the current path, one candidate per position, takes part in a forward pass. The path is the uint8 buffer
+    `architecture` (blocks,), index 0 everywhere at first. Raises ValueError for a network without blocks.
     """
 
     def __init__(self, settings: SharedSettings, share_weights: bool) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from nnunetv2_slicemamba.nets.checks import check_positive
 from nnunetv2_slicemamba.nets.resolutions import reductions
-from nnunetv2_slicemamba.nets.settings import SharedSettings, check_positive
+from nnunetv2_slicemamba.nets.settings import SharedSettings
 
 
 @dataclass(frozen=True)
 class ResidualSettings(SharedSettings):
     """Arguments of SliceMambaResidualUNet and its supernet: those of SharedSettings and the following.
 
-    features_per_stage, strides, kernel_sizes, n_conv_per_stage, n_conv_per_stage_decoder: as nnU-Net plans them for its
-    PlainConvUNet; strides[0] is the first convolution's and is all ones in nnU-Net's plans. norm_eps: of InstanceNorm.
-    negative_slope: of LeakyReLU. Blocks per stage may be 0. n_blocks_per_stage_decoder and n_conv_per_stage_decoder:
-    n_stages - 1 entries, lowest resolution first, since nnU-Net's decoder has no stage at the bottleneck.
+    features_per_stage, strides, kernel_sizes, n_conv_per_stage: as nnU-Net plans them for its PlainConvUNet; strides[0]
+    is the first convolution's and is all ones in nnU-Net's plans. norm_eps: of InstanceNorm. negative_slope: of
+    LeakyReLU. n_blocks_per_stage: entries may be 0. n_blocks_per_stage_decoder, n_conv_per_stage_decoder: n_stages - 1
+    entries, lowest resolution first, since nnU-Net's decoder has no stage at the bottleneck.
     """
 
     drop_path_rate: float = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from numbers import Integral
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from nnunetv2_slicemamba.nets.checks import check_lists, check_positive
 from nnunetv2_slicemamba.nets.resolutions import output_scales, stem_strides
 from nnunetv2_slicemamba.slicing.candidates import check_candidates
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SKIPS = ("add", "concatenate")
+NESTED = ("strides", "kernel_sizes")  # settings with an entry per stage and axis
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class SharedSettings:
     def _check_shape(self) -> None:
         """Channels, numbers of entries, and strides."""
         check_positive("input_channels and num_classes", (self.input_channels, self.num_classes))
+        check_positive("n_stages", (self.n_stages,))
         self.check_entries("features_per_stage", "strides", "n_blocks_per_stage")
         self.check_entries("n_blocks_per_stage_decoder", decoder=True)
         strides = [list(stride) for stride in self.strides]
@@ -121,8 +124,9 @@ class SharedSettings:
         """Raises ValueError naming the first of these settings that lacks an entry for every stage."""
         n = self.n_decoder_stages if decoder else self.n_stages
         for name in names:
+            check_lists(name, getattr(self, name), nested=name in NESTED)
             length = len(getattr(self, name))
-            if length != n or self.n_stages < 1:
+            if length != n:
                 raise ValueError(
                     f"{name} has {length} entries, but n_stages is {self.n_stages}: give one entry per stage"
                     + (f", {n} in the decoder" if n != self.n_stages else "")
@@ -176,6 +180,7 @@ class NetworkSettings(SharedSettings):
 
     def _check_stem_and_skips(self) -> None:
         """The options that are not the paper's."""
+        check_lists("stem_features", self.stem_features)
         check_positive("stem_features", self.stem_features)
         if self.n_conv_per_stem_stage < 1:
             raise ValueError(f"n_conv_per_stem_stage is {self.n_conv_per_stem_stage}, it must be at least 1: give 2")
@@ -190,17 +195,8 @@ class NetworkSettings(SharedSettings):
             stem_strides(self.strides[0], len(self.stem_features))
 
 
-def check_positive(
-    name: str, values: Sequence[Any], remedy: str = "correct the one that is not", least: int = 1
-) -> None:
-    """Raises ValueError if a number among `values`, numbers or sequences of them, is below `least`."""
-    numbers = [number for value in values for number in (value if isinstance(value, Sequence) else (value,))]
-    if any(number < least for number in numbers):
-        raise ValueError(f"{name} {list(values)} must all be at least {least}: {remedy}")
-
-
 def _frozen(value: Any) -> Any:
     """The value with its sequences as tuples and its whole numbers as ints."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Iterable) and not isinstance(value, str):
         return tuple(map(_frozen, value))
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else value

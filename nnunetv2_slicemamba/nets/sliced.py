@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -35,7 +35,11 @@ class SlicedNetwork(SliceMambaBase):
             self.set_slicing(slicing)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
-        """Logits as SliceMambaBase gives them; on a GPU by a CUDA graph where one can be used."""
+        """Logits (B, num_classes, *spatial) of images (B, input_channels, *spatial), or a list under deep supervision.
+
+        Any spatial size. The list has the highest resolution first. On a GPU a CUDA graph gives them where one can be
+        used. Raises ValueError for images of another shape or of a whole-number type.
+        """
         plain = super().forward
         if not x.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return plain(x)
@@ -53,13 +57,16 @@ class SlicedNetwork(SliceMambaBase):
 
         Raises ValueError naming both numbers if the entries do not fit this network.
         """
-        values = [tuple(int(v) for v in thickness) for thickness in slicing]
+        if not isinstance(slicing, Iterable):
+            raise ValueError(
+                f"slicing is {slicing!r}, it must have a thickness per block: give {self.n_blocks} of them"
+            )
+        values = [check_thickness(thickness, self.n_dims) for thickness in slicing]
         if len(values) != self.n_blocks:
             raise ValueError(
                 f"the slicing has {len(values)} blocks, this network has {self.n_blocks}; "
                 f"it was made for another network or other plans"
             )
-        values = [check_thickness(thickness, self.n_dims) for thickness in values]
         self.slicing.copy_(torch.tensor(values, dtype=torch.uint8).view_as(self.slicing))
         self._apply_slicing(values)
 

@@ -13,7 +13,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
 from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, RESIDUAL_CLASS, residual_kwargs
-from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, planner_name_of, plans_name_of
+from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, check_size_and_network, planner_name_of, plans_name_of
 
 SHARED_DATA = ("2d", "3d_fullres")
 USUAL_PREPROCESSOR = "DefaultPreprocessor"
@@ -213,9 +213,5 @@ globals().update(BY_NAME)
 
 def planner_of(size: str, network: str = "paper") -> type[SharedDataPlanner]:
     """The planner of a size in SIZES and a network in NETWORKS; ValueError for another one."""
-    if network not in BY_NETWORK:
-        raise ValueError(f"network {network!r} does not exist; give one of {', '.join(BY_NETWORK)}")
-    planners = BY_NETWORK[network]
-    if size not in planners:
-        raise ValueError(f"size {size!r} does not exist; give one of {', '.join(planners)}")
-    return planners[size]
+    check_size_and_network(size, network)
+    return BY_NETWORK[network][size]

@@ -7,12 +7,16 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
 from nnunetv2_slicemamba.nets.resolutions import reductions
+from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES
 
 RESIDUAL_CLASS = NETWORK_CLASSES["SliceMambaResidualUNet"][0]
 
 # the S3 blocks; see BSS
 BLOCKS = {"d_state": 4, "expand": 2, "drop_path_rate": 0.0}
 BLOCKS_FROM_STRIDE = 8
+# nnU-Net's widths at full resolution and at most, by number of axes
+WIDTH = SIZES[PAPER].residual
+MAX_FEATURES = {2: 512, 3: 320}
 PLANNED = ("n_stages", "features_per_stage", "strides", "kernel_sizes", "n_conv_per_stage", "n_conv_per_stage_decoder")
 
 
@@ -47,6 +51,27 @@ def residual_kwargs(
         "n_blocks_per_stage_decoder": [n if decoder_blocks else 0 for n in reversed(blocks[:-1])],
         **BLOCKS,
         **({"activation_checkpointing": True} if activation_checkpointing else {}),
+    }
+
+
+def plain_unet_kwargs(
+    strides: Sequence[Sequence[int]], kernel_sizes: Sequence[Sequence[int]], size: str
+) -> dict[str, Any]:
+    """arch_kwargs of nnU-Net's PlainConvUNet with these strides and kernels, as nnU-Net plans them.
+
+    size: a key of SIZES; all widths are its share of nnU-Net's.
+    """
+    n, widest = len(strides), MAX_FEATURES[len(strides[0])]
+    return {
+        "n_stages": n,
+        "features_per_stage": [
+            min(widest * SIZES[size].residual // WIDTH, SIZES[size].residual * 2**i) for i in range(n)
+        ],
+        "strides": strides,
+        "kernel_sizes": kernel_sizes,
+        "n_conv_per_stage": [2] * n,
+        "n_conv_per_stage_decoder": [2] * (n - 1),
+        "norm_op_kwargs": {"eps": 1e-5},
     }
 
 

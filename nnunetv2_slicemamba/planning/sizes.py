@@ -32,6 +32,13 @@ PAPER = "L"  # the paper's network, whose planners and plans have no letter
 NETWORKS = ("paper", "hybrid", "residual")
 
 
+def check_size_and_network(size: str, network: str) -> None:
+    """Raises ValueError unless `size` is in SIZES and `network` in NETWORKS."""
+    for what, value, known in (("network", network, NETWORKS), ("size", size, SIZES)):
+        if value not in known:
+            raise ValueError(f"{what} {value!r} does not exist; give one of {', '.join(known)}")
+
+
 def planner_name_of(size: str, network: str = "paper") -> str:
     """Class name of the planner of a size and a network of NETWORKS."""
     return f"SliceMambaPlanner{_kind(size, network)}"

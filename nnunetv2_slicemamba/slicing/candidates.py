@@ -7,7 +7,7 @@ order: encoder stages first, then decoder stages. In 2D the default indices 0..3
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,6 +31,9 @@ def check_thickness(thickness: Sequence[Any], n_dims: int, what: str = "") -> tu
     NumPy's and PyTorch's whole numbers become Python's; floats and truth values are refused. what: names the thickness
     in messages, such as "block 3". Raises ValueError naming the value, the rule and the remedy.
     """
+    if not isinstance(thickness, Iterable):
+        example = (thickness,) * n_dims
+        raise ValueError(f"thickness {thickness!r} is one number: give one per spatial axis, such as {example}")
     shown = f"thickness {tuple(thickness)}{what and f' of {what}'}"
     if len(thickness) != n_dims:
         raise ValueError(f"{shown} has {len(thickness)} entries for {n_dims} spatial axes; give one thickness per axis")

@@ -15,6 +15,7 @@ from tests.docs.site_pages import REPOSITORY, Page
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """(folder of the site, the finished `mkdocs build --strict`)."""
     folder = tmp_path_factory.mktemp("site")
+    subprocess.run(["make", "typed"], cwd=REPOSITORY, check=True, capture_output=True)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     return folder, subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 

@@ -52,7 +52,7 @@ def test_tests_run_on_three_systems_and_on_every_python_that_is_promised(jobs: d
 def test_lint_minimum_versions_documentation_and_wheel_have_a_job(jobs: dict[str, Any]) -> None:
     assert "make lint" in commands(jobs["lint"])
     assert "--resolution lowest-direct" in commands(jobs["minimum"])
-    assert "mkdocs build --strict" in commands(jobs["docs"])
+    assert "make typed\nmkdocs build --strict" in commands(jobs["docs"])
     assert "twine check --strict" in commands(jobs["wheel"])
 
 
