@@ -7,10 +7,8 @@ import math
 import re
 from collections.abc import Sequence
 
-from markupsafe import Markup
-
 from nnunetv2_slicemamba.common.durations import duration_text
-from nnunetv2_slicemamba.search.figures.style import TIMES
+from nnunetv2_slicemamba.search.figures.style import TIMES, breakable
 
 from .results import Spread
 
@@ -88,12 +86,6 @@ def listed(names: Sequence[str]) -> str:
 def folds_of(names: Sequence[str]) -> str:
     """fold 0; folds 0, 1 and 2."""
     return f"{'fold' if len(names) == 1 else 'folds'} {listed(names)}"
-
-
-def breakable(text: str) -> Markup:
-    """A name with places where a narrow page may break it: between words in camel case and after underscores."""
-    parts = re.split(r"(?<=[a-z0-9]{3})(?=[A-Z])|(?<=_)(?=[^_])", text)
-    return Markup("<wbr>").join(parts)
 
 
 FILTERS = {
