@@ -17,6 +17,7 @@ from .dataset import DatasetFacts, DatasetFolders, find_dataset, read_dataset
 from .hand_set import HandSet, read_hand_set
 from .history import VersionRow, read_commands, read_versions
 from .models import Model, model_folders, read_models
+from .overlays import image_files
 from .paper import PaperRow, TestSet, evaluate_test_set, validation_rows
 from .plans import ConfigurationFacts, read_plans
 from .steps import Steps, find_steps
@@ -155,6 +156,7 @@ def gather(settings: ReportSettings, console: Console | None = None) -> Gathered
     with GatherProgress(console) if console else nullcontext(GatherProgress(None)) as progress:
         # predictions first: a mistake in them is found before anything large is read
         test_sets = read_test_sets(settings, folders, dataset, progress.update)
+        require_images(settings.images, test_sets, folders, dataset)
         n_folds = sum(len(list(folder.glob("fold_*"))) for folder in found)
         done = iter(range(n_folds + 1))
         every = read_models(found, dataset, lambda _: progress.update("reading results", next(done) + 1, n_folds))
@@ -177,6 +179,19 @@ def gather(settings: ReportSettings, console: Console | None = None) -> Gathered
         images=settings.images,
         problems=problems,
     )
+
+
+def require_images(
+    images: Path | None, test_sets: Sequence[TestSet], folders: DatasetFolders, dataset: DatasetFacts
+) -> None:
+    """Raises InputError if --images names a folder without an image of any predicted case."""
+    if images is None:
+        return
+    cases = [case.case for test_set in test_sets for case in test_set.scores.cases]
+    if not any(image_files(folders, dataset, case, "Ts", images) for case in cases):
+        raise InputError(
+            f"{images} holds no image of the predicted cases; name them CASE_0000{dataset.file_ending} as nnU-Net does"
+        )
 
 
 def read_test_sets(

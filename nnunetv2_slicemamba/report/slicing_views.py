@@ -19,6 +19,7 @@ from .plans import ConfigurationFacts
 
 # of a slicing that only the weights tell
 TRAINED_WITH = "as trained"
+_WORDS = {"fixed": "set by hand", "file": "from a file"}
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,9 @@ def _known(data: Gathered, plan: ConfigurationFacts) -> dict[str, _Known]:
     same = (plan.plans_name, plan.configuration)
     contents |= {one.fold: one.content for one in data.hand_set if (one.plans_name, one.configuration) == same}
     for fold, content in contents.items():
+        how = content.choice.how_chosen
         fitness = "" if content.choice.fitness is None else f", fitness {content.choice.fitness:.4f}"
-        found[fold] = _Known(content.slicing, f"{content.choice.how_chosen}{fitness}", content.candidates)
+        found[fold] = _Known(content.slicing, f"{_WORDS.get(how, how)}{fitness}", content.candidates)
     return {fold: found[fold] for fold in sorted(found, key=lambda fold: (not fold.isdigit(), fold.zfill(3)))}
 
 
