@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nnunetv2_slicemamba.search.noise import PER_CASE
 from nnunetv2_slicemamba.search.records import Evaluation
 
 # its title, a colon, and the rest of the definition
@@ -38,15 +39,17 @@ def title_of(definition: str) -> str:
 class DiceScores:
     """Dice of an architecture's predictions.
 
-    fitness: mean foreground Dice, 0 to 1 or NaN. per_class: (classes,) float64, 0 to 1 or NaN.
+    fitness: mean foreground Dice, 0 to 1 or NaN. per_class: (classes,) float64, 0 to 1 or NaN. per_case: (cases,) mean
+    over the classes that a case has, likewise.
     """
 
     fitness: float
     per_class: NDArray[np.float64]
+    per_case: NDArray[np.float64]
 
     def details(self) -> dict[str, Any]:
-        """The scores as Evaluation.details keeps them."""
-        return {"dice_per_class": self.per_class.tolist()}
+        """The scores as Evaluation.details keeps them; six digits tell cases apart, and a search has many."""
+        return {"dice_per_class": self.per_class.tolist(), PER_CASE: self.per_case.round(6).tolist()}
 
 
 def dice_per_case(counts: ArrayLike) -> NDArray[np.float64]:
@@ -78,7 +81,7 @@ def mean_foreground_dice(counts: ArrayLike) -> DiceScores:
     """
     dice = dice_per_case(counts)
     per_class = _mean_of_defined(dice)
-    return DiceScores(float(_mean_of_defined(per_class[:, None])[0]), per_class)
+    return DiceScores(float(_mean_of_defined(per_class[:, None])[0]), per_class, _mean_of_defined(dice.T))
 
 
 def _mean_of_defined(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunetv2_slicemamba.search.figures.block_axis import BLOCK_LABEL, block_axis
-from nnunetv2_slicemamba.search.figures.data import N_BEST, FigureData
+from nnunetv2_slicemamba.search.figures.data import FigureData
 from nnunetv2_slicemamba.search.figures.style import BEST, INK, MUTED, PAPER, WIDTH, shown
 from nnunetv2_slicemamba.search.records import Record
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def draw_candidates(figure: Figure, data: FigureData) -> None:
     """The share of every candidate at every block among the best, as a grid with its numbers; stars: the chosen."""
-    share, n = candidate_shares(data.eligible, len(data.candidates), N_BEST)
+    share, n = candidate_shares(data.eligible, len(data.candidates), data.n_best)
     figure.set_size_inches(WIDTH, 1.5 + 0.24 * len(data.candidates))
     axes = figure.subplots()
     image = axes.imshow(share, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
@@ -42,8 +42,8 @@ def draw_candidates(figure: Figure, data: FigureData) -> None:
     axes.tick_params(which="both", length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    which = f"the best {n} of {len(data.records)} architectures" if n > 1 else "the only architecture"
-    axes.set_title(f"Share in % among {which} (star: chosen; even: {100 / len(data.candidates):.3g} %)", pad=18)
+    even = f"even: {100 / len(data.candidates):.3g} %"
+    axes.set_title(f"Share in % among the best {n} of {len(data.records)} architectures (star: chosen; {even})", pad=18)
     bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.04, ticks=[0, 0.5, 1])
     bar.ax.set_yticklabels(["0 %", "50 %", "100 %"], fontsize=6.5)
     bar.outline.set_visible(False)
@@ -62,7 +62,7 @@ def candidate_shares(records: Sequence[Record], n_candidates: int, n_best: int) 
 
 def describe_candidates(data: FigureData) -> str:
     """The figure in words, for those who cannot see it."""
-    share, n = candidate_shares(data.eligible, len(data.candidates), N_BEST)
+    share, n = candidate_shares(data.eligible, len(data.candidates), data.n_best)
     top = share.argmax(axis=0)
     told = ", ".join(
         f"{name} {shown(data.candidates[top[i]])} {100 * share[top[i], i]:.0f} %"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from nnunetv2_slicemamba.search.proposals.ranking import chosen_record, feasible
 from nnunetv2_slicemamba.search.records import History, Record
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
-N_BEST = 50
+N_BEST = 50  # fewer architectures than that have no "best ones" to look at: all of them would be
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class FigureData:
     def eligible(self) -> list[Record]:
         """The records of defined fitness within the cost's limit."""
         return feasible_of(self.records, self.cost)
+
+    @property
+    def n_best(self) -> int:
+        """Number of the best architectures to look at, at most the better half; 0 of too few to have best ones."""
+        n = sum(not math.isnan(record.fitness) for record in self.eligible)
+        return 0 if n < N_BEST else min(N_BEST, n // 2)
 
     @property
     def slicing(self) -> Slicing:

@@ -86,7 +86,6 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
     if hidden:
         note = f"{hidden} of {sum(map(len, fitness))} evaluations lie below"
         axes.text(0.995, 0.01, note, transform=axes.transAxes, ha="right", va="bottom", fontsize=6.5, color=MUTED)
-    axes.set_title(f"{data.title}: fitness over the generations")
     figure.legend(loc="outside lower center", ncols=4, handlelength=1.8, columnspacing=1.4, labelcolor=MUTED)
 
 

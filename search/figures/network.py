@@ -35,12 +35,11 @@ PER_ROW = 9  # blocks beside each other on the search's page
 
 
 def draw_network(figure: Figure, data: FigureData) -> None:
-    """The chosen slicing on the network, with a title."""
+    """The chosen slicing on the network."""
     axes = figure.subplots()
     width, height = draw_slicing(axes, data.slicing, data.stages, colours_of(data.candidates, [data.slicing]), PER_ROW)
-    figure.set_size_inches(WIDTH, (height + 0.2) * WIDTH / max(width, WIDTH * 0.7))
-    axes.set_anchor("NW")  # a small network leaves room at the right, which a long title needs
-    axes.set_title(f"{data.title}: thickness of the bands in every block")
+    figure.set_size_inches(WIDTH, height * WIDTH / max(width, WIDTH * 0.7))
+    axes.set_anchor("NW")  # a small network leaves room at the right
 
 
 def draw_slicing(

@@ -27,7 +27,8 @@ from nnunetv2_slicemamba.search.figures.importance import (
 )
 from nnunetv2_slicemamba.search.figures.network import describe_network, draw_network
 from nnunetv2_slicemamba.search.figures.pareto import describe_pareto, draw_pareto
-from nnunetv2_slicemamba.search.figures.style import DPI, STYLE, origin_style, shown
+from nnunetv2_slicemamba.search.figures.style import DPI, STYLE, breakable, origin_style, shown
+from nnunetv2_slicemamba.search.noise import noise_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,6 +51,7 @@ class Picture:
     height: int = 0
 
 
+# {n} and {n_best} stand for the numbers of architectures, of all and of the best
 CAPTIONS = {
     "fitness": (
         "Fitness over the generations",
@@ -70,8 +72,8 @@ CAPTIONS = {
     ),
     "candidates": (
         "Candidates among the best",
-        f"How often each thickness appears at each block among the best {N_BEST} architectures, in percent. The search "
-        "breeds from its best, so neighbours resemble each other: blocks that hardly matter can look decided.",
+        "How often each thickness appears at each block among the best {n_best} of {n} architectures, in percent. The "
+        "search breeds from its best, so neighbours resemble each other: blocks that hardly matter can look decided.",
     ),
     "importance": (
         "Importance of every block's choice",
@@ -98,12 +100,18 @@ def write_figures(data: FigureData, folder: Path) -> Path:
     draw: dict[str, tuple[Callable[[Figure], None], Callable[[], str]]] = {
         "fitness": (lambda figure: draw_generations(figure, data), lambda: describe_generations(data)),
         "slicing": (lambda figure: draw_network(figure, data), lambda: describe_network(data)),
-        "candidates": (lambda figure: draw_candidates(figure, data), lambda: describe_candidates(data)),
     }
+    missing: dict[str, str] = {}
+    if data.n_best:
+        draw["candidates"] = (lambda figure: draw_candidates(figure, data), lambda: describe_candidates(data))
+    else:
+        missing["candidates"] = (
+            f"Not drawn: {len(data.records)} architectures were evaluated, and the best of fewer than {N_BEST} say "
+            "nothing about single blocks."
+        )
     cost = data.cost
     if cost is not None:
         draw["pareto"] = (lambda figure: draw_pareto(figure, data, cost), lambda: describe_pareto(data, cost))
-    missing: dict[str, str] = {}
     if isinstance(importance, Importance):
         draw["importance"] = (
             lambda figure: draw_importance(figure, data, importance),
@@ -129,7 +137,8 @@ def write_figures(data: FigureData, folder: Path) -> Path:
             drawn, described = draw[name]
             width, height = write_png(drawn, file)
             uri = f"data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}"
-            pictures.append(Picture(name, title, caption, described(), uri, width, height))
+            told = caption.format(n=len(data.records), n_best=data.n_best)
+            pictures.append(Picture(name, title, told, described(), uri, width, height))
     page = folder / PAGE_FILE
     with replacing(page) as temporary:
         temporary.write_text(render(data, pictures, importance), encoding="utf-8")
@@ -160,10 +169,12 @@ def render(data: FigureData, pictures: list[Picture], importance: Importance | s
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["breakable"] = breakable
     columns, rows = block_table(data, importance)
     context: dict[str, Any] = {
         "data": data,
         "version": __version__,
+        "noise": noise_of(data.records),
         "pictures": pictures,
         "tiles": tiles(data),
         "columns": columns,
@@ -187,8 +198,11 @@ def tiles(data: FigureData) -> list[tuple[str, str]]:
 
 def block_table(data: FigureData, importance: Importance | str) -> tuple[list[str], list[list[str]]]:
     """Headings and a row per block: what the figures show, as numbers."""
-    share, n = candidate_shares(data.eligible, len(data.candidates), N_BEST)
-    columns = ["block", "thickness", f"its share among the best {n}"]
+    columns = ["block", "thickness"]
+    share = None
+    if data.n_best:
+        share, n = candidate_shares(data.eligible, len(data.candidates), data.n_best)
+        columns.append(f"its share among the best {n}")
     slicings = list(chosen_slicings(data).values())
     agreement = thickness_agreement(slicings) if len(slicings) > 1 else None
     if isinstance(importance, Importance):
@@ -197,7 +211,9 @@ def block_table(data: FigureData, importance: Importance | str) -> tuple[list[st
         columns.append("agreeing pairs of folds")
     rows = []
     for i, name in enumerate(data.block_names):
-        row = [name, shown(data.slicing[i]), f"{100 * share[data.best.architecture[i], i]:.0f} %"]
+        row = [name, shown(data.slicing[i])]
+        if share is not None:
+            row.append(f"{100 * share[data.best.architecture[i], i]:.0f} %")
         if isinstance(importance, Importance):
             row.append(f"{100 * importance.share[i]:.1f} %")
         if agreement is not None:

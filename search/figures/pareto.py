@@ -40,7 +40,6 @@ def draw_pareto(figure: Figure, data: FigureData, cost: Cost) -> None:
     axes.ticklabel_format(useOffset=False)
     axes.grid(color=GRID, lw=0.5)
     axes.set_axisbelow(True)
-    axes.set_title(f"{data.title}: fitness against {cost.title.partition(' (')[0]}")
     figure.legend(loc="outside lower center", ncols=3, handlelength=1.8, columnspacing=1.4, labelcolor=MUTED)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from markupsafe import Markup
 
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
@@ -55,6 +58,12 @@ def origin_style(origin: str) -> tuple[str, str, str]:
 def shown(thickness: Sequence[int]) -> str:
     """A thickness as people print it: 2×4."""
     return TIMES.join(map(str, thickness))
+
+
+def breakable(text: str) -> Markup:
+    """A name with places where a narrow page may break it: between words in camel case and after underscores."""
+    parts = re.split(r"(?<=[a-z0-9]{3})(?=[A-Z])|(?<=_)(?=[^_])", text)
+    return Markup("<wbr>").join(parts)
 
 
 def token_patch(

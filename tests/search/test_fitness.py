@@ -87,7 +87,7 @@ def test_fitness_is_undefined_without_any_foreground_and_nothing_is_warned(count
 
 def test_an_architecture_is_judged_by_the_defined_fitness_and_keeps_every_class():
     evaluation = evaluation_of_counts([[[1, 1, 1], [1, 0, 0]]])
-    assert evaluation == Evaluation(0.75, {"dice_per_class": [0.5, 1.0]})
+    assert evaluation == Evaluation(0.75, {"dice_per_class": [0.5, 1.0], "fitness_per_case": [0.75]})
     assert title_of(FITNESS_DEFINITION) == "mean foreground Dice"
 
 

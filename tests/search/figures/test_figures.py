@@ -229,7 +229,7 @@ def test_nothing_is_cut_off_whatever_the_network(data, importance, axes, stages)
             "random",
             1,
         )
-        for i in range(40)
+        for i in range(60)
     ]
     slicing = tuple(candidates[i] for i in records[0].architecture)
     folds = {str(i): FoldChoice(slicing, history_of(records)) for i in range(5)}
@@ -270,13 +270,36 @@ def test_all_figures_are_written_at_200_dots_per_inch_and_outdated_ones_removed(
     assert "<b>Test" not in page.read_text()
     alone = replace(data, records=data.records[:5], folds={"0": data.folds["0"]})
     text = write_figures(alone, tmp_path).read_text()
-    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == [
-        "candidates.png",
-        "fitness.png",
-        "slicing.png",
-    ]
+    assert sorted(file.name for file in (tmp_path / "figures").iterdir()) == ["fitness.png", "slicing.png"]
     assert "at least 20 evaluations" in text
+    assert "5 architectures were evaluated, and the best of fewer than 50 say nothing" in text
+    assert "its share among the best" not in text
     assert "is the only one that is searched" in text
+
+
+def test_the_best_are_the_better_half_at_most_and_the_caption_says_how_many(data, tmp_path):
+    text = write_figures(replace(data, records=data.records[:60]), tmp_path).read_text()
+    assert "among the best 30 of 60 architectures, in percent" in text
+    assert data.n_best == 50
+
+
+def test_the_page_says_first_how_much_of_the_spread_is_noise(data, tmp_path):
+    def first_line(records):
+        text = write_figures(replace(data, records=records, folds={}), tmp_path).read_text()
+        return re.search(r"</h1>\s*<p[^>]*>(.*?)</p>", text, re.DOTALL)[1]
+
+    assert "cannot be told:</strong> the evaluations of this search do not hold" in first_line(data.records)
+    rng = np.random.default_rng(0)
+    cases, same = rng.normal(0.8, 0.1, 12), data.records[:24]
+    noise, clear = (
+        [
+            replace(r, details={"fitness_per_case": list(cases + size * r.fitness + rng.normal(0, 0.02, 12))})
+            for r in same
+        ]
+        for size in (0, 5)
+    )
+    assert "is noise: no difference between the architectures stands out from it." in first_line(noise)
+    assert "is noise: the architectures differ by more than that." in first_line(clear)
 
 
 def test_nothing_to_draw_is_an_error(data):
