@@ -117,6 +117,7 @@ setup(
         "Pillow>=10.1",
         "filelock>=3.12",
         "nibabel>=5",
+        "tifffile>=2023.1.23",
         "submitit>=1.5,<2",
     ],
     extras_require={

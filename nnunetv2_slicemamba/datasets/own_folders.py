@@ -50,7 +50,7 @@ def kind_of(images: Sequence[Path], masks: Path) -> str:
             f"{images[0]} and {masks} hold pictures as well as volumes (.nii.gz and the like, or stacks of .tif); move "
             "one kind to other folders"
         )
-    return next(iter(both or of_images or {PICTURES}))
+    return min(both or of_images or {PICTURES})
 
 
 def kinds_in(folder: Path) -> set[str]:
