@@ -42,7 +42,7 @@ def missing_baselines(
         if any(model.validated for model in theirs):
             continue
         planned = any((p.plans_name, p.configuration) == (STOCK_PLANS, configuration) for p in plans)
-        commands = () if planned or theirs else (_planning(number, configuration),)
+        commands: tuple[str, ...] = () if planned or theirs else (_planning(number, configuration),)
         trainer = theirs[0].trainer if theirs else _stock_trainer(own[0].trainer)
         names = dict.fromkeys(fold.name for model in own for fold in model.validated)
         commands += tuple(_training(number, configuration, name, trainer, theirs[:1]) for name in names)

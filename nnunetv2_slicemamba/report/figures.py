@@ -103,7 +103,7 @@ def chart(
         axes.set_title(title)
         axes.text(1, 1.03, unit, transform=axes.transAxes, ha="right", va="bottom", color=MUTED, fontsize=8)
         axes.set_xlabel(across, labelpad=1)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.margins(x=0.03 if epochs > 1 else 0.5)
         handles, labels = axes.get_legend_handles_labels()
         if len(labels) > 1:

@@ -131,8 +131,8 @@ def _without_search(
     where = f"{plan.plans_name}, {plan.configuration}"
     if not finals:
         folds = tuple(by_hand)
-        flags = ("-tr", final_trainer_name(by_hand[folds[0]].trainer), "-p", plan.plans_name)
-        commands = tuple(shell_line("nnUNetv2_train", number, plan.configuration, fold, *flags) for fold in folds)
+        network = ("-tr", final_trainer_name(by_hand[folds[0]].trainer), "-p", plan.plans_name)
+        commands = tuple(shell_line("nnUNetv2_train", number, plan.configuration, fold, *network) for fold in folds)
         return [Remedy(f"{where}: a slicing is set, but not trained, for {folds_of(folds)}", commands)]
     remedies = []
     for model in finals:

@@ -135,10 +135,10 @@ def _known(data: Gathered, plan: ConfigurationFacts) -> dict[str, _Known]:
     }
     same = (plan.plans_name, plan.configuration)
     contents |= {one.fold: one.content for one in data.hand_set if (one.plans_name, one.configuration) == same}
-    for fold, content in contents.items():
+    for name, content in contents.items():
         how = content.choice.how_chosen
         fitness = "" if content.choice.fitness is None else f", fitness {content.choice.fitness:.4f}"
-        found[fold] = _Known(content.slicing, f"{_WORDS.get(how, how)}{fitness}", content.candidates)
+        found[name] = _Known(content.slicing, f"{_WORDS.get(how, how)}{fitness}", content.candidates)
     return {fold: found[fold] for fold in sorted(found, key=lambda fold: (not fold.isdigit(), fold.zfill(3)))}
 
 

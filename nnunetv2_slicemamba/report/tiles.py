@@ -100,7 +100,7 @@ def _time(data: Gathered) -> list[Tile]:
 
 def _parameters(data: Gathered) -> list[Tile]:
     """One tile for the networks of each plans and configuration that were trained."""
-    found = {}
+    found: dict[str, Tile] = {}
     for model in data.models:
         sizes = [fold.training.parameters for fold in model.folds if fold.training]
         plan = data.plan_of(model)
