@@ -80,13 +80,14 @@ def recorded_holdout(checkpoint: Path) -> Holdout | None:
 
 def recorded_init_args(checkpoint: Path) -> dict[str, Any]:
     """What a supernet's checkpoint says of its training. Raises HoldoutError if it cannot be read."""
-    content = read_training(checkpoint, "restore the file, or train the supernet anew", tensors=False)
+    content = read_training(checkpoint, "restore the file, or move it away and train the supernet anew", tensors=False)
     try:
         init_args = dict(content.get("init_args", {}))
         holdout_in(init_args)
     except (AttributeError, KeyError, ValueError, TypeError) as error:
         raise HoldoutError(
-            f"the holdout in the checkpoint {checkpoint} cannot be read ({error}); train the supernet anew"
+            f"the holdout in the checkpoint {checkpoint} cannot be read ({error}); move it away and train the supernet "
+            "anew"
         ) from error
     return init_args
 

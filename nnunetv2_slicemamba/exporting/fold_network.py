@@ -49,7 +49,7 @@ def load_fold_network(folder: FoldFolder, checkpoint: Path, most_patches: int) -
     Fold "all", and a fold without validation cases, take the first training case. Raises CheckpointError for a
     checkpoint that cannot be read, is damaged, or holds weights that are not finite.
     """
-    remedy = f"give another with -chk, or train it anew with '{folder.train_command}'"
+    remedy = f"give another with -chk, or move it away and train the fold anew"
     with quiet():
         nnunet = make_trainer(folder, torch.device("cpu"))
         nnunet.initialize()
