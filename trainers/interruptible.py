@@ -42,6 +42,7 @@ class InterruptibleTraining(nnUNetTrainer):
     in_epochs = False  # before the first epoch there is nothing to save
     ends_epoch = latest_is_due = False
     begins_anew = False  # and has not written a checkpoint yet
+    was_finished = False  # before it was continued
     agreement: Any = None  # the processes of a training on several GPUs
 
     @cached_property
@@ -52,6 +53,7 @@ class InterruptibleTraining(nnUNetTrainer):
     def run_training(self) -> None:
         self._check_plans_name()
         self.begins_anew = self.current_epoch == 0
+        self.was_finished = self.current_epoch >= self.num_epochs
         if self.begins_anew and self.output_folder is not None:
             refuse_finished(Path(self.output_folder))
         end_forked_processes_with_this_one()
@@ -136,6 +138,9 @@ class InterruptibleTraining(nnUNetTrainer):
             # nnU-Net writes it before it knows whether the epoch is the best so far, and a training that goes on from
             # it would take a worse one for the best
             self.latest_is_due = True
+            return
+        if self.was_finished and Path(filename).exists():
+            # the same training in other bytes: a search would not know its supernet again, which it knows by its hash
             return
         # nnU-Net writes in place: a kill while writing would lose the only checkpoint
         writes = self.local_rank == 0 and not self.disable_checkpointing
