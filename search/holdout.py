@@ -9,6 +9,7 @@ import torch
 
 from nnunetv2_slicemamba.common import checkpoint_names
 from nnunetv2_slicemamba.common.checkpoints import read_training
+from nnunetv2_slicemamba.common.folder_lock import in_use
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.slicing.holdout_file import (
     Holdout,
@@ -31,10 +32,16 @@ def hold_out(folder: SupernetFolder, fraction: float, seed: int | None = 0) -> t
     folder: of the fold's supernet. seed: None keeps a holdout of this fraction that is there, else
     draws with seed 0. Returns the holdout, its file and the training cases that stay.
     Raises HoldoutError for a fraction or split that leaves nothing on one side, or a supernet that was trained, or is
-    in training, without exactly this holdout.
+    in training, without exactly this holdout; FolderInUseError while it is trained or searched, as a training that has
+    no checkpoint yet would not show which cases it took.
     """
     require_supernet_trainer(folder.trainer)
     check_draw(fraction, seed or 0)
+    with in_use(folder.path):
+        return _hold_out(folder, fraction, seed)
+
+
+def _hold_out(folder: SupernetFolder, fraction: float, seed: int | None) -> tuple[Holdout, Path, list[str]]:
     path = folder.holdout_file
     if seed is None:
         present = read_holdout(path)
@@ -59,14 +66,15 @@ def hold_out(folder: SupernetFolder, fraction: float, seed: int | None = 0) -> t
 def remove_holdout(folder: SupernetFolder) -> Path | None:
     """Deletes a fold's holdout file; returns it, None if there was none.
 
-    Raises HoldoutError if the fold's supernet was trained with it.
+    Raises HoldoutError if the fold's supernet was trained with it, FolderInUseError as `hold_out`.
     """
     require_supernet_trainer(folder.trainer)
     path = folder.holdout_file
     if not path.is_file():
         return None
-    _refuse_trained(folder, None)
-    path.unlink()
+    with in_use(folder.path):
+        _refuse_trained(folder, None)
+        path.unlink()
     return path
 
 
