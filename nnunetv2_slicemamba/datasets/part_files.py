@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.folder_lock import LOCK_FILE
 from nnunetv2_slicemamba.common.full_disk import full_disk_told
 
 PREFIX = ".part_"
+LONG = 200  # file systems take 255, and the temporary name has more
 
 
 def write_whole(target: Path, write: Callable[[Path], None]) -> None:
     """Calls `write` with a temporary path beside `target`, and gives the result its name once it is complete."""
     # the ending stays: nibabel and Pillow choose the format by it
-    part = target.with_name(f"{PREFIX}{os.getpid()}_{target.name}")
+    name = target.name if len(target.name) <= LONG else f"{zlib.crc32(target.name.encode()):08x}_{target.name[-60:]}"
+    part = target.with_name(f"{PREFIX}{os.getpid()}_{name}")
     try:
         with full_disk_told(target, part):
             write(part)
@@ -24,8 +28,8 @@ def write_whole(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def holds_parts_only(folder: Path) -> bool:
-    """True for an empty folder, and for one in which only killed processes have left something."""
-    return all(path.name.startswith(PREFIX) for path in folder.iterdir())
+    """True for an empty folder, and for one with nothing but its lock and what killed processes have left."""
+    return all(path.name.startswith(PREFIX) or path.name == LOCK_FILE for path in folder.iterdir())
 
 
 def remove_parts(folder: Path) -> None:
