@@ -37,11 +37,6 @@ def hold_out(folder: SupernetFolder, fraction: float, seed: int | None = 0) -> t
     """
     require_supernet_trainer(folder.trainer)
     check_draw(fraction, seed or 0)
-    with in_use(folder.path):
-        return _hold_out(folder, fraction, seed)
-
-
-def _hold_out(folder: SupernetFolder, fraction: float, seed: int | None) -> tuple[Holdout, Path, list[str]]:
     path = folder.holdout_file
     if seed is None:
         present = read_holdout(path)
@@ -58,8 +53,9 @@ def _hold_out(folder: SupernetFolder, fraction: float, seed: int | None) -> tupl
         cases=draw_holdout(training, fraction, seed),
         split_sha256=sha256_of_split(training, validation),
     )
-    _refuse_trained(folder, holdout)
-    write_holdout(holdout, path)
+    with in_use(folder.path):
+        _refuse_trained(folder, holdout)
+        write_holdout(holdout, path)
     return holdout, path, holdout.without(training)
 
 

@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.exporting.export import compare, export, require_place, write_record
 from nnunetv2_slicemamba.exporting.fold_network import FoldNetwork
-from nnunetv2_slicemamba.exporting.formats import FORMATS
+from nnunetv2_slicemamba.exporting.formats import FORMATS, Format
 from nnunetv2_slicemamba.nets import SliceMambaUNet
 
 HYBRID = {"stem_features": [4, 6], "skip": "concatenate"}
@@ -91,6 +91,7 @@ def test_another_slicing_does_not_pass_the_parity_check(tmp_path: Path) -> None:
 def test_a_file_that_no_export_has_written_is_not_written_over(tmp_path: Path) -> None:
     """Neither is what lies where its record would; an export, also one that was killed, is."""
     network, file = source((22, 29), (4, 2), tmp_path), tmp_path / "network.ts"
+    format = Format("of a test", ".ts", (), lambda net, example, to: to.write_bytes(b"net"), lambda _: network.network)
 
     def theirs(name: str) -> None:
         with pytest.raises(InputError, match=rf"-o {tmp_path / name} .*was not written by this command: it would"):
@@ -104,15 +105,14 @@ def test_a_file_that_no_export_has_written_is_not_written_over(tmp_path: Path) -
     file.unlink()
     theirs("network.ts.json")
     (tmp_path / "network.ts.json").unlink()
-    for before in (0, None):
-        size = before if before is not None else file.stat().st_size
-        parity = export(network, FORMATS["torchscript"], file)
+    for before in (0, 3):
+        parity = export(network, format, file)
         written = json.loads((tmp_path / "network.ts.json").read_text())
-        assert (written["bytes"], written["bytes_before"]) == (file.stat().st_size, size)
+        assert (written["bytes"], written["bytes_before"]) == (3, before)
         require_place(file, ".ts")  # killed before the record is whole
     (tmp_path / "network.ts.json").write_text(json.dumps({**written, "bytes": 5}))
     require_place(file, ".ts")  # killed between the new record and the new file
-    write_record(file, network, FORMATS["torchscript"], parity)
+    write_record(file, network, format, parity)
     require_place(file, ".ts")
     file.write_bytes(b"a network of my own")
     theirs("network.ts")
