@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,14 +10,12 @@ from nnunetv2_slicemamba.common.folder_lock import LOCK_FILE
 from nnunetv2_slicemamba.common.full_disk import full_disk_told
 
 PREFIX = ".part_"
-LONG = 200  # file systems take 255, and the temporary name has more
 
 
 def write_whole(target: Path, write: Callable[[Path], None]) -> None:
     """Calls `write` with a temporary path beside `target`, and gives the result its name once it is complete."""
     # the ending stays: nibabel and Pillow choose the format by it
-    name = target.name if len(target.name) <= LONG else f"{zlib.crc32(target.name.encode()):08x}_{target.name[-60:]}"
-    part = target.with_name(f"{PREFIX}{os.getpid()}_{name}")
+    part = target.with_name(f"{PREFIX}{os.getpid()}_{target.name}")
     try:
         with full_disk_told(target, part):
             write(part)

@@ -12,7 +12,6 @@ import pytest
 from nnunetv2_slicemamba.datasets import convert as module
 from nnunetv2_slicemamba.datasets.cases import Case
 from nnunetv2_slicemamba.datasets.image_converter import ImageConverter
-from nnunetv2_slicemamba.datasets.part_files import write_whole
 from nnunetv2_slicemamba.datasets.write_case import write_case
 from tests.datasets.dataset_sources import cases_in, run, write_pair, write_parts
 
@@ -210,10 +209,3 @@ def test_of_two_conversions_into_one_folder_the_second_is_that_of_the_first_or_r
     with pytest.raises(ValueError, match="was converted with other options .resize"):
         run("isic2017", source, raw)
     assert cases_in(folder, "Tr")
-
-
-def test_a_name_as_long_as_the_file_system_takes_is_written_under_its_ending(tmp_path: Path) -> None:
-    file = tmp_path / f"{'x' * 248}.nii.gz"
-    write_whole(file, lambda part: part.write_text("".join(part.suffixes[-2:])))
-    assert file.read_text() == ".nii.gz"
-    assert list(tmp_path.iterdir()) == [file]
