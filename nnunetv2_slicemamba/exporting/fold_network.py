@@ -41,7 +41,7 @@ def find_checkpoint(folder: FoldFolder, name: str) -> Path:
     if file.is_file():
         return file
     present = sorted(path.name for path in folder.path.glob("checkpoint_*.pth"))
-    remedy = "give -chk one of {', '.join(present)}" if present else f"train it first with '{folder.train_command}'"
+    remedy = f"give -chk one of {', '.join(present)}" if present else f"train it first with '{folder.train_command}'"
     raise InputError(f"there is no checkpoint {file}; {remedy}")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nnunetv2_slicemamba.common.checkpoints import CheckpointError
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.exporting import fold_network
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
@@ -29,6 +30,8 @@ def test_a_checkpoint_that_a_training_replaces_meanwhile_is_refused(
     trainer.initialize()
     checkpoint = folder.path / "checkpoint_best.pth"
     trainer.save_checkpoint(str(checkpoint))
+    with pytest.raises(InputError, match=r"there is no checkpoint .*; give -chk one of checkpoint_best\.pth"):
+        fold_network.find_checkpoint(folder, "checkpoint_final.pth")
     read = fold_network.load_fold_network(folder, checkpoint, 1)
     assert read.checkpoint_sha256 == sha256_of_file(checkpoint)
 
