@@ -92,7 +92,7 @@ for module in (
     module.add_commands(app)
 
 # what a shell calls at its start, and help, work whatever nnU-Net's variables hold
-NEEDS_NO_NNUNET = ([], ["trainer-path"], ["register"], ["-h"], ["--help"])
+NEEDS_NO_NNUNET: tuple[list[str], ...] = ([], ["trainer-path"], ["register"], ["-h"], ["--help"])
 # flags that take several values after one another, as nnU-Net's do, where a command takes more than one: -f 0 1 2
 LIST_FLAGS = ("-f", "-c")
 
