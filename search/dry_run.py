@@ -84,7 +84,7 @@ def estimate_cost(
 ) -> CostEstimate:
     """Loads a fold's supernet and times some paths; arguments and errors as search_fold's, but nothing is written."""
     options = options or SearchOptions()
-    prepared = prepare_search(folder, settings, device)
+    prepared = prepare_search(folder, settings, device, options.cache_bytes)
     storage = prepared.storage(options.storage)
     kept, refused = kept_in(prepared, storage, options.study, options.discard)
     n_candidates = prepared.fingerprint.n_candidates_per_block

@@ -9,6 +9,7 @@ import torch
 
 from nnunetv2_slicemamba.common import checkpoint_names
 from nnunetv2_slicemamba.common.checkpoints import read_training
+from nnunetv2_slicemamba.common.folder_lock import in_use
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.slicing.holdout_file import (
     Holdout,
@@ -31,7 +32,8 @@ def hold_out(folder: SupernetFolder, fraction: float, seed: int | None = 0) -> t
     folder: of the fold's supernet. seed: None keeps a holdout of this fraction that is there, else
     draws with seed 0. Returns the holdout, its file and the training cases that stay.
     Raises HoldoutError for a fraction or split that leaves nothing on one side, or a supernet that was trained, or is
-    in training, without exactly this holdout.
+    in training, without exactly this holdout; FolderInUseError while it is trained or searched, as a training that has
+    no checkpoint yet would not show which cases it took.
     """
     require_supernet_trainer(folder.trainer)
     check_draw(fraction, seed or 0)
@@ -51,22 +53,24 @@ def hold_out(folder: SupernetFolder, fraction: float, seed: int | None = 0) -> t
         cases=draw_holdout(training, fraction, seed),
         split_sha256=sha256_of_split(training, validation),
     )
-    _refuse_trained(folder, holdout)
-    write_holdout(holdout, path)
+    with in_use(folder.path):
+        _refuse_trained(folder, holdout)
+        write_holdout(holdout, path)
     return holdout, path, holdout.without(training)
 
 
 def remove_holdout(folder: SupernetFolder) -> Path | None:
     """Deletes a fold's holdout file; returns it, None if there was none.
 
-    Raises HoldoutError if the fold's supernet was trained with it.
+    Raises HoldoutError if the fold's supernet was trained with it, FolderInUseError as `hold_out`.
     """
     require_supernet_trainer(folder.trainer)
     path = folder.holdout_file
     if not path.is_file():
         return None
-    _refuse_trained(folder, None)
-    path.unlink()
+    with in_use(folder.path):
+        _refuse_trained(folder, None)
+        path.unlink()
     return path
 
 
@@ -80,13 +84,14 @@ def recorded_holdout(checkpoint: Path) -> Holdout | None:
 
 def recorded_init_args(checkpoint: Path) -> dict[str, Any]:
     """What a supernet's checkpoint says of its training. Raises HoldoutError if it cannot be read."""
-    content = read_training(checkpoint, "restore the file, or train the supernet anew", tensors=False)
+    content = read_training(checkpoint, "restore the file, or move it away and train the supernet anew", tensors=False)
     try:
         init_args = dict(content.get("init_args", {}))
         holdout_in(init_args)
     except (AttributeError, KeyError, ValueError, TypeError) as error:
         raise HoldoutError(
-            f"the holdout in the checkpoint {checkpoint} cannot be read ({error}); train the supernet anew"
+            f"the holdout in the checkpoint {checkpoint} cannot be read ({error}); move it away and train the supernet "
+            "anew"
         ) from error
     return init_args
 

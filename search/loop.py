@@ -80,12 +80,6 @@ def run_search(
     records: list[Record] = []
     evaluated_now = 0
     exhausted, complete = False, True
-    if progress and ledger.damaged:
-        _say(
-            console,
-            f"Left out of {ledger.location}, because no evaluation can be read there: {'; '.join(ledger.damaged)}. "
-            "What is missing and not in its study either is evaluated again.",
-        )
 
     def go_on() -> bool:
         return time.monotonic() < ends or not evaluated_now

@@ -79,7 +79,8 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
             listed = " or ".join(map(str, files))
             raise ValueError(
                 f"the checkpoint in {self.output_folder} was trained with another slicing than {listed} holds: "
-                f"continue with the file it was started with (SLICEMAMBA_SLICING=FILE), or train anew without --c"
+                f"continue with the file it was started with (SLICEMAMBA_SLICING=FILE), or move the folder away to "
+                f"train anew"
             )
 
     def describe_path(self) -> str:

@@ -53,7 +53,7 @@ class SliceMambaInheritTrainer(SliceMambaTrainer):
 
     def load_supernet(self, checkpoint: Path) -> Supernet:
         """The trained supernet of a checkpoint, on the CPU."""
-        remedy = "train the supernet anew, or train from scratch with SliceMambaTrainer"
+        remedy = "move it away and train the supernet anew, or train from scratch with SliceMambaTrainer"
         trained_by = read_training(checkpoint, remedy, tensors=False).get("trainer_name")
         shared = str(trained_by).startswith(SliceMambaSharedSupernetTrainer.__name__)
         trainer: type[nnUNetTrainer] = SliceMambaSharedSupernetTrainer if shared else SliceMambaSupernetTrainer

@@ -24,6 +24,7 @@ from nnunetv2_slicemamba.common.stopping import (
 )
 from nnunetv2_slicemamba.common.whole_file import replacing, sweep
 from nnunetv2_slicemamba.planning.plans_name import require_file_of_own_name
+from nnunetv2_slicemamba.trainers.earlier_training import refuse_finished, set_aside_unfinished
 from nnunetv2_slicemamba.trainers.finished_epoch import FinishedEpoch
 
 
@@ -33,12 +34,15 @@ class InterruptibleTraining(nnUNetTrainer):
     It ends after the iteration at work with exit code 143, 130 or 129, and checkpoint_latest.pth is that of the last
     finished epoch: `--c` goes on as if nothing had been. Of several processes all stop after the same iteration. A
     second signal ends it at once. Checkpoints are written whole. The fold's folder is locked, and plans whose file has
-    another name than they have inside are refused.
+    another name than they have inside are refused. A training that begins at epoch 0 is refused beside a finished one,
+    and sets the checkpoints of an unfinished one aside when it writes its own first.
     """
 
     asked: int | None = None  # the signal that asked this process to end
     in_epochs = False  # before the first epoch there is nothing to save
     ends_epoch = latest_is_due = False
+    begins_anew = False  # and has not written a checkpoint yet
+    was_finished = False  # before it was continued
     agreement: Any = None  # the processes of a training on several GPUs
 
     @cached_property
@@ -48,6 +52,10 @@ class InterruptibleTraining(nnUNetTrainer):
 
     def run_training(self) -> None:
         self._check_plans_name()
+        self.begins_anew = self.current_epoch == 0
+        self.was_finished = self.current_epoch >= self.num_epochs
+        if self.begins_anew and self.output_folder is not None:
+            refuse_finished(Path(self.output_folder))
         end_forked_processes_with_this_one()
         self.agreement = dist.new_group(backend="gloo") if self.is_ddp else None
         with self._alone(), handling_signals(self._ask_to_stop):
@@ -131,10 +139,27 @@ class InterruptibleTraining(nnUNetTrainer):
             # it would take a worse one for the best
             self.latest_is_due = True
             return
+        if self.was_finished and Path(filename).exists():
+            # the same training in other bytes: a search would not know its supernet again, which it knows by its hash
+            return
         # nnU-Net writes in place: a kill while writing would lose the only checkpoint
         writes = self.local_rank == 0 and not self.disable_checkpointing
+        if writes and self.begins_anew:
+            self._set_earlier_aside()
         with replacing(filename) if writes else nullcontext(filename) as target:
             super().save_checkpoint(str(target))
+
+    def on_train_end(self) -> None:
+        if self.disable_checkpointing and self.local_rank == 0:
+            # nnU-Net deletes checkpoint_latest.pth here, also where it has written nothing in its place
+            self._set_earlier_aside()
+        super().on_train_end()
+
+    def _set_earlier_aside(self) -> None:
+        self.begins_anew = False
+        aside = set_aside_unfinished(Path(self.output_folder))
+        if aside is not None:
+            self.print_to_log_file(f"the checkpoints of an earlier training, which had not ended, are now in {aside}")
 
     def stop_if_asked(self) -> None:
         """Ends the training if a signal has asked one of its processes to; all of them come here equally often."""

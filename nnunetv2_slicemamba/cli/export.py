@@ -40,8 +40,7 @@ def export(
     """
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.common.library_errors import library_errors
-    from nnunetv2_slicemamba.common.outputs import require_output
-    from nnunetv2_slicemamba.exporting.export import TOLERANCE, write_record
+    from nnunetv2_slicemamba.exporting.export import TOLERANCE, require_place, write_record
     from nnunetv2_slicemamba.exporting.export import export as export_network
     from nnunetv2_slicemamba.exporting.fold_network import find_checkpoint, load_fold_network
     from nnunetv2_slicemamba.exporting.formats import FORMATS
@@ -54,12 +53,13 @@ def export(
     chosen = FORMATS[format_name]
     chosen.require()
     if output is not None:
-        require_output(output, "-o", chosen.suffix)
+        require_place(output, chosen.suffix)
     selection = select(dataset, configuration, fold, plans)
     require_final_trainer(trainer)
     folder = FoldFolder(selection, trainer)
     weights = find_checkpoint(folder, checkpoint)
     file = output or weights.parent / f"network{chosen.suffix}"
+    require_place(file, chosen.suffix)
     console = PlainConsole()
     with console.status("reading network and case") as status:
         source = load_fold_network(folder, weights, patches)

@@ -34,7 +34,8 @@ from nnunetv2_slicemamba.cli import (
     trainer_path,
 )
 from nnunetv2_slicemamba.cli.errors import show_error
-from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.folders import InputError, check_numbers
+from nnunetv2_slicemamba.common.notices import shown_as_lines
 from nnunetv2_slicemamba.common.stopping import interruptible
 
 
@@ -90,6 +91,8 @@ for module in (
 ):
     module.add_commands(app)
 
+# what a shell calls at its start, and help, work whatever nnU-Net's variables hold
+NEEDS_NO_NNUNET: tuple[list[str], ...] = ([], ["trainer-path"], ["register"], ["-h"], ["--help"])
 # flags that take several values after one another, as nnU-Net's do, where a command takes more than one: -f 0 1 2
 LIST_FLAGS = ("-f", "-c")
 
@@ -144,7 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # libraries that are loaded from here on would end the process, or name files of theirs
         sys.exit(show_error(InputError("the working folder has been removed; change to one that exists (cd)")))
     try:
-        with interruptible():
+        if given[:1] not in NEEDS_NO_NNUNET:
+            check_numbers()
+    except InputError as error:
+        sys.exit(show_error(error))
+    try:
+        with interruptible(), shown_as_lines():
             _program()(expand_lists(given))
     except OSError as error:  # the help, which is printed before there is a command to invoke, on a full disk
         sys.exit(show_error(error))

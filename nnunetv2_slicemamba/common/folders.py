@@ -1,4 +1,4 @@
-"""nnU-Net's three folders, and the error for input that cannot be worked with; nothing slow is imported."""
+"""nnU-Net's environment variables, and the error for input that cannot be worked with; nothing slow is imported."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+# variables with numbers of processes, and the least that each takes
+NUMBERS = {"nnUNet_def_n_proc": 1, "nnUNet_n_proc_DA": 0}
 
 
 class InputError(ValueError):
@@ -52,6 +54,15 @@ def named_folder(variable: str) -> Path | None:
     if value[0] in "'\"" or value[-1] in "'\"":
         raise InputError(f"{variable}={value} has quotes in its value; remove them: {value.strip(chr(34) + chr(39))}")
     return Path(value)
+
+
+def check_numbers() -> None:
+    """Raises InputError for a variable of nnU-Net's that should hold a number and does not; nnU-Net reads it late."""
+    for variable, least in NUMBERS.items():
+        value = os.environ.get(variable, str(least))
+        digits = value.strip()
+        if not (digits.isascii() and digits.isdecimal() and len(digits) < 6 and int(digits) >= least):
+            raise InputError(f"{variable}={value} is no whole number from {least} on; correct it, or unset it")
 
 
 def _make(folder: Path, variable: str) -> None:

@@ -26,7 +26,7 @@ def sha256_of_file(path: str | Path) -> str:
 
 def sha256_of_names(names: Iterable[str]) -> str:
     """SHA-256 of names in the given order, 64 hexadecimal digits."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
 
 
 def sha256_of_plans(plans: Mapping[str, Any], configuration: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_shape import Shape, mismatch
+from nnunetv2_slicemamba.common.special_files import special_kind
 
 MOST_DIGITS = 300  # a whole number of more is no `float` any longer
 
@@ -39,6 +40,8 @@ class JsonKind:
     def read(self, file: Path, remedy: str | None = None) -> Any:
         """The content of a file of this kind. remedy: in place of the kind's own. Raises JsonFileError."""
         file, advice = Path(file), remedy or self.remedy
+        if kind := special_kind(file):
+            raise JsonFileError(file, f"is {kind}, which is not read", advice)
         try:
             raw = file.read_bytes()
         except OSError as error:

@@ -16,13 +16,15 @@ def require_output(file: Path, option: str, ending: str, mark: bytes = b"") -> N
     """
     if file.suffix.lower() != ending:
         raise InputError(f"{option} {file} must end with {ending}")
-    if not is_free(file) and mark not in head_of(file):
+    if file.is_dir():
+        raise InputError(f"{option} {file} is a folder; name a file to write to")
+    if not is_free(file) and not (file.is_file() and mark in head_of(file)):
         raise not_ours(file, option)
 
 
 def is_free(file: Path) -> bool:
-    """True if nothing is lost when `file` is written: there is none, or an empty one."""
-    return not file.is_file() or not file.stat().st_size
+    """True if nothing is lost when `file` is written: nothing is there, or an empty file."""
+    return not file.exists() or (file.is_file() and not file.stat().st_size)
 
 
 def head_of(file: Path) -> bytes:

@@ -21,6 +21,7 @@ import numpy as np
 
 from nnunetv2_slicemamba.common.archive import DamagedArchiveError, check_archive, is_archive
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.special_files import require_no_special
 
 if TYPE_CHECKING:
     import torch
@@ -178,6 +179,7 @@ def names_in(content: Mapping[Any, Any]) -> str:
 
 def require_file(path: Path) -> None:
     """Raises InputError unless there is such a file with something in it."""
+    require_no_special(path)
     if not path.is_file():
         raise InputError(f"there is no file {path}; give the path of one")
     if not path.stat().st_size:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import re
 import time
@@ -15,6 +16,7 @@ from nnunetv2_slicemamba.common.other_processes import host_mark, lives
 
 # .NAME.HOST-PROCESS.part.ENDING
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[A-Za-z0-9_-]+)-(?P<process>[0-9]+)\.part(\.[^.]*)?")
+_LONG_BYTES = 160
 # of a process on another machine nobody here knows whether it has ended
 OLD_SECONDS = 24 * 3600.0
 
@@ -34,7 +36,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     # Not tempfile: it makes files that only their owner may read, and results are shared. The ending is kept because
     # matplotlib tells the format by it.
     # PyTorch writes the name into checkpoints, which are given to others: it must not name the machine.
-    temporary = path.with_name(f".{path.stem}.{host_mark()}-{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{_shortened(path.stem)}.{host_mark()}-{os.getpid()}.part{path.suffix}")
     try:
         with full_disk_told(path, temporary):
             yield temporary
@@ -44,6 +46,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _shortened(stem: str) -> str:
+    """A name with room for what a temporary file's has more, where file systems take 255 bytes."""
+    raw = os.fsencode(stem)
+    return stem if len(raw) <= _LONG_BYTES else hashlib.sha256(raw).hexdigest()
 
 
 def sweep(folder: Path) -> None:

@@ -103,6 +103,8 @@ def safe_names(stems: Iterable[str]) -> dict[str, str]:
     names = {stem: safe_name(stem) for stem in stems}
     times = Counter(name.casefold() for name in names.values())
     return {
-        stem: name if times[name.casefold()] == 1 else f"{name}_{hashlib.sha256(stem.encode()).hexdigest()[:8]}"
+        stem: name
+        if times[name.casefold()] == 1
+        else f"{name}_{hashlib.sha256(stem.encode(errors='surrogateescape')).hexdigest()[:8]}"
         for stem, name in names.items()
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.dataset_names import dataset_id_of, datasets_in, sharing_id
+from nnunetv2_slicemamba.common.folder_lock import in_use_after_others
 from nnunetv2_slicemamba.common.folders import check_folder
 from nnunetv2_slicemamba.common.nnunet_files import SPLITS_JSON
 from nnunetv2_slicemamba.datasets.conversion import Conversion
@@ -62,9 +63,19 @@ def convert(
         if conversion.folds is not None and not (preprocessed / dataset / SPLITS).is_file():
             check_folder(preprocessed, "nnUNet_preprocessed", writable=True)
 
-    # first of all: a folder without it is taken for somebody else's
-    folder.mkdir(parents=True, exist_ok=True)
-    write_manifest(request, conversion, sources, folder)
+    # the source was checked meanwhile, and another process may have begun here
+    with in_use_after_others(folder, console.print if console is not None else lambda text: None):
+        conversion = read_begun(request, folder, sources) or conversion
+        # first of all: a folder without it is taken for somebody else's
+        write_manifest(request, conversion, sources, folder)
+        return _write(conversion, folder, preprocessed, processes, console)
+
+
+def _write(
+    conversion: Conversion, folder: Path, preprocessed: Path | None, processes: int, console: Console | None
+) -> Converted:
+    """Writes what is not there yet. folder: the dataset, locked. preprocessed: nnUNet_preprocessed."""
+    dataset = folder.name
     remove_parts(folder)
     for subset in sorted({Path(target).parts[0] for case in conversion.cases for target in case.targets}):
         (folder / subset).mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def fingerprint(sources: Sequence[Path]) -> str:
             is_size = path.suffix == ".json" and str(path.with_suffix("")) in stacks
             if is_size or path.suffix.lower() in image_endings() | VOLUME_ENDINGS:
                 status = path.stat() if path.exists() else path.lstat()
-                digest.update(f"{path.relative_to(source)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+                name = os.fsencode(path.relative_to(source))  # need not be text
+                digest.update(name + f"\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

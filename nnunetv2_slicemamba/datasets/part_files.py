@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.folder_lock import LOCK_FILE
 from nnunetv2_slicemamba.common.full_disk import full_disk_told
 
 PREFIX = ".part_"
@@ -24,8 +25,8 @@ def write_whole(target: Path, write: Callable[[Path], None]) -> None:
 
 
 def holds_parts_only(folder: Path) -> bool:
-    """True for an empty folder, and for one in which only killed processes have left something."""
-    return all(path.name.startswith(PREFIX) for path in folder.iterdir())
+    """True for an empty folder, and for one with nothing but its lock and what killed processes have left."""
+    return all(path.name.startswith(PREFIX) or path.name == LOCK_FILE for path in folder.iterdir())
 
 
 def remove_parts(folder: Path) -> None:

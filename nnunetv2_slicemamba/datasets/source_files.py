@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.special_files import require_no_special
 from nnunetv2_slicemamba.datasets.problems import count
 
 # files that belong to no case, whose absence nobody would notice
@@ -38,8 +39,14 @@ def is_hidden(path: Path) -> bool:
 
 
 def is_source_file(path: Path) -> bool:
-    """True for a file that is not hidden, and for a link that leads nowhere, which reading it will report."""
-    return not is_hidden(path) and (path.is_file() or (path.is_symlink() and not path.exists()))
+    """True for a file that is not hidden, and for a link that leads nowhere, which reading it will report.
+
+    Raises InputError for pipes, sockets and devices.
+    """
+    if is_hidden(path):
+        return False
+    require_no_special(path)
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 def files_below(folder: Path) -> list[Path]:

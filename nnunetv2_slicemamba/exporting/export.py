@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.common.json_reading import JsonKind
+from nnunetv2_slicemamba.common.outputs import is_free, not_ours, require_output
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.exporting.fold_network import FoldNetwork
 from nnunetv2_slicemamba.exporting.formats import Format, quietly
 
+_RECORD = JsonKind("the record of an export", {"format": str, "bytes": int, "bytes_before?": int}, "Move it away")
 # of the largest logit: float32 sums in another order, over a network of tens of blocks
 TOLERANCE = 1e-3
 
@@ -48,12 +50,14 @@ def export(source: FoldNetwork, format: Format, file: Path) -> Parity:
     """Writes the network in `format` to `file`, runs the file on the patches and compares.
 
     The file takes (1, channels, *patch) float32 and gives logits (1, classes, *patch); the sizes are fixed. It only
-    appears once it is complete.
+    appears once it is complete, and FILE.json then says that it was written here.
     """
     example = source.patches[:1]
     with torch.no_grad(), replacing(file) as temporary, quietly():
         source.network(example)  # makes the scan orders, which are constants in the file
         format.write(source.network, example, temporary)
+        sizes = {"bytes": temporary.stat().st_size, "bytes_before": file.stat().st_size if file.exists() else 0}
+        write_json(record_of(file), {"format": format.name, **sizes})
     with torch.no_grad():
         return compare(source, format.load(file))
 
@@ -89,12 +93,30 @@ def write_record(file: Path, source: FoldNetwork, format: Format, parity: Parity
         "input": [1, *source.patches.shape[1:]],
         "slicing": source.network.get_slicing(),
         "checkpoint": str(source.checkpoint),
-        "checkpoint_sha256": sha256_of_file(source.checkpoint),
+        "checkpoint_sha256": source.checkpoint_sha256,
         "bytes": file.stat().st_size,
         "parity": {**asdict(parity), "tolerance": TOLERANCE, "holds": parity.holds},
         "versions": installed_versions(),
         "created": now(),
     }
-    record = file.with_name(f"{file.name}.json")
-    write_json(record, content)
-    return record
+    write_json(record_of(file), content)
+    return record_of(file)
+
+
+def record_of(file: Path) -> Path:
+    """FILE.json, the record of an exported file."""
+    return file.with_name(f"{file.name}.json")
+
+
+def require_place(file: Path, suffix: str) -> None:
+    """Raises InputError where an export to `file` would replace a file, or a record of it, that is not an export's."""
+    record = record_of(file)
+    require_output(file, "-o", suffix)
+    if not is_free(record) and not _RECORD.is_readable(record):
+        raise not_ours(record, "-o")
+    if is_free(file):
+        return
+    known = _RECORD.read_if_there(record) or {"bytes": 0}
+    # a kill may have left the new record beside the file of the export before
+    if file.stat().st_size not in (known["bytes"], known.get("bytes_before")):
+        raise not_ours(file, "-o")

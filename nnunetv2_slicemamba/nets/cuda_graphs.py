@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call
+
+from nnunetv2_slicemamba.ops.inputs import differentiable_once
 
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_GRAPHS"
 WARM_UPS = 3  # passes before recording: libraries choose their algorithms, caches fill
@@ -238,7 +239,7 @@ class _Replay(torch.autograd.Function):
         return tuple(o.detach() for o in graph.outputs)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         graph: TrainingGraph = ctx.graph
         handle: Handle = ctx.handle

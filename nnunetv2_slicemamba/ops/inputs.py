@@ -56,8 +56,8 @@ def differentiable_once(backward: Callable[..., Any]) -> Any:
     def run(ctx: Any, *gradients: Tensor) -> Any:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "create_graph=True asks for second derivatives of a kernel that is differentiable once; leave it out, "
-                "or set SLICEMAMBA_FUSED=0 and SLICEMAMBA_BACKEND=reference"
+                "create_graph=True asks for second derivatives of what is differentiable once; leave it out, or set "
+                "SLICEMAMBA_GRAPHS=0, SLICEMAMBA_FUSED=0 and SLICEMAMBA_BACKEND=reference"
             )
         return backward(ctx, *gradients)
 

@@ -11,6 +11,7 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
+from nnunetv2_slicemamba.common.notices import Notice
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
 from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, RESIDUAL_CLASS, residual_kwargs
@@ -141,6 +142,7 @@ class SliceMambaPlanner(SharedDataPlanner):
                 f"size {self.size}, patch {patch}, batch {plan['batch_size']}, with which planning ended, needs an "
                 f"estimated {needed / 2**30:.1f} GB, more than the {self.UNet_vram_target_GB} GB aimed at; plan a "
                 f"smaller size (--size S), raise the target (--gpu-memory) or use --activation-checkpointing",
+                Notice,
                 stacklevel=2,
             )
 

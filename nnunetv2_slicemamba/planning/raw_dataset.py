@@ -14,6 +14,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.nnunet_readers import find_reader, reason_of, silently
+from nnunetv2_slicemamba.common.special_files import require_no_special
 from nnunetv2_slicemamba.common.text_files import has_mark
 from nnunetv2_slicemamba.evaluation.labels import read_dataset_json
 
@@ -104,7 +105,7 @@ def training_images(folder: Path, content: Mapping[str, Any]) -> dict[str, list[
     ending, place = content["file_ending"], folder / "imagesTr"
     if not place.is_dir():
         raise InputError(f"{folder} has no folder imagesTr; nnU-Net expects CASE_0000{ending} there")
-    files = sorted(path for path in place.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = sorted(path for path in place.iterdir() if not path.is_dir() and not path.name.startswith("."))
     fitting = [path for path in files if path.name.endswith(ending)]
     if not fitting:
         there = Counter("".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix for path in files)
@@ -115,6 +116,7 @@ def training_images(folder: Path, content: Mapping[str, Any]) -> dict[str, list[
         )
     images: dict[str, list[Path]] = {}
     for path in fitting:
+        require_no_special(path)
         match = re.fullmatch(r"(.+)_\d{4}", path.name.removesuffix(ending), re.ASCII | re.DOTALL)
         if match is None:
             raise InputError(f"{path} has no number of its channel; nnU-Net expects CASE_0000{ending}, so rename it")
@@ -147,7 +149,9 @@ def check_channels(
     """
     missing = [str(path) for paths in images.values() for path in paths if not path.is_file()]
     if missing:
-        raise InputError(f"{len(missing)} images that {file} lists are not there: {_first(missing)}; correct the paths")
+        raise InputError(
+            f"{len(missing)} training images are not there: {_first(missing)}; correct their paths or links"
+        )
     first = next(iter(images.values()))[0]
     reader = find_reader(content, content["file_ending"], first)
     kinds: dict[tuple[str, ...], list[str]] = {}

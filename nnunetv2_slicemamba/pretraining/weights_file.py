@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, require_folder
 from nnunetv2_slicemamba.common.json_files import plain_json, write_json
+from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.names import class_name
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON
 from nnunetv2_slicemamba.common.outputs import is_free, not_ours
@@ -24,6 +25,7 @@ from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.find import find_slicing_file
 
 RECORD = "slicemamba"  # entry that says how the weights were made
+_RECORD = JsonKind("the record of weights", {"what": str, "slicing_origin": (str, None)}, "Move it away")
 
 
 def require_patch_embedding(selection: Selection) -> None:
@@ -84,6 +86,8 @@ def require_target(path: Path, source: Path | None = None) -> None:
         raise InputError(f"{path} is the source itself; name another file for the weights")
     if not is_free(path) and not _is_ours(path):
         raise not_ours(path, "--to")
+    if not is_free(record_of(path)) and not _RECORD.is_readable(record_of(path)):
+        raise not_ours(record_of(path), "--to")
     folder = path.absolute().parent
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not is_writable(existing):
@@ -106,6 +110,10 @@ def write_weights(path: Path, state_dict: Mapping[str, Tensor], record: Mapping[
     content = {"network_weights": dict(state_dict), RECORD: json.dumps(plain_json(record))}
     with replacing(path) as temporary:
         torch.save(content, temporary)
-    beside = path.with_name(f"{path.name}.json")
-    write_json(beside, record, indent=1)
-    return beside
+    write_json(record_of(path), record, indent=1)
+    return record_of(path)
+
+
+def record_of(path: Path) -> Path:
+    """FILE.json, the record beside weights."""
+    return path.with_name(f"{path.name}.json")

@@ -11,6 +11,7 @@ from nnunetv2_slicemamba.common.hashing import resolved_configuration
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
+from nnunetv2_slicemamba.planning.plans_name import require_same_name
 from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
 
 from .dataset import DatasetFolders
@@ -59,16 +60,20 @@ class ConfigurationFacts:
 def read_plans(folders: DatasetFolders, wanted: Sequence[str] | None) -> tuple[ConfigurationFacts, ...]:
     """Every configuration of every plans file, of preprocessed data first, else of trained models.
 
-    wanted: configurations to keep, None for all. SliceMamba's plans come first.
+    wanted: configurations to keep, None for all. SliceMamba's plans come first. Raises InputError for two files with
+    different plans of one name.
     """
-    files: dict[str, Mapping[str, Any]] = {}
+    files: dict[str, tuple[Mapping[str, Any], Path]] = {}
     for folder, name in _plans_files(folders):
         content = _ANYTHING.read(folder / name)
         if isinstance(content, Mapping) and "configurations" in content and "plans_name" in content:
             PLANS_JSON.check(content, folder / name)
-            files.setdefault(str(content["plans_name"]), content)
+            known, first = files.setdefault(str(content["plans_name"]), (content, folder / name))
+            if folder == folders.preprocessed and known != content:
+                for plans, file in ((known, first), (content, folder / name)):
+                    require_same_name(plans, file)
     facts = []
-    for plans_name, plans in files.items():
+    for plans_name, (plans, _) in files.items():
         for configuration in plans["configurations"]:
             settings = resolved_configuration(plans["configurations"], configuration)
             if "patch_size" in settings and (wanted is None or configuration in wanted):

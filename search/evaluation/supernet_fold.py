@@ -57,8 +57,8 @@ def check_same_plans(folder: SupernetFolder) -> str:
         if then != now:
             raise SupernetError(
                 f"plans {selection.plans_name!r} in nnUNet_preprocessed (SHA-256 {now[:12]}...) are not those that the "
-                f"supernet was trained with ({folder.plans_file}, {then[:12]}...); train the supernet anew, or restore "
-                "them"
+                f"supernet was trained with ({folder.plans_file}, {then[:12]}...); restore them, or move {folder.path} "
+                "away and train the supernet anew"
             )
     return now
 
@@ -103,7 +103,7 @@ class SupernetFold:
         recorded = recorded_init_args(self.checkpoint)
         check_trained_with(holdout_in(recorded), self.nnunet_trainer.holdout, folder.path, folder.trainer)
         check_trained_candidates(recorded, folder.selection.candidates, folder.path)
-        self._remedy = f"restore the file, or train the supernet anew with '{folder.train_command}'"
+        self._remedy = f"restore the file, or move {folder.path} away and train the supernet anew"
         read_training(self.checkpoint, self._remedy)  # refused now, not by the first evaluation
         self.label_manager = self.nnunet_trainer.label_manager
         self._loaded = False

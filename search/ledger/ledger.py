@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.notices import Notice
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
 from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, log_folder, log_name, logs_in, records_in
 from nnunetv2_slicemamba.search.ledger.old_journal import left_over_files, read_left_over
@@ -35,18 +36,14 @@ class Ledger:
     """The evaluations of one search. Open one with open_ledger; usable as a context manager.
 
     fingerprint: of the search. study_name: name of its study. log: its files. location: their folder, for people to
-    read. storage: where the study belongs, their copy for Optuna. damaged: lines of the files that hold no evaluation,
-    cut off by a kill or changed since.
+    read. storage: where the study belongs, their copy for Optuna.
     """
 
     def __init__(self, log: EvaluationLog, fingerprint: Fingerprint, study_name: str, storage: str | Path) -> None:
         self.fingerprint, self.study_name, self.log, self.storage = fingerprint, study_name, log, storage
         self.location = str(log.folder)
         log.open()
-        found, self.damaged = records_in(log)
-        if self.damaged:
-            # evaluated again, what a damaged line held may come out a little different: a measured cost does
-            found = {**_copied(log, study_name, storage), **found}
+        found = _kept_in(log, study_name, storage)
         self._generations: dict[int, dict[int, Record]] = {}
         for (generation, index), record in found.items():
             self._generations.setdefault(generation, {})[index] = record
@@ -155,10 +152,7 @@ def read_ledger(
     log, stored = _find(storage, study_name, preferred, folder)
     if log is not None:
         fingerprint = log.header()["fingerprint"]
-        records, damaged = records_in(log)
-        if damaged:
-            warnings.warn(f"left out of {log.folder}, because no evaluation can be read there: {'; '.join(damaged)}")
-            records = {**_copied(log, log.header()["study"], storage), **records}
+        records = _kept_in(log, log.header()["study"], storage)
     else:
         fingerprint, records = dict(stored.fingerprint or {}), stored.records
     return fingerprint, [records[place] for place in sorted(records)]
@@ -182,6 +176,21 @@ def has_ledger(storage: str | Path, folder: Path | None = None) -> bool:
     """True if there is anything that read_ledger could read; a server is not asked."""
     logs = log_folder(storage, folder)
     return not is_missing(storage) or (logs is not None and any(logs.glob("*.jsonl")))
+
+
+def _kept_in(log: EvaluationLog, study_name: str, storage: str | Path) -> dict[tuple[int, int], Record]:
+    """The evaluations in a log. Its damaged lines are left out with a warning; what they held may be in the study."""
+    records, damaged = records_in(log)
+    if not damaged:
+        return records
+    warnings.warn(
+        f"left out of {log.folder}, because no evaluation can be read there: {'; '.join(damaged)}. A search evaluates "
+        "again what its study does not have either",
+        Notice,
+        stacklevel=3,
+    )
+    # evaluated again, what a damaged line held may come out a little different: a measured cost does
+    return {**_copied(log, study_name, storage), **records}
 
 
 def _copied(log: EvaluationLog, study_name: str, storage: str | Path) -> dict[tuple[int, int], Record]:

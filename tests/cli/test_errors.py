@@ -128,6 +128,18 @@ def test_an_empty_value_is_refused(arguments: tuple[str, ...]) -> None:
     assert "is a shell variable unset?" in ended.message
 
 
+@pytest.mark.parametrize("value", ["abc", "", "-1", "2.5", "\N{SUPERSCRIPT TWO}"])
+@pytest.mark.parametrize("variable", ["nnUNet_def_n_proc", "nnUNet_n_proc_DA"])
+def test_a_variable_of_nnunets_that_holds_no_number_is_named_at_once(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    ended = called("status")
+    assert ended.code == 2
+    assert ended.message.startswith(f"error: {variable}={value} is no whole number from")
+    assert called("trainer-path").code == 0
+
+
 def test_a_name_that_is_no_text_is_shown(tmp_path: Path) -> None:
     """Names of files are bytes; a locale's encoding may have none of their letters."""
     raw = os.fsencode(tmp_path) + b"/\xff \xe4\xba\xac"

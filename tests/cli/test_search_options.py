@@ -15,6 +15,7 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.cli import main
 from nnunetv2_slicemamba.common.durations import duration_text
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.pipeline import fold_steps
 from nnunetv2_slicemamba.pipeline.fold_steps import hold_out_all
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
@@ -24,6 +25,7 @@ from nnunetv2_slicemamba.search import (
     MeasuredOn,
     SearchSettings,
     SlicingChoice,
+    dry_run,
     read_holdout,
     read_ledger,
     read_slicing_file,
@@ -35,6 +37,7 @@ from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.search.records import Done, Task, tasks_of
 from nnunetv2_slicemamba.search.workers.base import More, no_more
 from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
+from tests.cli.commands import called
 from tests.cli.supernets import save_untrained_supernet
 
 PLANS, SUPERNET = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch"
@@ -235,6 +238,19 @@ def test_the_first_path_is_not_timed_and_slow_ones_are_timed_less_often(seconds:
     tasks = tasks_of((i,) for i in range(25))
     assert time_paths(Timed(seconds), tasks, Console()) == [seconds] * timed
     assert time_paths(Timed(seconds), tasks[:1], Console()) == [1000.0]
+
+
+@pytest.mark.parametrize("cache_gb", ["0", "0.5"])
+def test_paths_are_timed_with_the_memory_for_features_that_the_search_would_have(
+    cache_gb: str, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepared(folder: object, settings: object, device: object, cache_bytes: int | None = None) -> None:
+        raise InputError(f"{cache_bytes} bytes")
+
+    monkeypatch.setattr(dry_run, "prepare_search", prepared)
+    fold = ("-d", "901", "-c", "2d", "-f", "0", "-p", "nnUNetSliceMambaSPlans", "-device", "cpu")
+    ended = called("search", *fold, "--dry-run", "--cache-gb", cache_gb)
+    assert ended.message == f"error: {round(float(cache_gb) * 2**30)} bytes"
 
 
 def test_the_paths_that_are_timed_share_what_those_of_a_search_share() -> None:

@@ -25,6 +25,15 @@ def test_the_file_is_replaced_at_the_end_and_not_before(tmp_path):
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_a_name_as_long_as_the_file_system_takes_is_written(tmp_path):
+    files = [tmp_path / f"{letter}{'x' * 249}.json" for letter in "ab"]
+    with replacing(files[0]) as one, replacing(files[1]) as other:
+        one.write_text("a")
+        other.write_text("b")
+    assert [file.read_text() for file in files] == ["a", "b"]
+    assert sorted(tmp_path.iterdir()) == files
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
     file = tmp_path / "result.json"

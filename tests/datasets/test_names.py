@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -75,3 +79,18 @@ def test_names_that_only_differ_in_other_characters_become_two_cases(tmp_path: P
     assert all(case == "c" or case.startswith("a_b_") for case in cases)
     folds = json.loads((done.folder / "splits_final.json").read_text())
     assert {case for fold in folds for case in fold["val"]} == cases
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names but text")
+def test_names_that_are_no_text_become_cases_too(tmp_path: Path) -> None:
+    """Those of another encoding than the locale's, which may be C in a batch job."""
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    (tmp_path / "raw").mkdir()
+    write_pair(images, masks, "a")
+    for folder in (images, masks):
+        for raw in (b"\xe4.png", b"\xf6.png"):
+            shutil.copy(folder / "a.png", os.fsencode(folder) + b"/" + raw)
+    folder = run("folders", tmp_path, tmp_path / "raw", sources=(images, masks), name="Own", labels=("ball",)).folder
+    cases = cases_in(folder, "Tr")
+    assert len(cases) == 3
+    assert all(name == "a" or re.fullmatch(r"__[0-9a-f]{8}", name) for name in cases)

@@ -185,3 +185,27 @@ def test_where_the_split_is_there_nothing_is_written_beside_the_preprocessed_dat
     shutil.rmtree(tmp_path / "pre" / "Dataset700_ISIC2017")
     with pytest.raises(ValueError, match="nnUNet_preprocessed=.* is not writable"):
         run("isic2017", source, raw, preprocessed=tmp_path / "pre")
+
+
+def test_of_two_conversions_into_one_folder_the_second_is_that_of_the_first_or_refused(
+    source: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find nothing there, as checking a source takes its time."""
+    prepare, earlier = ImageConverter.prepare, [{}, {"resize": (8, 8)}]
+
+    def prepare_while_another_converts(self: ImageConverter, *arguments: object) -> object:
+        if earlier:
+            run("isic2017", source, raw, **earlier.pop(0))
+        return prepare(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ImageConverter, "prepare", prepare_while_another_converts)
+    options = list(earlier)
+    earlier.pop()
+    assert run("isic2017", source, raw).written == 0
+    folder = raw / "Dataset700_ISIC2017"
+    assert not (folder / ".in_use").exists()
+    shutil.rmtree(folder)
+    earlier.append(options[1])
+    with pytest.raises(ValueError, match="was converted with other options .resize"):
+        run("isic2017", source, raw)
+    assert cases_in(folder, "Tr")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 import torch
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.exporting.export import compare, export, write_record
+from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.exporting.export import compare, export, require_place, write_record
 from nnunetv2_slicemamba.exporting.fold_network import FoldNetwork
-from nnunetv2_slicemamba.exporting.formats import FORMATS
+from nnunetv2_slicemamba.exporting.formats import FORMATS, Format
 from nnunetv2_slicemamba.nets import SliceMambaUNet
 
 HYBRID = {"stem_features": [4, 6], "skip": "concatenate"}
@@ -32,7 +34,14 @@ def source(sizes: tuple[int, ...], slicing: tuple[int, ...], tmp_path: Path, **o
                 value.mul_(30)
     checkpoint = tmp_path / "checkpoint_final.pth"
     torch.save(network.state_dict(), checkpoint)
-    return FoldNetwork(network, checkpoint, "case_1", torch.randn(2, 2, *sizes))
+    return FoldNetwork(network, checkpoint, sha256_of_file(checkpoint), "case_1", torch.randn(2, 2, *sizes))
+
+
+def skip_unless_possible(name: str) -> None:
+    try:
+        FORMATS[name].require()
+    except InputError as missing:  # a package, or a newer PyTorch
+        pytest.skip(str(missing))
 
 
 CASES = {
@@ -55,8 +64,7 @@ QUICK = [("2d", name) for name in FORMATS] + [("2d-hybrid", "torchscript")]
 def test_the_file_gives_the_networks_logits(
     name: str, sizes: tuple[int, ...], slicing: tuple[int, ...], options: dict[str, Any], tmp_path: Path
 ) -> None:
-    for package in FORMATS[name].needs:
-        pytest.importorskip(package)
+    skip_unless_possible(name)
     network = source(sizes, slicing, tmp_path, **options)
     file = tmp_path / f"network{FORMATS[name].suffix}"
     parity = export(network, FORMATS[name], file)
@@ -80,9 +88,39 @@ def test_another_slicing_does_not_pass_the_parity_check(tmp_path: Path) -> None:
     assert parity.largest_difference > 0
 
 
+def test_a_file_that_no_export_has_written_is_not_written_over(tmp_path: Path) -> None:
+    """Neither is what lies where its record would; an export, also one that was killed, is."""
+    network, file = source((22, 29), (4, 2), tmp_path), tmp_path / "network.ts"
+    format = Format("of a test", ".ts", (), lambda net, example, to: to.write_bytes(b"net"), lambda _: network.network)
+
+    def theirs(name: str) -> None:
+        with pytest.raises(InputError, match=rf"-o {tmp_path / name} .*was not written by this command: it would"):
+            require_place(file, ".ts")
+
+    require_place(file, ".ts")
+    file.write_bytes(b"a network of my own")
+    theirs("network.ts")
+    (tmp_path / "network.ts.json").write_text('{"mine": 1}')
+    theirs("network.ts.json")
+    file.unlink()
+    theirs("network.ts.json")
+    (tmp_path / "network.ts.json").unlink()
+    for before in (0, 3):
+        parity = export(network, format, file)
+        written = json.loads((tmp_path / "network.ts.json").read_text())
+        assert (written["bytes"], written["bytes_before"]) == (3, before)
+        require_place(file, ".ts")  # killed before the record is whole
+    (tmp_path / "network.ts.json").write_text(json.dumps({**written, "bytes": 5}))
+    require_place(file, ".ts")  # killed between the new record and the new file
+    write_record(file, network, format, parity)
+    require_place(file, ".ts")
+    file.write_bytes(b"a network of my own")
+    theirs("network.ts")
+
+
 def test_an_export_that_fails_leaves_no_file(tmp_path: Path) -> None:
     network = source((22, 29), (4, 2), tmp_path)
-    broken = FoldNetwork(torch.nn.Identity(), network.checkpoint, "case_1", network.patches[:, :, :0])  # type: ignore[arg-type]
+    broken = replace(network, network=torch.nn.Identity(), patches=network.patches[:, :, :0])  # type: ignore[arg-type]
     broken.network.forward = None  # type: ignore[method-assign]
     with pytest.raises(TypeError):
         export(broken, FORMATS["torchscript"], tmp_path / "network.ts")
@@ -99,6 +137,7 @@ def test_a_missing_package_is_named_with_its_installation(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", ["torchscript", "pt2"])
 def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(name: str) -> None:
     """PyTorch's writer of archives aborts where it cannot write."""
+    skip_unless_possible(name)
     code = f"""
 import torch
 from pathlib import Path

@@ -133,6 +133,14 @@ def test_gradients_of_a_pass_that_are_asked_for_twice_are_refused(later, replays
     del kept
 
 
+def test_second_derivatives_of_a_replayed_pass_are_refused_even_where_they_would_only_lack_a_term(replays, network):
+    x = torch.randn(5, 3)
+    with_graphs, _ = recorded(network, x)
+    with pytest.raises(RuntimeError, match="create_graph=True asks for second derivatives .*SLICEMAMBA_GRAPHS=0"):
+        torch.autograd.grad(with_graphs(x).sum(), list(network.parameters()), create_graph=True)
+    assert replays() == 1
+
+
 def test_gradients_of_paths_that_take_turns_add_up(replays):
     """The case of a supernet's step that sums the gradients of several paths."""
     x = torch.randn(5, 3, requires_grad=True)

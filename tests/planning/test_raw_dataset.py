@@ -135,6 +135,14 @@ def test_files_that_are_missing_or_misnamed_are_named(folder: Path) -> None:
         check_raw_dataset(folder)
 
 
+def test_an_image_whose_link_leads_nowhere_is_named_and_not_left_out(folder: Path) -> None:
+    image = folder / "imagesTr" / "case_3_0000.png"
+    image.unlink()
+    image.symlink_to(folder / "nowhere.png")
+    with pytest.raises(InputError, match=rf"1 training images are not there: {image}; correct their paths or links"):
+        check_raw_dataset(folder)
+
+
 def test_a_byte_order_mark_that_nnunet_cannot_read_is_refused(folder: Path) -> None:
     text = (folder / "dataset.json").read_text()
     (folder / "dataset.json").write_text(text, encoding="utf-8-sig")

@@ -170,6 +170,10 @@ def test_a_checkpoint_is_never_written_over_and_imported_weights_are(
     with pytest.raises(ValueError, match="was not written by this command: it would be lost"):
         run("import", source, "--to", other, *WHERE)
     assert other.read_bytes() == before
+    (tmp_path / "ours.pth.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=r"ours\.pth\.json is there already and was not written by this command"):
+        run("import", source, "--to", tmp_path / "ours.pth", *WHERE)
+    (tmp_path / "ours.pth.json").unlink()
     for _ in range(2):
         run("import", source, "--to", tmp_path / "ours.pth", *WHERE)
 

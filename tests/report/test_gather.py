@@ -31,6 +31,24 @@ def test_a_complete_tree_lacks_only_the_predictions_until_they_are_passed(comple
     assert gather(passed).steps.remedies == ()
 
 
+def test_two_files_with_different_plans_of_one_name_are_refused_and_a_copy_is_not(tmp_path, use):
+    tree = Tree(tmp_path, "2d").add_raw().add_plans()
+    use(tree, ("nnUNet_raw", "nnUNet_preprocessed"))
+    file = tree.folder("nnUNet_preprocessed") / f"{PLANS}.json"
+    plans = json.loads(file.read_text())
+    expected = gather(ReportSettings("501")).plans
+    for name in ("AOtherPlans", "zOtherPlans"):  # read before the file with the name, and after it
+        other = file.with_name(f"{name}.json")
+        other.write_text(json.dumps(plans))
+        assert gather(ReportSettings("501")).plans == expected
+        plans["configurations"]["2d"]["batch_size"] += 1
+        other.write_text(json.dumps(plans))
+        with pytest.raises(InputError, match=rf"{name}.json is named '{name}', but .* '{PLANS}'.* change it"):
+            check(ReportSettings("501"))
+        other.unlink()
+        plans["configurations"]["2d"]["batch_size"] -= 1
+
+
 def test_raw_data_alone_are_to_be_planned(tmp_path, use):
     tree = Tree(tmp_path, "2d").add_raw()
     assert remedies(tree, use) == ["slicemamba plan -d 501 --size L"]

@@ -5,7 +5,11 @@ import json
 
 import pytest
 
+from nnunetv2_slicemamba.common.folder_lock import FolderInUseError, in_use
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import Holdout, HoldoutError, draw_holdout, read_holdout
+from nnunetv2_slicemamba.search.holdout import hold_out, remove_holdout
 from nnunetv2_slicemamba.slicing.holdout_file import check_fits, check_trained_with, sha256_of_split, write_holdout
 
 CASES = [f"case_{i:02d}" for i in range(20)]
@@ -117,3 +121,16 @@ def test_a_supernet_goes_with_the_holdout_that_it_was_trained_with_and_no_other(
             "-tr SliceMambaSupernetTrainer --fraction 0.2 --seed 3"
         )
         assert command in str(refusal.value)
+
+
+def test_no_holdout_changes_while_the_supernet_is_trained_or_searched(workspace):
+    """A training has read it before there is a checkpoint that says so."""
+    folder = SupernetFolder(select("901", "2d", "0", "nnUNetSliceMambaSPlans"), "SliceMambaSupernetTrainer_1epoch")
+    with in_use(folder.path):
+        with pytest.raises(FolderInUseError, match=f"{folder.path} is in use"):
+            hold_out(folder, 0.5)
+        assert not folder.holdout_file.exists()
+    hold_out(folder, 0.5)
+    with in_use(folder.path), pytest.raises(FolderInUseError, match=f"{folder.path} is in use"):
+        remove_holdout(folder)
+    assert remove_holdout(folder) == folder.holdout_file

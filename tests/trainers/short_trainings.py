@@ -74,7 +74,7 @@ def make(trainer: type, device: str = "cpu", architecture: dict[str, Any] | None
 
 
 def train(trainer: Any, stopped: bool = False, continued: bool = False) -> dict[str, Any]:
-    """Trains; the checkpoint that is left.
+    """Trains, from the start where an earlier training is in the folder; the checkpoint that is left.
 
     stopped: after two epochs, without a final checkpoint. continued: from where a stopped one of the same class was.
     """
@@ -82,6 +82,9 @@ def train(trainer: Any, stopped: bool = False, continued: bool = False) -> dict[
     if continued:
         trainer.load_checkpoint(str(latest))
         assert trainer.current_epoch == STOPPED_AFTER
+    else:
+        for file in latest.parent.glob("checkpoint_*.pth"):
+            file.unlink()
     if stopped:
         on_epoch_start = trainer.on_epoch_start
         trainer.on_epoch_start = lambda: stop_late(trainer, on_epoch_start)

@@ -157,6 +157,54 @@ def test_what_a_killed_training_left_half_written_is_removed_by_the_next(make_tr
     assert not any((folder / name).exists() for name in left)
 
 
+@pytest.mark.parametrize("name", ["nnUNetTrainerGPUAugment_5epochs", "SliceMambaSupernetTrainer_5epochs"])
+def test_a_finished_training_is_neither_trained_over_nor_validated_over(
+    name: str, made: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the options of the new training are; continuing the finished one stays possible."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    trainer = made(name)
+    final = Path(trainer.output_folder) / "checkpoint_final.pth"
+    trainer.current_epoch = trainer.num_epochs
+    trainer.on_train_end()
+    before = final.read_bytes()
+    for disabled in (False, True):
+        again = made(name)
+        again.disable_checkpointing = disabled
+        with pytest.raises(InputError, match=rf"{final} is a finished training.*--val,.*--c, or move or delete"):
+            again.run_training()
+    continued = made(name)
+    continued.load_checkpoint(str(final))
+    continued.run_training()
+    # a search knows its supernet by the hash of the file
+    assert final.read_bytes() == before
+
+
+def test_the_checkpoints_of_an_unfinished_training_survive_a_new_one(
+    made: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they were until the new one has a checkpoint of its own, then in a folder beside it."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    folder = Path(made("nnUNetTrainerGPUAugment_5epochs").output_folder)
+    for number, disabled in enumerate((False, True), 1):
+        earlier = {f"checkpoint_{name}.pth": f"{name} of training {number}".encode() for name in ("latest", "best")}
+        for name, content in earlier.items():
+            folder.joinpath(name).write_bytes(content)
+        failing, trainer = made("nnUNetTrainerGPUAugment_5epochs"), made("nnUNetTrainerGPUAugment_5epochs")
+        failing.train_step = lambda batch: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            failing.run_training()
+        assert all(folder.joinpath(name).read_bytes() == content for name, content in earlier.items())
+        trainer.num_epochs = trainer.num_iterations_per_epoch = 1
+        trainer.disable_checkpointing = disabled
+        trainer.run_training()
+        aside = folder / f"earlier_training_{number}"
+        assert {file.name: file.read_bytes() for file in aside.iterdir()} == earlier
+        assert folder.joinpath("checkpoint_final.pth").exists() is not disabled
+        for left in folder.glob("checkpoint_*"):
+            left.unlink()
+
+
 @pytest.mark.parametrize(("change", "refused"), [(None, False), ("MyPlans", False), ("batch_size", True)])
 def test_plans_from_a_file_of_another_name_are_not_trained_with(
     change: str | None, refused: bool, make_trainer: Callable[..., Any], workspace: Path
