@@ -11,6 +11,7 @@ from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.objectives import DICE
 from nnunetv2_slicemamba.search.settings import SearchSettings
+from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 SCHEMA_VERSION = 1
 
@@ -34,8 +35,8 @@ _UNSET = {"settings.objective": DICE}
 class Fingerprint:
     """The settings and files that the evaluations of a search depend on.
 
-    trainer: class name of the supernet's trainer. candidates: the thicknesses to choose from at every block, the same
-    for all. evaluation: what else changes the fitness, e.g. {"tile_step_size": 0.5}; plain JSON values.
+    trainer: class name of the supernet's trainer. candidates: what to choose from at every block, the same for all.
+    evaluation: what else changes the fitness, e.g. {"tile_step_size": 0.5}; plain JSON values.
     """
 
     dataset: str
@@ -46,7 +47,7 @@ class Fingerprint:
     supernet_checkpoint_sha256: str
     plans_sha256: str
     n_blocks: int
-    candidates: tuple[tuple[int, ...], ...]
+    candidates: Slicing
     settings: SearchSettings
     fitness_definition: str = FITNESS_DEFINITION
     evaluation: Mapping[str, Any] = field(default_factory=dict)

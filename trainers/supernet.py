@@ -12,11 +12,13 @@ import torch
 from nnunetv2.paths import nnUNet_results
 from torch import nn
 
+from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.names import final_trainer_name
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.nets.path_supernet import Supernet
-from nnunetv2_slicemamba.slicing.candidates import CHECKPOINT_KEY as CANDIDATES_KEY
-from nnunetv2_slicemamba.slicing.candidates import Architecture, check_trained_candidates
+from nnunetv2_slicemamba.slicing.candidate_sets import CHECKPOINT_KEY as CANDIDATES_KEY
+from nnunetv2_slicemamba.slicing.candidate_sets import check_trained_candidates
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import (
     CHECKPOINT_KEY,
     Holdout,
@@ -98,7 +100,7 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
             require_predictions(Path(self.folder_with_segs_from_previous_stage))
         super().initialize()
         # a signal's checkpoint is written when another object stands for the network
-        self.candidates = [list(one) for one in self.supernet.candidates]
+        self.candidates = plain_json(self.supernet.candidates)
 
     @cached_property
     def holdout(self) -> Holdout | None:

@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.common.shell import comment, shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, planner_name_of, plans_name_of
 from nnunetv2_slicemamba.search import SearchSettings
 from nnunetv2_slicemamba.search.objectives import flag_of
+from nnunetv2_slicemamba.slicing.candidates import candidate_text
 
 from .dataset import DatasetFolders
 from .models import Model
@@ -102,7 +103,7 @@ def _set_value(choice: Any) -> str:
     if choice.how_chosen == "random":
         return f"random:{choice.seed}"
     if choice.how_chosen == "fixed":
-        return "x".join(map(str, choice.slicing[0]))
+        return candidate_text(choice.slicing[0])
     return "consensus" if choice.how_chosen == "consensus" else "FILE"
 
 

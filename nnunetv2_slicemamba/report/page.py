@@ -12,6 +12,7 @@ from nnunetv2_slicemamba.search import Slicing
 from nnunetv2_slicemamba.search.figures.agreement import thickness_agreement
 from nnunetv2_slicemamba.search.figures.network import describe_slicing
 from nnunetv2_slicemamba.search.figures.style import colours_of
+from nnunetv2_slicemamba.slicing.candidates import axes_of
 
 from . import formats
 from .case_gallery import CaseGroup, case_groups, example_cases
@@ -207,7 +208,7 @@ def search_view(data: Gathered, supernet: Model, name: str) -> SearchView | None
         label = f"Thickness of every block in folds {', '.join(fits)}: {told}."
         figure = agreement_panel(fits, stages, colours, chance, f"{name}-agreement", label)
         agreement = FoldAgreement(figure, len(fits), float(shares.mean()), chance)
-    is_3d = any(len(thickness) == 3 for thickness in colours)
+    is_3d = axes_of(colours) == 3
     return SearchView(supernet, panels, slicings, agreement, is_3d)
 
 

@@ -22,7 +22,8 @@ from nnunetv2_slicemamba.search.holdout import recorded_init_args
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.search.records import Done, Evaluation, Task, tasks_of
 from nnunetv2_slicemamba.search.workers.base import More, no_more
-from nnunetv2_slicemamba.slicing.candidates import Architecture, check_trained_candidates
+from nnunetv2_slicemamba.slicing.candidate_sets import check_trained_candidates
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import check_trained_with, holdout_in
 from nnunetv2_slicemamba.slicing.measured_on import HOLDOUT, VALIDATION, MeasuredOn
 from nnunetv2_slicemamba.trainers.offline import ValidationCase, load_cases, make_trainer, quiet

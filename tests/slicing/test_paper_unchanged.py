@@ -49,7 +49,9 @@ def searched(n_dims: int, folder: Path) -> dict[str, Any]:
         choice = chosen_by_search(fingerprint, result, ledger, None)
     del choice.details["ledger"]  # type: ignore[attr-defined]
     files = {"search": choice}
-    files |= {value: choose_slicing(value, BLOCKS, n_dims, candidates) for value in ("x".join("2" * n_dims), "random:3")}
+    files |= {
+        value: choose_slicing(value, BLOCKS, n_dims, candidates) for value in ("x".join("2" * n_dims), "random:3")
+    }
     texts = {}
     for name, one in files.items():
         file = folder / "best_slicing.json"
