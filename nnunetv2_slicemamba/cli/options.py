@@ -80,6 +80,15 @@ def gpu_memory_option() -> Any:
     return number("--gpu-memory", above=0, most=4096, help="GPU memory to plan for, in GB.")
 
 
+def candidates_option() -> Any:
+    """Option --candidates of whatever plans."""
+    return typer.Option(
+        "--candidates",
+        help="What the search chooses from for a block: paper (thickness 2 or 4 per axis); wide (also 1 and 8 on all "
+        "axes, no-scan and no-block); or a list such as 1,2x4,8,no-scan.",
+    )
+
+
 def population_option() -> Any:
     """Option --population of whatever searches."""
     return whole("--population", least=1, most=MANY, help="Architectures per generation.")

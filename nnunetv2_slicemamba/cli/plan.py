@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nnunetv2_slicemamba.cli.options import Dataset, gpu_memory_option, processes_option
+from nnunetv2_slicemamba.cli.options import Dataset, candidates_option, gpu_memory_option, processes_option
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES
@@ -55,6 +55,7 @@ def plan(
     decoder_blocks: Annotated[
         bool, typer.Option("--decoder-blocks", help="Of a residual network: S3 blocks in the decoder too.")
     ] = False,
+    candidates: Annotated[str, candidates_option()] = "paper",
     overwrite_plans: Annotated[
         bool, typer.Option("--overwrite-plans", help="Overwrite other plans that networks were trained with.")
     ] = False,
@@ -100,6 +101,7 @@ def plan(
             chosen,
             blocks_from_stride,
             decoder_blocks,
+            candidates,
         )
     console = PlainConsole()
     for file in done.set_aside:

@@ -53,6 +53,9 @@ def run(
         str | None, typer.Option("--network", help="Network to plan, if there are no plans yet; see `slicemamba plan`.")
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --network hybrid.")] = False,
+    candidates: Annotated[
+        str, typer.Option("--candidates", help="Candidates, if there are no plans yet; see `slicemamba plan`.")
+    ] = "paper",
     gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
     trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
         DEFAULT_TRAINER
@@ -118,7 +121,7 @@ def run(
     plans_name = plans or plans_name_of(size, planned)
     check_plans_name(plans_name)
 
-    prepare(dataset, configuration, size, plans_name, gpu_memory, console, planned)
+    prepare(dataset, configuration, size, plans_name, gpu_memory, console, planned, candidates)
     # every fold is checked before the first one trains for days
     wanted = folds or ["0", "1", "2", "3", "4"]
     selections = [select(dataset, configuration, fold, plans_name).with_blocks() for fold in wanted]
@@ -177,6 +180,7 @@ def prepare(
     gpu_memory: float,
     console: Console,
     network: str = "paper",
+    candidates: str = "paper",
 ) -> None:
     """Plans and preprocesses what is missing; plans that exist are used as they are."""
     from nnunetv2_slicemamba.common.commands import run_command
@@ -197,5 +201,5 @@ def prepare(
             complete_data(name, plans_name, configuration)
         return
     flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]
-    flags += ["--network", network]
+    flags += ["--network", network, *(["--candidates", candidates] if candidates != "paper" else [])]
     run_command("slicemamba", ["plan", *flags, "-c", configuration], console)

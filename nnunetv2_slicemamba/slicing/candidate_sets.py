@@ -47,6 +47,17 @@ def named_candidates(text: str, n_dims: int) -> Slicing | None:
     return checked if axes_of(checked) in (None, n_dims) else None
 
 
+def check_named(text: str, configurations: Sequence[str] | None) -> None:
+    """Raises ValueError unless candidates can be named so, and are for all of nnU-Net's `configurations`, if given."""
+    for configuration in configurations or ("2d", "3d_fullres"):
+        n_dims = 2 if configuration == "2d" else 3
+        if named_candidates(text, n_dims) is None and text != PAPER and configurations:
+            raise ValueError(
+                f"the candidates {text!r} are for networks of {5 - n_dims} axes, {configuration} has {n_dims}: give "
+                f"thicknesses such as {'x'.join('242'[:n_dims])}, or single numbers for all axes"
+            )
+
+
 def _candidate(entry: str, n_dims: int) -> Candidate:
     if entry in NAMED:
         return entry
