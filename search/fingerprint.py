@@ -11,7 +11,7 @@ from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.objectives import DICE
 from nnunetv2_slicemamba.search.settings import SearchSettings
-from nnunetv2_slicemamba.slicing.candidates import Slicing
+from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, Slicing
 
 SCHEMA_VERSION = 1
 
@@ -56,6 +56,11 @@ class Fingerprint:
     def n_candidates_per_block(self) -> tuple[int, ...]:
         """(blocks,) number of candidates."""
         return (len(self.candidates),) * self.n_blocks
+
+    @property
+    def no_block(self) -> int | None:
+        """The candidate that leaves a block out, None if there is none."""
+        return self.candidates.index(NO_BLOCK) if NO_BLOCK in self.candidates else None
 
     @property
     def study_name(self) -> str:

@@ -76,7 +76,7 @@ def run_search(
     ends = math.inf if time_budget is None else time.monotonic() + time_budget
     console = console or PlainConsole()
     workers = evaluate if isinstance(evaluate, Workers) else SerialWorkers(evaluate)
-    proposals = proposals_of(settings, ledger.fingerprint.n_candidates_per_block)
+    proposals = proposals_of(settings, ledger.fingerprint.n_candidates_per_block, ledger.fingerprint.no_block)
     records: list[Record] = []
     evaluated_now = 0
     exhausted, complete = False, True
@@ -132,11 +132,13 @@ def run_search(
     return SearchResult(best, tuple(records), evaluated_now, exhausted)
 
 
-def proposals_of(settings: SearchSettings, n_candidates_per_block: Sequence[int]) -> Proposals:
-    """The proposals of the settings' sampler."""
+def proposals_of(
+    settings: SearchSettings, n_candidates_per_block: Sequence[int], no_block: int | None = None
+) -> Proposals:
+    """The proposals of the settings' sampler. no_block: see propose_with_origins."""
     if settings.sampler != EVOLUTION:
         return OptunaProposals(settings, n_candidates_per_block)
-    return Evolution(settings, n_candidates_per_block)
+    return Evolution(settings, n_candidates_per_block, no_block)
 
 
 def _tell_if_equal(console: Console, records: Sequence[Record]) -> None:

@@ -45,8 +45,9 @@ def path_generator(seed: int, iteration: int) -> torch.Generator:
 class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
     """Trains the supernet that `slicemamba search` evaluates.
 
-    Every iteration draws an architecture uniformly and updates that path. Validation uses one path throughout, so
-    that its curve compares epochs and not paths; that path is stored in the network's `architecture` buffer.
+    Every iteration draws an architecture (see Supernet.sample_architecture) and updates that path. Validation uses one
+    path throughout, so that its curve compares epochs and not paths; that path is stored in the network's
+    `architecture` buffer.
 
     The cases of the fold's holdout.json (`slicemamba holdout`), if there is one, are left out of training and are the
     validation cases. Checkpoints record the holdout; `--c` and `--val` beside another one are refused.
@@ -153,7 +154,7 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
             self.initialize()
         if self.current_epoch == 0:
             generator = path_generator(self.paths_from, self.validation_draw)
-            self.supernet.set_architecture(self.supernet.sample_architecture(generator))
+            self.supernet.set_architecture(self.supernet.sample_architecture(generator, path_dropout=False))
         super().on_train_start()
 
     @property

@@ -70,9 +70,10 @@ def run(
         float | None,
         number(
             "--holdout",
-            above=0,
+            least=0,
             below=1,
-            help="Part of each fold's training cases to choose on, see `slicemamba holdout`.",
+            help="Part of each fold's training cases to choose on, see `slicemamba holdout`; 0: none. Default: 0.2 "
+            "with other candidates than the paper's, else none.",
         ),
     ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="Also write validation probabilities, as nnUNetv2_train.")] = False,
@@ -95,7 +96,14 @@ def run(
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name
-    from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold, summary_dice, take
+    from nnunetv2_slicemamba.pipeline.fold_steps import (
+        RunSettings,
+        hold_out_all,
+        hold_out_by_default,
+        run_fold,
+        summary_dice,
+        take,
+    )
     from nnunetv2_slicemamba.pipeline.graph import ending_steps_of
     from nnunetv2_slicemamba.pipeline.places import places_for
     from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
@@ -134,8 +142,11 @@ def run(
         predict=predict,
     )
     endings = ending_steps_of(selections, settings)
-    if holdout is not None:
-        hold_out_all([SupernetFolder(selection, supernet) for selection in selections], holdout, console)
+    supernets = [SupernetFolder(selection, supernet) for selection in selections]
+    if holdout is None:
+        hold_out_by_default(supernets, console)
+    elif holdout:
+        hold_out_all(supernets, holdout, console)
     title = f"{trainer}, {configuration}"
     if places:
         run_several(selections, settings, places, console, title)

@@ -67,12 +67,24 @@ class Supernet(SliceMambaBase):
         self.architecture.copy_(torch.tensor(values, dtype=torch.uint8))
         self._choose(values)
 
-    def sample_architecture(self, generator: torch.Generator | None = None) -> Architecture:
-        """Draws a path uniformly, uses it in the next forward passes and returns its indices.
+    def sample_architecture(self, generator: torch.Generator | None = None, path_dropout: bool = True) -> Architecture:
+        """Draws a path, uses it in the next forward passes and returns its indices.
 
-        The buffer keeps its value, which is the path of validation.
+        Every block's candidate is drawn uniformly. With path_dropout, which matters only if "no-block" is a candidate,
+        a share from 0 to 1 is drawn first, and every block is left out with that probability. All numbers of blocks are
+        then equally likely, so that short and long paths are trained alike; drawn uniformly, nearly all paths would be
+        long. The buffer keeps its value, which is the path of validation.
         """
-        drawn = torch.randint(len(self.candidates), (self.n_blocks,), generator=generator)
+        n, blocks = len(self.candidates), (self.n_blocks,)
+        if path_dropout and NO_BLOCK in self.candidates and n > 1:
+            left_out = self.candidates.index(NO_BLOCK)
+            others = torch.tensor([i for i in range(n) if i != left_out])
+            share = torch.rand(1, generator=generator)
+            skipped = torch.rand(blocks, generator=generator) < share
+            kept = others[torch.randint(n - 1, blocks, generator=generator)]
+            drawn = torch.where(skipped, left_out, kept)
+        else:
+            drawn = torch.randint(n, blocks, generator=generator)
         values = tuple(drawn.tolist())
         self._choose(values)
         return values
