@@ -114,7 +114,7 @@ class BSS(nn.Module):
 
     def fused(self, x: Tensor) -> Tensor | None:
         """The whole block by kernels of the backend that scans; None where it has none for this one."""
-        if not self.scans or self.scan_norms is not None or not self.thickness:
+        if not self.scans or self.scan_norms is not None:
             return None
         return fused_bss(x, self.block_parameters, self.thickness)
 
