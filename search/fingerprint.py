@@ -20,6 +20,8 @@ _TITLES = {
     "settings.mutation_probability": "mutation probability",
     "settings.max_latency_ms": "--max-latency-ms",
     "settings.max_memory_mib": "--max-memory-mib",
+    "settings.max_step_ms": "--max-step-ms",
+    "evaluation.step_costs_sha256": "table of step costs (SHA-256)",
     "plans_name": "plans",
     "supernet_checkpoint_sha256": "supernet checkpoint (SHA-256)",
     "plans_sha256": "plans content (SHA-256)",

@@ -89,6 +89,18 @@ def candidates_option() -> Any:
     )
 
 
+def share_option(flag: str, help: str) -> Any:
+    """Option that takes a share in percent, such as 60%; its value is 0.6."""
+
+    def read(value: Any) -> float:
+        found = re.fullmatch(r"([0-9]{1,3}(\.[0-9]{1,6})?)%", str(value))
+        if found and 0 < float(found[1]) <= 100:
+            return float(found[1]) / 100
+        raise OptionError(f"{flag} is {shown(str(value))}; give a share above 0% and at most 100%, for example 60%")
+
+    return typer.Option(flag, parser=read, metavar="SHARE%", help=help)
+
+
 def population_option() -> Any:
     """Option --population of whatever searches."""
     return whole("--population", least=1, most=MANY, help="Architectures per generation.")

@@ -21,6 +21,7 @@ from nnunetv2_slicemamba.cli.options import (
     number,
     population_option,
     seed_option,
+    share_option,
     whole,
 )
 from nnunetv2_slicemamba.cli.plan import network_named
@@ -66,6 +67,10 @@ def run(
     seed: Annotated[int, seed_option("Seed of the searches.")] = 0,
     population: Annotated[int, population_option()] = 50,
     generations: Annotated[int, generations_option()] = 20,
+    budget: Annotated[
+        float | None,
+        share_option("--budget", "Share of the fixed network's training step that the chosen one may take, e.g. 60%."),
+    ] = None,
     holdout: Annotated[
         float | None,
         number(
@@ -133,11 +138,12 @@ def run(
     # every fold is checked before the first one trains for days
     wanted = folds or ["0", "1", "2", "3", "4"]
     selections = [select(dataset, configuration, fold, plans_name).with_blocks() for fold in wanted]
+    limits = () if budget is None else ("--max-step", f"{100 * budget:g}%")
     settings = RunSettings(
         trainer,
         supernet,
         chosen,
-        ("--seed", str(seed), "--population", str(population), "--generations", str(generations)),
+        ("--seed", str(seed), "--population", str(population), "--generations", str(generations), *limits),
         npz,
         predict=predict,
     )

@@ -73,7 +73,7 @@ class SlicedNetwork(SliceMambaBase):
 
     def get_slicing(self) -> Slicing:
         """What every block does, in network order, as the forward pass uses it."""
-        return tuple(block.candidate for block in self.block_positions())  # type: ignore[union-attr, misc]
+        return tuple(block.candidate for block in self.block_positions())  # type: ignore[misc]
 
     def _apply_slicing(self, values: Sequence[Candidate]) -> None:
         for block, candidate in zip(self.block_positions(), values, strict=True):

@@ -23,6 +23,9 @@ from nnunetv2_slicemamba.slicing.candidates import Architecture
 
 # Guo et al. stop breeding after ten attempts for each child asked for.
 ATTEMPTS_PER_CHILD = 10
+# random architectures of a generation that may be dearer than allowed before no more are drawn
+MOST_REFUSED = 100_000
+Allowed = Callable[[Architecture], bool]
 
 
 def propose(
@@ -44,6 +47,7 @@ def propose_with_origins(
     generation: int,
     history: History,
     no_block: int | None = None,
+    allowed: Allowed | None = None,
 ) -> list[Proposal]:
     """The architectures of one generation, and where each of them comes from.
 
@@ -51,6 +55,7 @@ def propose_with_origins(
     settings.mutants mutants, settings.crossovers crossovers and random ones for the rest. history: (architecture,
     fitness) of all evaluations of the generations before this one, ordered by (generation, index). no_block: the
     candidate that leaves a block out, None for none; random architectures then have all numbers of blocks alike.
+    allowed: whether an architecture may be proposed, None for all.
 
     Returns settings.population distinct architectures, none of them in the history: mutants first, then crossovers,
     then random ones, which also stand in for mutants and crossovers that cannot be found. Fewer, in the end none, when
@@ -63,7 +68,9 @@ def propose_with_origins(
     """
     n_candidates = _counts_of(n_candidates_per_block)
     seen = set(_checked([architecture for architecture, _ in history], n_candidates))
-    return _generation(settings, n_candidates, generation, select_parents(history, settings.parents), seen, no_block)
+    return _generation(
+        settings, n_candidates, generation, select_parents(history, settings.parents), seen, no_block, allowed
+    )
 
 
 class Evolution:
@@ -74,9 +81,13 @@ class Evolution:
     """
 
     def __init__(
-        self, settings: SearchSettings, n_candidates_per_block: Sequence[int], no_block: int | None = None
+        self,
+        settings: SearchSettings,
+        n_candidates_per_block: Sequence[int],
+        no_block: int | None = None,
+        allowed: Allowed | None = None,
     ) -> None:
-        self._settings, self._no_block = settings, no_block
+        self._settings, self._no_block, self._allowed = settings, no_block, allowed
         self._n_candidates = _counts_of(n_candidates_per_block)
         self._elite = Elite(settings.cost, settings.parents)
         self._known = 0  # records
@@ -88,7 +99,9 @@ class Evolution:
         self._known = len(records)
         self._seen.update(_checked([record.architecture for record in new], self._n_candidates))
         parents = [record.architecture for record in self._elite.add(new, records)]
-        return _generation(self._settings, self._n_candidates, generation, parents, self._seen, self._no_block)
+        return _generation(
+            self._settings, self._n_candidates, generation, parents, self._seen, self._no_block, self._allowed
+        )
 
 
 def _generation(
@@ -98,11 +111,12 @@ def _generation(
     best: Sequence[Architecture],
     seen: AbstractSet[Architecture],
     no_block: int | None,
+    allowed: Allowed | None,
 ) -> list[Proposal]:
     if generation < 0:
         raise ValueError(f"generation is {generation}, it must be at least 0")
     rng = np.random.default_rng([settings.seed, generation])
-    brood = _Brood(n_candidates, seen, settings.population, no_block)
+    brood = _Brood(n_candidates, seen, settings.population, no_block, allowed)
     if generation > 0:
         parents = [np.array(parent) for parent in best]
         mutants, crossovers = settings.children
@@ -136,8 +150,10 @@ class _Brood:
     seen: AbstractSet[Architecture]
     wanted: int
     no_block: int | None = None
+    allowed: Allowed | None = None
     proposals: list[Proposal] = field(default_factory=list)
     own: set[Architecture] = field(default_factory=set)
+    refused: int = 0
 
     @property
     def n_known(self) -> int:
@@ -149,8 +165,11 @@ class _Brood:
         return architecture in self.seen or architecture in self.own
 
     def add(self, architecture: Architecture, origin: str) -> bool:
-        """Adds a new architecture; False for one that is known."""
+        """Adds a new architecture; False for one that is known or not allowed."""
         if self.knows(architecture):
+            return False
+        if self.allowed is not None and not self.allowed(architecture):
+            self.refused += 1
             return False
         self.own.add(architecture)
         self.proposals.append(Proposal(architecture, origin))
@@ -167,7 +186,8 @@ class _Brood:
     def fill_with_random(self, rng: np.random.Generator) -> None:
         """Fills the generation with new architectures drawn uniformly, as far as there are any."""
         total = math.prod(self.n_candidates.tolist())
-        while len(self.proposals) < self.wanted and self.n_known < total:
+        self.refused = 0
+        while len(self.proposals) < self.wanted and self.n_known < total and self.refused < MOST_REFUSED:
             # Rejection needs two draws at most on average while half of the architectures are new; from then on the
             # rest is short enough to be listed.
             if 2 * self.n_known >= total:
@@ -178,8 +198,9 @@ class _Brood:
     def _fill_from_the_rest(self, rng: np.random.Generator) -> None:
         everything = itertools.product(*(range(n) for n in self.n_candidates.tolist()))
         rest = [architecture for architecture in everything if not self.knows(architecture)]
-        missing = min(self.wanted - len(self.proposals), len(rest))
-        for i in rng.permutation(len(rest))[:missing]:
+        for i in rng.permutation(len(rest)):
+            if len(self.proposals) == self.wanted:
+                return
             self.add(rest[i], RANDOM)
 
 
