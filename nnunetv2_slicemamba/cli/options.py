@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.slicing.candidate_sets import named_candidates
 
 # more than these is a slip of the hand: years of evaluations, two years of minutes
 MANY, MANY_MINUTES = 10_000, 1_000_000
@@ -80,13 +81,19 @@ def gpu_memory_option() -> Any:
     return number("--gpu-memory", above=0, most=4096, help="GPU memory to plan for, in GB.")
 
 
-def candidates_option() -> Any:
+def candidates_option(help: str) -> Any:
     """Option --candidates of whatever plans."""
-    return typer.Option(
-        "--candidates",
-        help="What the search chooses from for a block: paper (thickness 2 or 4 per axis); wide (also 1 and 8 on all "
-        "axes, no-scan and no-block); or a list such as 1,2x4,8,no-scan.",
-    )
+
+    def read(value: Any) -> str:
+        text = str(value)
+        try:
+            for n_dims in (2, 3):
+                named_candidates(text, n_dims)
+        except ValueError as error:
+            raise OptionError(f"--candidates is {shown(text)}: {error}") from error
+        return text
+
+    return typer.Option("--candidates", parser=read, metavar="TEXT", help=help)
 
 
 def share_option(flag: str, help: str) -> Any:

@@ -55,7 +55,13 @@ def plan(
     decoder_blocks: Annotated[
         bool, typer.Option("--decoder-blocks", help="Of a residual network: S3 blocks in the decoder too.")
     ] = False,
-    candidates: Annotated[str, candidates_option()] = "paper",
+    candidates: Annotated[
+        str,
+        candidates_option(
+            "What the search chooses from for a block: paper (thickness 2 or 4 per axis); wide (also 1 and 8 on all "
+            "axes, no-scan and no-block); or a list such as 1,2x4,8,no-scan."
+        ),
+    ] = "paper",
     overwrite_plans: Annotated[
         bool, typer.Option("--overwrite-plans", help="Overwrite other plans that networks were trained with.")
     ] = False,

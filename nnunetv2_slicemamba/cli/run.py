@@ -16,6 +16,7 @@ from nnunetv2_slicemamba.cli.options import (
     Configuration,
     Dataset,
     Device,
+    candidates_option,
     generations_option,
     gpu_memory_option,
     number,
@@ -55,7 +56,7 @@ def run(
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --network hybrid.")] = False,
     candidates: Annotated[
-        str, typer.Option("--candidates", help="Candidates, if there are no plans yet; see `slicemamba plan`.")
+        str, candidates_option("Candidates to plan, if there are no plans yet; see `slicemamba plan`.")
     ] = "paper",
     gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
     trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (

@@ -27,7 +27,12 @@ def slicing(
     configuration: Configuration,
     fold: Fold,
     value: Annotated[
-        str, typer.Option("--set", help="2x4 (2x4x2 in 3D), no-scan, random:SEED, consensus, a FILE, or pareto.json:N.")
+        str,
+        typer.Option(
+            "--set",
+            help="2x4 (2x4x2 in 3D), no-scan, random:SEED, consensus, front:K of the search's front, cheapest, "
+            "random-at-budget:SEED, a FILE, or pareto.json:N.",
+        ),
     ],
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,

@@ -22,6 +22,7 @@ from nnunetv2_slicemamba.slicing.find import (
 )
 
 SEARCHED, CONSENSUS, RANDOM, FIXED, FILE = "searched", "consensus", "random", "fixed", "file"
+SEARCHED_FRONT, AT_BUDGET = "front", "random-at-budget"
 # arms that no search chose
 CONTROLS = (RANDOM, FIXED)
 MOST_RANDOM = 100
@@ -48,9 +49,11 @@ def default_arms(candidates: Slicing) -> str:
 
 
 def parse_arms(text: str) -> list[Arm]:
-    """The arms of a comma-separated list: searched, consensus, 2x4, no-scan, random:N, random:seed=S, FILE, NAME=FILE.
+    """The arms of a comma-separated list: searched, consensus, 2x4, no-scan, cheapest, front:K, random:N,
+    random:seed=S, random-at-budget:N, FILE, NAME=FILE.
 
-    random:N stands for the N arms random_0 ... of the seeds 0 to N-1. Raises InputError naming the entry and the rule.
+    random:N stands for the N arms random_0 ... of the seeds 0 to N-1, and so does random-at-budget:N. Raises InputError
+    naming the entry and the rule.
     """
     arms = [arm for entry in text.split(",") if entry.strip() for arm in _arms_of(entry.strip())]
     if not arms:
@@ -65,6 +68,13 @@ def parse_arms(text: str) -> list[Arm]:
 def _arms_of(entry: str) -> list[Arm]:
     if entry in (SEARCHED, CONSENSUS):
         return [Arm(entry, entry, entry)]
+    if entry == "cheapest":
+        return [Arm(entry, FIXED, entry)]
+    if re.fullmatch(r"front:[0-9]{1,6}", entry):
+        return [Arm(entry.replace(":", "_"), SEARCHED_FRONT, entry)]
+    if entry.startswith(f"{AT_BUDGET}:"):
+        seeds = _seeds(entry.replace(AT_BUDGET, RANDOM))
+        return [Arm(f"{AT_BUDGET}_{seed}", RANDOM, f"{AT_BUDGET}:{seed}") for seed in seeds]
     if entry in NAMED or re.fullmatch(r"\d+(x\d+)+", entry):
         return [Arm(entry, FIXED, entry)]
     if entry == RANDOM or entry.startswith(f"{RANDOM}:"):
@@ -107,18 +117,26 @@ def resolve_arms(arms: Sequence[Arm], selection: Selection, supernet_trainer: st
 
 def _resolve(arm: Arm, selection: Selection, supernet_trainer: str | None) -> SlicingFile:
     from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
+    from nnunetv2_slicemamba.search.choosing.of_folder import choose_of_folder, is_of_folder
     from nnunetv2_slicemamba.search.choosing.set_slicing import fold_histories
 
     if arm.kind == SEARCHED:
         return _searched(selection, supernet_trainer)
-    choice = choose_slicing(
-        arm.value,
-        selection.n_blocks,
-        selection.n_dims,
-        selection.candidates,
-        lambda: fold_histories(
-            SupernetFolder(selection, supernet_trainer) if supernet_trainer else searched_supernet(selection)
-        ),
+
+    def supernet() -> SupernetFolder:
+        return SupernetFolder(selection, supernet_trainer) if supernet_trainer else searched_supernet(selection)
+
+    of_folder = is_of_folder(arm.value)
+    choice = (
+        choose_of_folder(supernet(), arm.value)
+        if of_folder
+        else choose_slicing(
+            arm.value,
+            selection.n_blocks,
+            selection.n_dims,
+            selection.candidates,
+            lambda: fold_histories(supernet()),
+        )
     )
     return SlicingFile(
         choice=choice,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,22 @@ import torch
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.json_files import plain_json, write_json
 from nnunetv2_slicemamba.nets import SliceMambaUNet
 from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import Evaluation, SearchSettings, open_ledger, read_ledger, run_search
 from nnunetv2_slicemamba.search.budget import require_affordable, step_limit
+from nnunetv2_slicemamba.search.choosing.pareto import Front, write_front
+from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
 from nnunetv2_slicemamba.search.evaluation import step_costs
-from nnunetv2_slicemamba.search.evaluation.step_costs import StepCosts, measure_step_costs, read_step_costs
+from nnunetv2_slicemamba.search.evaluation.step_costs import (
+    STEP_COSTS_FILE,
+    StepCosts,
+    measure_step_costs,
+    read_step_costs,
+)
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.search.run import search_fold
 from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, NO_SCAN, wide_candidates
@@ -102,5 +111,43 @@ def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(w
     assert found is not None
     assert {record.cost for record in read_ledger(folder.study)[1]} == {whole}
     assert '"name": "step_ms"' in folder.slicing_file.read_text()
+    with pytest.raises(ValueError, match="cannot be read"):
+        set_slicing(folder, "front:1")
     with pytest.raises(InputError, match=r"--max-step-ms 5 is below what every architecture takes: the cheapest needs"):
         require_affordable(Cost("step", False, 5.0), kept)
+
+
+def test_arms_at_the_budget_take_nearly_all_of_it_and_the_cheapest_the_least(workspace: Path) -> None:
+    selection = select("901", "2d", "0", PLANS)
+    file = selection.preprocessed_folder / f"{PLANS}.json"
+    plans = json.loads(file.read_text())
+    plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["candidates"] = plain_json(WIDE)
+    file.write_text(json.dumps(plans))
+    folder = SupernetFolder(select("901", "2d", "0", PLANS), SUPERNET)
+    with pytest.raises(ValueError, match="cheapest needs the step costs of the candidates"):
+        set_slicing(folder, "cheapest")
+    own = (*(OF_CANDIDATE.get(one, 3.0) for one in WIDE[:-1]), 0.5)
+    table = (own,) * selection.n_blocks
+    costs = StepCosts(WIDE, 10.0, table, 31.0, 0.0, {"device": "a GPU"})
+    write_json(folder.search / STEP_COSTS_FILE, costs.as_dict())
+    assert set_slicing(folder, "cheapest")[1].slicing == (NO_BLOCK,) * selection.n_blocks
+    with pytest.raises(ValueError, match="holds no search with a budget"):
+        set_slicing(folder, "random-at-budget:0")
+    settings = SearchSettings(population=4, generations=0, seed=1, objective="dice-step", max_step_ms=20.0)
+    kept = fingerprint_of(settings, candidates=WIDE, n_blocks=selection.n_blocks)
+    with open_ledger(folder.study, kept, None, False, folder.search) as ledger:
+        result = run_search(
+            lambda architecture: Evaluation(sum(architecture) / 100, {}, costs.measure(architecture)),
+            settings,
+            ledger,
+            progress=False,
+            allowed=lambda architecture: costs.measure(architecture) <= 20,
+        )
+    assert settings.cost is not None
+    front = Front.of(result.records, result.best, settings.cost, {"device": "a GPU"})
+    write_front(front, folder.search, settings.objective, WIDE)
+    drawn = [set_slicing(folder, f"random-at-budget:{seed}")[1] for seed in range(4)]
+    assert len({choice.slicing for choice in drawn}) == 4
+    assert all(18 <= choice.details["step_ms"] <= 20 for choice in drawn)
+    first = tuple(WIDE[index] for index in front.records[0].architecture)
+    assert set_slicing(folder, "front:1")[1].slicing == first
