@@ -13,7 +13,9 @@ from nnunetv2_slicemamba.common.provenance import installed_versions
 from nnunetv2_slicemamba.common.shell import comment, shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, planner_name_of, plans_name_of
 from nnunetv2_slicemamba.search import SearchSettings
+from nnunetv2_slicemamba.search.choosing.of_folder import SET
 from nnunetv2_slicemamba.search.objectives import flag_of
+from nnunetv2_slicemamba.slicing.candidate_sets import name_of
 from nnunetv2_slicemamba.slicing.candidates import candidate_text
 
 from .dataset import DatasetFolders
@@ -73,6 +75,8 @@ def _plan(number: int, same: Sequence[ConfigurationFacts]) -> str:
     size, network = PLANNED.get(planner, (PAPER, "paper"))
     flags += ["--size", size, *([] if network == "paper" else ["--network", network])]
     flags += ["--activation-checkpointing"] if any(one.activation_checkpointing for one in same) else []
+    candidates = next((one.candidates for one in same if one.candidates), None)
+    flags += [] if candidates is None else ["--candidates", name_of(candidates)]
     flags += [] if name == plans_name_of(size, network) else ["-overwrite_plans_name", name]
     return shell_line("slicemamba", "plan", *flags)
 
@@ -100,6 +104,8 @@ def search_flags(settings: Mapping[str, Any]) -> list[str]:
 
 
 def _set_value(choice: Any) -> str:
+    if SET in choice.details:
+        return str(choice.details[SET])
     if choice.how_chosen == "random":
         return f"random:{choice.seed}"
     if choice.how_chosen == "fixed":

@@ -11,7 +11,9 @@ from nnunetv2_slicemamba.common.hashing import resolved_configuration
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
+from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
+from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 from .dataset import DatasetFolders
 
@@ -27,6 +29,7 @@ class ConfigurationFacts:
     network: class name. patch: voxels per axis. spacing: mm per axis. batch: patches. stages: of a SliceMamba network,
     highest resolution first; empty for other networks. preprocessed: whether its data are there. stem: channels of a
     hybrid's convolutional stages, full resolution first. activation_checkpointing: whether blocks are computed twice.
+    candidates: of the supernet, None for the paper's.
     """
 
     plans_name: str
@@ -42,6 +45,7 @@ class ConfigurationFacts:
     preprocessed: bool
     stem: tuple[int, ...] = ()
     activation_checkpointing: bool = False
+    candidates: Slicing | None = None
 
     @property
     def is_slicemamba(self) -> bool:
@@ -108,4 +112,5 @@ def _facts(
         preprocessed=data is not None and data.is_dir() and any(data.iterdir()),
         stem=tuple(int(width) for width in kwargs.get("stem_features", ())),
         activation_checkpointing=bool(kwargs.get("activation_checkpointing")),
+        candidates=planned_candidates(kwargs) if kwargs.get("candidates") and network in NETWORK_CLASSES else None,
     )

@@ -13,6 +13,7 @@ from nnunetv2_slicemamba.slicing.candidates import (
     Slicing,
     axes_of,
     candidate_from_json,
+    candidate_text,
     check_candidates,
     check_thickness,
     listed,
@@ -45,6 +46,13 @@ def named_candidates(text: str, n_dims: int) -> Slicing | None:
     # every entry is checked, also where the list is for other networks
     checked = check_candidates([_candidate(entry, next(iter(axes), n_dims)) for entry in entries], *(axes or {n_dims}))
     return checked if axes_of(checked) in (None, n_dims) else None
+
+
+def name_of(candidates: Slicing) -> str:
+    """The text that `named_candidates` reads as these candidates, which are not the paper's."""
+    n_dims = axes_of(candidates)
+    is_wide = n_dims is not None and candidates == wide_candidates(n_dims)
+    return WIDE if is_wide else ",".join(map(candidate_text, candidates))
 
 
 def check_named(text: str, configurations: Sequence[str] | None) -> None:

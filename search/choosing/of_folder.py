@@ -17,6 +17,7 @@ from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, Architecture
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 
 FRONT, CHEAPEST, AT_BUDGET = "front", "cheapest", "random-at-budget"
+SET = "set"  # entry of the details of what was chosen: the value
 NEAR = 0.9  # of the budget: what is drawn at it takes at least so much of it
 _OF_FOLDER = re.compile(rf"{FRONT}:[0-9]{{1,6}}|{CHEAPEST}|{AT_BUDGET}:[0-9]{{1,9}}")
 
@@ -46,9 +47,9 @@ def choose_of_folder(folder: SupernetFolder, value: str) -> SlicingChoice:
         )
     if kind == CHEAPEST:
         architecture = tuple(min(range(len(own)), key=own.__getitem__) for own in costs.blocks)
-        return _choice(folder, costs, architecture, "fixed")
+        return _choice(folder, costs, architecture, "fixed", value)
     seed = int(number)
-    return _choice(folder, costs, _drawn(folder, costs, seed), "random", seed)
+    return _choice(folder, costs, _drawn(folder, costs, seed), "random", value, seed)
 
 
 def _drawn(folder: SupernetFolder, costs: StepCosts, seed: int) -> Architecture:
@@ -73,7 +74,9 @@ def _drawn(folder: SupernetFolder, costs: StepCosts, seed: int) -> Architecture:
 
 
 def _choice(
-    folder: SupernetFolder, costs: StepCosts, architecture: Architecture, how: str, seed: int | None = None
+    folder: SupernetFolder, costs: StepCosts, architecture: Architecture, how: str, value: str, seed: int | None = None
 ) -> SlicingChoice:
     slicing = tuple(folder.selection.candidates[index] for index in architecture)
-    return SlicingChoice(slicing, how, architecture, seed=seed, details={"step_ms": costs.measure(architecture)})
+    return SlicingChoice(
+        slicing, how, architecture, seed=seed, details={SET: value, "step_ms": costs.measure(architecture)}
+    )
