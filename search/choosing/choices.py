@@ -111,8 +111,8 @@ def _file(value: str, n_blocks: int, n_dims: int) -> SlicingChoice:
     if not path.is_file():
         example = "2x4" if n_dims == 2 else "2x4x2"
         raise ValueError(
-            f"'{value}' is neither a thickness such as {example}, nor {', '.join(NAMED)}, random:SEED, nor consensus, "
-            "nor a file that exists"
+            f"'{value}' is neither a thickness such as {example}, nor random:SEED, nor consensus, nor a file that "
+            f"exists, nor {' or '.join(NAMED)}"
         )
     from nnunetv2_slicemamba.slicing.published_search import is_published_search, read_for
 

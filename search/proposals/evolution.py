@@ -34,11 +34,11 @@ def propose(
     generation: int,
     history: History,
     no_block: int | None = None,
+    allowed: Allowed | None = None,
 ) -> list[Architecture]:
     """The architectures of one generation; see propose_with_origins."""
-    return [
-        p.architecture for p in propose_with_origins(settings, n_candidates_per_block, generation, history, no_block)
-    ]
+    proposals = propose_with_origins(settings, n_candidates_per_block, generation, history, no_block, allowed)
+    return [proposal.architecture for proposal in proposals]
 
 
 def propose_with_origins(

@@ -111,8 +111,8 @@ def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(w
     assert found is not None
     assert {record.cost for record in read_ledger(folder.study)[1]} == {whole}
     assert '"name": "step_ms"' in folder.slicing_file.read_text()
-    with pytest.raises(ValueError, match="cannot be read"):
-        set_slicing(folder, "front:1")
+    with pytest.raises(ValueError, match="there is none numbered 99"):
+        set_slicing(folder, "front:99")
     with pytest.raises(InputError, match=r"--max-step-ms 5 is below what every architecture takes: the cheapest needs"):
         require_affordable(Cost("step", False, 5.0), kept)
 
