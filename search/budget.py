@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
-from nnunetv2_slicemamba.search.evaluation.step_costs import STEP_COSTS_FILE, TOLERABLE, StepCosts, step_costs_of
+from nnunetv2_slicemamba.search.evaluation.step_costs import StepCosts, step_costs_of
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import require_checkpoint
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.search.workers.processes import Process
@@ -34,10 +32,4 @@ def step_limit(folder: SupernetFolder, share: float, device: torch.device, keep:
         return 1.0
     require_checkpoint(folder)
     costs = step_costs_of(folder, process.device(device), keep)
-    if costs.error > TOLERABLE:
-        PlainConsole().print(
-            f"The step costs of the blocks add up to {100 * costs.error:.0f} % more or less than whole networks take; "
-            "nothing else should run on the device while they are measured "
-            f"({shell_line('rm', folder.search / STEP_COSTS_FILE)} has them measured again)."
-        )
     return round(share * costs.fixed, 3)

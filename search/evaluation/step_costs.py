@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.json_reading import JsonFileError, JsonKind
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.nets import S3Block, SlicedNetwork
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import measured_with
@@ -98,7 +100,10 @@ def read_step_costs(folder: SupernetFolder, device: torch.device | None) -> Step
 
 
 def step_costs_of(folder: SupernetFolder, device: torch.device, keep: bool = True) -> StepCosts:
-    """The fold's table on this device, measured now if there is none. keep: write what is measured."""
+    """The fold's table on this device, measured now if there is none; says so if it does not add up.
+
+    keep: write what is measured.
+    """
     found = read_step_costs(folder, device)
     if found is not None:
         return found
@@ -109,8 +114,14 @@ def step_costs_of(folder: SupernetFolder, device: torch.device, keep: bool = Tru
     manager = trainer.configuration_manager
     shape = (manager.batch_size, trainer.num_input_channels, *manager.patch_size)
     measured = measure_step_costs(network, folder.selection.candidates, shape, device)
+    file = folder.search / STEP_COSTS_FILE
     if keep:
-        write_json(folder.search / STEP_COSTS_FILE, measured.as_dict())
+        write_json(file, measured.as_dict())
+    if measured.error > TOLERABLE:
+        PlainConsole().print(
+            f"The blocks' step costs add up to {100 * measured.error:.0f} % more or less than whole networks take. "
+            f"If other work ran on the device, have them measured again: {shell_line('rm', file)}"
+        )
     return measured
 
 
