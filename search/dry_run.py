@@ -88,7 +88,7 @@ def estimate_cost(
     storage = prepared.storage(options.storage)
     kept, refused = kept_in(prepared, storage, options.study, options.discard)
     n_candidates = prepared.fingerprint.n_candidates_per_block
-    tasks = typical_tasks(settings, n_candidates)
+    tasks = typical_tasks(settings, n_candidates, prepared.fingerprint.no_block)
     measured_on = prepared.fold.measured_on
     assert measured_on.number is not None
     return CostEstimate(
@@ -102,13 +102,18 @@ def estimate_cost(
     )
 
 
-def typical_tasks(settings: SearchSettings, n_candidates_per_block: Sequence[int]) -> list[Task]:
+def typical_tasks(
+    settings: SearchSettings, n_candidates_per_block: Sequence[int], no_block: int | None = None
+) -> list[Task]:
     """Neighbours in the order in which a search evaluates a bred generation, so that they share what those share."""
     population = min(max(settings.population, ENOUGH + 1), math.prod(n_candidates_per_block))
     like = SearchSettings(population, 1, settings.parents, seed=settings.seed)
-    parents = propose(like, n_candidates_per_block, 0, [])
+    parents = propose(like, n_candidates_per_block, 0, [], no_block)
     # an arbitrary fitness makes arbitrary ones of them parents
-    bred = propose(like, n_candidates_per_block, 1, [(one, float(i)) for i, one in enumerate(parents)]) or parents
+    bred = (
+        propose(like, n_candidates_per_block, 1, [(one, float(i)) for i, one in enumerate(parents)], no_block)
+        or parents
+    )
     return tasks_of(sorted(bred)[: MOST + 1])
 
 

@@ -11,6 +11,7 @@ from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.objectives import DICE
 from nnunetv2_slicemamba.search.settings import SearchSettings
+from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, Slicing
 
 SCHEMA_VERSION = 1
 
@@ -19,6 +20,8 @@ _TITLES = {
     "settings.mutation_probability": "mutation probability",
     "settings.max_latency_ms": "--max-latency-ms",
     "settings.max_memory_mib": "--max-memory-mib",
+    "settings.max_step_ms": "--max-step-ms",
+    "evaluation.step_costs_sha256": "table of step costs (SHA-256)",
     "plans_name": "plans",
     "supernet_checkpoint_sha256": "supernet checkpoint (SHA-256)",
     "plans_sha256": "plans content (SHA-256)",
@@ -34,8 +37,8 @@ _UNSET = {"settings.objective": DICE}
 class Fingerprint:
     """The settings and files that the evaluations of a search depend on.
 
-    trainer: class name of the supernet's trainer. candidates: the thicknesses to choose from at every block, the same
-    for all. evaluation: what else changes the fitness, e.g. {"tile_step_size": 0.5}; plain JSON values.
+    trainer: class name of the supernet's trainer. candidates: what to choose from at every block, the same for all.
+    evaluation: what else changes the fitness, e.g. {"tile_step_size": 0.5}; plain JSON values.
     """
 
     dataset: str
@@ -46,7 +49,7 @@ class Fingerprint:
     supernet_checkpoint_sha256: str
     plans_sha256: str
     n_blocks: int
-    candidates: tuple[tuple[int, ...], ...]
+    candidates: Slicing
     settings: SearchSettings
     fitness_definition: str = FITNESS_DEFINITION
     evaluation: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +58,11 @@ class Fingerprint:
     def n_candidates_per_block(self) -> tuple[int, ...]:
         """(blocks,) number of candidates."""
         return (len(self.candidates),) * self.n_blocks
+
+    @property
+    def no_block(self) -> int | None:
+        """The candidate that leaves a block out, None if there is none."""
+        return self.candidates.index(NO_BLOCK) if NO_BLOCK in self.candidates else None
 
     @property
     def study_name(self) -> str:

@@ -12,9 +12,9 @@ from rich.console import Console
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.search.ledger.ledger import Ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError
-from nnunetv2_slicemamba.search.objectives import LATENCY, Cost
+from nnunetv2_slicemamba.search.objectives import MEMORY, Cost
 from nnunetv2_slicemamba.search.progress import SearchProgress
-from nnunetv2_slicemamba.search.proposals.evolution import Evolution
+from nnunetv2_slicemamba.search.proposals.evolution import Allowed, Evolution
 from nnunetv2_slicemamba.search.proposals.optuna_samplers import OptunaProposals
 from nnunetv2_slicemamba.search.proposals.ranking import cheapest_record, chosen_record
 from nnunetv2_slicemamba.search.records import Done, Evaluation, Proposal, Record, Task, best_record
@@ -55,6 +55,7 @@ def run_search(
     progress: bool = True,
     console: Console | None = None,
     time_budget: float | None = None,
+    allowed: Allowed | None = None,
 ) -> SearchResult:
     """Search the slicing: a random generation, then settings.generations bred ones (Fan et al., IEEE JBHI 2025), or as
     many architectures by the sampler that the settings name.
@@ -65,6 +66,7 @@ def run_search(
     continues there and ends with the records and the winner of a search that was never stopped.
     progress: show a progress bar on `console` (None: standard output), a line per generation where that is no terminal.
     time_budget: seconds; once they are over, no further evaluation begins, and the result is not complete.
+    allowed: whether the evolution may propose an architecture, None for all.
 
     Raises ValueError if settings are not the ledger's, LedgerError if the ledger's evaluations are not those that this
     search proposes or it cannot be written, SearchFailedError if no architecture of generation 0, or none at the end of
@@ -76,7 +78,8 @@ def run_search(
     ends = math.inf if time_budget is None else time.monotonic() + time_budget
     console = console or PlainConsole()
     workers = evaluate if isinstance(evaluate, Workers) else SerialWorkers(evaluate)
-    proposals = proposals_of(settings, ledger.fingerprint.n_candidates_per_block)
+    kept = ledger.fingerprint
+    proposals = proposals_of(settings, kept.n_candidates_per_block, kept.no_block, allowed)
     records: list[Record] = []
     evaluated_now = 0
     exhausted, complete = False, True
@@ -126,11 +129,16 @@ def run_search(
     return SearchResult(best, tuple(records), evaluated_now, exhausted)
 
 
-def proposals_of(settings: SearchSettings, n_candidates_per_block: Sequence[int]) -> Proposals:
-    """The proposals of the settings' sampler."""
+def proposals_of(
+    settings: SearchSettings,
+    n_candidates_per_block: Sequence[int],
+    no_block: int | None = None,
+    allowed: Allowed | None = None,
+) -> Proposals:
+    """The proposals of the settings' sampler. no_block, allowed: see propose_with_origins."""
     if settings.sampler != EVOLUTION:
         return OptunaProposals(settings, n_candidates_per_block)
-    return Evolution(settings, n_candidates_per_block)
+    return Evolution(settings, n_candidates_per_block, no_block, allowed)
 
 
 def _tell_if_equal(console: Console, records: Sequence[Record]) -> None:
@@ -166,12 +174,12 @@ def _none_within_limit(cost: Cost | None, records: Sequence[Record], ledger: Led
     assert cost.limit is not None
     assert cheapest is not None
     assert cheapest.cost is not None
-    lowest = "fastest" if cost.kind == LATENCY else "one with the least memory"
+    lowest = "one with the least memory" if cost.kind == MEMORY else "fastest"
     return (
         f"none of the {len(records)} architectures evaluated is within {cost.flag} {cost.limit:g}: the {lowest}, "
         f"{cheapest.architecture}, has {cost.shown(cheapest.cost)} (fitness {cheapest.fitness:.4f}). All are kept in "
-        f"{ledger.location}. Slicings hardly differ in cost: give a higher limit, which makes another search (--study "
-        "NAME, or --discard), or train a smaller size of plans"
+        f"{ledger.location}. Thicknesses hardly differ in cost: give a higher limit, which makes another search "
+        "(--study NAME, or --discard), or train a smaller size of plans"
     )
 
 

@@ -7,22 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-DICE, DICE_LATENCY, DICE_MEMORY = "dice", "dice-latency", "dice-memory"
-OBJECTIVES = (DICE, DICE_LATENCY, DICE_MEMORY)
-LATENCY, MEMORY = "latency", "memory"
-_OF_OBJECTIVE = {DICE_LATENCY: LATENCY, DICE_MEMORY: MEMORY}
+DICE, DICE_LATENCY, DICE_MEMORY, DICE_STEP = "dice", "dice-latency", "dice-memory", "dice-step"
+OBJECTIVES = (DICE, DICE_LATENCY, DICE_MEMORY, DICE_STEP)
+LATENCY, MEMORY, STEP = "latency", "memory", "step"
+_OF_OBJECTIVE = {DICE_LATENCY: LATENCY, DICE_MEMORY: MEMORY, DICE_STEP: STEP}
 # kind -> the setting that holds its limit, the unit, what people call it
-_LIMITS = {LATENCY: "max_latency_ms", MEMORY: "max_memory_mib"}
-_UNITS = {LATENCY: "ms", MEMORY: "MiB"}
-_TITLES = {LATENCY: "latency", MEMORY: "peak memory"}
+_LIMITS = {LATENCY: "max_latency_ms", MEMORY: "max_memory_mib", STEP: "max_step_ms"}
+_UNITS = {LATENCY: "ms", MEMORY: "MiB", STEP: "ms"}
+_TITLES = {LATENCY: "latency", MEMORY: "peak memory", STEP: "training step"}
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A cost that every architecture of a search is measured for; less is better.
+    """A cost that every architecture of a search has; less is better.
 
-    kind: LATENCY, in ms, or MEMORY, in MiB. minimised: whether the search looks for little of it, beside much Dice; if
-    not, only the limit counts. limit: what is above is never chosen, None for no limit.
+    kind: LATENCY, in ms, or MEMORY, in MiB, which are measured of every architecture; or STEP, the time of a training
+    step in ms, which is added up from a table (see step_costs). minimised: whether the search looks for little of it,
+    beside much Dice; if not, only the limit counts. limit: what is above is never chosen, None for no limit.
     """
 
     kind: str
@@ -41,7 +42,7 @@ class Cost:
 
     @property
     def name(self) -> str:
-        """The cost's name in files: latency_ms or memory_mib."""
+        """The cost's name in files: latency_ms, memory_mib or step_ms."""
         return _LIMITS[self.kind].removeprefix("max_")
 
     @property
@@ -55,7 +56,7 @@ class Cost:
 
     def shown(self, value: float) -> str:
         """A value with its unit, for people to read."""
-        return f"{value:.4g} {self.unit}" if self.kind == LATENCY else f"{value:.1f} {self.unit}"
+        return f"{value:.1f} {self.unit}" if self.kind == MEMORY else f"{value:.4g} {self.unit}"
 
 
 def flag_of(setting: str) -> str:
@@ -63,14 +64,16 @@ def flag_of(setting: str) -> str:
     return f"--{setting.replace('_', '-')}"
 
 
-def cost_of(objective: str, max_latency_ms: float | None, max_memory_mib: float | None) -> Cost | None:
+def cost_of(
+    objective: str, max_latency_ms: float | None, max_memory_mib: float | None, max_step_ms: float | None = None
+) -> Cost | None:
     """The cost that these settings measure, None for Dice alone.
 
     Raises TypeError or ValueError naming the value, the rule and the remedy.
     """
     if objective not in OBJECTIVES:
         raise ValueError(f"objective is {objective!r}, it must be one of {', '.join(OBJECTIVES)}")
-    limits = {LATENCY: max_latency_ms, MEMORY: max_memory_mib}
+    limits = {LATENCY: max_latency_ms, MEMORY: max_memory_mib, STEP: max_step_ms}
     limited = [kind for kind, limit in limits.items() if limit is not None]
     for kind in limited:
         _check_limit(_LIMITS[kind], limits[kind])

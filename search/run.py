@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.folder_lock import in_use
-from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.hashing import sha256_of_file, sha256_of_names
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+from nnunetv2_slicemamba.search.budget import require_affordable
 from nnunetv2_slicemamba.search.choosing.pareto import PARETO_FILE, Front, write_front
 from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import measured_with, require_measurable, require_same
+from nnunetv2_slicemamba.search.evaluation.step_costs import step_costs_of
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
     MIRRORING,
     PREDICTION,
@@ -32,11 +34,13 @@ from nnunetv2_slicemamba.search.ledger.ledger import Ledger, open_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, location_of
 from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 from nnunetv2_slicemamba.search.loop import SearchResult, run_search
+from nnunetv2_slicemamba.search.objectives import STEP
 from nnunetv2_slicemamba.search.settings import SearchSettings
 from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, Workers
 from nnunetv2_slicemamba.search.workers.meeting import meet
 from nnunetv2_slicemamba.search.workers.processes import Process
 from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 from nnunetv2_slicemamba.trainers.roles import require_supernet_trainer
@@ -95,15 +99,27 @@ class PreparedSearch:
     def folder(self) -> SupernetFolder:
         return self.fold.folder
 
+    @property
+    def allowed(self) -> Callable[[Architecture], bool] | None:
+        """Whether an architecture is within the limit of a step's time; None without such a limit."""
+        cost, costs = self.fingerprint.settings.cost, self.fold.step_costs
+        if cost is None or cost.limit is None or costs is None:
+            return None
+        return lambda architecture: cost.allows(costs.measure(architecture))
+
     def storage(self, given: str | None) -> str | Path:
         """Place of the study, the evaluations' copy for Optuna: as given, else a file of the fold."""
         return given or self.folder.study
 
 
 def prepare_search(
-    folder: SupernetFolder, settings: SearchSettings, device: torch.device, cache_bytes: int | None = None
+    folder: SupernetFolder,
+    settings: SearchSettings,
+    device: torch.device,
+    cache_bytes: int | None = None,
+    keep: bool = False,
 ) -> PreparedSearch:
-    """Finds supernet and cases of a fold; writes nothing. cache_bytes: see PathEvaluation.
+    """Finds supernet and cases of a fold. cache_bytes: see PathEvaluation. keep: write the step costs, if they count.
 
     Raises InputError if the device cannot tell the settings' cost, SupernetError without a trained supernet or cases,
     HoldoutError if the supernet was trained with another holdout than the fold has now.
@@ -112,7 +128,11 @@ def prepare_search(
     require_supernet_trainer(folder.trainer)
     checkpoint = require_checkpoint(folder)
     plans_hash = check_same_plans(folder)
-    fold = SupernetFold(folder, device, cache_bytes, settings.cost)
+    costs = None
+    if settings.cost is not None and settings.cost.kind == STEP:
+        costs = step_costs_of(folder, device, keep)
+        require_affordable(settings.cost, costs)
+    fold = SupernetFold(folder, device, cache_bytes, settings.cost, costs)
     selection = folder.selection
     fingerprint = Fingerprint(
         dataset=selection.dataset,
@@ -131,6 +151,7 @@ def prepare_search(
             "prediction": PREDICTION,
             **fold.measured_on.for_fingerprint(),
             **measured_with(settings.cost, device),
+            **({} if costs is None else {"step_costs_sha256": sha256_of_names([json.dumps(costs.as_dict())])}),
         },
     )
     return PreparedSearch(fold, fingerprint)
@@ -157,7 +178,9 @@ def search_fold(
         take_part(folder, settings, device, options, process)
         return None
     with in_use(folder.path, shared=True) if folder.path.is_dir() else contextlib.nullcontext():
-        return _search(prepare_search(folder, settings, device, options.cache_bytes), options, process, console)
+        return _search(
+            prepare_search(folder, settings, device, options.cache_bytes, keep=True), options, process, console
+        )
 
 
 def _search(prepared: PreparedSearch, options: SearchOptions, process: Process, console: Console | None) -> FoldSearch:
@@ -168,7 +191,8 @@ def _search(prepared: PreparedSearch, options: SearchOptions, process: Process, 
         StudyExport(ledger, console),
     ):
         with workers_of(prepared, ledger, process) as workers:
-            result = run_search(workers, settings, ledger, console=console, time_budget=options.time_budget)
+            budget = options.time_budget
+            result = run_search(workers, settings, ledger, True, console, budget, prepared.allowed)
         try:
             return write_result(prepared, result, ledger, console)
         except OSError as error:

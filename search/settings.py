@@ -27,8 +27,9 @@ class SearchSettings:
     sampler: "evolution", or one of Optuna's: "random" (uniform), "tpe" (whose first population is random) or "nsga2"
         (with this population and mutation probability). They propose as many distinct architectures as the evolution
         and use none of the other settings.
-    objective: "dice", or "dice-latency" or "dice-memory": little of a measured cost, beside much Dice.
-    max_latency_ms, max_memory_mib: limits of a cost, which is then measured; what is above is never chosen.
+    objective: "dice", or "dice-latency", "dice-memory" or "dice-step": little of a cost, beside much Dice.
+    max_latency_ms, max_memory_mib, max_step_ms: limits of a cost; what is above is never chosen, and above a step's
+        never proposed by the evolution.
 
     Raises TypeError or ValueError naming the value, the rule and the remedy.
     """
@@ -44,13 +45,14 @@ class SearchSettings:
     objective: str = DICE
     max_latency_ms: float | None = None
     max_memory_mib: float | None = None
+    max_step_ms: float | None = None
 
     def __post_init__(self) -> None:
         _check_whole("population", self.population, 1)
         _check_whole("generations", self.generations, 0)
         _check_whole("parents", self.parents, 1)
         _check_whole("seed", self.seed, 0)
-        cost_of(self.objective, self.max_latency_ms, self.max_memory_mib)
+        cost_of(self.objective, self.max_latency_ms, self.max_memory_mib, self.max_step_ms)
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler is {self.sampler!r}, it must be one of {', '.join(SAMPLERS)}")
         if self.sampler == NSGA2 and self.population < 2:
@@ -79,8 +81,8 @@ class SearchSettings:
 
     @property
     def cost(self) -> Cost | None:
-        """The cost that is measured for every architecture beside its Dice; None for none."""
-        return cost_of(self.objective, self.max_latency_ms, self.max_memory_mib)
+        """The cost that every architecture has beside its Dice; None for none."""
+        return cost_of(self.objective, self.max_latency_ms, self.max_memory_mib, self.max_step_ms)
 
     @property
     def children(self) -> tuple[int, int]:
@@ -93,7 +95,7 @@ class SearchSettings:
         """Every setting that the sampler uses, by its name, as plain JSON values."""
         content = asdict(self)
         # what is left at its default is not kept, so that searches made before it existed go on
-        unset = {"objective": DICE, "max_latency_ms": None, "max_memory_mib": None}
+        unset = {"objective": DICE, "max_latency_ms": None, "max_memory_mib": None, "max_step_ms": None}
         costs = {name: content.pop(name) for name in unset}
         costs = {name: value for name, value in costs.items() if value != unset[name]}
         if self.sampler == EVOLUTION:

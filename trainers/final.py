@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
+from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SeveralSlicingsError, slicing_file_for_training
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
@@ -61,6 +62,7 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
         if not self.was_initialized:
             self.initialize()
         chosen.check_fits(self.sliced_network.n_blocks, self.sliced_network.n_dims)
+        chosen.check_candidates(planned_candidates(self.configuration_manager.network_arch_init_kwargs))
         self.sliced_network.set_slicing(chosen.slicing)
         self.print_to_log_file(f"Slicing from {file} ({chosen.choice.how_chosen}): {self.sliced_network.get_slicing()}")
         if place_of(chosen) != self.place:

@@ -11,6 +11,7 @@ from nnunetv2_slicemamba.common.checkpoint_names import FINAL
 from nnunetv2_slicemamba.common.checkpoints import load_network, read_training
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.nets.path_supernet import Supernet
+from nnunetv2_slicemamba.slicing.candidates import candidate_text, in_order, listed
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SEARCH_FOLDER
 from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer, place_of
@@ -90,11 +91,11 @@ def supernet_checkpoint(slicing_file: Path, chosen: SlicingFile) -> Path:
 
 
 def indices_on(supernet: Supernet, chosen: SlicingFile, file: Path) -> tuple[int, ...]:
-    """The supernet's path with the chosen slicing; ValueError if a thickness is none of its candidates."""
-    other = sorted(set(chosen.slicing) - set(supernet.candidates))
+    """The supernet's path with the chosen slicing; ValueError if a block is none of its candidates."""
+    other = in_order(set(chosen.slicing) - set(supernet.candidates))
     if other:
         raise ValueError(
-            f"{file} has thickness {other[0]}, which the supernet was not trained with; its candidates are "
-            f"{list(supernet.candidates)}. Train from scratch with SliceMambaTrainer"
+            f"{file} has {candidate_text(other[0])}, which the supernet was not trained with; its candidates are "
+            f"{listed(supernet.candidates)}. Train from scratch with SliceMambaTrainer"
         )
-    return tuple(supernet.candidates.index(thickness) for thickness in chosen.slicing)
+    return tuple(map(supernet.candidates.index, chosen.slicing))

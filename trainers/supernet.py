@@ -12,11 +12,13 @@ import torch
 from nnunetv2.paths import nnUNet_results
 from torch import nn
 
+from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.names import final_trainer_name
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.nets.path_supernet import Supernet
-from nnunetv2_slicemamba.slicing.candidates import CHECKPOINT_KEY as CANDIDATES_KEY
-from nnunetv2_slicemamba.slicing.candidates import Architecture, check_trained_candidates
+from nnunetv2_slicemamba.slicing.candidate_sets import CHECKPOINT_KEY as CANDIDATES_KEY
+from nnunetv2_slicemamba.slicing.candidate_sets import check_trained_candidates
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import (
     CHECKPOINT_KEY,
     Holdout,
@@ -43,8 +45,9 @@ def path_generator(seed: int, iteration: int) -> torch.Generator:
 class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
     """Trains the supernet that `slicemamba search` evaluates.
 
-    Every iteration draws an architecture uniformly and updates that path. Validation uses one path throughout, so
-    that its curve compares epochs and not paths; that path is stored in the network's `architecture` buffer.
+    Every iteration draws an architecture (see Supernet.sample_architecture) and updates that path. Validation uses one
+    path throughout, so that its curve compares epochs and not paths; that path is stored in the network's
+    `architecture` buffer.
 
     The cases of the fold's holdout.json (`slicemamba holdout`), if there is one, are left out of training and are the
     validation cases. Checkpoints record the holdout; `--c` and `--val` beside another one are refused.
@@ -98,7 +101,7 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
             require_predictions(Path(self.folder_with_segs_from_previous_stage))
         super().initialize()
         # a signal's checkpoint is written when another object stands for the network
-        self.candidates = [list(one) for one in self.supernet.candidates]
+        self.candidates = plain_json(self.supernet.candidates)
 
     @cached_property
     def holdout(self) -> Holdout | None:
@@ -151,7 +154,7 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
             self.initialize()
         if self.current_epoch == 0:
             generator = path_generator(self.paths_from, self.validation_draw)
-            self.supernet.set_architecture(self.supernet.sample_architecture(generator))
+            self.supernet.set_architecture(self.supernet.sample_architecture(generator, path_dropout=False))
         super().on_train_start()
 
     @property

@@ -27,8 +27,9 @@ def compare(
         str | None,
         typer.Option(
             "--arms",
-            help="Comma-separated: searched, consensus, 2x4 (2x4x2 in 3D), random:N for the seeds 0 to N-1, "
-            "random:seed=S, FILE or NAME=FILE. Default: searched, random:3 and every candidate in all blocks.",
+            help="Comma-separated: searched, consensus, front:K, 2x4 (2x4x2 in 3D), no-scan, cheapest, random:N for "
+            "the seeds 0 to N-1, random:seed=S, random-at-budget:N, FILE or NAME=FILE. Default: searched, random:3 and "
+            "every candidate in all blocks.",
         ),
     ] = None,
     repeats: Annotated[

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.slicing.candidate_sets import named_candidates
 
 # more than these is a slip of the hand: years of evaluations, two years of minutes
 MANY, MANY_MINUTES = 10_000, 1_000_000
@@ -78,6 +79,33 @@ def processes_option(help: str) -> Any:
 def gpu_memory_option() -> Any:
     """Option --gpu-memory of whatever plans."""
     return number("--gpu-memory", above=0, most=4096, help="GPU memory to plan for, in GB.")
+
+
+def candidates_option(help: str) -> Any:
+    """Option --candidates of whatever plans."""
+
+    def read(value: Any) -> str:
+        text = str(value)
+        try:
+            for n_dims in (2, 3):
+                named_candidates(text, n_dims)
+        except ValueError as error:
+            raise OptionError(f"--candidates is {shown(text)}: {error}") from error
+        return text
+
+    return typer.Option("--candidates", parser=read, metavar="TEXT", help=help)
+
+
+def share_option(flag: str, help: str) -> Any:
+    """Option that takes a share in percent, such as 60%; its value is 0.6."""
+
+    def read(value: Any) -> float:
+        found = re.fullmatch(r"([0-9]{1,3}(\.[0-9]{1,6})?)%", str(value))
+        if found and 0 < float(found[1]) <= 100:
+            return float(found[1]) / 100
+        raise OptionError(f"{flag} is {shown(str(value))}; give a share above 0% and at most 100%, for example 60%")
+
+    return typer.Option(flag, parser=read, metavar="SHARE%", help=help)
 
 
 def population_option() -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nnunetv2_slicemamba.cli.options import Dataset, gpu_memory_option, processes_option
+from nnunetv2_slicemamba.cli.options import Dataset, candidates_option, gpu_memory_option, processes_option
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES
@@ -55,6 +55,13 @@ def plan(
     decoder_blocks: Annotated[
         bool, typer.Option("--decoder-blocks", help="Of a residual network: S3 blocks in the decoder too.")
     ] = False,
+    candidates: Annotated[
+        str,
+        candidates_option(
+            "What the search chooses from for a block: paper (thickness 2 or 4 per axis); wide (also 1 and 8 on all "
+            "axes, no-scan and no-block); or a list such as 1,2x4,8,no-scan."
+        ),
+    ] = "paper",
     overwrite_plans: Annotated[
         bool, typer.Option("--overwrite-plans", help="Overwrite other plans that networks were trained with.")
     ] = False,
@@ -100,6 +107,7 @@ def plan(
             chosen,
             blocks_from_stride,
             decoder_blocks,
+            candidates,
         )
     console = PlainConsole()
     for file in done.set_aside:

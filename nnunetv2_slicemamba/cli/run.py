@@ -16,11 +16,13 @@ from nnunetv2_slicemamba.cli.options import (
     Configuration,
     Dataset,
     Device,
+    candidates_option,
     generations_option,
     gpu_memory_option,
     number,
     population_option,
     seed_option,
+    share_option,
 )
 from nnunetv2_slicemamba.cli.place_options import AtOnce, Gpus, PerGpu
 from nnunetv2_slicemamba.cli.plan import network_named
@@ -53,6 +55,9 @@ def run(
         str | None, typer.Option("--network", help="Network to plan, if there are no plans yet; see `slicemamba plan`.")
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --network hybrid.")] = False,
+    candidates: Annotated[
+        str, candidates_option("Candidates to plan, if there are no plans yet; see `slicemamba plan`.")
+    ] = "paper",
     gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
     trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
         DEFAULT_TRAINER
@@ -63,13 +68,18 @@ def run(
     seed: Annotated[int, seed_option("Seed of the searches.")] = 0,
     population: Annotated[int, population_option()] = 50,
     generations: Annotated[int, generations_option()] = 20,
+    budget: Annotated[
+        float | None,
+        share_option("--budget", "Share of the fixed network's training step that the chosen one may take, e.g. 60%."),
+    ] = None,
     holdout: Annotated[
         float | None,
         number(
             "--holdout",
-            above=0,
+            least=0,
             below=1,
-            help="Part of each fold's training cases to choose on, see `slicemamba holdout`.",
+            help="Part of each fold's training cases to choose on, see `slicemamba holdout`; 0: none. Default: 0.2 "
+            "with other candidates than the paper's, else none.",
         ),
     ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="Also write validation probabilities, as nnUNetv2_train.")] = False,
@@ -88,7 +98,14 @@ def run(
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name
-    from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold, summary_dice, take
+    from nnunetv2_slicemamba.pipeline.fold_steps import (
+        RunSettings,
+        hold_out_all,
+        hold_out_by_default,
+        run_fold,
+        summary_dice,
+        take,
+    )
     from nnunetv2_slicemamba.pipeline.graph import ending_steps_of
     from nnunetv2_slicemamba.pipeline.places import places_for
     from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
@@ -114,21 +131,25 @@ def run(
     plans_name = plans or plans_name_of(size, planned)
     check_plans_name(plans_name)
 
-    prepare(dataset, configuration, size, plans_name, gpu_memory, console, planned)
+    prepare(dataset, configuration, size, plans_name, gpu_memory, console, planned, candidates)
     # every fold is checked before the first one trains for days
     wanted = folds or ["0", "1", "2", "3", "4"]
     selections = [select(dataset, configuration, fold, plans_name).with_blocks() for fold in wanted]
+    limits = () if budget is None else ("--max-step", f"{100 * budget:g}%")
     settings = RunSettings(
         trainer,
         supernet,
         chosen,
-        ("--seed", str(seed), "--population", str(population), "--generations", str(generations)),
+        ("--seed", str(seed), "--population", str(population), "--generations", str(generations), *limits),
         npz,
         predict=predict,
     )
     endings = ending_steps_of(selections, settings)
-    if holdout is not None:
-        hold_out_all([SupernetFolder(selection, supernet) for selection in selections], holdout, console)
+    supernets = [SupernetFolder(selection, supernet) for selection in selections]
+    if holdout is None:
+        hold_out_by_default(supernets, console)
+    elif holdout:
+        hold_out_all(supernets, holdout, console)
     title = f"{trainer}, {configuration}"
     if places:
         run_several(selections, settings, places, console, title)
@@ -173,6 +194,7 @@ def prepare(
     gpu_memory: float,
     console: Console,
     network: str = "paper",
+    candidates: str = "paper",
 ) -> None:
     """Plans and preprocesses what is missing; plans that exist are used as they are."""
     from nnunetv2_slicemamba.common.commands import run_command
@@ -193,5 +215,5 @@ def prepare(
             complete_data(name, plans_name, configuration)
         return
     flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]
-    flags += ["--network", network]
+    flags += ["--network", network, *(["--candidates", candidates] if candidates != "paper" else [])]
     run_command("slicemamba", ["plan", *flags, "-c", configuration], console)

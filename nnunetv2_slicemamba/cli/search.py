@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -21,6 +22,7 @@ from nnunetv2_slicemamba.cli.options import (
     number,
     population_option,
     seed_option,
+    share_option,
     whole,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
@@ -62,7 +64,7 @@ def search(
     objective: Annotated[
         str,
         typer.Option(
-            "--objective", help="dice, or dice-latency or dice-memory: little of a measured cost beside much Dice."
+            "--objective", help="dice, or dice-latency, dice-memory or dice-step: little of a cost beside much Dice."
         ),
     ] = "dice",
     max_latency_ms: Annotated[
@@ -82,6 +84,18 @@ def search(
             most=1e7,
             help="Measure its peak GPU memory; never choose what needs more.",
         ),
+    ] = None,
+    max_step_ms: Annotated[
+        float | None,
+        number(
+            "--max-step-ms",
+            above=0,
+            most=1e7,
+            help="Measure what every block adds to a training step; propose nothing that is slower.",
+        ),
+    ] = None,
+    max_step: Annotated[
+        float | None, share_option("--max-step", "The same limit as a share of the fixed network's step, e.g. 60%.")
     ] = None,
     time_budget: Annotated[
         float | None,
@@ -127,6 +141,7 @@ def search(
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import choose_device, select
     from nnunetv2_slicemamba.search import SearchSettings
+    from nnunetv2_slicemamba.search.budget import step_limit
     from nnunetv2_slicemamba.search.run import SearchOptions, search_fold
     from nnunetv2_slicemamba.search.workers.processes import Process
 
@@ -134,6 +149,8 @@ def search(
         raise InputError(
             f"--mutants and --crossovers are the evolution's, --sampler {sampler} has none; leave them out"
         )
+    if max_step is not None and max_step_ms is not None:
+        raise InputError("--max-step and --max-step-ms are the same limit; give one of them")
     settings = SearchSettings(
         population,
         generations,
@@ -146,6 +163,7 @@ def search(
         objective,
         max_latency_ms,
         max_memory_mib,
+        max_step_ms,
     )
     if dry_run and figures_only:
         raise InputError("--dry-run and --figures-only exclude each other; give one of them")
@@ -158,6 +176,9 @@ def search(
         cache_bytes=None if cache_gb is None else round(cache_gb * 2**30),
     )
     require_folder("nnUNet_results", writable=not dry_run)
+    if max_step is not None and not figures_only:
+        limit = step_limit(folder, max_step, choose_device(device), keep=not dry_run)
+        settings = replace(settings, max_step_ms=limit)
     console = PlainConsole()
     if (dry_run or figures_only) and not Process.from_environment().is_writer:
         return

@@ -27,7 +27,12 @@ def slicing(
     configuration: Configuration,
     fold: Fold,
     value: Annotated[
-        str, typer.Option("--set", help="2x4 (2x4x2 in 3D), random:SEED, consensus, a FILE, or pareto.json:N.")
+        str,
+        typer.Option(
+            "--set",
+            help="2x4 (2x4x2 in 3D), no-scan, random:SEED, consensus, front:K of the search's front, cheapest, "
+            "random-at-budget:SEED, a FILE, or pareto.json:N.",
+        ),
     ],
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
@@ -37,12 +42,12 @@ def slicing(
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
+    from nnunetv2_slicemamba.slicing.candidates import candidate_text, in_order
 
     folder = SupernetFolder(select(dataset, configuration, fold, plans).with_blocks(), trainer)
     require_folder("nnUNet_results", writable=True)
     file, choice = set_slicing(folder, value)
-    distinct = sorted(set(choice.slicing))
-    shown = " ".join("x".join(map(str, thickness)) for thickness in distinct)
+    shown = " ".join(map(candidate_text, in_order(choice.slicing)))
     PlainConsole().print(
         f"Slicing of {len(choice.slicing)} blocks ({choice.how_chosen}: {shown}) written to {file}",
     )

@@ -12,7 +12,7 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
-from nnunetv2_slicemamba.slicing.candidates import thickness_text
+from nnunetv2_slicemamba.slicing.candidates import NAMED, Slicing, candidate_text
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import (
     SLICING_VARIABLE,
@@ -22,6 +22,7 @@ from nnunetv2_slicemamba.slicing.find import (
 )
 
 SEARCHED, CONSENSUS, RANDOM, FIXED, FILE = "searched", "consensus", "random", "fixed", "file"
+SEARCHED_FRONT, AT_BUDGET = "front", "random-at-budget"
 # arms that no search chose
 CONTROLS = (RANDOM, FIXED)
 MOST_RANDOM = 100
@@ -42,15 +43,17 @@ class Arm:
         return self.kind in CONTROLS
 
 
-def default_arms(candidates: Sequence[Sequence[int]]) -> str:
+def default_arms(candidates: Slicing) -> str:
     """Arms of a comparison that names none: the search, three random slicings, every candidate in all blocks."""
-    return ",".join([SEARCHED, f"{RANDOM}:3", *(thickness_text(thickness) for thickness in candidates)])
+    return ",".join([SEARCHED, f"{RANDOM}:3", *map(candidate_text, candidates)])
 
 
 def parse_arms(text: str) -> list[Arm]:
-    """The arms of a comma-separated list: searched, consensus, 2x4, random:N, random:seed=S, FILE or NAME=FILE.
+    """The arms of a comma-separated list: searched, consensus, 2x4, no-scan, cheapest, front:K, random:N,
+    random:seed=S, random-at-budget:N, FILE, NAME=FILE.
 
-    random:N stands for the N arms random_0 ... of the seeds 0 to N-1. Raises InputError naming the entry and the rule.
+    random:N stands for the N arms random_0 ... of the seeds 0 to N-1, and so does random-at-budget:N. Raises InputError
+    naming the entry and the rule.
     """
     arms = [arm for entry in text.split(",") if entry.strip() for arm in _arms_of(entry.strip())]
     if not arms:
@@ -65,7 +68,14 @@ def parse_arms(text: str) -> list[Arm]:
 def _arms_of(entry: str) -> list[Arm]:
     if entry in (SEARCHED, CONSENSUS):
         return [Arm(entry, entry, entry)]
-    if re.fullmatch(r"\d+(x\d+)+", entry):
+    if entry == "cheapest":
+        return [Arm(entry, FIXED, entry)]
+    if re.fullmatch(r"front:[0-9]{1,6}", entry):
+        return [Arm(entry.replace(":", "_"), SEARCHED_FRONT, entry)]
+    if entry.startswith(f"{AT_BUDGET}:"):
+        seeds = _seeds(entry.replace(AT_BUDGET, RANDOM))
+        return [Arm(f"{AT_BUDGET}_{seed}", RANDOM, f"{AT_BUDGET}:{seed}") for seed in seeds]
+    if entry in NAMED or re.fullmatch(r"\d+(x\d+)+", entry):
         return [Arm(entry, FIXED, entry)]
     if entry == RANDOM or entry.startswith(f"{RANDOM}:"):
         return [Arm(f"{RANDOM}_{seed}", RANDOM, f"{RANDOM}:{seed}") for seed in _seeds(entry)]
@@ -79,8 +89,8 @@ def _arms_of(entry: str) -> list[Arm]:
         )
     if not Path(path).is_file():
         raise InputError(
-            f"the arm {entry!r} is neither {SEARCHED}, {CONSENSUS}, a thickness such as 2x4, random:N, random:seed=S "
-            "nor a slicing file that exists"
+            f"the arm {entry!r} is neither {SEARCHED}, {CONSENSUS}, a thickness such as 2x4, {', '.join(NAMED)}, "
+            "random:N, random:seed=S nor a slicing file that exists"
         )
     return [Arm(name, FILE, path)]
 
@@ -107,18 +117,26 @@ def resolve_arms(arms: Sequence[Arm], selection: Selection, supernet_trainer: st
 
 def _resolve(arm: Arm, selection: Selection, supernet_trainer: str | None) -> SlicingFile:
     from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
+    from nnunetv2_slicemamba.search.choosing.of_folder import choose_of_folder, is_of_folder
     from nnunetv2_slicemamba.search.choosing.set_slicing import fold_histories
 
     if arm.kind == SEARCHED:
         return _searched(selection, supernet_trainer)
-    choice = choose_slicing(
-        arm.value,
-        selection.n_blocks,
-        selection.n_dims,
-        selection.candidates,
-        lambda: fold_histories(
-            SupernetFolder(selection, supernet_trainer) if supernet_trainer else searched_supernet(selection)
-        ),
+
+    def supernet() -> SupernetFolder:
+        return SupernetFolder(selection, supernet_trainer) if supernet_trainer else searched_supernet(selection)
+
+    of_folder = is_of_folder(arm.value)
+    choice = (
+        choose_of_folder(supernet(), arm.value)
+        if of_folder
+        else choose_slicing(
+            arm.value,
+            selection.n_blocks,
+            selection.n_dims,
+            selection.candidates,
+            lambda: fold_histories(supernet()),
+        )
     )
     return SlicingFile(
         choice=choice,
@@ -142,6 +160,7 @@ def _searched(selection: Selection, supernet_trainer: str | None) -> SlicingFile
             "search the fold with 'slicemamba search', or compare the file under its own name (NAME=FILE)"
         )
     content.check_fits(selection.n_blocks, selection.n_dims)
+    content.check_candidates(selection.candidates)
     return content
 
 
@@ -166,11 +185,11 @@ def searched_supernet(selection: Selection, trainer: str | None = None) -> Super
     return supernet
 
 
-def slicing_text(slicing: Sequence[Sequence[int]]) -> str:
-    """A slicing in a few words: the commonest thicknesses first, with their numbers of blocks."""
+def slicing_text(slicing: Slicing) -> str:
+    """A slicing in a few words: the commonest candidates first, with their numbers of blocks."""
     counts: dict[str, int] = {}
-    for thickness in slicing:
-        name = thickness_text(thickness)
+    for candidate in slicing:
+        name = candidate_text(candidate)
         counts[name] = counts.get(name, 0) + 1
     if len(counts) == 1:
         return f"{next(iter(counts))} in all {len(slicing)}"

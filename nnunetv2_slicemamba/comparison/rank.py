@@ -114,10 +114,10 @@ def usable_arms(
     for row in result.arms:
         if not row.dice:
             left_out[row.arm.name] = "no finished training"
-        elif any(thickness not in candidates for thickness in row.slicing):
-            left_out[row.arm.name] = "has a thickness that is no candidate of the supernet"
+        elif any(one not in candidates for one in row.slicing):
+            left_out[row.arm.name] = "has a block that is no candidate of the supernet"
         else:
-            architecture = tuple(candidates.index(thickness) for thickness in row.slicing)
+            architecture = tuple(map(candidates.index, row.slicing))
             if architecture in seen:
                 left_out[row.arm.name] = f"has the slicing of {seen[architecture]}"
             else:

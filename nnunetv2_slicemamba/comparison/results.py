@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.comparison.statistics import (
     DiceTable,
     Difference,
+    Equivalence,
+    equivalence,
     foreground_dice,
     paired_difference,
     pooled_spread,
@@ -28,6 +30,7 @@ from nnunetv2_slicemamba.slicing.candidates import Slicing
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 
 CONFIDENCE = 0.95
+MARGIN = 0.005  # Dice that arms may differ by and still be called equivalent
 
 _REMEDY = "Delete it, and the same command validates again"
 
@@ -37,7 +40,7 @@ class ArmResult:
     """Result of one arm.
 
     dice: of every finished training, mean foreground Dice of nnU-Net's validation. table: (trainings, classes, cases),
-    None without a finished training. difference: to the best control, None if there is none.
+    None without a finished training. difference, equivalence: to the best control, None if there is none.
     """
 
     arm: Arm
@@ -45,6 +48,7 @@ class ArmResult:
     dice: tuple[float, ...]
     table: DiceTable | None
     difference: Difference | None = None
+    equivalence: Equivalence | None = None
 
     @property
     def slicing(self) -> Slicing:
@@ -114,6 +118,9 @@ def _entry(result: ArmResult) -> dict[str, Any]:
         "difference_to_best_control": None
         if difference is None
         else {"mean": difference.mean, "low": difference.low, "high": difference.high},
+        "equivalence_to_best_control": None
+        if result.equivalence is None
+        else {**asdict(result.equivalence), "is_shown": result.equivalence.is_shown},
         "dice_per_training_class_case": result.table,
     }
 
@@ -161,13 +168,14 @@ def _compared(rows: Sequence[ArmResult], cases: tuple[str, ...], classes: tuple[
     compared = []
     for row in rows:
         other = row is not best and best is not None and row.table is not None
-        difference = None
+        difference = alike = None
         if other:
             assert best is not None
             assert best.table is not None
             assert row.table is not None
             difference = paired_difference(row.table, best.table, CONFIDENCE)
-        compared.append(ArmResult(row.arm, row.content, row.dice, row.table, difference))
+            alike = equivalence(row.table, best.table, MARGIN)
+        compared.append(ArmResult(row.arm, row.content, row.dice, row.table, difference, alike))
     drawn = [row.mean for row in rows if row.arm.kind == RANDOM and row.dice]
     return ComparisonResult(
         arms=tuple(sorted(compared, key=lambda row: row.arm.kind != SEARCHED)),

@@ -68,6 +68,29 @@ def paired_difference(
     return Difference(mean, float(found.low), float(found.high))
 
 
+@dataclass(frozen=True)
+class Equivalence:
+    """Two one-sided tests at 5 % (TOST): whether two arms differ by less than `margin`.
+
+    low, high: bounds of the 90 % interval of the difference, which lies within the margin if both tests reject.
+    """
+
+    margin: float
+    low: float
+    high: float
+
+    @property
+    def is_shown(self) -> bool:
+        """True if a difference of the margin or more is refuted on either side."""
+        return -self.margin < self.low and self.high < self.margin
+
+
+def equivalence(one: DiceTable, other: DiceTable, margin: float) -> Equivalence:
+    """The equivalence test of two arms over the cases; arguments and errors as paired_difference's."""
+    found = paired_difference(one, other, confidence=0.9)
+    return Equivalence(margin, found.low, found.high)
+
+
 def _differs(statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], n: int) -> bool:
     """True if the difference varies over the cases; resampling says nothing otherwise."""
     single = statistic(np.arange(n)[:, None])

@@ -11,7 +11,7 @@ from rich.table import Table
 from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.common.shell import quoted, shell_line
 from nnunetv2_slicemamba.comparison.arms import CONSENSUS, SEARCHED, slicing_text
-from nnunetv2_slicemamba.comparison.results import ComparisonResult
+from nnunetv2_slicemamba.comparison.results import MARGIN, ComparisonResult
 from nnunetv2_slicemamba.comparison.statistics import Difference
 from nnunetv2_slicemamba.comparison.trainings import FINISHED, ArmTraining
 from nnunetv2_slicemamba.slicing.file import SlicingFile
@@ -80,6 +80,13 @@ def sentences(result: ComparisonResult) -> list[str]:
         said.append(f"Random slicings: Dice {mean:.4f}, SD {sd:.4f} between slicings.")
     if any(row.arm.kind in CHOSEN_BY_SEARCH and not on_holdout(row.content) for row in result.finished):
         said.append(OPTIMISTIC)
+    tested = [row for row in result.finished if row.equivalence is not None]
+    if tested:
+        shown = ", ".join(row.arm.name for row in tested if row.equivalence and row.equivalence.is_shown)
+        said.append(
+            f"Equivalent to {result.best_control} within {MARGIN:g} (two one-sided tests at 5 %, over cases): "
+            f"{shown or 'none'}."
+        )
     searched = next((row for row in result.finished if row.arm.kind == SEARCHED), None)
     controls = [row for row in result.finished if row.arm.is_control]
     if searched and controls:

@@ -17,7 +17,7 @@ from nnunetv2_slicemamba.demo.picture import draw_cases
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, summary_dice, train
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
-from nnunetv2_slicemamba.slicing.candidates import thickness_text
+from nnunetv2_slicemamba.slicing.candidates import candidate_text
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 
 PLANS = "nnUNetSliceMambaSPlans"
@@ -148,7 +148,7 @@ def show(dice: dict[str, float], supernets: list[SupernetFolder], console: Conso
     slicings = [read_slicing_file(own.slicing_file).choice for own in supernets]
     table = Table("model", "Dice on the held-out cases", "slicing of the blocks", title="SliceMamba demo")
     for fold, choice in enumerate(slicings):
-        shown = " ".join(map(thickness_text, choice.slicing))
+        shown = " ".join(map(candidate_text, choice.slicing))
         table.add_row(f"fold {fold}", f"{dice[f'fold_{fold}']:.4f}", f"{choice.how_chosen}: {shown}")
     table.add_row("ensemble of both", styled(f"{dice['ensemble']:.4f}", "bold"), "each fold with its own")
     console.print(table)

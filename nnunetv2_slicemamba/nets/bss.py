@@ -35,15 +35,16 @@ def move_channels_last(x: Tensor) -> Tensor:
 class BSS(nn.Module):
     """Gated selective scan over the 2n slice-wise scan orders of an image or volume.
 
-    dim: channels C. n_dims: spatial axes n, 2 or 3. thickness: band thickness per axis (see ops.scan_orders);
-    `thickness` may be changed at any time, no tensor's shape depends on it. d_state: states N per channel.
-    expand: inner channels E = expand * C. The low rank of dt is R = ceil(C / 16).
+    dim: channels C. n_dims: spatial axes n, 2 or 3. thickness: band thickness per axis (see ops.scan_orders), or () for
+    the scans' skip term in place of the scans; it may be changed at any time, no tensor's shape depends on it. d_state:
+    states N per channel. expand: inner channels E = expand * C. The low rank of dt is R = ceil(C / 16).
 
     The following options are not the paper's. scan: False leaves only the scans' skip term, the sum of D x over the
-    directions; gate, convolution, norm and projections stay. This is the control that tells what scans are worth.
-    normalise_scan: dt, B and C pass an RMSNorm with a weight each before the scan, as in Jamba (Lieber et al. 2024).
-    Both are composed of PyTorch's operators around the scan, also where a backend has kernels for whole blocks.
-    starts_at_zero: `out_proj` is initialised to zero, so that a residual block begins as the identity.
+    directions; gate, convolution, norm and projections stay, and there are no weights of scans. This is the control
+    that tells what scans are worth. normalise_scan: dt, B and C pass an RMSNorm with a weight each before the scan, as
+    in Jamba (Lieber et al. 2024). Both are composed of PyTorch's operators around the scan, also where a backend has
+    kernels for whole blocks. starts_at_zero: `out_proj` is initialised to zero, so that a residual block begins as the
+    identity.
 
     Input and output: (B, *spatial, C), channels last, any spatial size. Raises ValueError for bad settings.
     """
@@ -68,7 +69,7 @@ class BSS(nn.Module):
         self.inner = inner = expand * dim
         self.rank = rank = math.ceil(dim / 16)
         self.directions = directions = 2 * n_dims
-        self.thickness = check_thickness(thickness, n_dims)
+        self.thickness = check_thickness(thickness, n_dims) if thickness else ()
 
         self.in_proj = nn.Linear(dim, 2 * inner, bias=False)
         self.conv = CONVOLUTIONS[n_dims](inner, inner, kernel_size=3, padding=1, groups=inner)
@@ -140,7 +141,7 @@ class BSS(nn.Module):
     def scan(self, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
         """Sum of the scans along all directions: (B, L, E) tokens in raster order -> (B, L, E)."""
         directions, inner, n = self.directions, self.inner, self.d_state
-        if not self.scans:
+        if not self.scans or not self.thickness:
             return tokens * self.Ds.view(directions, inner).sum(0)
         # dt, B and C are linear per token, so one product serves all directions before any reordering
         projected = F.linear(tokens, self.x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))

@@ -1,4 +1,4 @@
-"""Base of the supernets: one block per candidate slicing at every position, of which an architecture picks one each."""
+"""Base of the supernets: one block per candidate at every position, of which an architecture picks one each."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.s3block import CandidateBlock, S3Block
 from nnunetv2_slicemamba.nets.settings import SharedSettings
 from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
-from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, default_candidates
+from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, Architecture, Candidate, Slicing, default_candidates
 
 
 class Supernet(SliceMambaBase):
-    """A network with one S3 block per candidate slicing at every position, or one for all of them.
+    """A network with one block per candidate at every position, or one S3 block for all of them.
 
     settings: which network, and its candidates, {2, 4}^n if they are None.
 
@@ -28,9 +28,12 @@ class Supernet(SliceMambaBase):
         slicings = settings.candidates or default_candidates(settings.n_dims)
 
         def block(dim: int, drop_path: float) -> CandidateBlock:
-            built = slicings[:1] if share_weights else slicings
-            own = [S3Block.from_settings(settings, dim, thickness, drop_path) for thickness in built]
-            return CandidateBlock(own, slicings)
+            def made(candidate: Candidate) -> S3Block:
+                return S3Block.from_settings(settings, dim, candidate, drop_path)
+
+            if share_weights:
+                return CandidateBlock([made(slicings[0])], slicings)
+            return CandidateBlock([nn.Identity() if one == NO_BLOCK else made(one) for one in slicings], slicings)
 
         super().__init__(settings, block)
         if self.n_blocks == 0:
@@ -65,12 +68,24 @@ class Supernet(SliceMambaBase):
         self.architecture.copy_(torch.tensor(values, dtype=torch.uint8))
         self._choose(values)
 
-    def sample_architecture(self, generator: torch.Generator | None = None) -> Architecture:
-        """Draws a path uniformly, uses it in the next forward passes and returns its indices.
+    def sample_architecture(self, generator: torch.Generator | None = None, path_dropout: bool = True) -> Architecture:
+        """Draws a path, uses it in the next forward passes and returns its indices.
 
-        The buffer keeps its value, which is the path of validation.
+        Every block's candidate is drawn uniformly. With path_dropout, which matters only if "no-block" is a candidate,
+        a share from 0 to 1 is drawn first, and every block is left out with that probability. All numbers of blocks are
+        then equally likely, so that short and long paths are trained alike; drawn uniformly, nearly all paths would be
+        long. The buffer keeps its value, which is the path of validation.
         """
-        drawn = torch.randint(len(self.candidates), (self.n_blocks,), generator=generator)
+        n, blocks = len(self.candidates), (self.n_blocks,)
+        if path_dropout and NO_BLOCK in self.candidates and n > 1:
+            left_out = self.candidates.index(NO_BLOCK)
+            others = torch.tensor([i for i in range(n) if i != left_out])
+            share = torch.rand(1, generator=generator)
+            skipped = torch.rand(blocks, generator=generator) < share
+            kept = others[torch.randint(n - 1, blocks, generator=generator)]
+            drawn = torch.where(skipped, left_out, kept)
+        else:
+            drawn = torch.randint(n, blocks, generator=generator)
         values = tuple(drawn.tolist())
         self._choose(values)
         return values
@@ -84,7 +99,7 @@ class Supernet(SliceMambaBase):
         return tuple(block.choice for block in self.block_positions())  # type: ignore[misc]
 
     def slicing_of(self, indices: Sequence[int]) -> Slicing:
-        """Thickness per block of an architecture."""
+        """What every block of an architecture does."""
         return tuple(self.candidates[i] for i in self.check_architecture(indices))
 
     def network_of(self, slicing: Slicing) -> SlicedNetwork:
@@ -94,7 +109,8 @@ class Supernet(SliceMambaBase):
     def extract(self, indices: Sequence[int]) -> SlicedNetwork:
         """The path `indices` as a network of its own, with a copy of its weights and its slicing set.
 
-        On the supernet's device, in its training mode and with its present deep supervision switch.
+        Blocks that are "no-block" have the weights that they are initialised with. On the supernet's device, in its
+        training mode and with its present deep supervision switch.
         """
         values = self.check_architecture(indices)
         network = self.network_of(self.slicing_of(values))
@@ -104,13 +120,11 @@ class Supernet(SliceMambaBase):
         }
         source = self.state_dict()
         weights = {}
-        for key in network.state_dict():
-            if key == "slicing":
-                weights[key] = network.slicing
-                continue
+        for key, own in network.state_dict().items():
             # "encoder.stages.0.blocks.1.norm.weight": the first five parts name a block position
             position = ".".join(key.split(".")[:5])
-            weights[key] = source[key.replace(position, chosen[position], 1) if position in chosen else key]
+            name = key.replace(position, chosen[position], 1) if position in chosen else key
+            weights[key] = own if key == "slicing" or (position in chosen and name not in source) else source[name]
         network.load_state_dict(weights)
         network.decoder.deep_supervision = self.decoder.deep_supervision
         return network.to(self.architecture.device).train(self.training)

@@ -18,16 +18,16 @@ class SliceMambaResidualUNet(SlicedNetwork):
     gradient of full rank in the first step. A scale per channel at zero (LayerScale) would do the same, but could at
     first only scale what the block's random projections give, and would cost a pass over the features.
 
-    slicing: thickness per block in network order, default 2 everywhere. The other arguments, and the options by name:
-    see ResidualSettings. (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size. Raises
-    ValueError for settings that contradict each other.
+    slicing: candidate per block in network order, default thickness 2 everywhere. The other arguments, and the options
+    by name: see ResidualSettings. (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size.
+    Raises ValueError for settings that contradict each other.
     """
 
     def __init__(
         self,
         input_channels: int,
         num_classes: int,
-        slicing: Sequence[Sequence[int]] | None = None,
+        slicing: Sequence[Sequence[int] | str] | None = None,
         deep_supervision: bool = False,
         **options: Any,
     ) -> None:
@@ -38,16 +38,16 @@ class SliceMambaResidualUNet(SlicedNetwork):
 class SliceMambaResidualSupernet(Supernet):
     """The supernet of SliceMambaResidualUNet: its convolutions once, its S3 blocks once per candidate slicing.
 
-    candidates: thickness per candidate, default {2, 4}^n. share_weights: one set of weights per position, used by all
-    candidates. The other arguments, and the options by name: see ResidualSettings. Raises ValueError for settings that
-    contradict each other.
+    candidates: thicknesses, "no-scan" and "no-block", default {2, 4}^n. share_weights: one set of weights per position,
+    used by all candidates. The other arguments, and the options by name: see ResidualSettings. Raises ValueError for
+    settings that contradict each other.
     """
 
     def __init__(
         self,
         input_channels: int,
         num_classes: int,
-        candidates: Sequence[Sequence[int]] | None = None,
+        candidates: Sequence[Sequence[int] | str] | None = None,
         share_weights: bool = False,
         deep_supervision: bool = False,
         **options: Any,

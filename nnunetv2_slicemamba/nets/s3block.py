@@ -13,22 +13,24 @@ from nnunetv2_slicemamba.nets.bss import BSS
 from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.nets.settings import SharedSettings
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
-from nnunetv2_slicemamba.slicing.candidates import check_thickness
+from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, NO_SCAN, Candidate, check_candidate
 
 
 class S3Block(nn.Module):
     """S3 block: x + DropPath(BSS(LayerNorm(x))); after Fan et al. 2025. No MLP.
 
-    Arguments as in BSS; drop_path: probability that a sample skips the block in training. checkpointed: keep only the
-    input for the backward pass and compute the block again there, which costs a forward pass and saves its memory.
-    Input and output: (B, *spatial, dim), channels last.
+    Arguments as in BSS, but thickness may be any candidate: also "no-scan", or "no-block", which makes the block the
+    identity. All weights are there whatever the candidate, which may be changed at any time. drop_path: probability
+    that a sample skips the block in training. checkpointed: keep only the input for the backward pass and compute the
+    block again there, which costs a forward pass and saves its memory. Input and output: (B, *spatial, dim), channels
+    last.
     """
 
     def __init__(
         self,
         dim: int,
         n_dims: int = 2,
-        thickness: tuple[int, ...] = (2, 2),
+        thickness: Candidate = (2, 2),
         d_state: int = 16,
         expand: int = 2,
         drop_path: float = 0.0,
@@ -40,20 +42,31 @@ class S3Block(nn.Module):
         super().__init__()
         self.checkpointed = checkpointed
         self.norm = TokenNorm(dim, for_block=True)
-        self.bss = BSS(dim, n_dims, thickness, d_state, expand, scan, normalise_scan, starts_at_zero)
+        self.bss = BSS(dim, n_dims, (2,) * n_dims, d_state, expand, scan, normalise_scan, starts_at_zero)
+        self.skipped = False
+        self.set_candidate(thickness)
         self.drop_path = DropPath(drop_path)
         self.graphs: BlockGraphs | None = None  # see training_graphs
 
     @classmethod
-    def from_settings(cls, settings: SharedSettings, dim: int, thickness: tuple[int, ...], drop_path: float) -> S3Block:
+    def from_settings(cls, settings: SharedSettings, dim: int, candidate: Candidate, drop_path: float) -> S3Block:
         """A block of a network with these settings."""
-        return cls(dim, thickness=thickness, drop_path=drop_path, **settings.block_options)
+        return cls(dim, thickness=candidate, drop_path=drop_path, **settings.block_options)
 
-    def set_thickness(self, thickness: tuple[int, ...]) -> None:
-        """Changes the slicing; raises ValueError if it does not fit the block's axes."""
-        self.bss.thickness = check_thickness(thickness, self.bss.n_dims)
+    @property
+    def candidate(self) -> Candidate:
+        """What the block does: a thickness, "no-scan" or "no-block"."""
+        return NO_BLOCK if self.skipped else self.bss.thickness or NO_SCAN
+
+    def set_candidate(self, candidate: Candidate) -> None:
+        """Changes what the block does; raises ValueError if it does not fit the block's axes."""
+        checked = check_candidate(candidate, self.bss.n_dims)
+        self.skipped = checked == NO_BLOCK
+        self.bss.thickness = () if isinstance(checked, str) else checked
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.skipped:
+            return x
         if self.checkpointed and self.training and torch.is_grad_enabled():
             return checkpoint(self._residual, x, use_reentrant=False)
         if self.graphs is not None and x.is_cuda and self.training and torch.is_grad_enabled():
@@ -65,13 +78,13 @@ class S3Block(nn.Module):
 
 
 class CandidateBlock(nn.ModuleList):
-    """One block position of the supernet: an S3 block per candidate slicing, one of which is used at a time.
+    """One block position of the supernet: a block per candidate, one of which is used at a time.
 
-    blocks: one per candidate, or one that serves all candidates, of which only the slicing changes. candidates:
-    thickness per candidate. `choose(index)` selects the candidate of the next forward passes.
+    blocks: one per candidate, or an S3 block that serves all candidates, of which only what it does changes.
+    `choose(index)` selects the candidate of the next forward passes.
     """
 
-    def __init__(self, blocks: Sequence[S3Block], candidates: Sequence[tuple[int, ...]]) -> None:
+    def __init__(self, blocks: Sequence[nn.Module], candidates: Sequence[Candidate]) -> None:
         super().__init__(blocks)
         self.candidates = tuple(candidates)
         self.share_weights = len(blocks) < len(candidates)
@@ -81,13 +94,15 @@ class CandidateBlock(nn.ModuleList):
         """Selects candidate `index`, which the caller has checked to lie in range(len(candidates))."""
         self.choice = index
         if self.share_weights:
-            self.chosen.set_thickness(self.candidates[index])
+            block = self.chosen
+            assert isinstance(block, S3Block)
+            block.set_candidate(self.candidates[index])
 
     @property
-    def chosen(self) -> S3Block:
-        block = self[0 if self.share_weights else self.choice]
-        assert isinstance(block, S3Block)
-        return block
+    def chosen(self) -> nn.Module:
+        """The block of the next forward passes: an S3 block, or the identity of "no-block"."""
+        return self[0 if self.share_weights else self.choice]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.chosen(x)
+        result: Tensor = self.chosen(x)
+        return result

@@ -13,7 +13,7 @@ import numpy as np
 
 from nnunetv2_slicemamba.nets.checks import check_lists, check_positive
 from nnunetv2_slicemamba.nets.resolutions import output_scales, stem_strides
-from nnunetv2_slicemamba.slicing.candidates import check_candidates
+from nnunetv2_slicemamba.slicing.candidates import Slicing, check_candidates
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,8 +32,8 @@ class SharedSettings:
     BSS. drop_path_rate: stochastic depth, rising linearly over the encoder's blocks, falling over the decoder's.
     deep_supervision: return logits at all `output_scales` instead of the full resolution only.
     activation_checkpointing: blocks are computed again in the backward pass instead of keeping what they need for it
-    (less memory, about a third more time). candidates: thickness per candidate slicing of a supernet's block, None
-    for {2, 4}^n; a network of one path has no use for them.
+    (less memory, about a third more time). candidates: of a supernet's block, thicknesses, "no-scan" and "no-block";
+    None for {2, 4}^n. A network of one path has no use for them.
 
     Raises ValueError naming the first setting that is out of range or does not fit the others.
     """
@@ -50,7 +50,7 @@ class SharedSettings:
     drop_path_rate: float = 0.2
     deep_supervision: bool = False
     activation_checkpointing: bool = False
-    candidates: tuple[tuple[int, ...], ...] | None = None
+    candidates: Slicing | None = None
     scan: bool = field(default=True, kw_only=True)
     normalise_scan: bool = field(default=False, kw_only=True)
 

@@ -12,17 +12,24 @@ from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.network_graphs import NetworkGraphs
 from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.nets.settings import SharedSettings
-from nnunetv2_slicemamba.slicing.candidates import Slicing, check_thickness
+from nnunetv2_slicemamba.slicing.candidates import (
+    Candidate,
+    Slicing,
+    candidate_of_row,
+    check_candidate,
+    row_of,
+)
 
 
 class SlicedNetwork(SliceMambaBase):
-    """A network with one S3 block per position and one slicing for each.
+    """A network with one S3 block per position and one candidate for each: its thickness, "no-scan" or "no-block".
 
-    settings: which network. slicing: thickness per block in network order, default 2 everywhere. The slicing is the
-    uint8 buffer `slicing` (blocks, n): it travels with the weights, so that every fold's checkpoint brings its own.
+    settings: which network. slicing: candidate per block in network order, default thickness 2 everywhere. The slicing
+    is the uint8 buffer `slicing` (blocks, n), whose rows are `row_of` the candidates: it travels with the weights, so
+    that every fold's checkpoint brings its own. All blocks have all weights.
     """
 
-    def __init__(self, settings: SharedSettings, slicing: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(self, settings: SharedSettings, slicing: Sequence[Sequence[int] | str] | None = None) -> None:
         thickness = (2,) * settings.n_dims
         super().__init__(settings, lambda dim, drop_path: S3Block.from_settings(settings, dim, thickness, drop_path))
         self.graphs = NetworkGraphs()
@@ -52,33 +59,34 @@ class SlicedNetwork(SliceMambaBase):
     def _graph_state(self) -> tuple[Any, ...]:
         return self.get_slicing(), self.decoder.deep_supervision
 
-    def set_slicing(self, slicing: Sequence[Sequence[int]]) -> None:
-        """Sets the thickness of every block, given in network order as `blocks` entries of n ints in 1..255.
+    def set_slicing(self, slicing: Sequence[Sequence[int] | str]) -> None:
+        """Sets what every block does, in network order: n ints in 1..255, "no-scan" or "no-block" for each.
 
         Raises ValueError naming both numbers if the entries do not fit this network.
         """
         if not isinstance(slicing, Iterable):
             raise ValueError(
-                f"slicing is {slicing!r}, it must have a thickness per block: give {self.n_blocks} of them"
+                f"slicing is {slicing!r}, it must have a candidate per block: give {self.n_blocks} of them"
             )
-        values = [check_thickness(thickness, self.n_dims) for thickness in slicing]
+        values = [check_candidate(candidate, self.n_dims) for candidate in slicing]
         if len(values) != self.n_blocks:
             raise ValueError(
                 f"the slicing has {len(values)} blocks, this network has {self.n_blocks}; "
                 f"it was made for another network or other plans"
             )
-        self.slicing.copy_(torch.tensor(values, dtype=torch.uint8).view_as(self.slicing))
+        rows = [row_of(candidate, self.n_dims) for candidate in values]
+        self.slicing.copy_(torch.tensor(rows, dtype=torch.uint8).view_as(self.slicing))
         self._apply_slicing(values)
 
     def get_slicing(self) -> Slicing:
-        """The thickness of every block in network order, as the forward pass uses it."""
-        return tuple(block.bss.thickness for block in self.block_positions())  # type: ignore[union-attr, misc]
+        """What every block does, in network order, as the forward pass uses it."""
+        return tuple(block.candidate for block in self.block_positions())  # type: ignore[misc]
 
-    def _apply_slicing(self, values: Sequence[tuple[int, ...]]) -> None:
-        for block, thickness in zip(self.block_positions(), values, strict=True):
+    def _apply_slicing(self, values: Sequence[Candidate]) -> None:
+        for block, candidate in zip(self.block_positions(), values, strict=True):
             assert isinstance(block, S3Block)
-            block.set_thickness(thickness)
+            block.set_candidate(candidate)
 
 
 def _follow_buffer(network: Any, incompatible_keys: Any) -> None:
-    network._apply_slicing([tuple(thickness) for thickness in network.slicing.tolist()])
+    network._apply_slicing([candidate_of_row(row) for row in network.slicing.tolist()])

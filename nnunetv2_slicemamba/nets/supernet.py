@@ -14,10 +14,10 @@ from nnunetv2_slicemamba.slicing.candidates import Slicing
 class SliceMambaSupernet(Supernet):
     """The supernet of the slicing search; after Fan et al. 2025 and single-path one-shot search (Guo et al. 2020).
 
-    candidates: thickness per candidate, default {2, 4}^n. share_weights: one set of weights per position, used by all
-    candidates. The other arguments, and the options by name: see NetworkSettings. Only the current path, one candidate
-    per position, takes part in a forward pass. The path is the uint8 buffer `architecture` (blocks,), index 0
-    everywhere at first. Raises ValueError for settings that contradict each other.
+    candidates: thicknesses, "no-scan" and "no-block", default {2, 4}^n. share_weights: one set of weights per position,
+    used by all candidates. The other arguments, and the options by name: see NetworkSettings. Only the current path,
+    one candidate per position, takes part in a forward pass. The path is the uint8 buffer `architecture` (blocks,),
+    index 0 everywhere at first. Raises ValueError for settings that contradict each other.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class SliceMambaSupernet(Supernet):
         d_state: int = 16,
         expand: int = 2,
         drop_path_rate: float = 0.2,
-        candidates: Sequence[Sequence[int]] | None = None,
+        candidates: Sequence[Sequence[int] | str] | None = None,
         share_weights: bool = False,
         deep_supervision: bool = False,
         **options: Any,

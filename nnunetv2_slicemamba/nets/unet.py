@@ -12,10 +12,10 @@ from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
 class SliceMambaUNet(SlicedNetwork):
     """U-shaped network of S3 blocks; after Fan et al. 2025, with the general shape taken from nnU-Net's plans.
 
-    slicing: thickness per block in network order, default 2 everywhere. The other arguments, and the options by name:
-    see NetworkSettings. (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size. The slicing
-    is the uint8 buffer `slicing` (blocks, n): it travels with the weights, so that every fold's checkpoint brings its
-    own. Raises ValueError for settings that contradict each other.
+    slicing: candidate per block in network order, default thickness 2 everywhere. The other arguments, and the options
+    by name: see NetworkSettings. (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size. The
+    slicing is the uint8 buffer `slicing` (blocks, n): it travels with the weights, so that every fold's checkpoint
+    brings its own. Raises ValueError for settings that contradict each other.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class SliceMambaUNet(SlicedNetwork):
         d_state: int = 16,
         expand: int = 2,
         drop_path_rate: float = 0.2,
-        slicing: Sequence[Sequence[int]] | None = None,
+        slicing: Sequence[Sequence[int] | str] | None = None,
         deep_supervision: bool = False,
         **options: Any,
     ) -> None:

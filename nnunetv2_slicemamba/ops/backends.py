@@ -36,10 +36,10 @@ class Backend:
     scan(x, dt, B, C, A, D, sizes, thickness, delta_bias, dt_weight) -> (batch, L, E): arguments as in `slice_scan`,
     checked, in whatever floating types they came, contiguous or not; delta_bias is always given, dt_weight may be None.
     The recurrence is computed in `recurrence_dtype(x.dtype)`; the caller converts the result to x's type.
-    unavailable_reason(device, dtype of x) -> the reason why it cannot run there, or None if it can.
-    bss(x, parameters, thickness, compute dtype) -> a whole block's result (batch, *sizes, C), None where its kernels do
-    not take this one. layer_norm(x, weight, bias, dtype of the result) -> the same for LayerNorm over the last axis.
-    instance_norm(x, weight, bias, eps, slope) -> the same for `instance_norm_leaky_relu`, like x.
+    unavailable_reason(device, dtype of x) -> the reason why it cannot run there, or None if it can. bss(x, parameters,
+    thickness, compute dtype) -> a whole block's result (batch, *sizes, C), without scans for thickness (); None where
+    its kernels do not take this one. layer_norm(x, weight, bias, dtype of the result) -> the same for LayerNorm over
+    the last axis. instance_norm(x, weight, bias, eps, slope) -> the same for `instance_norm_leaky_relu`, like x.
     automatic: chosen without being named.
     """
 

@@ -87,12 +87,17 @@ def scan(
 
 
 def bss(x: Tensor, parameters: BssParameters, thickness: tuple[int, ...], dtype: torch.dtype) -> Tensor | None:
-    """BSS of x (batch, *sizes, C) in compute type `dtype`, differentiable once; None if x or the block is too large."""
-    from nnunetv2_slicemamba.ops.cuda import bss_operator
+    """BSS of x (batch, *sizes, C) in compute type `dtype`, differentiable once; None if x or the block is too large.
+
+    thickness: () for no scans, which torch.compile composes of PyTorch's operators.
+    """
+    from nnunetv2_slicemamba.ops.cuda import bss_operator, scanless
     from nnunetv2_slicemamba.ops.cuda.bss import fits
 
     if not fits(x, parameters.conv_bias.shape[0]):
         return None
+    if not thickness:
+        return None if torch.compiler.is_compiling() else scanless.apply(x, parameters, dtype)
     return bss_operator.apply(x, parameters, thickness, dtype)
 
 

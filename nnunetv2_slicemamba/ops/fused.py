@@ -17,7 +17,8 @@ def fused_bss(x: Tensor, parameters: Callable[[], BssParameters], thickness: tup
     """BSS of x (batch, *sizes, C), differentiable once; None where it has to be composed of PyTorch's operators.
 
     Computed in x's type, under autocast in `block_dtype` of autocast's. Modules converted to half precision are
-    composed: they compute as PyTorch decides. parameters: called only where a backend has kernels for whole blocks.
+    composed: they compute as PyTorch decides. thickness: () for the skip term in place of the scans. parameters: called
+    only where a backend has kernels for whole blocks.
     """
     half = autocast_dtype(x.device)
     dtype = x.dtype if half is None else block_dtype(half)

@@ -19,12 +19,15 @@ from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step, made_whol
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.holdout import hold_out
+from nnunetv2_slicemamba.slicing.candidates import default_candidates
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SLICING_VARIABLE
 from nnunetv2_slicemamba.slicing.trained import trained_slicing
 from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 from nnunetv2_slicemamba.trainers.roles import SUPERNET, trainers_with
 from nnunetv2_slicemamba.trainers.supernet import PREVIOUS_STAGE_VARIABLE
+
+DEFAULT_HOLDOUT = 0.2
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,18 @@ def hold_out_all(supernets: Sequence[SupernetFolder], fraction: float, console: 
             f"holdout, fold {supernet.selection.fold}: {n} of {n + len(kept)} training cases, in {file}",
             highlight=False,
         )
+
+
+def hold_out_by_default(supernets: Sequence[SupernetFolder], console: Console) -> None:
+    """Sets cases aside for the searches of supernets with other candidates than the paper's, where training may begin.
+
+    The more the choices matter, the luckier the best is on the cases that it is chosen on.
+    """
+    for supernet in supernets:
+        selection = supernet.selection
+        is_new = not (supernet.is_trained or supernet.is_in_training)
+        if is_new and selection.candidates != default_candidates(selection.n_dims):
+            hold_out_all([supernet], DEFAULT_HOLDOUT, console)
 
 
 def draw_split(supernet: SupernetFolder) -> None:

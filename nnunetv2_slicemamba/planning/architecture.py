@@ -73,9 +73,9 @@ def architecture_kwargs(
 
 
 def planned_candidates(arch_kwargs: Mapping[str, Any]) -> Slicing:
-    """Thickness per candidate index of the supernet that `arch_kwargs` in the plans describe.
+    """The candidates, by index, of the supernet that `arch_kwargs` in the plans describe.
 
-    Their entry `candidates`, for instance [[2, 2], [2, 4], [4, 2], [4, 4], [8, 8]], else {2, 4}^n. Raises ValueError
+    Their entry `candidates`, for instance [[2, 2], [2, 4], [8, 8], "no-scan"], else {2, 4}^n. Raises ValueError
     naming a candidate that does not fit.
     """
     n_dims, named = len(arch_kwargs["strides"][0]), arch_kwargs.get("candidates")

@@ -12,6 +12,7 @@ import torch
 from nnunetv2_slicemamba.nets.resolutions import stem_strides
 from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
+from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,8 @@ def count_static(input_channels: int, num_classes: int, arch_kwargs: dict[str, A
     if not supernet:
         return Static(everything, everything)
     in_blocks = sum(p.numel() for block in network.block_positions() for p in block.parameters())
-    return Static(everything + (len(planned_candidates(arch_kwargs)) - 1) * in_blocks, everything)
+    with_weights = sum(candidate != NO_BLOCK for candidate in planned_candidates(arch_kwargs))
+    return Static(everything + (with_weights - 1) * in_blocks, everything)
 
 
 def bytes_per_sample(

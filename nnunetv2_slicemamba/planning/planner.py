@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.common.notices import Notice
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
 from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, RESIDUAL_CLASS, residual_kwargs
 from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, check_size_and_network, planner_name_of, plans_name_of
+from nnunetv2_slicemamba.slicing import candidate_sets
 
 SHARED_DATA = ("2d", "3d_fullres")
 USUAL_PREPROCESSOR = "DefaultPreprocessor"
@@ -24,10 +27,12 @@ USUAL_PREPROCESSOR = "DefaultPreprocessor"
 class SharedDataPlanner(ExperimentPlanner):
     """nnU-Net's planner, with nnU-Net's own preprocessed data for 2d and 3d_fullres; base of ours.
 
-    size: a key of SIZES. Raises ValueError for a memory target that is not positive.
+    size: a key of SIZES. candidates: of the supernet, as `--candidates` names them. Raises ValueError for a memory
+    target that is not positive.
     """
 
     size = PAPER
+    candidates = candidate_sets.PAPER
     default_plans_name: str
     activation_checkpointing = False
 
@@ -52,6 +57,11 @@ class SharedDataPlanner(ExperimentPlanner):
             overwrite_target_spacing,
             suppress_transpose,
         )
+
+    def with_candidates(self, arch_kwargs: dict[str, Any]) -> dict[str, Any]:
+        """arch_kwargs of a network with the supernet's candidates; unchanged for the paper's."""
+        found = candidate_sets.named_candidates(self.candidates, len(arch_kwargs["strides"][0]))
+        return arch_kwargs if found is None else {**arch_kwargs, "candidates": plain_json(found)}
 
     def generate_data_identifier(self, configuration_name: str) -> str:
         """nnU-Net's own name where its own planner makes the same data, so that they are preprocessed once.
@@ -92,6 +102,11 @@ class SliceMambaPlanner(SharedDataPlanner):
         self.UNet_reference_val_2d = self.UNet_reference_val_3d = 2**30
         self.UNet_reference_val_corresp_bs_2d = self.UNet_reference_val_corresp_bs_3d = 1
 
+    def network_kwargs(self, strides: Sequence[Sequence[int]]) -> dict[str, Any]:
+        """arch_kwargs of our network for nnU-Net's strides."""
+        kwargs = architecture_kwargs(strides, self.size, self.activation_checkpointing, self.hybrid)
+        return self.with_candidates(kwargs)
+
     def static_estimate_VRAM_usage(
         self,
         patch_size: tuple[int, ...],
@@ -106,7 +121,7 @@ class SliceMambaPlanner(SharedDataPlanner):
         An instance method where nnU-Net has a static one: it calls it on self, and the share that is left for
         activations depends on the target.
         """
-        ours = architecture_kwargs(arch_kwargs["strides"], self.size, self.activation_checkpointing, self.hybrid)
+        ours = self.network_kwargs(arch_kwargs["strides"])
         target = self.UNet_vram_target_GB * 2**30
         static = static_bytes(input_channels, output_channels, ours)
         # whatever is planned, a tenth of the target is left to activations; the warning is given with the plan
@@ -116,7 +131,7 @@ class SliceMambaPlanner(SharedDataPlanner):
     def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         plan = super().get_plans_for_configuration(*args, **kwargs)
         strides = plan["architecture"]["arch_kwargs"]["strides"]
-        ours = architecture_kwargs(strides, self.size, self.activation_checkpointing, self.hybrid)
+        ours = self.network_kwargs(strides)
         plan["architecture"] = {
             "network_class_name": NETWORK_CLASS,
             "arch_kwargs": ours,
@@ -185,11 +200,10 @@ class SliceMambaPlannerResidual(SharedDataPlanner):
     def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         plan = super().get_plans_for_configuration(*args, **kwargs)
         planned = plan["architecture"]["arch_kwargs"]
+        ours = residual_kwargs(planned, self.blocks_from_stride, self.activation_checkpointing, self.decoder_blocks)
         plan["architecture"] = {
             "network_class_name": RESIDUAL_CLASS,
-            "arch_kwargs": residual_kwargs(
-                planned, self.blocks_from_stride, self.activation_checkpointing, self.decoder_blocks
-            ),
+            "arch_kwargs": self.with_candidates(ours),
             "_kw_requires_import": [],
         }
         return plan

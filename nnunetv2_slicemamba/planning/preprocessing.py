@@ -41,6 +41,8 @@ from nnunetv2_slicemamba.planning.planner import SharedDataPlanner, planner_of
 from nnunetv2_slicemamba.planning.plans_name import require_same_name
 from nnunetv2_slicemamba.planning.raw_dataset import check_raw_dataset
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
+from nnunetv2_slicemamba.slicing import candidate_sets
+from nnunetv2_slicemamba.slicing.candidate_sets import check_named
 
 # those that planners write
 CONFIGURATIONS = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres")
@@ -78,6 +80,7 @@ def plan_and_preprocess(
     network: str = "paper",
     blocks_from_stride: int | None = None,
     decoder_blocks: bool = False,
+    candidates: str = candidate_sets.PAPER,
 ) -> Planned:
     """Makes fingerprint, SliceMamba plans and preprocessed data of one dataset in nnUNet_raw.
 
@@ -85,19 +88,21 @@ def plan_and_preprocess(
     target in GB. verify: nnU-Net's dataset check first. clean: redo fingerprint and preprocessing even where they are
     complete. activation_checkpointing: see SliceMambaUNet. overwrite_plans: also plans that differ from those that
     networks were trained with. network: one of NETWORKS. blocks_from_stride, decoder_blocks: of a residual network, see
-    planning.residual; None for the default. Raises ValueError for a size that does not exist, raw data that do not fit
-    their dataset.json, a configuration that the plans do not have, where redoing data would spoil those of other plans,
-    and plans would those of trainings; JsonFileError for a damaged dataset.json, or damaged plans that networks were
-    trained with. Waits while another process plans or preprocesses the data set, and then uses what that one has made.
+    planning.residual; None for the default. candidates: of the supernet, see candidate_sets. Raises ValueError for a
+    size that does not exist, raw data that do not fit their dataset.json, a configuration that the plans do not have,
+    where redoing data would spoil those of other plans, and plans would those of trainings; JsonFileError for a damaged
+    dataset.json, or damaged plans that networks were trained with. Waits while another process plans or preprocesses
+    the data set, and then uses what that one has made.
     """
     chosen = planner_of(size, network)
     name = plans_name or chosen.default_plans_name
     file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{name}.json"
     refuse_unknown_configurations(configurations or (), file)
+    check_named(candidates, configurations)
     DATASET_JSON.read(Path(str(nnUNet_raw)) / dataset_name / "dataset.json")
     check_raw_dataset(Path(str(nnUNet_raw)) / dataset_name, counted=verify)
     planner = planner_class(
-        chosen, activation_checkpointing, file, not overwrite_plans, blocks_from_stride, decoder_blocks
+        chosen, activation_checkpointing, file, not overwrite_plans, blocks_from_stride, decoder_blocks, candidates
     )
     # nnU-Net deletes the folder that it preprocesses into, whoever else may be writing there
     with in_use_after_others(file.parent, print):
@@ -214,6 +219,7 @@ def planner_class(
     protect: bool,
     blocks_from_stride: int | None = None,
     decoder_blocks: bool = False,
+    candidates: str = candidate_sets.PAPER,
 ) -> type[SharedDataPlanner]:
     """A planner with these settings, which writes `file`. protect: not if networks were trained with other plans."""
 
@@ -229,6 +235,8 @@ def planner_class(
         planner.save_plans(self, plans)
 
     settings: dict[str, Any] = {"activation_checkpointing": activation_checkpointing, "save_plans": save_plans}
+    if candidates != candidate_sets.PAPER:
+        settings["candidates"] = candidates
     if decoder_blocks:
         settings["decoder_blocks"] = True
     if blocks_from_stride is not None:

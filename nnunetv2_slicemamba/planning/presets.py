@@ -11,7 +11,7 @@ from nnunetv2_slicemamba.nets import SlicedNetwork, SliceMambaResidualUNet, Slic
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
 from nnunetv2_slicemamba.planning.residual import plain_unet_kwargs, residual_kwargs
 from nnunetv2_slicemamba.planning.sizes import check_size_and_network
-from nnunetv2_slicemamba.slicing.candidates import check_thickness
+from nnunetv2_slicemamba.slicing.candidates import check_candidate
 from nnunetv2_slicemamba.slicing.fixed import fixed_slicing
 
 # large enough for all stages, as in most of nnU-Net's plans
@@ -29,7 +29,7 @@ def slicemamba_unet(
     classes: int = 2,
     patch_size: Sequence[int] | None = None,
     spacing: Sequence[float] | None = None,
-    slicing: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    slicing: Sequence[int] | str | Sequence[Sequence[int] | str] | None = None,
     deep_supervision: bool = False,
     activation_checkpointing: bool = False,
 ) -> SlicedNetwork:
@@ -45,7 +45,7 @@ def slicemamba_unet(
     - spacing: size of a voxel per axis, default 1 each. nnU-Net halves a coarse axis later. Both have the order of the
       images' axes, D, H, W.
     - slicing: one thickness for all blocks, such as (2, 4), or a list with one for each block; default 2x4 in 2D and
-      2x4x2 in 3D.
+      2x4x2 in 3D. "no-scan" and "no-block" can stand for a thickness.
     - deep_supervision: the network returns a list of logits, full resolution first, in evaluation too. Switch it by
       `network.decoder.deep_supervision`.
     - activation_checkpointing: less memory in training, about a third more time.
@@ -71,7 +71,7 @@ def slicemamba_unet(
     if slicing is None:
         slicing = fixed_slicing(built.n_blocks, dims)
     elif not _is_per_block(slicing):
-        slicing = [check_thickness(slicing, dims)] * built.n_blocks
+        slicing = [check_candidate(slicing, dims)] * built.n_blocks  # type: ignore[arg-type]
     built.set_slicing(slicing)  # type: ignore[arg-type]
     return built
 
@@ -87,5 +87,9 @@ def _per_axis(name: str, values: Sequence[Any] | None, default: tuple[Any, ...])
 
 
 def _is_per_block(slicing: Any) -> bool:
-    """True for a list of thicknesses, False for one thickness."""
-    return isinstance(slicing, Iterable) and any(isinstance(entry, Iterable) for entry in slicing)
+    """True for a list with one entry per block, False for one thickness or name."""
+    return (
+        isinstance(slicing, Iterable)
+        and not isinstance(slicing, str)
+        and any(isinstance(entry, Iterable) for entry in slicing)
+    )

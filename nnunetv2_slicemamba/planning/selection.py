@@ -38,7 +38,7 @@ _BUILT_FROM = {
             "features_per_stage?": [int],
             "n_blocks_per_stage?": [int],
             "n_blocks_per_stage_decoder?": [int],
-            "candidates?": ([[int]], None),
+            "candidates?": ([([int], str)], None),
         },
     },
 }
@@ -112,7 +112,7 @@ class Selection:
 
     @property
     def candidates(self) -> Slicing:
-        """Thickness per candidate index, as the supernet trainers build them."""
+        """The candidates by index, as the supernet trainers build them."""
         return planned_candidates(self.arch_kwargs)
 
     @property

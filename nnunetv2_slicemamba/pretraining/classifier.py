@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.nets.unet import SliceMambaUNet
 class SliceMambaClassifier(nn.Module):
     """SliceMamba's encoder with VMamba's head: LayerNorm of the bottleneck, mean over the tokens, Linear.
 
-    num_classes: of the images. arch_kwargs: of SliceMambaUNet, as the plans have them. slicing: thickness per block of
+    num_classes: of the images. arch_kwargs: of SliceMambaUNet, as the plans have them. slicing: candidate per block of
     the whole network; the buffer `slicing` (blocks, 2) keeps it. (B, channels, H, W), both sizes multiples of
     `total_stride`, -> (B, num_classes).
     """
@@ -25,7 +25,7 @@ class SliceMambaClassifier(nn.Module):
         self,
         num_classes: int,
         arch_kwargs: Mapping[str, Any],
-        slicing: Sequence[Sequence[int]],
+        slicing: Sequence[Sequence[int] | str],
         drop_path: float,
         input_channels: int = 3,
     ) -> None:

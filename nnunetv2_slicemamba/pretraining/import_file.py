@@ -27,7 +27,7 @@ from nnunetv2_slicemamba.pretraining.weights_file import (
     require_target,
     write_weights,
 )
-from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing
+from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, candidate_text, in_order, listed
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 
 
@@ -139,8 +139,10 @@ def set_slicing(network: torch.nn.Module, checkpoint: Checkpoint, choice: Slicin
 
 
 def indices_of(choice: SlicingChoice, candidates: Slicing) -> Architecture:
-    """The candidate of every block; InputError if the slicing has a thickness that is none."""
-    other = sorted(set(choice.slicing) - set(candidates))
+    """The candidate of every block; InputError if the slicing has one that the supernet has not."""
+    other = in_order(set(choice.slicing) - set(candidates))
     if other:
-        raise InputError(f"the supernet has no path with thickness {other[0]}; its candidates are {list(candidates)}")
-    return tuple(candidates.index(thickness) for thickness in choice.slicing)
+        raise InputError(
+            f"the supernet has no path with {candidate_text(other[0])}; its candidates are {listed(candidates)}"
+        )
+    return tuple(map(candidates.index, choice.slicing))

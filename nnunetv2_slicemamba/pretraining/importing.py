@@ -31,6 +31,7 @@ from nnunetv2_slicemamba.pretraining.naming import (
     reorder_directions,
 )
 from nnunetv2_slicemamba.pretraining.vmamba_versions import FITTING, reasons
+from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK
 
 BLOCK = re.compile(r"(encoder|decoder)\.stages\.(\d+)\.blocks\.(\d+)\.(.*)")
 
@@ -164,8 +165,8 @@ class _Import:
         for name in names:
             block = BLOCK.fullmatch(name)
             if block and isinstance(self.network, SliceMambaSupernet) and not self.checkpoint.supernet:
-                built = 1 if self.network.share_weights else len(self.network.candidates)
-                for candidate in range(built):
+                built = self.network.candidates[:1] if self.network.share_weights else self.network.candidates
+                for candidate in (i for i, one in enumerate(built) if one != NO_BLOCK or self.network.share_weights):
                     yield f"{block[1]}.stages.{block[2]}.blocks.{block[3]}.{candidate}.{block[4]}"
             else:
                 yield name

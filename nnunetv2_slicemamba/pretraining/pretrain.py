@@ -14,6 +14,7 @@ from torch import nn
 
 from nnunetv2_slicemamba.common.folder_lock import in_use, require_unused
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.stopping import noticing_signals
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
@@ -203,7 +204,7 @@ def identity_of(
         "training_images": images.n_train,
         "validation_images": images.n_validation,
         "classes": images.classes,
-        "slicing": [list(thickness) for thickness in choice.slicing],
+        "slicing": plain_json(choice.slicing),
         "architecture": {key: value for key, value in selection.arch_kwargs.items() if key != "drop_path_rate"},
     }
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
 from nnunetv2_slicemamba.search import SlicingFile, SlicingFileError, read_slicing_file
-from nnunetv2_slicemamba.slicing.candidates import thickness_text
+from nnunetv2_slicemamba.search.choosing.of_folder import SET
+from nnunetv2_slicemamba.slicing.candidates import candidate_text
 
 from .dataset import DatasetFolders
 from .models import Model
@@ -34,10 +35,12 @@ class HandSet:
 def set_value(content: SlicingFile) -> str:
     """What `slicemamba slicing --set` takes for a choice that no search made; FILE where only the user knows."""
     choice = content.choice
+    if SET in choice.details:
+        return str(choice.details[SET])
     if choice.how_chosen == "random":
         return f"random:{choice.seed}"
     if choice.how_chosen == "fixed":
-        return thickness_text(choice.slicing[0])
+        return candidate_text(choice.slicing[0])
     return "consensus" if choice.how_chosen == "consensus" else "FILE"
 
 

@@ -15,6 +15,7 @@ from nnunetv2_slicemamba.common.shell import comment, shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, planner_name_of, plans_name_of
 from nnunetv2_slicemamba.search import SearchSettings
 from nnunetv2_slicemamba.search.objectives import flag_of
+from nnunetv2_slicemamba.slicing.candidate_sets import name_of
 
 from .dataset import DatasetFolders
 from .hand_set import HandSet, set_value
@@ -103,6 +104,8 @@ def plan_command(number: int, same: Sequence[ConfigurationFacts]) -> str:
     stride = options.get("blocks_from_stride")
     flags += ["--blocks-from-stride", str(stride)] if isinstance(stride, int) else []
     flags += ["--decoder-blocks"] if options.get("decoder_blocks") is True else []
+    candidates = next((one.candidates for one in same if one.candidates), None)
+    flags += [] if candidates is None else ["--candidates", name_of(candidates)]
     flags += [] if name == plans_name_of(size, network) else ["-overwrite_plans_name", name]
     return shell_line("slicemamba", "plan", *flags)
 

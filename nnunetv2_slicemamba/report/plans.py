@@ -11,8 +11,10 @@ from nnunetv2_slicemamba.common.hashing import resolved_configuration
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
+from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.planning.plans_name import require_same_name
 from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
+from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 from .dataset import DatasetFolders
 
@@ -29,6 +31,7 @@ class ConfigurationFacts:
     highest resolution first; empty for other networks. preprocessed: whether its data are there. stem: channels of a
     hybrid's convolutional stages, full resolution first. activation_checkpointing: whether blocks are computed twice.
     options: of `slicemamba plan`, as far as the plans keep them.
+    candidates: of the supernet, None for the paper's.
     """
 
     plans_name: str
@@ -45,6 +48,7 @@ class ConfigurationFacts:
     stem: tuple[int, ...] = ()
     activation_checkpointing: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    candidates: Slicing | None = None
 
     @property
     def is_slicemamba(self) -> bool:
@@ -116,4 +120,5 @@ def _facts(
         stem=tuple(int(width) for width in kwargs.get("stem_features", ())),
         activation_checkpointing=bool(kwargs.get("activation_checkpointing")),
         options=options if isinstance(options := plans.get(OPTIONS_IN_PLANS), Mapping) else {},
+        candidates=planned_candidates(kwargs) if kwargs.get("candidates") and network in NETWORK_CLASSES else None,
     )

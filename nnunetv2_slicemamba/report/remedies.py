@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, final_trainer_name
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, plans_name_of
-from nnunetv2_slicemamba.slicing.candidates import thickness_text
+from nnunetv2_slicemamba.slicing.candidates import candidate_text
 
 from .dataset import DatasetFacts, DatasetFolders
 from .formats import folds_of
@@ -161,7 +161,7 @@ def _same_again(model: Model, by_hand: dict[str, HandSet]) -> tuple[str | None, 
         return one.value, one.trainer
     slicings = {fold.training.slicing for fold in model.folds if fold.training and fold.training.slicing}
     thicknesses = {thickness for slicing in slicings for thickness in slicing}
-    value = thickness_text(*thicknesses) if len(thicknesses) == 1 else None
+    value = candidate_text(*thicknesses) if len(thicknesses) == 1 else None
     return value, DEFAULT_SUPERNET_TRAINER
 
 

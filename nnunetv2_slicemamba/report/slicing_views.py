@@ -10,6 +10,7 @@ from nnunetv2_slicemamba.search import Slicing
 from nnunetv2_slicemamba.search.figures.agreement import thickness_agreement
 from nnunetv2_slicemamba.search.figures.network import describe_slicing
 from nnunetv2_slicemamba.search.figures.style import colours_of, shown
+from nnunetv2_slicemamba.slicing.candidates import axes_of
 
 from . import formats
 from .figures import agreement_panel, slicing_panel
@@ -114,7 +115,7 @@ def _view(data: Gathered, plan: ConfigurationFacts, name: str) -> SlicingView | 
         label = f"Thickness of every block in folds {', '.join(chosen)}: {told}."
         figure = agreement_panel(chosen, plan.stages, colours, chance, f"{name}-agreement", label)
         agreement = FoldAgreement(figure, len(fits), float(shares.mean()), chance)
-    is_3d = any(len(thickness) == 3 for thickness in colours)
+    is_3d = axes_of(colours) == 3
     return SlicingView(plan.plans_name, plan.configuration, uniform, slicings, agreement, is_3d)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from nnunetv2_slicemamba.common import checkpoint_names
 from nnunetv2_slicemamba.common.checkpoints import WEIGHTS, CheckpointError, read_training
 from nnunetv2_slicemamba.common.names import is_number
+from nnunetv2_slicemamba.slicing.candidates import Slicing, candidate_of_row
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class TrainingProgress:
 
     losses and pseudo Dice as nnU-Net logs them (the loss holds minus the soft Dice, so it may be negative), NaN where
     undefined. seconds: duration of an epoch. planned_epochs: None if unknown. parameters: numbers in the network's
-    tensors. slicing: (blocks, axes) thicknesses that the weights were trained with, None for other networks.
+    tensors. slicing: what the blocks did when the weights were trained, None for other networks.
     started: seconds since 1970, None if no epoch has ended.
     """
 
@@ -32,7 +33,7 @@ class TrainingProgress:
     started: float | None
     planned_epochs: int | None
     parameters: int
-    slicing: tuple[tuple[int, ...], ...] | None
+    slicing: Slicing | None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -73,11 +74,12 @@ def read_progress(file: Path, debug: Mapping[str, Any] | None = None) -> Trainin
         losses = {key: _numbers(log[key], n) for key in ("train_losses", "val_losses", "mean_fg_dice")}
         seconds = tuple(float(end) - float(start) for start, end in zip(starts, ends, strict=True))
         started = float(starts[0]) if n else None
+        rows = weights.get("slicing")
+        slicing = None if rows is None or rows.ndim != 2 else tuple(map(candidate_of_row, rows.tolist()))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{file} holds no log of nnU-Net's trainings ({type(error).__name__}: {error}). {remedy}"
         ) from error
-    slicing = weights.get("slicing")
     known = debug or {}
     planned = str(known.get("num_epochs", ""))
     return TrainingProgress(
@@ -90,7 +92,7 @@ def read_progress(file: Path, debug: Mapping[str, Any] | None = None) -> Trainin
         started=started,
         planned_epochs=int(planned) if is_number(planned) else None,
         parameters=sum(t.numel() for t in weights.values() if t.is_floating_point()),
-        slicing=None if slicing is None or slicing.ndim != 2 else tuple(tuple(row) for row in slicing.tolist()),
+        slicing=slicing,
         versions={key: str(known[key]) for key in ("torch_version", "gpu_name", "device") if key in known},
     )
 

@@ -1,31 +1,44 @@
-"""Candidate slicings of a block, and the notation for what a network's blocks choose among them.
+"""Candidates of a block, what it does, and the notation for what a network's blocks choose among them.
 
-A thickness is one number of tokens per spatial axis. An architecture is one candidate index per block, in network
-order: encoder stages first, then decoder stages. In 2D the default indices 0..3 mean (2, 2), (2, 4), (4, 2), (4, 4).
+A candidate is a thickness, one number of tokens per spatial axis, "no-scan" or "no-block". It is the same plain value
+in plans, checkpoints and slicing files (there as JSON), in code, and in a network's buffer (as a row of numbers).
+An architecture is one candidate index per block, in network order: encoder stages first, then decoder stages. In 2D the
+default indices 0..3 mean (2, 2), (2, 4), (4, 2), (4, 4).
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any, TypeAlias
 
+Thickness: TypeAlias = tuple[int, ...]
+Candidate: TypeAlias = Thickness | str
 Architecture: TypeAlias = tuple[int, ...]
-Slicing: TypeAlias = tuple[tuple[int, ...], ...]
+Slicing: TypeAlias = tuple[Candidate, ...]
 
-# entry of a supernet checkpoint's init_args
-CHECKPOINT_KEY = "slicing_candidates"
-MAX_THICKNESS = 255  # a network keeps its slicing in a uint8 buffer
+# the block keeps projections, convolution and gate, with the scans' skip term in place of the scans
+NO_SCAN = "no-scan"
+# the block is the identity
+NO_BLOCK = "no-block"
+NAMED = (NO_SCAN, NO_BLOCK)
+# a network keeps its slicing in a uint8 buffer, in which a row of a named candidate is 0, .., 0, code
+MAX_THICKNESS = 255
+_CODES = {NO_SCAN: 1, NO_BLOCK: 2}
 
 
-def default_candidates(n_dims: int) -> Slicing:
+def default_candidates(n_dims: int) -> tuple[Thickness, ...]:
     """The general candidate set {2, 4}^n of Fan et al. 2025, one thickness per candidate index."""
     return tuple(product((2, 4), repeat=n_dims))
 
 
-def check_thickness(thickness: Sequence[Any], n_dims: int, what: str = "") -> tuple[int, ...]:
+def wide_candidates(n_dims: int) -> Slicing:
+    """The paper's candidates, thickness 1 (a plain raster) and 8 on all axes, no scan and no block."""
+    return (*default_candidates(n_dims), (1,) * n_dims, (8,) * n_dims, *NAMED)
+
+
+def check_thickness(thickness: Sequence[Any], n_dims: int, what: str = "") -> Thickness:
     """`thickness` as a tuple of `n_dims` whole numbers from 1 to 255.
 
     NumPy's and PyTorch's whole numbers become Python's; floats and truth values are refused. what: names the thickness
@@ -44,46 +57,81 @@ def check_thickness(thickness: Sequence[Any], n_dims: int, what: str = "") -> tu
     return tuple(operator.index(value) for value in thickness)
 
 
-def check_slicing(slicing: Sequence[Sequence[Any]], what: str = "block") -> Slicing:
-    """`slicing` as a tuple of thicknesses that all have the same number of axes, 2 or 3.
+def check_candidate(candidate: Sequence[Any] | str, n_dims: int, what: str = "") -> Candidate:
+    """`candidate` as a name of NAMED or a checked thickness; arguments and errors as those of check_thickness."""
+    if not isinstance(candidate, str):
+        return check_thickness(candidate, n_dims, what)
+    if candidate not in NAMED:
+        raise ValueError(
+            f"candidate {candidate!r}{what and f' of {what}'} does not exist: give a thickness per axis, "
+            f"{' or '.join(NAMED)}"
+        )
+    return candidate
+
+
+def check_slicing(slicing: Sequence[Sequence[Any] | str], what: str = "block") -> Slicing:
+    """`slicing` as a tuple of candidates whose thicknesses all have the same number of axes, 2 or 3.
 
     what: each entry is one of, for messages. Raises ValueError naming the value and the rule.
     """
     if not slicing:
         raise ValueError(f"a slicing needs at least one {what}")
-    n_dims = len(slicing[0])
-    if n_dims not in (2, 3):
+    first = next((i for i, one in enumerate(slicing) if not isinstance(one, str)), None)
+    n_dims = 2 if first is None else len(slicing[first])
+    if first is not None and n_dims not in (2, 3):
         raise ValueError(
-            f"thickness {tuple(slicing[0])} of {what} 0 must have one number per axis, 2 in 2D and 3 in 3D"
+            f"thickness {tuple(slicing[first])} of {what} {first} must have one number per axis, 2 in 2D and 3 in 3D"
         )
-    return tuple(check_thickness(thickness, n_dims, f"{what} {i}") for i, thickness in enumerate(slicing))
+    return tuple(check_candidate(one, n_dims, f"{what} {i}") for i, one in enumerate(slicing))
 
 
-def check_candidates(candidates: Sequence[Sequence[Any]], n_dims: int) -> Slicing:
-    """`candidates` as a tuple of 1 to 256 different thicknesses of `n_dims` axes; ValueError naming what does not fit.
+def check_candidates(candidates: Sequence[Sequence[Any] | str], n_dims: int) -> Slicing:
+    """`candidates` as a tuple of 1 to 256 different ones of `n_dims` axes; ValueError naming what does not fit.
 
     256, because a supernet keeps its path in a uint8 buffer.
     """
-    checked = tuple(check_thickness(thickness, n_dims, f"candidate {i}") for i, thickness in enumerate(candidates))
+    checked = tuple(check_candidate(one, n_dims, f"candidate {i}") for i, one in enumerate(candidates))
     if not 1 <= len(checked) <= 256 or len(set(checked)) != len(checked):
         raise ValueError(f"candidates {checked} must be 1 to 256 different slicings: drop what is named twice")
     return checked
 
 
-def check_trained_candidates(init_args: Mapping[str, Any], present: Slicing, fold_folder: Path) -> None:
-    """Raises ValueError, naming both, unless a supernet has the candidates that it was trained with.
+def candidate_from_json(value: Sequence[int] | str) -> Candidate:
+    """The candidate that a JSON value stands for: a list is a thickness."""
+    return value if isinstance(value, str) else tuple(value)
 
-    init_args: of its checkpoint; those of older versions do not say. present: candidates of the plans. Weights of other
-    candidates would fit if there are as many.
-    """
-    recorded = init_args.get(CHECKPOINT_KEY)
-    if recorded is None or tuple(map(tuple, recorded)) == present:
-        return
-    then, now = (", ".join(map(thickness_text, candidates)) for candidates in (recorded, present))
-    raise ValueError(
-        f"the supernet in {fold_folder} was trained with the candidates {then}, the plans have {now} now; restore the "
-        f"entry 'candidates' of the plans, or move {fold_folder} away to train the supernet anew"
-    )
+
+def row_of(candidate: Candidate, n_dims: int) -> Thickness:
+    """The candidate as a row of a network's buffer: `n_dims` numbers from 0 to 255."""
+    return (*(0,) * (n_dims - 1), _CODES[candidate]) if isinstance(candidate, str) else candidate
+
+
+def candidate_of_row(row: Sequence[int]) -> Candidate:
+    """The candidate of a row of a network's buffer; ValueError if it is none."""
+    named = (name for name, code in _CODES.items() if not any(row[:-1]) and row[-1] == code)
+    return next(named, None) or check_thickness(row, len(row))
+
+
+def axes_of(slicing: Iterable[Candidate]) -> int | None:
+    """Number of axes of the thicknesses in a slicing; None if it has none."""
+    return next((len(one) for one in slicing if not isinstance(one, str)), None)
+
+
+def candidate_text(candidate: Sequence[int] | str) -> str:
+    """A candidate as commands take it: 2x4, in 3D 2x4x2, no-scan or no-block."""
+    return candidate if isinstance(candidate, str) else "x".join(map(str, candidate))
+
+
+def in_order(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Different candidates: thicknesses by their numbers, then the named ones."""
+    distinct = set(candidates)
+    thicknesses = sorted(one for one in distinct if not isinstance(one, str))
+    return [*thicknesses, *(name for name in NAMED if name in distinct)]
+
+
+def listed(candidates: Iterable[Sequence[int] | str]) -> str:
+    """Candidates for people to read: 2x2, 2x4, no-scan."""
+    return ", ".join(map(candidate_text, candidates))
 
 
 def _is_thickness(value: Any) -> bool:
@@ -91,8 +139,3 @@ def _is_thickness(value: Any) -> bool:
         return not isinstance(value, bool) and 1 <= operator.index(value) <= MAX_THICKNESS
     except TypeError:
         return False
-
-
-def thickness_text(thickness: Sequence[int]) -> str:
-    """A thickness as commands take it: 2x4, in 3D 2x4x2."""
-    return "x".join(map(str, thickness))

@@ -1,4 +1,4 @@
-"""Choice of a slicing: the thickness of every block, and how it was chosen."""
+"""Choice of a slicing: what every block does, and how it was chosen."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ HOW_CHOSEN = ("search", "fixed", "random", "consensus", "file")
 class SlicingChoice:
     """A slicing for every block of a network, and how it was chosen.
 
-    slicing: (blocks, axes) thicknesses in tokens, 1 to 255, in network order. how_chosen: one of HOW_CHOSEN.
-    architecture: (blocks,) candidate indices, None if the slicing does not consist of candidates. fitness: of the
-    architecture, None if unknown or undefined. seed: of the draw or of the search, None if nothing was drawn.
-    details: how it was chosen in particular; plain JSON values.
-    Raises ValueError naming the value and the rule.
+    slicing: a candidate per block, in network order: thicknesses in tokens, 1 to 255 per axis, "no-scan", "no-block".
+    how_chosen: one of HOW_CHOSEN. architecture: (blocks,) candidate indices, None if the slicing does not consist of
+    candidates. fitness: of the architecture, None if unknown or undefined. seed: of the draw or of the search, None if
+    nothing was drawn. details: how it was chosen in particular; plain JSON values. Raises ValueError naming the value
+    and the rule.
     """
 
     slicing: Slicing

@@ -13,11 +13,20 @@ from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.json_reading import JsonFileError, JsonKind
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.whole_file import replacing
-from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, check_slicing
+from nnunetv2_slicemamba.slicing.candidate_sets import are_same
+from nnunetv2_slicemamba.slicing.candidates import (
+    Architecture,
+    Slicing,
+    axes_of,
+    candidate_from_json,
+    check_slicing,
+    listed,
+)
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 
 SCHEMA_VERSION = 1
+AMONG_CANDIDATES = ("search", "random", "consensus")  # ways to choose that know the candidates
 _SLICING = JsonKind("a slicing", dict, "Make it again with `slicemamba search` or `slicemamba slicing`")
 
 
@@ -29,7 +38,7 @@ class SlicingFileError(ValueError):
 class SlicingFile:
     """A choice and where it is from. Written with write_slicing_file, read with read_slicing_file.
 
-    candidates: thicknesses that `choice.architecture` indexes; may be empty. fitness_definition: what fitness means.
+    candidates: what `choice.architecture` indexes; may be empty. fitness_definition: what fitness means.
     supernet_checkpoint_sha256, plans_sha256: 64 hexadecimal digits, or None where no supernet took part. versions:
     of the packages. created: ISO 8601, UTC. measured_on: the cases behind the fitness of a search, None where no search
     of this fold measured it. complete: False for the best so far of a search that goes on.
@@ -57,17 +66,17 @@ class SlicingFile:
         architecture = self.choice.architecture
         if architecture is None:
             return
-        for block, (index, thickness) in enumerate(zip(architecture, self.choice.slicing, strict=True)):
+        for block, (index, chosen) in enumerate(zip(architecture, self.choice.slicing, strict=True)):
             if not 0 <= index < len(self.candidates):
                 raise ValueError(f"block {block} has candidate {index}, there are {len(self.candidates)} candidates")
-            if self.candidates[index] != thickness:
+            if self.candidates[index] != chosen:
                 raise ValueError(
-                    f"block {block} has candidate {index}, which is {self.candidates[index]}, but thickness {thickness}"
+                    f"block {block} has candidate {index}, which is {self.candidates[index]}, but thickness {chosen}"
                 )
 
     @property
     def slicing(self) -> Slicing:
-        """(blocks, axes) thicknesses in tokens."""
+        """What every block does: a thickness in tokens, "no-scan" or "no-block"."""
         return self.choice.slicing
 
     def check_fits(self, n_blocks: int, n_dims: int) -> None:
@@ -77,11 +86,25 @@ class SlicingFile:
             raise SlicingFileError(
                 f"the slicing file has {len(self.slicing)} blocks, this network has {n_blocks}; {was_it}"
             )
-        if len(self.slicing[0]) != n_dims:
+        axes = axes_of(self.slicing)
+        if axes not in (n_dims, None):
             raise SlicingFileError(
-                f"the slicing file has thicknesses of {len(self.slicing[0])} axes, this network has {n_dims}; {was_it} "
+                f"the slicing file has thicknesses of {axes} axes, this network has {n_dims}; {was_it} "
                 f"It is of configuration '{self.configuration}'"
             )
+
+    def check_candidates(self, planned: Slicing) -> None:
+        """Raises SlicingFileError, naming both sets, if the slicing was chosen among others than `planned`.
+
+        One that was set by hand was chosen among none.
+        """
+        if self.choice.how_chosen not in AMONG_CANDIDATES or are_same(self.candidates, planned):
+            return
+        raise SlicingFileError(
+            f"the slicing file was chosen ({self.choice.how_chosen}) among the candidates {listed(self.candidates)}, "
+            f"the plans have {listed(planned)}; restore the plans, choose anew ('slicemamba search'), or take the file "
+            "over as it is ('slicemamba slicing --set FILE')"
+        )
 
 
 def write_slicing_file(content: SlicingFile, path: str | Path) -> None:
@@ -126,21 +149,21 @@ def _from_flat(flat: dict[str, Any]) -> SlicingFile:
     known = {key: flat[key] for key in _RULES}
     measured_on = flat.get("measured_on", {} if flat["how_chosen"] == "search" else None)
     choice = SlicingChoice(
-        slicing=_tuples(known.pop("slicing")),
+        slicing=_slicing(known.pop("slicing")),
         architecture=_architecture(known.pop("architecture")),
         **{key: known.pop(key) for key in ("how_chosen", "fitness", "seed", "details")},
     )
     return SlicingFile(
         choice=choice,
-        candidates=_tuples(known.pop("candidates")),
+        candidates=_slicing(known.pop("candidates")),
         measured_on=None if measured_on is None else MeasuredOn(**measured_on),
         complete=flat.get("complete", True),
         **known,
     )
 
 
-def _tuples(lists: list[list[int]]) -> Slicing:
-    return tuple(tuple(numbers) for numbers in lists)
+def _slicing(values: list[list[int] | str]) -> Slicing:
+    return tuple(map(candidate_from_json, values))
 
 
 def _architecture(indices: list[int] | None) -> Architecture | None:
@@ -171,8 +194,8 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list) and all(_is_whole(item) for item in value)
 
 
-def _is_list_of_lists(value: Any) -> bool:
-    return isinstance(value, list) and all(_is_list(item) for item in value)
+def _is_slicing(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_list(item) or _is_text(item) for item in value)
 
 
 def _is_fold(value: Any) -> bool:
@@ -196,13 +219,13 @@ def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
 # Entry: what holds for its JSON value, in code and in words.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "schema_version": (lambda value: _is_whole(value) and value == SCHEMA_VERSION, f"{SCHEMA_VERSION}"),
-    "slicing": (_is_list_of_lists, "a list with a list of whole numbers for every block"),
+    "slicing": (_is_slicing, "a list with a list of whole numbers, or a text, for every block"),
     "how_chosen": (_is_text, "a text"),
     "architecture": (_or_null(_is_list), "a list of candidate indices, or null"),
     "fitness": (_or_null(_is_number), "a number, or null"),
     "seed": (_or_null(_is_whole), "a whole number, or null"),
     "details": (_is_object, "an object"),
-    "candidates": (_is_list_of_lists, "a list with a list of whole numbers for every candidate"),
+    "candidates": (_is_slicing, "a list with a list of whole numbers, or a text, for every candidate"),
     "fitness_definition": (_or_null(_is_text), "a text, or null"),
     "dataset": (_is_text, "a text"),
     "configuration": (_is_text, "a text"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnunetv2_slicemamba.slicing.candidates import Slicing, thickness_text
+from nnunetv2_slicemamba.slicing.candidates import Slicing, candidate_text
 
 FIXED_THICKNESS = {2: (2, 4), 3: (2, 4, 2)}  # by spatial axes
 
@@ -14,4 +14,4 @@ def fixed_slicing(n_blocks: int, n_dims: int) -> Slicing:
 
 def fixed_text(n_dims: int) -> str:
     """The fixed thickness as commands take it: 2x4, or 2x4x2 in 3D."""
-    return thickness_text(FIXED_THICKNESS[n_dims])
+    return candidate_text(FIXED_THICKNESS[n_dims])

@@ -1,4 +1,4 @@
-"""Slicings that a user names: 2x4, random:SEED, consensus, or a file."""
+"""Slicings that a user names: 2x4, no-scan, no-block, random:SEED, consensus, or a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import numpy as np
 from nnunetv2_slicemamba.search.choosing.consensus import consensus
 from nnunetv2_slicemamba.search.choosing.pareto import read_front_entry
 from nnunetv2_slicemamba.search.records import History
-from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, check_thickness
+from nnunetv2_slicemamba.slicing.candidates import (
+    NAMED,
+    Architecture,
+    Candidate,
+    Slicing,
+    axes_of,
+    candidate_from_json,
+    check_thickness,
+)
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 
@@ -22,19 +30,21 @@ def choose_slicing(
     value: str,
     n_blocks: int,
     n_dims: int,
-    candidates: Sequence[Sequence[int]],
+    candidates: Sequence[Sequence[int] | str],
     histories: Callable[[], Histories] | None = None,
 ) -> SlicingChoice:
     """The slicing that a user asks for without a search.
 
-    value: "2x4" or, in 3D, "2x4x2", the same thickness (tokens per axis) in every block; "random:SEED", a candidate
-    drawn uniformly for every block; "consensus", the architecture that the searches of all folds agree on best; the
-    path of a slicing file, or of a result file of the published search; or that of a pareto.json with ":N", its N-th
-    entry. candidates: thicknesses of the architecture's indices. histories: called for a consensus only, gives the
-    evaluations of each fold's search.
-    Raises ValueError (SlicingFileError for a file) naming the value, the rule and the remedy.
+    value: "2x4" or, in 3D, "2x4x2", the same thickness (tokens per axis) in every block; "no-scan" or "no-block", in
+    every block too; "random:SEED", a candidate drawn uniformly for every block; "consensus", the architecture that the
+    searches of all folds agree on best; the path of a slicing file, or of a result file of the published search; or
+    that of a pareto.json with ":N", its N-th entry. candidates: of the architecture's indices. histories: called for a
+    consensus only, gives the evaluations of each fold's search. Raises ValueError (SlicingFileError for a file) naming
+    the value, the rule and the remedy.
     """
-    offered = tuple(tuple(int(s) for s in thickness) for thickness in candidates)
+    offered = tuple(map(candidate_from_json, candidates))
+    if value in NAMED:
+        return _everywhere(value, n_blocks, offered)
     if re.fullmatch(r"\d+(x\d+)*", value):
         return _fixed(value, n_blocks, n_dims, offered)
     if value == "random" or value.startswith("random:"):
@@ -55,9 +65,12 @@ def _fixed(value: str, n_blocks: int, n_dims: int, candidates: Slicing) -> Slici
             f"for example {example}"
         )
     check_thickness(thickness, n_dims, f"'{value}'")
-    index = candidates.index(thickness) if thickness in candidates else None
-    architecture = None if index is None else (index,) * n_blocks
-    return SlicingChoice((thickness,) * n_blocks, "fixed", architecture)
+    return _everywhere(thickness, n_blocks, candidates)
+
+
+def _everywhere(candidate: Candidate, n_blocks: int, candidates: Slicing) -> SlicingChoice:
+    architecture = (candidates.index(candidate),) * n_blocks if candidate in candidates else None
+    return SlicingChoice((candidate,) * n_blocks, "fixed", architecture)
 
 
 def _random(value: str, n_blocks: int, candidates: Slicing) -> SlicingChoice:
@@ -85,7 +98,7 @@ def _consensus(n_blocks: int, candidates: Slicing, histories: Callable[[], Histo
 
 def _front_entry(file: Path, number: int, n_blocks: int, n_dims: int) -> SlicingChoice:
     slicing, entry = read_front_entry(file, number)
-    if (len(slicing), len(slicing[0]) if slicing else 0) != (n_blocks, n_dims):
+    if len(slicing) != n_blocks or axes_of(slicing) not in (n_dims, None):
         raise ValueError(
             f"entry {number} of {file} has {len(slicing)} blocks, this network has {n_blocks} with {n_dims} axes; was "
             "it searched with these plans?"
@@ -99,7 +112,7 @@ def _file(value: str, n_blocks: int, n_dims: int) -> SlicingChoice:
         example = "2x4" if n_dims == 2 else "2x4x2"
         raise ValueError(
             f"'{value}' is neither a thickness such as {example}, nor random:SEED, nor consensus, nor a file that "
-            "exists"
+            f"exists, nor {' or '.join(NAMED)}"
         )
     from nnunetv2_slicemamba.slicing.published_search import is_published_search, read_for
 

@@ -15,7 +15,7 @@ from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.search.proposals.ranking import pareto_front
 from nnunetv2_slicemamba.search.records import Record
-from nnunetv2_slicemamba.slicing.candidates import Slicing
+from nnunetv2_slicemamba.slicing.candidates import Slicing, candidate_from_json, candidate_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,7 +24,7 @@ PARETO_FILE = "pareto.json"
 SCHEMA_VERSION = 1
 _PARETO = JsonKind(
     "a Pareto front",
-    {"front": [{"slicing": [[int]], "fitness?": (float, None)}]},
+    {"front": [{"slicing": [([int], str)], "fitness?": (float, None)}]},
     "The search that wrote it writes it again ('slicemamba search')",
 )
 
@@ -104,7 +104,7 @@ def read_front_entry(file: Path, number: int) -> tuple[Slicing, dict[str, Any]]:
     """
     remedy = f"Give the {PARETO_FILE} of a search with a measured cost, or the file without ':{number}'"
     content = _PARETO.read(file, remedy)
-    entries = [(tuple(tuple(one) for one in entry["slicing"]), entry) for entry in content["front"]]
+    entries = [(tuple(map(candidate_from_json, entry["slicing"])), entry) for entry in content["front"]]
     if not 1 <= number <= len(entries):
         raise ValueError(
             f"{file} has {len(entries)} entries, there is none numbered {number}; give 1 to {len(entries)}"
@@ -119,7 +119,7 @@ def front_table(front: Front, candidates: Slicing) -> Table:
     of = f"{front.evaluations} architectures"
     if front.cost.limit is not None:
         of += f", {front.infeasible} of them above {front.cost.flag} {front.cost.limit:g}"
-    shown = ", ".join(f"{index}: {'x'.join(map(str, thickness))}" for index, thickness in enumerate(candidates))
+    shown = ", ".join(f"{index}: {candidate_text(one)}" for index, one in enumerate(candidates))
     table = Table(
         title=f"Pareto front of {of}",
         caption=f"*: chosen. Candidates {shown}. Measured with {front.measured_with['device']}",

@@ -8,6 +8,7 @@ from pathlib import Path
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
+from nnunetv2_slicemamba.search.choosing.of_folder import choose_of_folder, is_of_folder
 from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
@@ -26,14 +27,18 @@ def set_slicing(folder: SupernetFolder, value: str) -> tuple[Path, SlicingChoice
     """
     require_supernet_trainer(folder.trainer)
     selection = folder.selection
-    choice = choose_slicing(
-        value,
-        selection.n_blocks,
-        selection.n_dims,
-        selection.candidates,
-        lambda: fold_histories(folder),
-    )
+    choice = choose_for(folder, value)
     return write_choice(folder, choice, None, sha256_of_plans(selection.plans, selection.configuration)), choice
+
+
+def choose_for(folder: SupernetFolder, value: str) -> SlicingChoice:
+    """The slicing that `slicemamba slicing --set VALUE` names for a fold; errors as set_slicing's."""
+    if is_of_folder(value):
+        return choose_of_folder(folder, value)
+    selection = folder.selection
+    return choose_slicing(
+        value, selection.n_blocks, selection.n_dims, selection.candidates, lambda: fold_histories(folder)
+    )
 
 
 def fold_histories(folder: SupernetFolder) -> Mapping[int | str, History]:

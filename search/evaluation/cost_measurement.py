@@ -15,7 +15,7 @@ from nnunetv2_slicemamba.nets import Supernet
 from nnunetv2_slicemamba.nets.s3block import CandidateBlock
 from nnunetv2_slicemamba.ops.backends import chosen_backend
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import autocast_on
-from nnunetv2_slicemamba.search.objectives import LATENCY, MEMORY, Cost
+from nnunetv2_slicemamba.search.objectives import LATENCY, MEMORY, STEP, Cost
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 
 # Passes that are not measured: the first ones of a shape compile, tune and allocate.
@@ -24,6 +24,7 @@ REPEATS = 10
 _PASS = "one patch of the plans' patch size, batch 1, under the evaluation's autocast"
 DEFINITIONS = {
     LATENCY: f"median of {REPEATS} forward passes of {_PASS}, after {WARM_UP} that are not counted",
+    STEP: "forward and backward pass of a batch, as a sum of the network without blocks and of every block by itself",
     MEMORY: f"peak that PyTorch allocates in a forward pass of {_PASS}, with the path's weights and the input",
 }
 

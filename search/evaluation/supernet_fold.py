@@ -12,17 +12,20 @@ import torch
 from nnunetv2_slicemamba.common.checkpoints import load_network, read_training
 from nnunetv2_slicemamba.common.hashing import sha256_of_names, sha256_of_plans
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
+from nnunetv2_slicemamba.nets import Supernet
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import CostMeter, measured_with, require_measurable
 from nnunetv2_slicemamba.search.evaluation.counting import Classes
 from nnunetv2_slicemamba.search.evaluation.path_evaluation import PathEvaluation
+from nnunetv2_slicemamba.search.evaluation.step_costs import STEP_COSTS_FILE, StepCosts, read_step_costs
 from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.search.fitness import evaluation_of_counts
 from nnunetv2_slicemamba.search.holdout import recorded_init_args
-from nnunetv2_slicemamba.search.objectives import Cost
+from nnunetv2_slicemamba.search.objectives import STEP, Cost
 from nnunetv2_slicemamba.search.records import Done, Evaluation, Task, tasks_of
 from nnunetv2_slicemamba.search.workers.base import More, no_more
-from nnunetv2_slicemamba.slicing.candidates import Architecture, check_trained_candidates
+from nnunetv2_slicemamba.slicing.candidate_sets import check_trained_candidates
+from nnunetv2_slicemamba.slicing.candidates import Architecture
 from nnunetv2_slicemamba.slicing.holdout_file import check_trained_with, holdout_in
 from nnunetv2_slicemamba.slicing.measured_on import HOLDOUT, VALIDATION, MeasuredOn
 from nnunetv2_slicemamba.trainers.offline import ValidationCase, load_cases, make_trainer, quiet
@@ -67,14 +70,14 @@ class SupernetFold:
     """Evaluates architectures of one fold's supernet on the fold's validation cases, or on its holdout if it has one.
 
     folder: of the fold's supernet. device: where to predict. cache_bytes: for features that architectures share, see
-    PathEvaluation. cost: to measure of every architecture, after its evaluation; None for nothing. Loads checkpoint and
-    cases once and keeps them. Whole cases are predicted, by sliding window where they are larger than the patch,
-    without mirroring and without anything random: the same architecture gives the same fitness on the same machine,
-    whatever was evaluated before it. A measured latency is not that repeatable.
-    Raises InputError if the device cannot tell the cost; SupernetError if there is no trained supernet, or the fold has
-    no validation cases; CheckpointError if the checkpoint cannot be read, is damaged, or holds weights that are not
-    finite; HoldoutError if the supernet was trained with another holdout than the fold has now, or with
-    none.
+    PathEvaluation. cost: to measure of every architecture, after its evaluation; None for nothing. step_costs: the
+    table of a step's cost, None to read it when it is needed. Loads checkpoint and cases once and keeps them. Whole
+    cases are predicted, by sliding window where they are larger than the patch, without mirroring and without anything
+    random: the same architecture gives the same fitness on the same machine, whatever was evaluated before it. A
+    measured latency is not that repeatable. Raises InputError if the device cannot tell the cost; SupernetError if
+    there is no trained supernet, or the fold has no validation cases; CheckpointError if the checkpoint cannot be read,
+    is damaged, or holds weights that are not finite; HoldoutError if the supernet was trained with another holdout than
+    the fold has now, or with none.
     """
 
     def __init__(
@@ -83,7 +86,9 @@ class SupernetFold:
         device: torch.device,
         cache_bytes: int | None = None,
         cost: Cost | None = None,
+        step_costs: StepCosts | None = None,
     ) -> None:
+        self.step_costs = step_costs
         require_measurable(cost, device)
         self._cost = cost
         known = measured_with(cost, device)
@@ -120,8 +125,6 @@ class SupernetFold:
             torch.cuda.set_device(self.device)  # every thread has a current device of its own
         if self._loaded:
             return
-        from nnunetv2_slicemamba.nets import Supernet
-
         with quiet():
             self.nnunet_trainer.initialize()
         network = self.nnunet_trainer.network
@@ -132,7 +135,7 @@ class SupernetFold:
         patch = self.nnunet_trainer.configuration_manager.patch_size
         cases = [make_case(case.data, case.truth, patch, TILE_STEP_SIZE) for case in self.cases()]
         if self._cost is not None:
-            self._meter = CostMeter(network, len(cases[0].data), patch, self.device, self._cost)
+            self._meter = self._meter_of(self._cost, network, len(cases[0].data), patch)
         self.evaluation = PathEvaluation(
             network,
             cases,
@@ -142,6 +145,20 @@ class SupernetFold:
             self._cache_bytes,
         )
         self._loaded = True
+
+    def _meter_of(
+        self, cost: Cost, network: Supernet, input_channels: int, patch: Sequence[int]
+    ) -> CostMeter | StepCosts:
+        if cost.kind != STEP:
+            return CostMeter(network, input_channels, patch, self.device, cost)
+        if self.step_costs is None:
+            self.step_costs = read_step_costs(self.folder, None)
+        if self.step_costs is None:
+            raise SupernetError(
+                f"there is no {self.folder.search / STEP_COSTS_FILE}, which the search's first process has measured; "
+                "start all processes of the search again"
+            )
+        return self.step_costs
 
     def cases(self) -> list[ValidationCase]:
         """The cases that decide the fitness, read anew."""

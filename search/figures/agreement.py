@@ -113,7 +113,7 @@ def draw_thicknesses(
     n_lines = -(-n_blocks // per_line)
     rows = len(slicings) * FOLD_ROW
     # a patch stays nearly square where there are few blocks, and a 3D one has room for its tab
-    room = 0.78 if len(next(iter(slicings.values()))[0]) == 2 else 0.7
+    room = 0.78 if len(stages[0].reduction) == 2 else 0.7
     patch = min(room, FOLD_ROW / (0.8 * width / per_line))
     grid = figure.subplots(2 * n_lines, 1, height_ratios=(rows, BARS) * n_lines, squeeze=False)[:, 0]
     for line in range(n_lines):
@@ -142,8 +142,7 @@ def _draw_patches(
     tall = 0.78
     for row, slicing in enumerate(slicings.values()):
         for block in blocks:
-            thickness = slicing[block]
-            token_patch(axes, block - size / 2, row - tall / 2, size, thickness, colours[tuple(thickness)], tall)
+            token_patch(axes, block - size / 2, row - tall / 2, size, slicing[block], colours[slicing[block]], tall)
     axes.grid(False)
     axes.tick_params(axis="both", length=0, which="both", labelbottom=False)
     axes.set_ylim(len(slicings) - 0.45, -0.55)

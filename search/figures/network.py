@@ -30,7 +30,7 @@ SIZE, GAP, GAP_3D = 0.25, 0.11, 0.17
 EDGE, HEAD, BETWEEN = 0.1, 0.25, 0.16
 ROW = SIZE + 0.17
 ARROWS = 0.55  # between encoder and decoder
-KEY_SIZE, KEY_ENTRY, KEY_ENTRY_3D, KEY_ROW = 0.17, 0.57, 0.77, 0.25
+KEY_SIZE, KEY_ENTRY, KEY_ENTRY_WIDE, KEY_ROW = 0.17, 0.57, 0.77, 0.25
 PER_ROW = 9  # blocks beside each other on the search's page
 
 
@@ -47,14 +47,14 @@ def draw_slicing(
 ) -> tuple[float, float]:
     """Draws the U-shape: encoder on the left from top to bottom, decoder on the right from bottom to top.
 
-    slicing: (blocks, n) in network order. stages: highest resolution first. colours: of every thickness in the key.
+    slicing: (blocks, n) in network order. stages: highest resolution first. colours: of every candidate in the key.
     per_row: blocks beside each other on either side. Returns width and height of the drawing, the axes' data units, in
     inches. Raises ValueError if the numbers of blocks differ.
     """
     n_blocks = sum(stage.encoder_blocks + stage.decoder_blocks for stage in stages)
     if n_blocks != len(slicing):
         raise ValueError(f"the slicing has {len(slicing)} blocks, the network {n_blocks}")
-    is_3d = len(slicing[0]) == 3
+    is_3d = len(stages[0].reduction) == 3
     step = SIZE + (GAP_3D if is_3d else GAP)
     # a 3D patch has a tab on its left
     left = EDGE + (0.06 if is_3d else 0)
@@ -71,11 +71,11 @@ def draw_slicing(
         decoder_start -= stage.decoder_blocks
         decoder = slicing[decoder_start : decoder_start + stage.decoder_blocks]
         for x, blocks, n in ((left, encoder, columns[0]), (right, decoder, columns[1])):
-            for j, thickness in enumerate(blocks):
+            for j, candidate in enumerate(blocks):
                 at_x, at_y = x + j % n * step, first + j // n * ROW
-                token_patch(axes, at_x, at_y, SIZE, thickness, colours[tuple(thickness)])
+                token_patch(axes, at_x, at_y, SIZE, candidate, colours[candidate])
                 label: Any = {"fontsize": 6, "color": MUTED, "ha": "center", "va": "top"}
-                axes.text(at_x + SIZE / 2, at_y + SIZE + 0.02, shown(thickness), **label)
+                axes.text(at_x + SIZE / 2, at_y + SIZE + 0.02, shown(candidate), **label)
         is_last = number == len(stages)
         taken = left + min(len(encoder), columns[0]) * step
         _arrow(axes, taken, first + SIZE / 2, right - 0.1, first + SIZE / 2, dashed=not is_last)
@@ -84,7 +84,7 @@ def draw_slicing(
             y += BETWEEN
             _arrow(axes, left + SIZE / 2, bottom, left + SIZE / 2, y)
             _arrow(axes, right + SIZE / 2, y, right + SIZE / 2, bottom)
-    height = _key(axes, slicing, colours, y + 0.12, width)
+    height = _key(axes, slicing, colours, y + 0.12, width, is_3d)
     axes.set_axis_off()
     axes.set_aspect("equal")
     axes.set_xlim(0, width)
@@ -128,16 +128,16 @@ def _arrow(axes: Axes, x1: float, y1: float, x2: float, y2: float, dashed: bool 
     axes.annotate("", (x2, y2), (x1, y1), arrowprops=style)
 
 
-def _key(axes: Axes, slicing: Slicing, colours: Colours, y: float, width: float) -> float:
-    """Draws every thickness with its number of blocks; returns the key's lower edge."""
-    counts = Counter(tuple(thickness) for thickness in slicing)
-    is_3d = len(slicing[0]) == 3
-    entry = KEY_ENTRY_3D if is_3d else KEY_ENTRY
+def _key(axes: Axes, slicing: Slicing, colours: Colours, y: float, width: float, is_3d: bool) -> float:
+    """Draws every candidate with its number of blocks; returns the key's lower edge."""
+    counts = Counter(slicing)
+    wide = is_3d or any(isinstance(candidate, str) for candidate in colours)
+    entry = KEY_ENTRY_WIDE if wide else KEY_ENTRY
     per_row = max(1, int((width - EDGE) / entry))
-    for i, (thickness, colour) in enumerate(colours.items()):
+    for i, (candidate, colour) in enumerate(colours.items()):
         x, at_y = EDGE + i % per_row * entry + (0.04 if is_3d else 0), y + i // per_row * KEY_ROW
-        token_patch(axes, x, at_y, KEY_SIZE, thickness, colour)
-        text = f"{shown(thickness)}: {counts[thickness]}"
+        token_patch(axes, x, at_y, KEY_SIZE, candidate, colour)
+        text = f"{shown(candidate)}: {counts[candidate]}"
         axes.text(x + KEY_SIZE + 0.04, at_y + KEY_SIZE / 2, text, fontsize=6, color=INK, va="center")
     return y + -(-len(colours) // per_row) * KEY_ROW
 

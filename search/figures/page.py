@@ -61,7 +61,7 @@ CAPTIONS = {
     "pareto": (
         "Fitness against cost",
         "Every architecture by its measured cost and its fitness. No other one is as good as one of the front for "
-        "less, or better for as much. Slicings hardly differ in cost, and a latency is a measurement: small "
+        "less, or better for as much. Thicknesses hardly differ in cost, and a latency is a measurement: small "
         "differences are noise.",
     ),
     "slicing": (

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from markupsafe import Markup
 
-from nnunetv2_slicemamba.slicing.candidates import Slicing
+from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, NO_SCAN, Candidate, Slicing, candidate_from_json, in_order
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Colours: TypeAlias = dict[tuple[int, ...], str]
+Colours: TypeAlias = dict[Candidate, str]
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 WIDTH = 7.2  # inches: two columns of a journal's page
@@ -55,9 +55,9 @@ def origin_style(origin: str) -> tuple[str, str, str]:
     return ORIGIN_STYLES.get(origin, (origin, "#000000", "X"))
 
 
-def shown(thickness: Sequence[int]) -> str:
-    """A thickness as people print it: 2×4."""
-    return TIMES.join(map(str, thickness))
+def shown(candidate: Candidate) -> str:
+    """A candidate as people print it: 2×4, no scan."""
+    return candidate.replace("-", " ") if isinstance(candidate, str) else TIMES.join(map(str, candidate))
 
 
 def breakable(text: str) -> Markup:
@@ -67,9 +67,11 @@ def breakable(text: str) -> Markup:
 
 
 def token_patch(
-    axes: Axes, x: float, y: float, size: float, thickness: Sequence[int], colour: str, height: float | None = None
+    axes: Axes, x: float, y: float, size: float, candidate: Candidate, colour: str, height: float | None = None
 ) -> None:
     """Draws a block as a patch of 8 by 8 tokens, cut into the cells that its thicknesses make.
+
+    Without a scan the patch is a frame with a dot, without a block an empty frame.
 
     x, y, size, height: left edge, upper edge and sides in data units, y downwards; height None stands for size. The
     patch may stand beside the axes. The last two axes are height and width; in 3D a tab at the left is cut by the
@@ -79,15 +81,30 @@ def token_patch(
     from matplotlib.path import Path
 
     tall = size if height is None else height
-    rows, columns = (_cells(part) for part in thickness[-2:])
+    if isinstance(candidate, str):
+        _frame(axes, x, y, size, tall, colour, candidate)
+        return
+    rows, columns = (_cells(part) for part in candidate[-2:])
     boxes = [(x + size * left, y + tall * top, size * width, tall * depth)
              for top, depth in rows for left, width in columns]  # fmt: skip
-    if len(thickness) == 3:
+    if len(candidate) == 3:
         tab = x - size * (TAB + TAB_GAP)
-        boxes += [(tab, y + tall * top, size * TAB, tall * depth) for top, depth in _cells(thickness[0])]
+        boxes += [(tab, y + tall * top, size * TAB, tall * depth) for top, depth in _cells(candidate[0])]
     corners = [[(l, t), (l + w, t), (l + w, t + h), (l, t + h), (l, t)] for l, t, w, h in boxes]
     path = Path.make_compound_path(*(Path(points, closed=True) for points in corners))
     axes.add_patch(PathPatch(path, facecolor=colour, edgecolor="none", clip_on=False))
+
+
+def _frame(axes: Axes, x: float, y: float, width: float, height: float, colour: str, candidate: str) -> None:
+    from matplotlib.patches import Ellipse, Rectangle
+
+    style: Any = {"fill": False, "ec": colour, "lw": 1.0, "clip_on": False}
+    inset = 0.06
+    corner, size = (x + inset * width, y + inset * height), ((1 - 2 * inset) * width, (1 - 2 * inset) * height)
+    axes.add_patch(Rectangle(corner, *size, ls=(0, (2, 1.5)) if candidate == NO_BLOCK else "-", **style))
+    if candidate == NO_SCAN:
+        centre = (x + width / 2, y + height / 2)
+        axes.add_patch(Ellipse(centre, width / 2.5, height / 2.5, fc=colour, ec="none", clip_on=False))
 
 
 def _cells(thickness: int) -> list[tuple[float, float]]:
@@ -100,9 +117,9 @@ def _cells(thickness: int) -> list[tuple[float, float]]:
     return found
 
 
-def colours_of(candidates: Sequence[Sequence[int]], slicings: Iterable[Slicing] = ()) -> Colours:
-    """A colour for every thickness: of the candidates in their order, then of any others that were set."""
-    offered = [tuple(thickness) for thickness in candidates]
-    others = {tuple(thickness) for slicing in slicings for thickness in slicing} - set(offered)
-    distinct = dict.fromkeys([*offered, *sorted(others)])
-    return {thickness: CANDIDATE_COLOURS[i % len(CANDIDATE_COLOURS)] for i, thickness in enumerate(distinct)}
+def colours_of(candidates: Sequence[Sequence[int] | str], slicings: Iterable[Slicing] = ()) -> Colours:
+    """A colour for everything that blocks do: the candidates in their order, then any others that were set."""
+    offered = list(map(candidate_from_json, candidates))
+    others = {one for slicing in slicings for one in slicing} - set(offered)
+    distinct = dict.fromkeys([*offered, *in_order(others)])
+    return {one: CANDIDATE_COLOURS[i % len(CANDIDATE_COLOURS)] for i, one in enumerate(distinct)}

@@ -23,23 +23,39 @@ from nnunetv2_slicemamba.slicing.candidates import Architecture
 
 # Guo et al. stop breeding after ten attempts for each child asked for.
 ATTEMPTS_PER_CHILD = 10
+# random architectures of a generation that may be dearer than allowed before no more are drawn
+MOST_REFUSED = 100_000
+Allowed = Callable[[Architecture], bool]
 
 
 def propose(
-    settings: SearchSettings, n_candidates_per_block: Sequence[int], generation: int, history: History
+    settings: SearchSettings,
+    n_candidates_per_block: Sequence[int],
+    generation: int,
+    history: History,
+    no_block: int | None = None,
+    allowed: Allowed | None = None,
 ) -> list[Architecture]:
     """The architectures of one generation; see propose_with_origins."""
-    return [p.architecture for p in propose_with_origins(settings, n_candidates_per_block, generation, history)]
+    proposals = propose_with_origins(settings, n_candidates_per_block, generation, history, no_block, allowed)
+    return [proposal.architecture for proposal in proposals]
 
 
 def propose_with_origins(
-    settings: SearchSettings, n_candidates_per_block: Sequence[int], generation: int, history: History
+    settings: SearchSettings,
+    n_candidates_per_block: Sequence[int],
+    generation: int,
+    history: History,
+    no_block: int | None = None,
+    allowed: Allowed | None = None,
 ) -> list[Proposal]:
     """The architectures of one generation, and where each of them comes from.
 
     n_candidates_per_block: choices at each block, in network order. generation: 0 is random, every later one has
     settings.mutants mutants, settings.crossovers crossovers and random ones for the rest. history: (architecture,
-    fitness) of all evaluations of the generations before this one, ordered by (generation, index).
+    fitness) of all evaluations of the generations before this one, ordered by (generation, index). no_block: the
+    candidate that leaves a block out, None for none; random architectures then have all numbers of blocks alike.
+    allowed: whether an architecture may be proposed, None for all.
 
     Returns settings.population distinct architectures, none of them in the history: mutants first, then crossovers,
     then random ones, which also stand in for mutants and crossovers that cannot be found. Fewer, in the end none, when
@@ -52,7 +68,9 @@ def propose_with_origins(
     """
     n_candidates = _counts_of(n_candidates_per_block)
     seen = set(_checked([architecture for architecture, _ in history], n_candidates))
-    return _generation(settings, n_candidates, generation, select_parents(history, settings.parents), seen)
+    return _generation(
+        settings, n_candidates, generation, select_parents(history, settings.parents), seen, no_block, allowed
+    )
 
 
 class Evolution:
@@ -62,8 +80,14 @@ class Evolution:
     early in it.
     """
 
-    def __init__(self, settings: SearchSettings, n_candidates_per_block: Sequence[int]) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: SearchSettings,
+        n_candidates_per_block: Sequence[int],
+        no_block: int | None = None,
+        allowed: Allowed | None = None,
+    ) -> None:
+        self._settings, self._no_block, self._allowed = settings, no_block, allowed
         self._n_candidates = _counts_of(n_candidates_per_block)
         self._elite = Elite(settings.cost, settings.parents)
         self._known = 0  # records
@@ -75,7 +99,9 @@ class Evolution:
         self._known = len(records)
         self._seen.update(_checked([record.architecture for record in new], self._n_candidates))
         parents = [record.architecture for record in self._elite.add(new, records)]
-        return _generation(self._settings, self._n_candidates, generation, parents, self._seen)
+        return _generation(
+            self._settings, self._n_candidates, generation, parents, self._seen, self._no_block, self._allowed
+        )
 
 
 def _generation(
@@ -84,11 +110,13 @@ def _generation(
     generation: int,
     best: Sequence[Architecture],
     seen: AbstractSet[Architecture],
+    no_block: int | None,
+    allowed: Allowed | None,
 ) -> list[Proposal]:
     if generation < 0:
         raise ValueError(f"generation is {generation}, it must be at least 0")
     rng = np.random.default_rng([settings.seed, generation])
-    brood = _Brood(n_candidates, seen, settings.population)
+    brood = _Brood(n_candidates, seen, settings.population, no_block, allowed)
     if generation > 0:
         parents = [np.array(parent) for parent in best]
         mutants, crossovers = settings.children
@@ -121,8 +149,11 @@ class _Brood:
     n_candidates: np.ndarray  # (blocks,)
     seen: AbstractSet[Architecture]
     wanted: int
+    no_block: int | None = None
+    allowed: Allowed | None = None
     proposals: list[Proposal] = field(default_factory=list)
     own: set[Architecture] = field(default_factory=set)
+    refused: int = 0
 
     @property
     def n_known(self) -> int:
@@ -134,8 +165,11 @@ class _Brood:
         return architecture in self.seen or architecture in self.own
 
     def add(self, architecture: Architecture, origin: str) -> bool:
-        """Adds a new architecture; False for one that is known."""
+        """Adds a new architecture; False for one that is known or not allowed."""
         if self.knows(architecture):
+            return False
+        if self.allowed is not None and not self.allowed(architecture):
+            self.refused += 1
             return False
         self.own.add(architecture)
         self.proposals.append(Proposal(architecture, origin))
@@ -152,24 +186,32 @@ class _Brood:
     def fill_with_random(self, rng: np.random.Generator) -> None:
         """Fills the generation with new architectures drawn uniformly, as far as there are any."""
         total = math.prod(self.n_candidates.tolist())
-        while len(self.proposals) < self.wanted and self.n_known < total:
+        self.refused = 0
+        while len(self.proposals) < self.wanted and self.n_known < total and self.refused < MOST_REFUSED:
             # Rejection needs two draws at most on average while half of the architectures are new; from then on the
             # rest is short enough to be listed.
             if 2 * self.n_known >= total:
                 self._fill_from_the_rest(rng)
                 return
-            self.add(_draw(self.n_candidates, rng), RANDOM)
+            self.add(_draw(self.n_candidates, rng, self.no_block), RANDOM)
 
     def _fill_from_the_rest(self, rng: np.random.Generator) -> None:
         everything = itertools.product(*(range(n) for n in self.n_candidates.tolist()))
         rest = [architecture for architecture in everything if not self.knows(architecture)]
-        missing = min(self.wanted - len(self.proposals), len(rest))
-        for i in rng.permutation(len(rest))[:missing]:
+        for i in rng.permutation(len(rest)):
+            if len(self.proposals) == self.wanted:
+                return
             self.add(rest[i], RANDOM)
 
 
-def _draw(n_candidates: np.ndarray, rng: np.random.Generator) -> Architecture:
-    return tuple(rng.integers(0, n_candidates).tolist())
+def _draw(n_candidates: np.ndarray, rng: np.random.Generator, no_block: int | None) -> Architecture:
+    if no_block is None or n_candidates.min() < 2:
+        return tuple(rng.integers(0, n_candidates).tolist())
+    # as Supernet.sample_architecture draws the paths of the training
+    kept = rng.integers(0, n_candidates - 1)
+    kept += kept >= no_block
+    skipped = rng.random(len(n_candidates)) < rng.random()
+    return tuple(np.where(skipped, no_block, kept).tolist())
 
 
 def _mutate(

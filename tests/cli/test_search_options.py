@@ -146,7 +146,7 @@ def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
         ((*SEARCH, "--max-latency-ms", "-1"), "--max-latency-ms is -1; give a number above 0"),
         (
             ("run", "-d", "901", "-c", "2d", "-f", "0", "--holdout", "2"),
-            "--holdout is 2; give a number above 0",
+            "--holdout is 2; give a number at least 0 and below 1",
         ),
     ],
 )

@@ -27,7 +27,8 @@ from nnunetv2_slicemamba.search.workers.base import More, no_more
 from nnunetv2_slicemamba.search.workers.meeting import meet
 from nnunetv2_slicemamba.search.workers.processes import Process
 from nnunetv2_slicemamba.search.workers.shared import SharedWorkers, help_out
-from tests.search.killable_search import evaluate, fingerprint
+from nnunetv2_slicemamba.slicing.candidates import Slicing
+from tests.search.killable_search import CANDIDATES, evaluate, fingerprint
 
 SETTINGS = SearchSettings(population=12, generations=6, parents=3, seed=7)  # not over before it is killed
 
@@ -52,7 +53,15 @@ class Cheap:
             tasks = more()
 
 
-def process_of_a_search(folder: Path, rank: int, world: int, port: int, seconds: float, budget: float | None) -> None:
+def process_of_a_search(
+    folder: Path,
+    rank: int,
+    world: int,
+    port: int,
+    seconds: float,
+    budget: float | None,
+    candidates: Slicing = CANDIDATES,
+) -> None:
     """What search_fold does, without a network."""
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     process = Process.from_environment()
@@ -63,7 +72,7 @@ def process_of_a_search(folder: Path, rank: int, world: int, port: int, seconds:
             help_out(meet(process, folder / LOG_FOLDER), rank, lambda: evaluator, folder / LOG_FOLDER)
         return
     with (
-        open_ledger(folder / "study.db", fingerprint(SETTINGS)) as ledger,
+        open_ledger(folder / "study.db", fingerprint(SETTINGS, candidates=candidates)) as ledger,
         SharedWorkers(meet(process, ledger.log.folder), world, evaluator, ledger.log) as workers,
     ):
         result = run_search(workers, SETTINGS, ledger, console=Console(quiet=True), time_budget=budget)

@@ -140,5 +140,5 @@ def test_a_thickness_that_the_supernet_has_not_learned_is_refused(
     supernet_of: Callable[..., Any], make_trainer: Callable[..., Any]
 ) -> None:
     supernet_of("SliceMambaSupernetTrainer_1epoch", "1x3")
-    with pytest.raises(ValueError, match=r"thickness \(1, 3\), which the supernet was not trained with"):
+    with pytest.raises(ValueError, match="1x3, which the supernet was not trained with"):
         make_trainer("SliceMambaInheritTrainer")._use_slicing_file()

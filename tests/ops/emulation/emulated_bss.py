@@ -58,10 +58,15 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bss_kernels, "multiprocessors", lambda device: emulator.PROCESSORS)
 
 
-def make_block(dim: int, thickness: tuple[int, ...], d_state: int, expand: int, seed: int = 0) -> BSS:
-    """A BSS whose every parameter matters: none at the value that it is initialised with."""
+def make_block(
+    dim: int, thickness: tuple[int, ...], d_state: int, expand: int, seed: int = 0, n_dims: int | None = None
+) -> BSS:
+    """A BSS whose every parameter matters: none at the value that it is initialised with.
+
+    thickness: () for no scans, of a block of n_dims axes.
+    """
     torch.manual_seed(seed)
-    bss = BSS(dim, len(thickness), thickness, d_state, expand)
+    bss = BSS(dim, n_dims or len(thickness), thickness, d_state, expand)
     with torch.no_grad():
         for parameter in bss.parameters():
             parameter += 0.2 * torch.randn_like(parameter)

@@ -23,9 +23,10 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import open_ledger, read_ledger, read_slicing_file, run_search
 from nnunetv2_slicemamba.search.workers.processes import Process
+from nnunetv2_slicemamba.slicing.candidates import wide_candidates
 from nnunetv2_slicemamba.trainers import TRAINERS
 from tests.search.distributed_search import SETTINGS, free_port, process_of_a_search
-from tests.search.killable_search import evaluate, fingerprint
+from tests.search.killable_search import CANDIDATES, evaluate, fingerprint
 
 PLANS, SUPERNET = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch"
 
@@ -41,10 +42,10 @@ def start():
         patched.setenv("PYTHONPATH", paths)  # the server looks for what it loads nowhere else
         forkserver.ensure_running()
 
-    def start(folder: Path, world: int, seconds: float = 0.0, budget: float | None = None):
+    def start(folder: Path, world: int, seconds: float = 0.0, budget: float | None = None, candidates=CANDIDATES):
         port = free_port()
         processes = [
-            context.Process(target=process_of_a_search, args=(folder, rank, world, port, seconds, budget))
+            context.Process(target=process_of_a_search, args=(folder, rank, world, port, seconds, budget, candidates))
             for rank in range(world)
         ]
         for process in processes:
@@ -104,6 +105,17 @@ def test_several_processes_end_with_the_ledger_and_the_choice_of_one(start, alon
     kept = [file.read_text().splitlines() for file in (tmp_path / "study.evaluations").glob("*.jsonl")]
     assert len(kept) == world, "each process has a file of its own"
     assert sum(map(len, kept)) == 2 + len(records), "each evaluation is kept once, behind the header and its double"
+
+
+def test_several_processes_search_wide_candidates_as_one_does(start, tmp_path):
+    wide = wide_candidates(2)
+    with open_ledger(tmp_path / "alone" / "study.db", fingerprint(SETTINGS, candidates=wide)) as ledger:
+        alone = run_search(evaluate, SETTINGS, ledger, progress=False)
+    (tmp_path / "several").mkdir()
+    for process in start(tmp_path / "several", 2, candidates=wide):
+        process.join(60)
+        assert process.exitcode == 0
+    assert content_of(read_ledger(tmp_path / "several" / "study.db")[1]) == content_of(alone.records)
 
 
 def test_processes_killed_ten_times_over_lose_no_finished_evaluation(start, alone, tmp_path):
