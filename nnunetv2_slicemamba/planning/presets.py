@@ -71,7 +71,7 @@ def slicemamba_unet(
     if slicing is None:
         slicing = fixed_slicing(built.n_blocks, dims)
     elif not _is_per_block(slicing):
-        slicing = [check_candidate(slicing, dims)] * built.n_blocks  # type: ignore[arg-type]
+        slicing = [check_candidate(slicing, dims)] * built.n_blocks
     built.set_slicing(slicing)  # type: ignore[arg-type]
     return built
 
