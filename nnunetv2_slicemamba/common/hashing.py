@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-# Neither changes what a trained network predicts: how it was trained, and a flag that nnU-Net's training adds.
-_NOT_IN_PREDICTION = ("batch_size", "batch_dice", "continue_training")
+from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
+
+# None changes what a trained network predicts: how it was trained, a flag that nnU-Net's training adds, and the
+# options that plans were made with, which say it a second time.
+_NOT_IN_PREDICTION = ("batch_size", "batch_dice", "continue_training", OPTIONS_IN_PLANS)
 
 
 def sha256_of_file(path: str | Path) -> str:

@@ -9,6 +9,8 @@ from nnunetv2_slicemamba.common.folders import InputError
 DEFAULT_PLANS = "nnUNetSliceMambaPlans"
 DEFAULT_SUPERNET_TRAINER = "SliceMambaSupernetTrainer"
 DEFAULT_TRAINER = "SliceMambaTrainer"
+# entry of our plans that holds the options they were planned with, as far as nothing else in them says so
+OPTIONS_IN_PLANS = "slicemamba_options"
 
 # classes of networks in plans, by the last part of their name: where each lies, and where its supernet does
 NETWORK_CLASSES = {

@@ -10,6 +10,7 @@ import torch
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
+from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
 from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, RESIDUAL_CLASS, residual_kwargs
@@ -61,6 +62,15 @@ class SharedDataPlanner(ExperimentPlanner):
         if configuration_name in SHARED_DATA and usual and self.preprocessor_name == USUAL_PREPROCESSOR:
             return f"nnUNetPlans_{configuration_name}"
         return super().generate_data_identifier(configuration_name)
+
+    def save_plans(self, plans: dict[str, Any]) -> None:
+        """As nnU-Net, with the options that nothing else in the plans tells, so that they can be made again."""
+        plans[OPTIONS_IN_PLANS] = self.planning_options()
+        super().save_plans(plans)
+
+    def planning_options(self) -> dict[str, Any]:
+        """Options of `slicemamba plan` that the plans were made with, by their names there."""
+        return {"gpu_memory": float(self.UNet_vram_target_GB)}
 
 
 class SliceMambaPlanner(SharedDataPlanner):
@@ -150,6 +160,10 @@ class SliceMambaPlannerResidual(SharedDataPlanner):
         share = Fraction(SIZES[self.size].residual, SIZES[PAPER].residual)
         for name in ("UNet_base_num_features", "UNet_max_features_2d", "UNet_max_features_3d"):
             setattr(self, name, int(getattr(self, name) * share))
+
+    def planning_options(self) -> dict[str, Any]:
+        own = {"blocks_from_stride": self.blocks_from_stride, "decoder_blocks": self.decoder_blocks}
+        return super().planning_options() | own
 
     @staticmethod
     def static_estimate_VRAM_usage(

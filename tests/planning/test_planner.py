@@ -14,13 +14,17 @@ from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiment
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_slicemamba.common.hashing import sha256_of_plans
+from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, feature_map_sizes, static_bytes
 from nnunetv2_slicemamba.planning.planner import (
     PLANNERS,
+    RESIDUAL_PLANNERS,
     SliceMambaPlanner,
     SliceMambaPlannerM,
     SliceMambaPlannerS,
 )
+from nnunetv2_slicemamba.planning.trained import differences
 
 DISKS, SLABS = "Dataset901_Disks", "Dataset902_Slabs"
 
@@ -240,3 +244,17 @@ def test_activation_checkpointing_is_planned_and_leaves_room_for_a_larger_batch(
         assert planned["architecture"]["arch_kwargs"].get("activation_checkpointing", False) == checkpointing
         batches.append(planned["batch_size"])
     assert batches[1] > 1.5 * batches[0]
+
+
+@pytest.mark.parametrize("planner", [PLANNERS["S"], RESIDUAL_PLANNERS["S"]])
+def test_plans_keep_the_options_that_made_them_and_they_change_no_network(planner: Any, workspace: Path) -> None:
+    made = []
+    for memory in (8, 7.5):
+        plans = plan_experiment_dataset(901, planner, memory, overwrite_plans_name="Kept")[0]
+        made.append(plans_of(workspace, DISKS, "Kept"))
+        assert made[-1][OPTIONS_IN_PLANS] == plans[OPTIONS_IN_PLANS]
+    own = {"blocks_from_stride": 8, "decoder_blocks": False} if planner is RESIDUAL_PLANNERS["S"] else {}
+    assert [one[OPTIONS_IN_PLANS] for one in made] == [{"gpu_memory": 8.0} | own, {"gpu_memory": 7.5} | own]
+    same = made[0] | {OPTIONS_IN_PLANS: made[1][OPTIONS_IN_PLANS]}
+    assert sha256_of_plans(made[0], "2d") == sha256_of_plans(same, "2d")
+    assert not differences(made[0], {key: same[key] for key in same if key != OPTIONS_IN_PLANS}, "2d")
