@@ -42,10 +42,8 @@ def draw_candidates(figure: Figure, data: FigureData) -> None:
     axes.tick_params(which="both", length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.set_title(
-        f"Share in % among the best {n} of {len(data.records)} architectures (star: chosen; even: {100 / len(data.candidates):.3g} %)",
-        pad=18,
-    )
+    even = f"even: {100 / len(data.candidates):.3g} %"
+    axes.set_title(f"Share in % among the best {n} of {len(data.records)} architectures (star: chosen; {even})", pad=18)
     bar = figure.colorbar(image, ax=axes, pad=0.01, fraction=0.04, ticks=[0, 0.5, 1])
     bar.ax.set_yticklabels(["0 %", "50 %", "100 %"], fontsize=6.5)
     bar.outline.set_visible(False)

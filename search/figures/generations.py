@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from nnunetv2_slicemamba.search.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+FEW = 100  # evaluations up to which their dots are large
 
 
 def draw_generations(figure: Figure, data: FigureData) -> None:
@@ -27,12 +29,12 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
     fitness = [np.array([r.fitness for r in records]) for records in by_generation.values()]
     low = lower_limit(np.concatenate(fitness))
     rng = np.random.default_rng(0)
-    hidden = 0
+    hidden, size = 0, 3 if len(data.records) > FEW else 10
     for number, values in zip(numbers, fitness, strict=True):
         seen = values[values >= low]
         hidden += len(values) - len(seen)
         x = number + rng.uniform(-0.22, 0.22, len(seen))
-        axes.scatter(x, seen, s=3, color=FAINT, lw=0, label="evaluation" if number == numbers[0] else "_")
+        axes.scatter(x, seen, s=size, color=FAINT, lw=0, label="evaluation" if number == numbers[0] else "_")
     mean = np.array([values.mean() for values in fitness])
     sd = np.array([values.std(ddof=1) if len(values) > 1 else 0.0 for values in fitness])
     axes.fill_between(
@@ -44,7 +46,9 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
         lw=0,
         label="mean \N{PLUS-MINUS SIGN} SD",
     )
-    axes.plot(numbers, mean, color=MAIN, lw=1.4, ls=(0, (5, 1.5)), label="mean")
+    # a line of one generation is a point
+    mark: Any = {"marker": "_", "ms": 14, "mew": 1.4} if len(numbers) == 1 else {}
+    axes.plot(numbers, mean, color=MAIN, lw=1.4, ls=(0, (5, 1.5)), label="mean", **mark)
     # what may be chosen; nothing, as long as all architectures exceed a limit
     bests = [chosen_record(records, data.cost) for records in by_generation.values()]
     best_so_far = np.fmax.accumulate([math.nan if best is None else best.fitness for best in bests])
@@ -78,7 +82,7 @@ def draw_generations(figure: Figure, data: FigureData) -> None:
     high = max(values.max() for values in fitness)
     axes.set_ylim(low, high + 0.1 * ((high - low) or 0.01))
     axes.set_xlim(numbers[0] - 0.6, numbers[-1] + 0.6)
-    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, min_n_ticks=1))
     axes.set_xlabel("generation (0: random)")
     axes.set_ylabel(f"fitness ({data.fitness_title})")
     axes.grid(axis="y", color=GRID, lw=0.5)

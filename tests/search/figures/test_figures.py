@@ -67,6 +67,15 @@ def test_the_fitness_figure_has_every_evaluation_and_each_generations_best_with_
     assert points[f"chosen: {data.best.fitness:.4f}"].tolist() == [[data.best.generation, data.best.fitness]]
 
 
+def test_generations_have_whole_numbers_even_a_single_one(data):
+    for n in (18, len(data.records)):
+        (axes,) = drawn(draw_generations, replace(data, records=data.records[:n])).axes
+        low, high = axes.get_xlim()
+        shown_ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert shown_ticks
+        assert all(tick == round(tick) for tick in shown_ticks)
+
+
 def test_origins_differ_in_shape_and_candidates_in_ruling_not_only_in_colour(data):
     assert len({marker for _, _, marker in ORIGIN_STYLES.values()}) == len(ORIGIN_STYLES)
     (axes,) = drawn(draw_network, data).axes
