@@ -31,6 +31,10 @@ def report(
     truth: Annotated[
         Path | None, typer.Option("--truth", help="Their truth; default: labelsTs of the dataset in nnUNet_raw.")
     ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", help="Images of the test cases; default: imagesTs of the dataset in nnUNet_raw."),
+    ] = None,
 ) -> None:
     """Writes one self-contained HTML page about a dataset: plans, trainings, searches, slicings, Dice, cases.
 
@@ -44,6 +48,7 @@ def report(
         predictions=tuple(predictions or ()),
         truth=truth,
         output=output,
+        images=images,
     )
     console = PlainConsole()
     file = write_report(settings, console)

@@ -15,13 +15,15 @@ N_EXAMPLES = 3
 
 @dataclass(frozen=True)
 class CaseView:
-    """A case to show. rank: "best", "median", "worst" or empty. where: its fold, in words. dice: None if unknown."""
+    """A case to show. rank: "best", "median", "worst" or empty. where: its fold, in words. dice: None if unknown.
+    note: what was not found, or how a prediction is drawn; empty if there is nothing to say."""
 
     case: str
     rank: str
     where: str
     dice: CaseDice | None
     pictures: list[CasePicture]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def case_groups(data: Gathered, progress: Callable[[str, int, int], None] = lamb
     for test_set in data.test_sets:
         own = []
         for rank, case in typical_cases(test_set.scores.cases):
-            images = image_files(data.folders, data.dataset, case.case, "Ts")
+            images = image_files(data.folders, data.dataset, case.case, "Ts", data.images)
             files = (test_set.truth / case.file_name, test_set.predictions / case.file_name)
             own.append(_Task(case, rank, "test case", images, *files))
         tasks.append((f"{test_set.name} (test predictions)", own))
@@ -77,14 +79,11 @@ def case_groups(data: Gathered, progress: Callable[[str, int, int], None] = lamb
             name = f"case-{number}-{task.rank}"
             try:
                 pictures = draw_case(task.case.case, task.images, task.truth, prediction, data.dataset, name)
-                views.append(CaseView(task.case.case, task.rank, task.where, task.case, pictures))
+                parts = {"image": task.images, "truth": task.truth, "prediction": prediction}
+                note = _note([part for part, found in parts.items() if not found], pictures)
+                views.append(CaseView(task.case.case, task.rank, task.where, task.case, pictures, note))
             except Exception as error:  # a damaged image has as many exceptions as readers; the rest is still worth it
                 problems.append(f"{task.case.case} could not be drawn: {_first_line(error)}")
-            missing = [
-                w for w, f in (("image", task.images), ("truth", task.truth), ("prediction", prediction)) if not f
-            ]
-            if missing:
-                problems.append(f"{task.case.case} has no {' and no '.join(missing)} here")
             done += 1
             progress("drawing cases", done, total)
         groups.append(CaseGroup(title, views, problems))
@@ -107,6 +106,14 @@ def example_cases(data: Gathered) -> list[CaseGroup]:
         except Exception as error:  # as above
             problems.append(f"{case} could not be drawn: {_first_line(error)}")
     return [CaseGroup("Examples", views, problems)] if views or problems else []
+
+
+def _note(missing: list[str], pictures: list[CasePicture]) -> str:
+    """What a case's caption says of parts that were not found, and of speckles."""
+    told = [f"{' and '.join(missing)} not found, shown without"] if missing else []
+    filled = list(dict.fromkeys(kind for picture in pictures for kind in picture.filled))
+    told += [f"{' and '.join(filled)} filled, since speckled"] if filled else []
+    return "; ".join(told)
 
 
 def _first_line(error: Exception) -> str:

@@ -63,6 +63,12 @@ class DatasetFacts:
         return tuple(str(fold) for fold in range(len(self.splits) or 5))
 
     @property
+    def licence(self) -> str:
+        """The terms that dataset.json states; the converter of own folders knows none."""
+        told = str(self.description.get("licence") or self.description.get("license") or "")
+        return told if told not in ("", "one's own") else "not stated"
+
+    @property
     def equal_splits(self) -> tuple[tuple[tuple[str, ...], int, int], ...]:
         """Folds of equal sizes together: their names, training and validation cases."""
         grouped: dict[tuple[int, int], list[str]] = {}

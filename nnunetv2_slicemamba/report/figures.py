@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -28,33 +28,50 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)), (0, (3, 1, 1
 WIDTH, HEIGHT = 3.6, 2.5
 # blocks beside each other that a phone can show: of one side of the network, and of all folds
 PER_SIDE, PER_LINE = 3, 11
+# curves of fewer epochs are points: they are marked
+MARKED_EPOCHS = 12
+
+
+def too_short(model: Model) -> str:
+    """The numbers of a model's only epoch in a sentence, in place of curves; empty where there are curves."""
+    folds = [(fold.name, fold.training) for fold in model.folds if fold.training and fold.training.epochs]
+    if not folds or max(training.epochs for _, training in folds) > 1:
+        return ""
+    told = "; ".join(
+        f"fold {fold}: loss {training.train_loss[0]:.3f} in training and {training.validation_loss[0]:.3f} in "
+        f"validation, pseudo Dice {training.pseudo_dice[0]:.3f}"
+        for fold, training in folds
+    )
+    return f"One epoch is finished, too few for a curve. {told[0].upper()}{told[1:]}."
 
 
 def training_panels(model: Model, name: str) -> list[Markup]:
     """Losses, pseudo Dice and epoch time of a model's trainings, a line per fold.
 
-    name: unique in the page. Empty if no fold has finished an epoch.
+    name: unique in the page. Empty if no fold has finished two epochs.
     """
     folds = [
         (i, fold.name, fold.training) for i, fold in enumerate(model.folds) if fold.training and fold.training.epochs
     ]
-    if not folds:
+    if not folds or max(training.epochs for _, _, training in folds) < 2:
         return []
     listed = ", ".join(fold for _, fold, _ in folds)
     longest = max(training.epochs for _, _, training in folds)
+    marks: Any = {"marker": "o", "ms": 3.5} if longest < MARKED_EPOCHS else {}
 
     def draw_losses(axes: Axes) -> None:
         for i, fold, training in folds:
             epochs = np.arange(1, training.epochs + 1)
             sides = (("training", training.train_loss, "-"), ("validation", training.validation_loss, DASHES[2]))
             for side, losses, dashes in sides:
-                axes.plot(epochs, losses, color=SERIES[i % 8], ls=dashes, lw=1.6, label=f"fold {fold}, {side}")
+                axes.plot(epochs, losses, color=SERIES[i % 8], ls=dashes, lw=1.6, label=f"fold {fold}, {side}", **marks)
 
     def drawing_of(values: str) -> Callable[[Axes], None]:
         def draw(axes: Axes) -> None:
             for i, fold, training in folds:
                 epochs, drawn = np.arange(1, training.epochs + 1), getattr(training, values)
-                axes.plot(epochs, drawn, color=SERIES[i % 8], ls=DASHES[i % 5], lw=1.6, label=f"fold {fold}")
+                style = {"color": SERIES[i % 8], "ls": DASHES[i % 5], "lw": 1.6, **marks}
+                axes.plot(epochs, drawn, label=f"fold {fold}", **style)
 
         return draw
 
@@ -86,7 +103,7 @@ def chart(
         axes.set_title(title)
         axes.text(1, 1.03, unit, transform=axes.transAxes, ha="right", va="bottom", color=MUTED, fontsize=8)
         axes.set_xlabel(across, labelpad=1)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
         axes.margins(x=0.03 if epochs > 1 else 0.5)
         handles, labels = axes.get_legend_handles_labels()
         if len(labels) > 1:

@@ -22,8 +22,8 @@ def dice(value: float) -> str:
 
 
 def dice_spread(value: Spread) -> str:
-    """0.8633 ± 0.0120, without the deviation where there is none."""
-    return dice(value.mean) if math.isnan(value.deviation) else f"{value.mean:.4f} ± {value.deviation:.4f}"
+    """0.8633 ± 0.0120, with a dash for the deviation of one fold."""
+    return dice(value.mean) if math.isnan(value.mean) else f"{value.mean:.4f} ± {dice(value.deviation)}"
 
 
 def percent(value: float) -> str:
@@ -83,6 +83,11 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def trial(epochs: int | None) -> str:
+    """1 epoch: a trial; empty for None, a real training."""
+    return "" if epochs is None else f"{plural(epochs, 'epoch')}: a trial"
+
+
 def folds_of(names: Sequence[str]) -> str:
     """fold 0; folds 0, 1 and 2."""
     return f"{'fold' if len(names) == 1 else 'folds'} {listed(names)}"
@@ -102,4 +107,5 @@ FILTERS = {
     "date": date,
     "plural": plural,
     "folds_of": folds_of,
+    "trial": trial,
 }

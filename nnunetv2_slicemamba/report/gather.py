@@ -12,9 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from nnunetv2_slicemamba.common.folders import InputError
 
+from .baseline import Baseline, missing_baselines
 from .dataset import DatasetFacts, DatasetFolders, find_dataset, read_dataset
+from .hand_set import HandSet, read_hand_set
 from .history import VersionRow, read_commands, read_versions
 from .models import Model, model_folders, read_models
+from .overlays import image_files
 from .paper import PaperRow, TestSet, evaluate_test_set, validation_rows
 from .plans import ConfigurationFacts, read_plans
 from .steps import Steps, find_steps
@@ -25,7 +28,8 @@ class ReportSettings:
     """The content and the file of a report.
 
     dataset: ID or name. configurations: None for all. predictions: folders of segmentations of the test cases. truth:
-    folder of theirs, None for nnUNet_raw/DATASET/labelsTs. output: None for nnUNet_results/DATASET/report.html, or the
+    folder of theirs, None for nnUNet_raw/DATASET/labelsTs. images: folder of the test images, None for
+    nnUNet_raw/DATASET/imagesTs. output: None for nnUNet_results/DATASET/report.html, or the
     working folder's report.html where there are no results.
     """
 
@@ -34,11 +38,16 @@ class ReportSettings:
     predictions: tuple[Path, ...] = ()
     truth: Path | None = None
     output: Path | None = None
+    images: Path | None = None
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Everything that a report shows, before anything is drawn."""
+    """Everything that a report shows, before anything is drawn.
+
+    hand_set: slicings that were set without a search. baselines: nnU-Net's default where it has no result. images: the
+    folder of test images, None for the dataset's. problems: (where, what) of files outside the models' folders.
+    """
 
     folders: DatasetFolders
     dataset: DatasetFacts
@@ -49,6 +58,33 @@ class Gathered:
     steps: Steps
     versions: tuple[VersionRow, ...]
     commands: tuple[str, ...]
+    hand_set: tuple[HandSet, ...]
+    baselines: tuple[Baseline, ...]
+    images: Path | None
+    problems: tuple[tuple[str, str], ...]
+
+    @property
+    def has_searched_results(self) -> bool:
+        """Whether a validated fold was trained with a slicing that a search chose on that fold."""
+        searched = {
+            (model.plans_name, model.configuration, fold.name)
+            for model in self.models
+            if model.is_supernet
+            for fold in model.folds
+            if fold.search and fold.search.is_searched
+        }
+        validated = {
+            (model.plans_name, model.configuration, fold.name)
+            for model in self.models
+            if model.is_final
+            for fold in model.validated
+        }
+        return bool(searched & validated)
+
+    def predicted_with(self, test_set: TestSet) -> tuple[Model, ...]:
+        """The trained models that may have made predictions: all but supernets, of the same plans if these are told."""
+        trained = [m for m in self.models if not m.is_supernet and any(fold.training for fold in m.folds)]
+        return tuple(m for m in trained if test_set.plans_name in ("", m.plans_name))
 
     def plan_of(self, model: Model) -> ConfigurationFacts | None:
         """The plans that a model was trained with, if they are still there."""
@@ -103,6 +139,10 @@ def check(settings: ReportSettings) -> tuple[DatasetFolders, DatasetFacts, tuple
         raise InputError(
             f"--truth {settings.truth} was given without --predictions; give the folder to compare with it"
         )
+    if settings.images and not settings.predictions:
+        raise InputError(f"--images {settings.images} was given without --predictions; give the folder to draw on them")
+    if settings.images and not settings.images.is_dir():
+        raise InputError(f"{settings.images} is not a folder; give one with the images of the test cases")
     for folder in (*settings.predictions, *((settings.truth,) if settings.truth else ())):
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; give one with segmentations named as the test cases")
@@ -116,9 +156,12 @@ def gather(settings: ReportSettings, console: Console | None = None) -> Gathered
     with GatherProgress(console) if console else nullcontext(GatherProgress(None)) as progress:
         # predictions first: a mistake in them is found before anything large is read
         test_sets = read_test_sets(settings, folders, dataset, progress.update)
+        require_images(settings.images, test_sets, folders, dataset)
         n_folds = sum(len(list(folder.glob("fold_*"))) for folder in found)
         done = iter(range(n_folds + 1))
-        models = read_models(found, dataset, lambda _: progress.update("reading results", next(done) + 1, n_folds))
+        every = read_models(found, dataset, lambda _: progress.update("reading results", next(done) + 1, n_folds))
+    hand_set, problems = read_hand_set(folders, every, settings.configurations)
+    models = tuple(model for model in every if not model.holds_slicings_only)
     rows = [row for model in models for row in validation_rows(model, dataset)]
     rows.extend(test_set.paper for test_set in test_sets)
     return Gathered(
@@ -128,10 +171,27 @@ def gather(settings: ReportSettings, console: Console | None = None) -> Gathered
         models=models,
         test_sets=test_sets,
         paper=tuple(rows),
-        steps=find_steps(folders, dataset, plans, models, bool(test_sets)),
+        steps=find_steps(folders, dataset, plans, models, hand_set, bool(test_sets)),
         versions=read_versions(models),
-        commands=read_commands(folders, plans, models),
+        commands=read_commands(folders, plans, models, hand_set, test_sets, settings.truth, settings.images),
+        hand_set=hand_set,
+        baselines=missing_baselines(folders.number, plans, models),
+        images=settings.images,
+        problems=problems,
     )
+
+
+def require_images(
+    images: Path | None, test_sets: Sequence[TestSet], folders: DatasetFolders, dataset: DatasetFacts
+) -> None:
+    """Raises InputError if --images names a folder without an image of any predicted case."""
+    if images is None:
+        return
+    cases = [case.case for test_set in test_sets for case in test_set.scores.cases]
+    if not any(image_files(folders, dataset, case, "Ts", images) for case in cases):
+        raise InputError(
+            f"{images} holds no image of the predicted cases; name them CASE_0000{dataset.file_ending} as nnU-Net does"
+        )
 
 
 def read_test_sets(

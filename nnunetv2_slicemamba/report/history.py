@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
@@ -16,7 +17,10 @@ from nnunetv2_slicemamba.search import SearchSettings
 from nnunetv2_slicemamba.search.objectives import flag_of
 
 from .dataset import DatasetFolders
+from .hand_set import HandSet, set_value
 from .models import Model
+from .outside_commands import conversion_command, prediction_commands
+from .paper import TestSet
 from .plans import ConfigurationFacts
 
 PLANNED = {planner_name_of(size, network): (size, network) for network in NETWORKS for size in SIZES}
@@ -31,38 +35,60 @@ class VersionRow:
 
 
 def read_commands(
-    folders: DatasetFolders, plans: Sequence[ConfigurationFacts], models: Sequence[Model]
+    folders: DatasetFolders,
+    plans: Sequence[ConfigurationFacts],
+    models: Sequence[Model],
+    hand_set: Sequence[HandSet] = (),
+    test_sets: Sequence[TestSet] = (),
+    truth: Path | None = None,
+    images: Path | None = None,
 ) -> tuple[str, ...]:
     """The commands that lead to what was found, in the order in which they are run; lines with # explain.
 
-    Flags that nothing in the tree records (GPU memory, device) are left at their defaults.
+    hand_set: slicings that were set without a search. test_sets, truth, images: as the report was given them. Flags
+    that nothing in the tree records (the device) are left at their defaults.
     """
     number = folders.number
-    lines: list[str] = []
+    lines = conversion_command(folders)
     for name in dict.fromkeys(one.plans_name for one in plans):
         same = [one for one in plans if one.plans_name == name]
-        lines.append(_plan(number, same))
+        lines.append(plan_command(number, same))
     # supernets come first, because the final trainings need their searches
     for model in sorted(models, key=lambda one: (not one.is_slicemamba, not one.is_supernet, one.identifier)):
         lines.append(comment(model.identifier))
         for fold in model.folds:
             if fold.holdout:
                 lines.append(fold.holdout.command(model.trainer))
+            if model.is_final:
+                lines.extend(_setting(number, one) for one in hand_set if _is_of(one, model, fold.name))
             if fold.training:
                 lines.append(_train(number, model, fold.name))
             if fold.search and fold.search.content:
-                choice = fold.search.content.choice
+                content = fold.search.content
                 where = ["-d", number, "-c", model.configuration, "-f", fold.name, "-p", model.plans_name]
                 if model.trainer != DEFAULT_SUPERNET_TRAINER:
                     where += ["-tr", model.trainer]
-                if choice.how_chosen == "search":
+                if content.choice.how_chosen == "search":
                     lines.append(shell_line("slicemamba", "search", *where, *search_flags(fold.search.settings)))
                 else:
-                    lines.append(shell_line("slicemamba", "slicing", *where, "--set", _set_value(choice)))
+                    lines.append(shell_line("slicemamba", "slicing", *where, "--set", set_value(content)))
+    for test_set in test_sets:
+        lines.append(comment(f"predictions {test_set.name}"))
+        lines.extend(prediction_commands(folders, models, test_set, truth, images))
     return tuple(lines)
 
 
-def _plan(number: int, same: Sequence[ConfigurationFacts]) -> str:
+def _is_of(one: HandSet, model: Model, fold: str) -> bool:
+    return (one.plans_name, one.configuration, one.fold) == (model.plans_name, model.configuration, fold)
+
+
+def _setting(number: int, one: HandSet) -> str:
+    where = ["-d", number, "-c", one.configuration, "-f", one.fold, "-p", one.plans_name]
+    where += [] if one.trainer == DEFAULT_SUPERNET_TRAINER else ["-tr", one.trainer]
+    return shell_line("slicemamba", "slicing", *where, "--set", one.value)
+
+
+def plan_command(number: int, same: Sequence[ConfigurationFacts]) -> str:
     """The command that made plans. same: their configurations."""
     name, planner = same[0].plans_name, same[0].planner
     flags = ["-d", number, "-c", *(one.configuration for one in same)]
@@ -70,8 +96,13 @@ def _plan(number: int, same: Sequence[ConfigurationFacts]) -> str:
         flags += [] if planner == "ExperimentPlanner" else ["-pl", planner]
         return shell_line("nnUNetv2_plan_and_preprocess", *flags)
     size, network = PLANNED.get(planner, (PAPER, "paper"))
-    flags += ["--size", size, *([] if network == "paper" else ["--network", network])]
+    flags += ["--size", size, "--network", network]
+    options = same[0].options
+    flags += ["--gpu-memory", f"{memory:g}"] if isinstance(memory := options.get("gpu_memory"), (int, float)) else []
     flags += ["--activation-checkpointing"] if any(one.activation_checkpointing for one in same) else []
+    stride = options.get("blocks_from_stride")
+    flags += ["--blocks-from-stride", str(stride)] if isinstance(stride, int) else []
+    flags += ["--decoder-blocks"] if options.get("decoder_blocks") is True else []
     flags += [] if name == plans_name_of(size, network) else ["-overwrite_plans_name", name]
     return shell_line("slicemamba", "plan", *flags)
 
@@ -96,14 +127,6 @@ def search_flags(settings: Mapping[str, Any]) -> list[str]:
     flags = {name: "--mutation" if name == "mutation_probability" else flag_of(name) for name in default}
     changed = [name for name in flags if getattr(used, name) != default[name]]
     return [word for name in changed for word in (flags[name], str(getattr(used, name)))]
-
-
-def _set_value(choice: Any) -> str:
-    if choice.how_chosen == "random":
-        return f"random:{choice.seed}"
-    if choice.how_chosen == "fixed":
-        return "x".join(map(str, choice.slicing[0]))
-    return "consensus" if choice.how_chosen == "consensus" else "FILE"
 
 
 def read_versions(models: Sequence[Model]) -> tuple[VersionRow, ...]:

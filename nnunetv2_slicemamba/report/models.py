@@ -17,6 +17,8 @@ from .searches import Search, read_search
 from .trainings import TrainingProgress, newest_checkpoint, read_progress
 
 SUMMARY = Path("validation") / "summary.json"
+# fewer finished epochs than these are a trial of the commands, not a result
+FEWEST_EPOCHS = 10
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,31 @@ class Model:
     def is_supernet(self) -> bool:
         """True for the trainers of a supernet."""
         return names_supernet_trainer(self.trainer)
+
+    @property
+    def is_baseline(self) -> bool:
+        """True for nnU-Net's default network, trained for however many epochs."""
+        return self.trainer.startswith("nnUNetTrainer") and self.plans_name == "nnUNetPlans"
+
+    @property
+    def holds_slicings_only(self) -> bool:
+        """True for a supernet's folder that only keeps slicings which were set without it."""
+        return self.is_supernet and all(
+            fold.training is None
+            and not fold.problems
+            and fold.holdout is None
+            and fold.search is not None
+            and not fold.search.records
+            and fold.search.content is not None
+            and not fold.search.is_searched
+            for fold in self.folds
+        )
+
+    @property
+    def trial_epochs(self) -> int | None:
+        """Epochs of the longest training where all are trials; None for a real training, and without any."""
+        epochs = [fold.training.epochs for fold in self.folds if fold.training]
+        return max(epochs) if epochs and max(epochs) < FEWEST_EPOCHS else None
 
     @property
     def is_final(self) -> bool:

@@ -21,14 +21,18 @@ LONGEST = 640
 # A PNG keeps every pixel; above this size a JPEG says the same in a tenth of it.
 LARGEST_PNG = 150_000
 AXES = ("axial", "coronal", "sagittal")
+# Borders between pixels inside and outside, per pixel of the picture, above which outlines run together into blobs.
+SPECKLED = 0.25
 
 
 @dataclass(frozen=True)
 class CasePicture:
-    """A picture of a case, or of one slice of it. what: "image", or the slice's direction and number."""
+    """A picture of a case, or of one slice of it. what: "image", or the slice's direction and number. filled: the
+    segmentations that are drawn as areas, since their outlines would run together."""
 
     what: str
     drawing: Markup
+    filled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,16 @@ class Volume:
     spacing: tuple[float, float, float]
 
 
-def image_files(folders: DatasetFolders, dataset: DatasetFacts, case: str, part: str = "Tr") -> list[Path]:
-    """The channels of a case in nnUNet_raw, in order; empty if they are not there. part: "Tr" or "Ts"."""
+def image_files(
+    folders: DatasetFolders, dataset: DatasetFacts, case: str, part: str = "Tr", elsewhere: Path | None = None
+) -> list[Path]:
+    """The channels of a case in nnUNet_raw, in order; empty if they are not there. part: "Tr" or "Ts".
+
+    elsewhere: a folder to look in instead, where a file of one channel may also have the case's plain name.
+    """
+    if elsewhere is not None:
+        plain = elsewhere / f"{case}{dataset.file_ending}"
+        return _channels(elsewhere, dataset, case) or ([plain] if plain.is_file() else [])
     if folders.raw is None:
         return []
     own_list = dataset.description.get("dataset")
@@ -48,9 +60,11 @@ def image_files(folders: DatasetFolders, dataset: DatasetFacts, case: str, part:
         # dataset.json may name files anywhere, relative to the dataset's folder
         files = [folders.raw / name for name in own_list[case]["images"]]
         return files if all(file.is_file() for file in files) else []
-    names = [
-        folders.raw / f"images{part}" / f"{case}_{i:04d}{dataset.file_ending}" for i in range(len(dataset.channels))
-    ]
+    return _channels(folders.raw / f"images{part}", dataset, case)
+
+
+def _channels(folder: Path, dataset: DatasetFacts, case: str) -> list[Path]:
+    names = [folder / f"{case}_{i:04d}{dataset.file_ending}" for i in range(len(dataset.channels))]
     # an RGB image is one file, whatever the number of channels
     return [name for name in names if name.is_file()]
 
@@ -129,7 +143,8 @@ def draw_case(
         what = "image" if shape[0] == 1 else f"{AXES[axis]} slice {at + 1} of {shape[axis]}"
         label = f"{case}, {what}" + (f", with the contours of {' and '.join(known)}" if known else "")
         drawing = overlay(grey, masks, (steps[0], steps[1]), dataset.classes, f"{name}-{axis}", label)
-        pictures.append(CasePicture(what, drawing))
+        filled = tuple(kind for kind, mask in masks.items() if speckled(np.isin(mask, _foreground(dataset.classes))))
+        pictures.append(CasePicture(what, drawing, filled))
     return pictures
 
 
@@ -156,6 +171,9 @@ def overlay(
     below, outside = sorted(enumerate(classes), key=lambda entry: -len(entry[1][1])), outer_regions(classes)
     for kind, mask in masks.items():
         group = drawing.add("g", class_=f"contour {kind}")
+        if speckled(np.isin(mask, _foreground(classes))):
+            _fill(drawing, group, mask, classes, f"{name}-{kind}", (width * scale, height * scale))
+            continue
         for number, (name_of, labels) in below:
             path = contour_path(np.isin(mask, labels), step)
             if path:
@@ -164,6 +182,35 @@ def overlay(
                 drawing.add("path", group, d=path, class_=f"halo{outer}")
                 drawing.add("path", group, d=path, class_=f"line class-{number % 6}{outer}")
     return drawing.markup(name, label)
+
+
+def speckled(mask: NDArray[np.bool_]) -> bool:
+    """True for a mask of so many small parts that outlines would cover the picture."""
+    borders = sum(int((np.diff(mask.astype(np.int8), axis=axis) != 0).sum()) for axis in (0, 1))
+    return borders > SPECKLED * mask.size
+
+
+def _fill(
+    drawing: Drawing,
+    group: Any,
+    mask: NDArray[Any],
+    classes: Sequence[tuple[str, Labels]],
+    name: str,
+    size: tuple[float, float],
+) -> None:
+    """Draws every class as a translucent area, whose colour is the style sheet's. name: unique in the page."""
+    box: dict[str, Any] = {"x": 0, "y": 0, "width": size[0], "height": size[1]}
+    for number, (_, labels) in enumerate(classes):
+        inside = np.isin(mask, labels)
+        if not inside.any():
+            continue
+        area = drawing.add("mask", group, id=f"{name}-{number}")
+        drawing.add("image", area, href=encoded(inside.astype(np.uint8) * 255), preserveAspectRatio="none", **box)
+        drawing.add("rect", group, class_=f"area class-{number % 6}", mask=f"url(#{name}-{number})", **box)
+
+
+def _foreground(classes: Sequence[tuple[str, Labels]]) -> list[int]:
+    return [label for _, own in classes for label in own]
 
 
 def contour_path(mask: NDArray[np.bool_], step: tuple[float, float]) -> str:
@@ -211,7 +258,7 @@ def _grey(image: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
 
 def _centre(labels: NDArray[Any], dataset: DatasetFacts) -> tuple[int, ...]:
     """The middle of the foreground, or of the image where there is none."""
-    foreground = np.isin(labels, [label for _, own in dataset.classes for label in own])
+    foreground = np.isin(labels, _foreground(dataset.classes))
     if not foreground.any():
         return tuple(size // 2 for size in labels.shape)
     return tuple(round(float(positions.mean())) for positions in np.nonzero(foreground))

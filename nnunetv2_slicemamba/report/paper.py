@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
 from nnunetv2_slicemamba.evaluation.confusion import Counts
 from nnunetv2_slicemamba.evaluation.evaluate import evaluate_folders
@@ -16,6 +17,10 @@ from nnunetv2_slicemamba.evaluation.results import EvaluationSettings
 from .dataset import DatasetFacts
 from .models import SUMMARY, Model
 from .results import COUNTS, CaseDice, DiceSummary, key_of
+
+# nnU-Net's prediction writes down here what it was called with
+ARGUMENTS, SOURCE = "predict_from_raw_data_args.json", "list_of_lists_or_source_folder"
+_LEFT_BESIDE = JsonKind("a JSON file", dict, "Predict again")
 
 NAMES = tuple(metric.pooled_head for metric in POOLED_METRICS)
 
@@ -34,7 +39,8 @@ class PaperRow:
 class TestSet:
     """A folder of predictions against a truth. low, high: 95% interval of the mean foreground Dice, NaN if none.
 
-    notes: on the Dice. paper_notes: on the paper's metrics.
+    notes: on the Dice. paper_notes: on the paper's metrics. plans_name: of the plans that nnU-Net's prediction left
+    beside them, empty without. source: folder of the images that were predicted, as nnU-Net tells it, None if unknown.
     """
 
     name: str
@@ -46,6 +52,8 @@ class TestSet:
     high: float
     notes: tuple[str, ...]
     paper_notes: tuple[str, ...]
+    plans_name: str = ""
+    source: Path | None = None
 
 
 def rates(counts: Counts) -> tuple[float, ...]:
@@ -107,4 +115,23 @@ def evaluate_test_set(
     row = PaperRow(predictions.name, "test cases", len(cases), values)
     scores = DiceSummary(tuple(sorted(cases, key=lambda case: case.case)), per_class, mean.mean)
     notes, paper_notes = found.notes_for(("per-case",), ("dice",)), found.protocol_notes["paper"]
-    return TestSet(predictions.name, predictions, truth, scores, row, mean.low, mean.high, notes, paper_notes)
+    return TestSet(
+        predictions.name,
+        predictions,
+        truth,
+        scores,
+        row,
+        mean.low,
+        mean.high,
+        notes,
+        paper_notes,
+        str(_told(predictions / "plans.json", "plans_name") or ""),
+        Path(source) if isinstance(source := _told(predictions / ARGUMENTS, SOURCE), str) else None,
+    )
+
+
+def _told(file: Path, key: str) -> Any:
+    """An entry of a JSON file that nnU-Net's prediction leaves beside its results; None where it cannot be told."""
+    if not _LEFT_BESIDE.is_readable(file):
+        return None
+    return _LEFT_BESIDE.read(file).get(key)

@@ -118,7 +118,7 @@ def render(page: Page, made: datetime.date) -> str:
         "classes": data.dataset.classes,
         "n_classes": len(data.dataset.classes),
         "outer": outer_regions(data.dataset.classes),
-        "sections": SECTIONS,
+        "sections": sections_of(page),
         "style": Markup(style),
         "version": __version__,
         "made": made.isoformat(),
@@ -130,6 +130,12 @@ def render(page: Page, made: datetime.date) -> str:
         "candidate_colours": CANDIDATE_COLOURS,
     }
     return printable(environment.get_template("report.html.j2").render(context))
+
+
+def sections_of(page: Page) -> list[tuple[str, str]]:
+    """SECTIONS, without the search's where networks were trained and nobody searched."""
+    nobody_searched = not page.searches and any(model.is_final for model in page.data.models)
+    return [(name, title) for name, title in SECTIONS if name != "search" or not nobody_searched]
 
 
 def score_rows(data: Gathered) -> tuple[list[ScoreRow], list[str]]:

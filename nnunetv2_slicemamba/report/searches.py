@@ -28,6 +28,9 @@ from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
 from nnunetv2_slicemamba.search.records import mean_fitness
 
+# a consensus is made of searches
+SEARCHED = ("search", "consensus")
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -55,6 +58,11 @@ class Search:
     settings: Mapping[str, Any]
     problems: tuple[str, ...]
     fitness_title: str = title_of(FITNESS_DEFINITION)
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether a search chose the slicing, or is about to."""
+        return self.content is None or self.content.choice.how_chosen in SEARCHED
 
     @property
     def best(self) -> Record | None:

@@ -41,6 +41,13 @@ class TrainingProgress:
         return len(self.seconds)
 
     @property
+    def machine(self) -> str:
+        """Name of the GPU, or the kind of device, as far as nnU-Net wrote it down; empty if not."""
+        device = self.versions.get("device", "").partition(":")[0]
+        name = self.versions.get("gpu_name", "")
+        return name if name not in ("", "None") and device != "cpu" else {"cpu": "a CPU"}.get(device, device)
+
+    @property
     def total_seconds(self) -> float:
         """Time spent in epochs, without the pauses of an interrupted training."""
         return math.fsum(self.seconds)

@@ -60,6 +60,8 @@ class Tree:
     rgb: bool = False
     # an Optuna URL for the searches, None for a file beside each
     storage: str | None = None
+    # of all blocks; None for slicings that differ from block to block
+    thickness: tuple[int, ...] | None = None
 
     @property
     def shipped(self):
@@ -218,6 +220,8 @@ class Tree:
         return tuple(int(index) for index in drawn)
 
     def slicing(self, fold: int) -> tuple[tuple[int, ...], ...]:
+        if self.thickness is not None:
+            return (self.thickness,) * self.n_blocks
         return tuple(self.candidates[index] for index in self.architecture(fold))
 
     def add_search(self, fold: int) -> Tree:
@@ -244,6 +248,13 @@ class Tree:
             SlicingFile(choice, self.candidates, FITNESS_DEFINITION, *about, "a" * 64, "b" * 64),
             folder / "best_slicing.json",
         )
+        return self
+
+    def set_slicing(self, file: Path, fold: int, how_chosen: str = "fixed") -> Tree:
+        """A slicing file as `slicemamba slicing` writes it."""
+        choice = SlicingChoice(self.slicing(fold), how_chosen, None, seed=3 if how_chosen == "random" else None)
+        about = (self.shipped.folder_name, self.configuration, PLANS, fold)
+        write_slicing_file(SlicingFile(choice, self.candidates, None, *about, None, "b" * 64), file)
         return self
 
     def validation_cases(self, fold: int) -> Sequence[str]:

@@ -17,8 +17,9 @@ from nnunetv2_slicemamba.report import render as render_module
 from nnunetv2_slicemamba.report.formats import plural
 from nnunetv2_slicemamba.report.gather import gather
 from nnunetv2_slicemamba.report.overlays import contour_path, draw_case
-from nnunetv2_slicemamba.report.page import build_page, search_view
+from nnunetv2_slicemamba.report.page import build_page
 from nnunetv2_slicemamba.report.render import render
+from nnunetv2_slicemamba.report.slicing_views import slicing_views
 from nnunetv2_slicemamba.search.figures.style import BAR, BEST, CANDIDATE_COLOURS, TIMES, shown
 from tests.report.report_tree import DAY, FINAL, PLANS, STOCK, SUPERNET, Tree
 
@@ -147,8 +148,7 @@ def test_a_place_that_cannot_be_written_is_refused_first(own, tmp_path, monkeypa
 
 def test_a_final_network_with_another_slicing_than_the_file_is_pointed_out(own):
     def warnings():
-        data = gather(ReportSettings("501"))
-        return [chosen.warning for chosen in search_view(data, data.models[-1], "s").slicings]
+        return [chosen.warning for chosen in slicing_views(gather(ReportSettings("501")))[0].slicings]
 
     assert warnings() == ["", ""]
     files = [own.fold(FINAL, fold) / "checkpoint_final.pth" for fold in range(2)]
@@ -161,8 +161,7 @@ def test_a_final_network_with_another_slicing_than_the_file_is_pointed_out(own):
 
 def test_every_block_of_every_fold_is_drawn_with_its_thickness(complete_3d, use):
     use(complete_3d)
-    data = gather(ReportSettings("502"))
-    chosen = search_view(data, data.models[-1], "s").slicings
+    chosen = slicing_views(gather(ReportSettings("502")))[0].slicings
     assert [one.fold for one in chosen] == ["0", "1"]
     for fold, one in enumerate(chosen):
         root = ET.fromstring(one.figure)
@@ -176,8 +175,7 @@ def test_every_block_of_every_fold_is_drawn_with_its_thickness(complete_3d, use)
 
 def test_figures_take_their_colours_from_the_style_sheet(complete_2d, use):
     use(complete_2d)
-    data = gather(ReportSettings("501"))
-    view = search_view(data, data.models[-1], "s")
+    (view,) = slicing_views(gather(ReportSettings("501")))
     for figure in (view.slicings[0].figure, view.agreement.figure):
         assert "var(--ink)" in figure or "var(--muted)" in figure
         fixed = set(re.findall(r"#[0-9a-f]{6}", figure)) - {colour.lower() for colour in CANDIDATE_COLOURS}

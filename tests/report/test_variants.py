@@ -15,7 +15,9 @@ from PIL import Image
 from nnunetv2_slicemamba.evaluation import EvaluationSettings, evaluate_folders
 from nnunetv2_slicemamba.report import ReportSettings
 from nnunetv2_slicemamba.report.gather import gather
-from nnunetv2_slicemamba.report.page import search_view, tiles
+from nnunetv2_slicemamba.report.page import search_view
+from nnunetv2_slicemamba.report.slicing_views import slicing_views
+from nnunetv2_slicemamba.report.tiles import tiles
 from nnunetv2_slicemamba.slicing.holdout_file import Holdout, holdout_path, write_holdout
 from tests.report.report_tree import FINAL, PLANS, SUPERNET, Tree
 
@@ -99,8 +101,9 @@ def test_searches_in_a_sqlite_database_elsewhere_are_read_from_there(stained_2d,
     assert len(view.panels) == 5
     slicings = [stained_2d.slicing(fold) for fold in range(5)]
     equal = [a == b for one, other in combinations(slicings, 2) for a, b in zip(one, other, strict=True)]
-    assert (view.agreement.n_folds, view.agreement.chance) == (5, 0.25)
-    assert view.agreement.share == pytest.approx(sum(equal) / len(equal))
+    (agreement,) = [one.agreement for one in slicing_views(data)]
+    assert (agreement.n_folds, agreement.chance) == (5, 0.25)
+    assert agreement.share == pytest.approx(sum(equal) / len(equal))
 
 
 @pytest.mark.parametrize("ledger", ["sqlite:////nowhere/study.db", "postgresql://me:***@unreachable.invalid/studies"])
@@ -155,7 +158,7 @@ def test_commands_have_every_option_and_quote_names_from_outside(complete_2d, us
     text = html_of(tree)
     assert "\x1b" not in text
     commands = gather(ReportSettings(tree.number)).commands
-    assert "slicemamba plan -d 501 -c 2d --size S --activation-checkpointing" in commands
+    assert "slicemamba plan -d 501 -c 2d --size S --network paper --activation-checkpointing" in commands
     fold = f"-d {tree.shipped.folder_name} -c 2d -f 0 -p {PLANS}"
     assert f"slicemamba holdout {fold} -tr {SUPERNET} --fraction 0.25 --seed 7" in commands
     words = r"nnUNetv2_train 501 '2d;touch owned' $'0$(touch owned)\x1b[2J'"
