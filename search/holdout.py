@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nnunetv2_slicemamba.common import checkpoint_names
 from nnunetv2_slicemamba.common.checkpoints import read_training
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
@@ -21,7 +19,6 @@ from nnunetv2_slicemamba.slicing.holdout_file import (
     sha256_of_split,
     write_holdout,
 )
-from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 from nnunetv2_slicemamba.trainers.roles import require_supernet_trainer
 
 
@@ -33,6 +30,10 @@ def hold_out(folder: SupernetFolder, fraction: float, seed: int | None = 0) -> t
     Raises HoldoutError for a fraction or split that leaves nothing on one side, or a supernet that was trained, or is
     in training, without exactly this holdout.
     """
+    import torch
+
+    from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
+
     require_supernet_trainer(folder.trainer)
     check_draw(fraction, seed or 0)
     path = folder.holdout_file
