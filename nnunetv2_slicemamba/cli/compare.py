@@ -7,13 +7,20 @@ from typing import Annotated
 import typer
 
 from nnunetv2_slicemamba.cli.comparison_options import Output, Supernet, Trainer
-from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Device, Fold, Plans, whole
+from nnunetv2_slicemamba.cli.help import JUDGE, listed
+from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Device, Fold, Plans, flag, text, whole
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
+from nnunetv2_slicemamba.common.verbosity import is_verbose, progress_console
+
+EXAMPLES = (
+    "slicemamba compare -d 501 -c 2d -f 0 -tr SliceMambaTrainer_100epochs",
+    "slicemamba compare -d 501 -c 2d -f 0 --arms searched,2x4,random:3 --repeats 2 --dry-run",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("compare")(compare)
+    app.command("compare", **listed(JUDGE, EXAMPLES))(compare)
 
 
 def compare(
@@ -24,31 +31,34 @@ def compare(
     trainer: Trainer = DEFAULT_TRAINER,
     arms: Annotated[
         str | None,
-        typer.Option(
+        text(
             "--arms",
-            help="Comma-separated: searched, consensus, 2x4 (2x4x2 in 3D), random:N for the seeds 0 to N-1, "
+            metavar="ARM,ARM,...",
+            help="Slicings to train: searched, consensus, 2x4 (2x4x2 in 3D), random:N for the seeds 0 to N-1, "
             "random:seed=S, FILE or NAME=FILE. Default: searched, random:3 and every candidate in all blocks.",
         ),
     ] = None,
     repeats: Annotated[
-        int, whole("--repeats", least=1, most=1000, help="Trainings per arm; how far they differ is the noise level.")
+        int, whole("--repeats", least=1, most=1000, help="Trainings per arm; their spread is the noise.")
     ] = 1,
     supernet_trainer: Supernet = None,
     output: Output = None,
     device: Device = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be run.")] = False,
-    collect_only: Annotated[bool, typer.Option("--collect", help="Only show what is there.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show all of nnU-Net's output.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", help="Only list what would be run.")] = False,
+    collect_only: Annotated[bool, flag("--collect-only", help="Only show what is there.")] = False,
 ) -> None:
-    """Trains the searched slicing and controls with the same settings, and compares their validation Dice.
+    """Train the searched slicing and controls, and compare their Dice.
 
-    Every training has a folder of its own that serves nnU-Net's commands as nnUNet_results. Finished trainings are
-    skipped and unfinished ones continued, so the same command continues a comparison that was stopped; more arms or
-    repeats can be added later. nnU-Net does not seed its augmentation: trainings of the same slicing differ too, and a
-    difference between arms means something only beyond that noise (--repeats).
+    All are trained with the same settings and compared on the fold's validation cases. Every training has a folder of
+    its own that serves nnU-Net's commands as nnUNet_results. Finished trainings are skipped and unfinished ones
+    continued, so the same command continues a comparison that was stopped. Arms and repeats can be added later. -v
+    shows all of nnU-Net's output.
 
-    The fold's validation Dice is optimistic for 'searched' and 'consensus' where the search chose on the same cases:
-    let it choose on others (`slicemamba holdout`), or judge on held-out cases.
+    nnU-Net does not seed its augmentation, so trainings of the same slicing differ, too. A difference between arms
+    means something only beyond that noise (--repeats).
+
+    The validation Dice is optimistic for 'searched' and 'consensus' where the search chose on the same cases. Let it
+    choose on others (`slicemamba holdout`), or judge on held-out cases.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.comparison.arms import default_arms, parse_arms
@@ -60,7 +70,7 @@ def compare(
     from nnunetv2_slicemamba.trainers.roles import require_trainer_from_scratch
 
     if dry_run and collect_only:
-        raise InputError("--dry-run and --collect exclude each other; give one of them")
+        raise InputError("--dry-run and --collect-only exclude each other; give one of them")
     require_trainer_from_scratch(trainer)
     selection = select(dataset, configuration, fold, plans).with_blocks()
     require_folder("nnUNet_results", writable=not dry_run)
@@ -71,8 +81,8 @@ def compare(
         result = write_result(folder, named)
     else:
         chosen = tuple(parse_arms(default_arms(selection.candidates) if arms is None else arms))
-        settings = CompareSettings(chosen, repeats, choose_device(device).type, supernet_trainer, verbose)
-        done = run(folder, settings, console, dry_run)
+        settings = CompareSettings(chosen, repeats, choose_device(device).type, supernet_trainer, is_verbose())
+        done = run(folder, settings, console if dry_run else progress_console(), dry_run)
         if done is None:
             return
         result = done

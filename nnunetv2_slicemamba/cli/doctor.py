@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_slicemamba.cli.help import SET_UP, listed
 from nnunetv2_slicemamba.common.console import PlainConsole, styled
 from nnunetv2_slicemamba.common.registration import (
     EXT_TRAINER_VARIABLE,
@@ -51,13 +52,20 @@ class Finding:
     remedy: str | None = None
 
 
+EXAMPLES = (
+    "slicemamba doctor",
+    "slicemamba doctor > doctor.txt",
+)
+
+
 def add_commands(app: typer.Typer) -> None:
-    app.command("doctor")(doctor)
+    app.command("doctor", **listed(SET_UP, EXAMPLES))(doctor)
 
 
 def doctor() -> None:
-    """Reports versions, devices, the scan backend with a self-check, nnU-Net's folders and its trainer look-up.
+    """Report what is installed, what runs here, and what nnU-Net finds.
 
+    It shows versions, devices, the scan's backends with a self-check, nnU-Net's folders and its look-up of trainers.
     Exit code 0 if everything needed works, else 1.
     """
     console = PlainConsole()

@@ -30,8 +30,8 @@ class PlainConsole(Console):
     Strings are never wrapped, so that paths and commands can be copied. For colours, print what `styled` gives.
     """
 
-    def __init__(self, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+    def __init__(self, stderr: bool = False, quiet: bool = False) -> None:
+        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
     def print(self, *objects: Any, **options: Any) -> None:
         if all(isinstance(one, (str, Text)) for one in objects):

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from nnunetv2_slicemamba.common.json_files import plain_json
+from nnunetv2_slicemamba.common.verbosity import SliceMambaWarning
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
 from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, log_folder, log_name, logs_in, records_in
 from nnunetv2_slicemamba.search.ledger.old_journal import left_over_files, read_left_over
@@ -157,7 +158,10 @@ def read_ledger(
         fingerprint = log.header()["fingerprint"]
         records, damaged = records_in(log)
         if damaged:
-            warnings.warn(f"left out of {log.folder}, because no evaluation can be read there: {'; '.join(damaged)}")
+            warnings.warn(
+                f"left out of {log.folder}, because no evaluation can be read there: {'; '.join(damaged)}",
+                SliceMambaWarning,
+            )
             records = {**_copied(log, log.header()["study"], storage), **records}
     else:
         fingerprint, records = dict(stored.fingerprint or {}), stored.records
