@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_slicemamba.cli.help import TRAIN, listed
 from nnunetv2_slicemamba.cli.options import (
     Configuration,
     Dataset,
@@ -29,7 +30,7 @@ from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 from nnunetv2_slicemamba.common.other_processes import host
 from nnunetv2_slicemamba.common.provenance import now
 from nnunetv2_slicemamba.common.shell import shell_line
-from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, plans_name_of
+from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, plans_name_of
 
 if TYPE_CHECKING:
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
@@ -37,28 +38,48 @@ if TYPE_CHECKING:
     from nnunetv2_slicemamba.planning.selection import Selection
 
 
+EXAMPLES = (
+    "slicemamba run -d 501 -c 2d",
+    "slicemamba run -d 501 -c 2d -f 0 1 -tr SliceMambaTrainer_100epochs --network hybrid --predict",
+)
+
+
 def add_commands(app: typer.Typer) -> None:
-    app.command("run")(run)
+    app.command("run", **listed(TRAIN, EXAMPLES))(run)
 
 
 def run(
     dataset: Dataset,
     configuration: Configuration,
-    folds: Annotated[list[str] | None, typer.Option("-f", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")] = None,
+    folds: Annotated[
+        list[str] | None, typer.Option("-f", "--fold", metavar="FOLD", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")
+    ] = None,
     size: Annotated[
-        str, typer.Option("--size", help=f"Size to plan, if there are no plans yet: {', '.join(SIZES)}.")
+        str,
+        typer.Option(
+            "--size", metavar="|".join(SIZES), help=f"Size to plan, if there are no plans yet: {', '.join(SIZES)}."
+        ),
     ] = PAPER,
-    plans: Annotated[str | None, typer.Option("-p", help="Plans' name; default: those of --size.")] = None,
+    plans: Annotated[
+        str | None, typer.Option("-p", "--plans", metavar="PLANS", help="Plans' name; default: those of --size.")
+    ] = None,
     network: Annotated[
-        str | None, typer.Option("--network", help="Network to plan, if there are no plans yet; see `slicemamba plan`.")
+        str | None,
+        typer.Option(
+            "--network",
+            metavar="|".join(NETWORKS),
+            help="Network to plan, if there are no plans yet; see `slicemamba plan`.",
+        ),
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --network hybrid.")] = False,
     gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
-    trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
-        DEFAULT_TRAINER
-    ),
+    trainer: Annotated[
+        str,
+        typer.Option("-tr", "--trainer", metavar="TRAINER", help="Final trainer, e.g. SliceMambaTrainer_100epochs."),
+    ] = (DEFAULT_TRAINER),
     supernet_trainer: Annotated[
-        str | None, typer.Option("--supernet-trainer", help="Default: the one with the final trainer's length.")
+        str | None,
+        typer.Option("--supernet-trainer", metavar="TRAINER", help="Default: the one with the final trainer's length."),
     ] = None,
     seed: Annotated[int, seed_option("Seed of the searches.")] = 0,
     population: Annotated[int, population_option()] = 50,
@@ -86,9 +107,9 @@ def run(
         int | None, whole("--at-once", least=1, most=1024, help="Run so many steps at once, without a GPU.")
     ] = None,
 ) -> None:
-    """Plan, preprocess, train the supernets, search, train the chosen networks: fold after fold, or several at once.
+    """Plan, train, search and retrain the folds of a dataset.
 
-    What is finished is skipped, so that the same command continues a run that was stopped anywhere.
+    Folds follow one another, or several steps are done at once. What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name
