@@ -111,7 +111,7 @@ def evaluate(
     ] = "undefined",
     surface: Annotated[
         bool,
-        flag("--surface/--no-surface", help="Compute the metrics of masks, too, which take longest. Default: yes."),
+        flag("--surface/--no-surface", help="Compute the metrics of masks, too, which take longest."),
     ] = True,
     seed: Annotated[int, seed_option("Seed of the bootstrap.")] = 0,
     partial: Annotated[bool, flag("--chill", help="Leave out cases without a prediction, as in nnU-Net.")] = False,

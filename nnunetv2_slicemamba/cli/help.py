@@ -42,6 +42,23 @@ class Command(TyperCommand):
         rest: list[str] = super().parse_args(ctx, renamed)
         return rest
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [one for one in self.params if one.param_type_name == "argument"]
+        return ["[OPTIONS]", *(f"{one.metavar}" if one.required else f"[{one.metavar}]" for one in arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {"argument": [], "option": []}
+        for one in self.get_params(ctx):
+            record = one.get_help_record(ctx)
+            if record is not None:
+                # typer adds Python's type to an argument
+                name = one.metavar if one.param_type_name == "argument" else record[0]
+                rows[one.param_type_name].append((name or "", record[1]))
+        for kind, found in rows.items():
+            if found:
+                with formatter.section(f"{kind.title()}s"):
+                    formatter.write_dl(found)
+
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         if self.epilog:
             with formatter.section("Examples"):

@@ -106,7 +106,7 @@ def processes_option(help: str) -> Any:
 
 def gpu_memory_option() -> Any:
     """Option --gpu-memory of whatever plans."""
-    return number("--gpu-memory", metavar="GB", above=0, most=4096, help="GPU memory to plan for, in GB.")
+    return number("--gpu-memory", metavar="GB", above=0, most=4096, help="GPU memory to plan for.")
 
 
 def population_option() -> Any:
@@ -126,7 +126,7 @@ def dataset_option() -> Any:
 
 def configuration_option(help: str) -> Any:
     """Option -c: a configuration, or several of them."""
-    return text("-c", "--configuration", metavar="CONFIGURATION", help=help, names=configurations)
+    return text("-c", "--configuration", metavar="CONFIG", help=help, names=configurations)
 
 
 def fold_option(help: str) -> Any:

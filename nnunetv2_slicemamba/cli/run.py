@@ -109,7 +109,8 @@ def run(
 ) -> None:
     """Plan, train, search and retrain the folds of a dataset.
 
-    Folds follow one another, or several steps are done at once. What is finished is skipped, so that the same command continues a run that was stopped anywhere.
+    Folds follow one another, or several steps are done at once. What is finished is skipped, so that the same command
+    continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name
