@@ -22,7 +22,9 @@ from nnunetv2_slicemamba.common.console import PlainConsole, styled
 from nnunetv2_slicemamba.common.registration import (
     EXT_TRAINER_VARIABLE,
     export_line,
+    foreign_folders,
     nnunet_folder,
+    outdated_shims,
     registered_shims,
 )
 from nnunetv2_slicemamba.common.shell import shell_line
@@ -266,6 +268,11 @@ def trainers() -> Iterator[Finding]:
 
     from nnunetv2_slicemamba.trainers import TRAINERS
 
+    for file in outdated_shims(nnunet_folder()):
+        what = f"{file} was written by another version of SliceMamba"
+        yield Finding("warn", "registered file", what, "slicemamba register")
+    for folder in foreign_folders():
+        yield Finding("warn", EXT_TRAINER_VARIABLE, f"{folder} belongs to another installation", OUR_FOLDER_ALONE)
     shims = {file.stem for file in registered_shims(nnunet_folder())}
     variable = os.environ.get(EXT_TRAINER_VARIABLE, "")
     # nnU-Net looks in its own folder first

@@ -95,6 +95,20 @@ def registered_shims(nnunet: Path) -> list[Path]:
     return [nnunet / shim.file for shim in SHIMS if is_ours(nnunet / shim.file)]
 
 
+def outdated_shims(nnunet: Path) -> list[Path]:
+    """Paths of the shims that `register` of another version wrote."""
+    now = {nnunet / shim.file: shim.text for shim in SHIMS}
+    return [file for file in registered_shims(nnunet) if file.read_text(encoding="utf-8") != now[file]]
+
+
+def foreign_folders() -> list[str]:
+    """Folders in nnUNet_extTrainer that are another installation's of this package."""
+    named = [part for part in os.environ.get(EXT_TRAINER_VARIABLE, "").split(os.pathsep) if part]
+    ours = EXT_TRAINER_FOLDER.resolve()
+    shim = next(file.name for file in EXT_TRAINER_FOLDER.glob("*.py"))
+    return [folder for folder in named if (Path(folder) / shim).is_file() and Path(folder).resolve() != ours]
+
+
 def register(nnunet: Path) -> list[Path]:
     """Writes the shims into nnunetv2's folder and returns their paths; both or none.
 
