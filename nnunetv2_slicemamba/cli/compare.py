@@ -45,7 +45,7 @@ def compare(
     output: Output = None,
     device: Device = "auto",
     dry_run: Annotated[bool, flag("--dry-run", help="Only list what would be run.")] = False,
-    collect_only: Annotated[bool, flag("--collect-only", help="Only show what is there.")] = False,
+    collect_only: Annotated[bool, flag("--collect", help="Only show what is there.")] = False,
 ) -> None:
     """Train the searched slicing and controls, and compare their Dice.
 
@@ -70,7 +70,7 @@ def compare(
     from nnunetv2_slicemamba.trainers.roles import require_trainer_from_scratch
 
     if dry_run and collect_only:
-        raise InputError("--dry-run and --collect-only exclude each other; give one of them")
+        raise InputError("--dry-run and --collect exclude each other; give one of them")
     require_trainer_from_scratch(trainer)
     selection = select(dataset, configuration, fold, plans).with_blocks()
     require_folder("nnUNet_results", writable=not dry_run)
