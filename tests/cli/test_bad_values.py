@@ -30,9 +30,9 @@ CALLS: dict[str, tuple[str, ...]] = {
     "cancel": ("-d", "901"),
     "compare": (*FOLD, "-tr", FINAL, "--arms", "2x4", "-device", "cpu", "--dry-run"),
     "rank": (*FOLD, "-tr", FINAL, "--supernet-trainer", SUPERNET, "-device", "cpu"),
-    "import": ("missing.pth", "--to", "written.pth", "-d", "901", "-c", "2d", "-p", PLANS),
+    "import": ("missing.pth", "-o", "written.pth", "-d", "901", "-c", "2d", "-p", PLANS),
     "export": (*FOLD, "-tr", FINAL, "--format", "torchscript"),
-    "pretrain": ("empty", "--to", "written.pth", "-d", "901", "-c", "2d", "-p", PLANS, "-device", "cpu"),
+    "pretrain": ("empty", "-o", "written.pth", "-d", "901", "-c", "2d", "-p", PLANS, "-device", "cpu"),
     "evaluate": ("predictions", "truth", "--labels", "1", "--no-surface", "-np", "1"),
     "report": (
         "-d",
