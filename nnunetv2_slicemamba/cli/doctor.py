@@ -21,10 +21,10 @@ from nnunetv2_slicemamba.cli.help import SET_UP, listed
 from nnunetv2_slicemamba.common.console import PlainConsole, styled
 from nnunetv2_slicemamba.common.registration import (
     EXT_TRAINER_VARIABLE,
+    OUR_FOLDER_ALONE,
     export_line,
-    foreign_folders,
     nnunet_folder,
-    outdated_shims,
+    other_installations,
     registered_shims,
 )
 from nnunetv2_slicemamba.common.shell import shell_line
@@ -40,7 +40,6 @@ OPTIONAL = {
     "mamba_ssm": "its CUDA scan is one of the backends",
 }
 MAMBA_BUILD = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation --no-binary mamba-ssm mamba-ssm"
-OUR_FOLDER_ALONE = 'export nnUNet_extTrainer="$(slicemamba trainer-path)"'
 STYLES = {"ok": "green", "info": "dim", "warn": "yellow", "FAIL": "bold red"}
 
 
@@ -54,10 +53,7 @@ class Finding:
     remedy: str | None = None
 
 
-EXAMPLES = (
-    "slicemamba doctor",
-    "slicemamba doctor > doctor.txt",
-)
+EXAMPLES = ("slicemamba doctor", "slicemamba doctor > doctor.txt")
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -67,8 +63,7 @@ def add_commands(app: typer.Typer) -> None:
 def doctor() -> None:
     """Report what is installed, what runs here, and what nnU-Net finds.
 
-    It shows versions, devices, the scan's backends with a self-check, nnU-Net's folders and its look-up of trainers.
-    Exit code 0 if everything needed works, else 1.
+    The exit code is 0 if everything needed works, else 1.
     """
     console = PlainConsole()
     failed = 0
@@ -268,11 +263,7 @@ def trainers() -> Iterator[Finding]:
 
     from nnunetv2_slicemamba.trainers import TRAINERS
 
-    for file in outdated_shims(nnunet_folder()):
-        what = f"{file} was written by another version of SliceMamba"
-        yield Finding("warn", "registered file", what, "slicemamba register")
-    for folder in foreign_folders():
-        yield Finding("warn", EXT_TRAINER_VARIABLE, f"{folder} belongs to another installation", OUR_FOLDER_ALONE)
+    yield from (Finding("warn", *fault) for fault in other_installations(nnunet_folder()))
     shims = {file.stem for file in registered_shims(nnunet_folder())}
     variable = os.environ.get(EXT_TRAINER_VARIABLE, "")
     # nnU-Net looks in its own folder first

@@ -15,7 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli import doctor
-from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER, MARKER, SHIMS, register
+from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER, MARKER, OUR_FOLDER_ALONE, SHIMS, register
 from nnunetv2_slicemamba.nets import BSS
 from nnunetv2_slicemamba.nets.self_check import TOLERANCE, block_errors, scan_errors
 from nnunetv2_slicemamba.ops.backends import BACKENDS, Backend, available_backends, chosen_backend
@@ -201,7 +201,7 @@ def test_the_trainers_folder_of_another_installation_is_a_warning(
     monkeypatch.setenv("nnUNet_extTrainer", str(other))
     finding = findings("nnU-Net look-up")["nnUNet_extTrainer"]
     assert (finding.status, finding.detail) == ("warn", f"{other} belongs to another installation")
-    assert finding.remedy == doctor.OUR_FOLDER_ALONE
+    assert finding.remedy == OUR_FOLDER_ALONE
 
 
 def test_a_file_that_another_version_registered_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
