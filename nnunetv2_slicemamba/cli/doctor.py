@@ -35,10 +35,7 @@ if TYPE_CHECKING:
 DISTRIBUTION = "nnunetv2-slicemamba"
 # what is shown even where nothing is wrong with it; every other dependency only where something is
 SHOWN = ("nnunetv2", "torch", "numba", "optuna")
-OPTIONAL = {
-    "triton": "torch.compile on GPUs uses it",
-    "mamba_ssm": "its CUDA scan is one of the backends",
-}
+OPTIONAL = {"triton": "torch.compile on GPUs uses it", "mamba_ssm": "its CUDA scan is one of the backends"}
 MAMBA_BUILD = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation --no-binary mamba-ssm mamba-ssm"
 STYLES = {"ok": "green", "info": "dim", "warn": "yellow", "FAIL": "bold red"}
 
