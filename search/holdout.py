@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from nnunetv2_slicemamba.common import checkpoint_names
 from nnunetv2_slicemamba.common.checkpoints import read_training
 from nnunetv2_slicemamba.common.folder_lock import in_use
@@ -22,7 +20,6 @@ from nnunetv2_slicemamba.slicing.holdout_file import (
     sha256_of_split,
     write_holdout,
 )
-from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 from nnunetv2_slicemamba.trainers.roles import require_supernet_trainer
 
 
@@ -35,6 +32,10 @@ def hold_out(folder: SupernetFolder, fraction: float, seed: int | None = 0) -> t
     in training, without exactly this holdout; FolderInUseError while it is trained or searched, as a training that has
     no checkpoint yet would not show which cases it took.
     """
+    import torch
+
+    from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
+
     require_supernet_trainer(folder.trainer)
     check_draw(fraction, seed or 0)
     path = folder.holdout_file

@@ -2,20 +2,32 @@
 
 The role is an attribute of the class: `supernet` trains the network that a search evaluates, `final` the chosen
 network from scratch, `inherit` the chosen network from the supernet's weights; `other` trains any network of nnU-Net's
-plans.
+plans. It stands here too, because to import the classes takes seconds.
 """
 
 from __future__ import annotations
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.trainers.variants import TRAINERS
+from nnunetv2_slicemamba.trainers.settings import SETTINGS
 
-SUPERNET, FINAL, INHERIT = "supernet", "final", "inherit"
+SUPERNET, FINAL, INHERIT, OTHER = "supernet", "final", "inherit", "other"
+# of every trainer by its name; each has a variant for every settings
+ROLES: dict[str, str] = {
+    f"{name}{suffix}": role
+    for name, role in (
+        ("SliceMambaTrainer", FINAL),
+        ("SliceMambaInheritTrainer", INHERIT),
+        ("SliceMambaSupernetTrainer", SUPERNET),
+        ("SliceMambaSharedSupernetTrainer", SUPERNET),
+        ("nnUNetTrainerGPUAugment", OTHER),
+    )
+    for suffix in ("", *SETTINGS)
+}
 
 
 def trainers_with(*roles: str) -> list[str]:
-    """Names of the trainers with one of `roles`, in the order of TRAINERS."""
-    return [name for name, trainer in TRAINERS.items() if trainer.role in roles]
+    """Names of the trainers with one of `roles`, in the order of ROLES."""
+    return [name for name, role in ROLES.items() if role in roles]
 
 
 def require_supernet_trainer(trainer: str) -> None:

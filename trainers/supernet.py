@@ -29,8 +29,7 @@ from nnunetv2_slicemamba.slicing.holdout_file import (
     read_holdout,
 )
 from nnunetv2_slicemamba.trainers.base import SUPERNET_CLASS, SliceMambaBaseTrainer, build_from_plans
-
-PREVIOUS_STAGE_VARIABLE = "SLICEMAMBA_PREVIOUS_STAGE"
+from nnunetv2_slicemamba.trainers.settings import PREVIOUS_STAGE_VARIABLE
 
 
 def path_generator(seed: int, iteration: int) -> torch.Generator:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from nnunetv2_slicemamba.cli.completion import supernet_trainers
+from nnunetv2_slicemamba.cli.options import output_option, text, trainer_option
 
-Trainer = Annotated[str, typer.Option("-tr", "--trainer", help="Final trainer, e.g. SliceMambaTrainer_20epochs.")]
+Trainer = Annotated[str, trainer_option("Final trainer, e.g. SliceMambaTrainer_20epochs.")]
 Supernet = Annotated[
-    str | None, typer.Option("--supernet-trainer", help="Whose search is meant; default: the only one there is.")
+    str | None,
+    text(
+        "--supernet-trainer",
+        metavar="TRAINER",
+        help="Trainer of the supernet that was searched. Default: the only one there is.",
+        names=supernet_trainers,
+    ),
 ]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", help="Folder; default: nnUNet_results/DATASET/comparison/TRAINER__PLANS__CONFIG/fold_X."),
+    output_option(
+        "Folder of the comparison. Default: nnUNet_results/DATASET/comparison/TRAINER__PLANS__CONFIG/fold_X.", "FOLDER"
+    ),
 ]

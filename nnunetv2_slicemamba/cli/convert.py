@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_slicemamba.cli.help import DATA, listed
 from nnunetv2_slicemamba.cli.options import processes_option, whole
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
@@ -23,7 +24,7 @@ EXAMPLES = (
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("convert", epilog="\n\n".join(("Examples:", *EXAMPLES)))(convert)
+    app.command("convert", **listed(DATA, EXAMPLES))(convert)
 
 
 def help_of_name() -> str:
@@ -38,11 +39,14 @@ def convert(
         typer.Argument(metavar="NAME", help=help_of_name()),
     ] = None,
     source: Annotated[Path | None, typer.Argument(metavar="SOURCE", help="The unpacked download.")] = None,
-    dataset_id: Annotated[int | None, whole("-d", least=1, most=999_999, help="ID of the new dataset, from 1.")] = None,
+    dataset_id: Annotated[
+        int | None, whole("-d", "--dataset", metavar="ID", least=1, most=999_999, help="ID of the new dataset, from 1.")
+    ] = None,
     split: Annotated[
         str,
         typer.Option(
             "--split",
+            metavar="SPLIT",
             help="published; random:SEED, five folds; holdout:SHARE:SEED, e.g. holdout:0.2:0, a test set and five "
             "folds; by-sequence[:SEED], clinicdb's videos kept apart; none.",
         ),
@@ -51,38 +55,55 @@ def convert(
         tuple[int, int] | None,
         whole("--resize", least=1, most=20_000, metavar="H W", help="256 256 as in the paper; default: native."),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name after DatasetXXX_.")] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name after DatasetXXX_.")] = None,
     train: Annotated[
-        str, typer.Option("--train", help="Polyp benchmark: joint trains on both datasets as published, or own.")
+        str,
+        typer.Option(
+            "--train", metavar="joint|own", help="Polyp benchmark: joint trains on both datasets as published, or own."
+        ),
     ] = "joint",
     organs: Annotated[int, whole("--organs", least=8, most=13, help="synapse: 8 organs, or all 13.")] = 8,
     images: Annotated[
         list[Path] | None,
         typer.Option(
             "--images",
+            metavar="FOLDER",
             help="folders: the images, 2D or 3D. Several channels: files CASE_0000, CASE_0001, or one --images each.",
         ),
     ] = None,
-    masks: Annotated[Path | None, typer.Option("--masks", help="folders: the masks, named as the images.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", metavar="FOLDER", help="folders: the masks, named as the images.")
+    ] = None,
     test_images: Annotated[
-        list[Path] | None, typer.Option("--test-images", help="folders: images to be held out, as --images.")
+        list[Path] | None,
+        typer.Option("--test-images", metavar="FOLDER", help="folders: images to be held out, as --images."),
     ] = None,
     test_masks: Annotated[
-        Path | None, typer.Option("--test-masks", help="folders: the masks of --test-images, where they are known.")
+        Path | None,
+        typer.Option(
+            "--test-masks", metavar="FOLDER", help="folders: the masks of --test-images, where they are known."
+        ),
     ] = None,
     channels: Annotated[
         str,
         typer.Option(
-            "--channels", help="folders: names of the channels, by commas; nnU-Net normalises CT in its own way."
+            "--channels",
+            metavar="NAME,NAME,...",
+            help="folders: names of the channels, by commas; nnU-Net normalises CT in its own way.",
         ),
     ] = "",
     labels: Annotated[
-        str, typer.Option("--labels", help="folders: names of the labels 1, 2, ..., by commas. Default: foreground.")
+        str,
+        typer.Option(
+            "--labels",
+            metavar="NAME,NAME,...",
+            help="folders: names of the labels 1, 2, ..., by commas. Default: foreground.",
+        ),
     ] = "",
     processes: Annotated[int | None, processes_option("How many files to work on at once.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="Show what can be converted, and the terms of use.")] = False,
 ) -> None:
-    """Convert a public dataset, or your own images and masks, to nnU-Net raw data.
+    """Convert a public dataset, or your own images, to nnU-Net's format.
 
     Everything is checked before anything is written. The same command continues an interrupted conversion.
     """

@@ -7,22 +7,33 @@ from typing import Annotated
 
 import typer
 
-from nnunetv2_slicemamba.cli.options import Device
+from nnunetv2_slicemamba.cli.help import SET_UP, listed
+from nnunetv2_slicemamba.cli.options import Device, choice, text
 from nnunetv2_slicemamba.common.console import PlainConsole
+
+EXAMPLES = (
+    "slicemamba demo",
+    "slicemamba demo --data 3d --folder demo3d -device cpu",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("demo")(demo)
+    app.command("demo", **listed(SET_UP, EXAMPLES))(demo)
 
 
 def demo(
-    data: Annotated[str, typer.Option("--data", help="2d: nuclei in fluorescence; 3d: hippocampus in MRI.")] = "2d",
-    folder: Annotated[Path, typer.Option("--folder", help="Where everything is written.")] = Path("slicemamba_demo"),
+    data: Annotated[
+        str, choice("--data", names=("2d", "3d"), help="2d: nuclei in fluorescence. 3d: hippocampus in MRI.")
+    ] = "2d",
+    folder: Annotated[Path, text("--folder", metavar="FOLDER", help="Where everything is written.")] = Path(
+        "slicemamba_demo"
+    ),
     device: Device = "auto",
 ) -> None:
-    """Plans, trains, searches, retrains and predicts on shipped real images, with small settings and two folds.
+    """Run the whole chain on shipped images, in minutes.
 
-    The same command continues a demo that was stopped.
+    It plans, trains, searches, retrains and predicts with small settings and two folds. The same command continues a
+    demo that was stopped.
     """
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.demo.layout import DATASETS

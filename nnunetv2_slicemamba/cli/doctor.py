@@ -17,11 +17,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_slicemamba.cli.help import SET_UP, listed
 from nnunetv2_slicemamba.common.console import PlainConsole, styled
 from nnunetv2_slicemamba.common.registration import (
     EXT_TRAINER_VARIABLE,
+    OUR_FOLDER_ALONE,
     export_line,
     nnunet_folder,
+    other_installations,
     registered_shims,
 )
 from nnunetv2_slicemamba.common.shell import shell_line
@@ -32,12 +35,8 @@ if TYPE_CHECKING:
 DISTRIBUTION = "nnunetv2-slicemamba"
 # what is shown even where nothing is wrong with it; every other dependency only where something is
 SHOWN = ("nnunetv2", "torch", "numba", "optuna")
-OPTIONAL = {
-    "triton": "torch.compile on GPUs uses it",
-    "mamba_ssm": "its CUDA scan is one of the backends",
-}
+OPTIONAL = {"triton": "torch.compile on GPUs uses it", "mamba_ssm": "its CUDA scan is one of the backends"}
 MAMBA_BUILD = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation --no-binary mamba-ssm mamba-ssm"
-OUR_FOLDER_ALONE = 'export nnUNet_extTrainer="$(slicemamba trainer-path)"'
 STYLES = {"ok": "green", "info": "dim", "warn": "yellow", "FAIL": "bold red"}
 
 
@@ -51,14 +50,17 @@ class Finding:
     remedy: str | None = None
 
 
+EXAMPLES = ("slicemamba doctor", "slicemamba doctor > doctor.txt")
+
+
 def add_commands(app: typer.Typer) -> None:
-    app.command("doctor")(doctor)
+    app.command("doctor", **listed(SET_UP, EXAMPLES))(doctor)
 
 
 def doctor() -> None:
-    """Reports versions, devices, the scan backend with a self-check, nnU-Net's folders and its trainer look-up.
+    """Report what is installed, what runs here, and what nnU-Net finds.
 
-    Exit code 0 if everything needed works, else 1.
+    The exit code is 0 if everything needed works, else 1.
     """
     console = PlainConsole()
     failed = 0
@@ -258,6 +260,7 @@ def trainers() -> Iterator[Finding]:
 
     from nnunetv2_slicemamba.trainers import TRAINERS
 
+    yield from (Finding("warn", *fault) for fault in other_installations(nnunet_folder()))
     shims = {file.stem for file in registered_shims(nnunet_folder())}
     variable = os.environ.get(EXT_TRAINER_VARIABLE, "")
     # nnU-Net looks in its own folder first

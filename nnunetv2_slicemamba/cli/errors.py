@@ -14,6 +14,7 @@ import traceback
 from nnunetv2_slicemamba.common.console import PlainConsole, styled
 from nnunetv2_slicemamba.common.library_errors import PACKAGE
 from nnunetv2_slicemamba.common.provenance import installed_versions
+from nnunetv2_slicemamba.common.verbosity import is_verbose
 
 INPUT, BUG = 2, 1
 REMEDIES = {
@@ -37,7 +38,8 @@ def show_error(error: Exception) -> int:
     console = PlainConsole(stderr=True)
     message = message_of(error)
     if message is not None:
-        console.print(styled("error: ", "bold red").append_text(styled(message)))
+        kept = f"\nTraceback: {keep_traceback(error)}" if is_verbose() else ""
+        console.print(styled("error: ", "bold red").append_text(styled(f"{message}{kept}")))
         return INPUT
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     console.print(

@@ -3,53 +3,80 @@
 from __future__ import annotations
 
 import contextlib
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from typer.core import TyperCommand
 
-from nnunetv2_slicemamba.cli.options import number, processes_option, seed_option, whole
+from nnunetv2_slicemamba.cli.help import JUDGE, Command, listed
+from nnunetv2_slicemamba.cli.options import (
+    choice,
+    flag,
+    number,
+    output_option,
+    processes_option,
+    seed_option,
+    text,
+    whole,
+)
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.verbosity import is_quiet
 
 LARGEST_LABEL = 65535  # of the 16-bit images that hold labels
 
 
-class CommandWithMetrics(TyperCommand):
+EXAMPLES = (
+    "slicemamba evaluate PREDICTIONS TRUTH",
+    "slicemamba evaluate PREDICTIONS TRUTH --protocol per-case -o metrics.json --latex table.tex",
+)
+
+
+class CommandWithMetrics(Command):
     """Command whose help ends with the list of metrics, made only when help is asked for: it imports NumPy."""
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        without = self.help
-        self.help = f"{without}\n\n{metric_list()}"
-        super().format_help(ctx, formatter)
-        self.help = without
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Metrics, empty masks included"):
+            formatter.write_dl(metric_rows())
+        super().format_epilog(ctx, formatter)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("evaluate", cls=CommandWithMetrics)(evaluate)
+    app.command("evaluate", **listed(JUDGE, EXAMPLES, CommandWithMetrics))(evaluate)
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="Folder with the predictions.")],
-    truth: Annotated[Path, typer.Argument(metavar="TRUTH", help="Folder with the true segmentations.")],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="Folder with the predictions.", show_default=False)
+    ],
+    truth: Annotated[
+        Path, typer.Argument(metavar="TRUTH", help="Folder with the true segmentations.", show_default=False)
+    ],
     protocol: Annotated[
         str | None,
-        typer.Option("--protocol", help="paper (pooled over all pixels or voxels) or per-case; default: both."),
+        choice(
+            "--protocol",
+            names=("paper", "per-case"),
+            help="paper: pooled over all pixels or voxels. Default: both.",
+        ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", help="JSON file; default: slicemamba_metrics.json in PREDICTIONS.")
+        Path | None, output_option("JSON file to write. Default: slicemamba_metrics.json in PREDICTIONS.")
     ] = None,
-    latex: Annotated[Path | None, typer.Option("--latex", help="Write LaTeX tables (booktabs) to this file.")] = None,
+    latex: Annotated[
+        Path | None, text("--latex", metavar="FILE", help="Write LaTeX tables (booktabs) to this file.")
+    ] = None,
     dataset_json: Annotated[
         Path | None,
-        typer.Option("-djfile", help="dataset.json; default: the one beside the predictions or the truth."),
+        text(
+            *("-djfile", "--dataset-json"),
+            metavar="FILE",
+            help="dataset.json. Default: the one beside the predictions or the truth.",
+        ),
     ] = None,
     labels: Annotated[
         list[str] | None,
-        typer.Option("--labels", help="Evaluate these labels, e.g. 1,2,3, in place of dataset.json's classes."),
+        text("--labels", metavar="N,N,...", help="Labels to evaluate, in place of dataset.json's classes."),
     ] = None,
     ignore_label: Annotated[
         int | None,
@@ -57,7 +84,7 @@ def evaluate(
             "--ignore-label",
             least=0,
             most=LARGEST_LABEL,
-            help="Leave out what has this true label; default: dataset.json's.",
+            help="Ignore voxels whose true label is this. Default: the ignore label in dataset.json.",
         ),
     ] = None,
     confidence: Annotated[
@@ -67,37 +94,36 @@ def evaluate(
         float,
         number(
             "--tolerance",
+            metavar="MM",
             least=0,
             most=1e6,
-            help="Tolerance of NSD, in mm (pixels or voxels for files without spacing).",
+            help="Tolerance of NSD; pixels or voxels for files without spacing.",
         ),
     ] = 2.0,
     hd95_one_empty: Annotated[
         str,
-        typer.Option(
+        choice(
             "--hd95-one-empty",
-            help="HD95 where either truth or prediction is empty: undefined (left out and counted) or diagonal (the "
-            "image's).",
+            names=("undefined", "diagonal"),
+            help="HD95 where either truth or prediction is empty: undefined (left out and counted), or the image's "
+            "diagonal.",
         ),
     ] = "undefined",
     surface: Annotated[
-        bool, typer.Option("--surface/--no-surface", help="Compute the metrics of masks, too: they take longest.")
+        bool,
+        flag("--surface/--no-surface", help="Compute the metrics of masks, too, which take longest."),
     ] = True,
     seed: Annotated[int, seed_option("Seed of the bootstrap.")] = 0,
-    partial: Annotated[
-        bool, typer.Option("--chill", help="Leave out cases without a prediction, as in nnU-Net.")
-    ] = False,
+    partial: Annotated[bool, flag("--chill", help="Leave out cases without a prediction, as in nnU-Net.")] = False,
     processes: Annotated[
-        int | None, processes_option("Processes; default: several only where the work is long.")
+        int | None, processes_option("Processes. Default: several only where the work is long.")
     ] = None,
 ) -> None:
-    """Compares predictions with the truth: pooled as in the paper, and per case.
+    """Compare predictions with the truth.
 
-    A case in which a metric is undefined is left out of its mean (as in nnU-Net's
-    summary.json) and counted.
-
-    Intervals are BCa bootstrap intervals of the mean over cases. An interrupted
-    evaluation continues with the same command.
+    Metrics are pooled as in the paper, and per case. A case in which a metric is undefined is left out of its mean (as
+    in nnU-Net's summary.json) and counted. Intervals are BCa bootstrap intervals of the mean over cases. The same
+    command continues an interrupted evaluation.
     """
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.evaluation.results import PROTOCOLS
@@ -145,11 +171,11 @@ def evaluate(
         console.print(f"LaTeX: {latex}")
 
 
-def metric_list() -> str:
-    """The metrics with their definitions, as lines of a help text."""
+def metric_rows() -> list[tuple[str, str]]:
+    """Name and definition of every metric, for the help."""
     from nnunetv2_slicemamba.evaluation.metrics import METRICS, CountMetric, MaskMetric
 
-    lines = ["Metrics, empty masks included:"]
+    rows = []
     for metric in METRICS.values():
         facts = []
         if isinstance(metric, CountMetric) and metric.pooled:
@@ -158,10 +184,8 @@ def metric_list() -> str:
             facts.append("of masks")
         if not metric.higher_is_better:
             facts.append("lower is better")
-        head = f"{metric.title} ({', '.join(facts)})" if facts else metric.title
-        text = f"{head}: {metric.definition}"
-        lines += textwrap.wrap(text, 76, initial_indent="  ", subsequent_indent="    ")
-    return escape("\n".join(lines))
+        rows.append((metric.title, f"{metric.definition} ({', '.join(facts)})" if facts else metric.definition))
+    return rows
 
 
 def _refuse_outputs(predictions: Path, file: Path, latex: Path | None, named: bool) -> None:
@@ -189,7 +213,7 @@ def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=PlainConsole(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=PlainConsole(stderr=True), transient=True, disable=is_quiet()) as bar:
         tasks: dict[str, TaskID] = {}
 
         def progress(phase: str, done: int, total: int) -> None:

@@ -7,36 +7,58 @@ from typing import Annotated
 
 import typer
 
-from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Fold, Plans, whole
+from nnunetv2_slicemamba.cli.help import SHARE, listed
+from nnunetv2_slicemamba.cli.options import (
+    PLANS,
+    Configuration,
+    Dataset,
+    Fold,
+    Plans,
+    choice,
+    output_option,
+    text,
+    trainer_option,
+    whole,
+)
 from nnunetv2_slicemamba.common import checkpoint_names
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.verbosity import progress_console
+
+EXAMPLES = (
+    "slicemamba export -d 501 -c 2d -f 0",
+    "slicemamba export -d 501 -c 2d -f 0 --format torchscript -o lesions.ts",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("export")(export)
+    app.command("export", **listed(SHARE, EXAMPLES))(export)
 
 
 def export(
     dataset: Dataset,
     configuration: Configuration,
     fold: Fold,
-    format_name: Annotated[str, typer.Option("--format", help="onnx, torchscript or pt2.")] = "onnx",
+    format_name: Annotated[
+        str, choice("--format", names=("onnx", "torchscript", "pt2"), help="Format of the file.")
+    ] = "onnx",
     plans: Plans = PLANS,
-    trainer: Annotated[str, typer.Option("-tr", help="Final trainer.")] = "SliceMambaTrainer",
+    trainer: Annotated[str, trainer_option("Final trainer.")] = "SliceMambaTrainer",
     checkpoint: Annotated[
-        str, typer.Option("-chk", help="Checkpoint of the fold, as in nnUNetv2_predict.")
+        str,
+        text("-chk", "--checkpoint", metavar="NAME", help="Checkpoint of the fold, as in nnUNetv2_predict."),
     ] = checkpoint_names.FINAL,
     output: Annotated[
-        Path | None, typer.Option("-o", help="File to write; default: the fold's folder, network.onnx, .ts or .pt2.")
+        Path | None, output_option("File to write. Default: network.onnx, .ts or .pt2 in the fold's folder.")
     ] = None,
     patches: Annotated[
         int, whole("--patches", least=1, most=10_000, help="Patches of a real case that are compared.")
     ] = 4,
 ) -> None:
-    """Writes a fold's network, with its own slicing, and checks the file on patches of a real case.
+    """Write a fold's network to a file for other programs.
 
-    The file computes one patch: logits (1, classes, *patch) from an image (1, channels, *patch) that is resampled and
-    normalised as in nnU-Net. Ends with 1 if file and network disagree.
+    The network keeps its own slicing, and the file is checked on patches of a real case. The file computes one patch:
+    logits (1, classes, *patch) from an image (1, channels, *patch) that is resampled and normalised as in nnU-Net. The
+    exit code is 1 if file and network disagree.
     """
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.common.library_errors import library_errors
@@ -61,7 +83,7 @@ def export(
     file = output or weights.parent / f"network{chosen.suffix}"
     require_place(file, chosen.suffix)
     console = PlainConsole()
-    with console.status("reading network and case") as status:
+    with progress_console().status("reading network and case") as status:
         source = load_fold_network(folder, weights, patches)
         status.update(f"exporting {source.network.n_blocks} blocks, minutes for large networks")
         other = "try another --format or PyTorch version"

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nnunetv2_slicemamba.cli.help import SEARCH, listed
 from nnunetv2_slicemamba.cli.options import (
     PLANS,
     SUPERNET_TRAINER,
@@ -14,14 +15,20 @@ from nnunetv2_slicemamba.cli.options import (
     Fold,
     Plans,
     SupernetTrainer,
+    flag,
     number,
     seed_option,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
 
+EXAMPLES = (
+    "slicemamba holdout -d 501 -c 2d -f 0",
+    "slicemamba holdout -d 501 -c 2d -f 0 --fraction 0.3 --seed 1",
+)
+
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("holdout")(holdout)
+    app.command("holdout", **listed(SEARCH, EXAMPLES))(holdout)
 
 
 def holdout(
@@ -32,12 +39,12 @@ def holdout(
     trainer: SupernetTrainer = SUPERNET_TRAINER,
     fraction: Annotated[float, number("--fraction", above=0, below=1, help="Part of the fold's training cases.")] = 0.2,
     seed: Annotated[int, seed_option("Seed of the draw.")] = 0,
-    remove: Annotated[bool, typer.Option("--remove", help="Give the cases back: choose on validation again.")] = False,
+    remove: Annotated[bool, flag("--remove", help="Give the cases back: choose on validation again.")] = False,
 ) -> None:
-    """Sets aside training cases on which the fold's search chooses, so that its validation cases stay untouched.
+    """Set training cases of a fold aside for its search.
 
-    The supernet does not train on them, the search measures on them, the final trainer uses them again. Call it before
-    the supernet is trained.
+    The search then chooses on them, and the fold's validation cases stay untouched. The supernet does not train on
+    them. The final trainer uses them again. Call this before the supernet is trained.
     """
     from nnunetv2_slicemamba.common.folders import require_folder
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder

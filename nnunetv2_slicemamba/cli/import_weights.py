@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_slicemamba.cli.help import SHARE, listed
 from nnunetv2_slicemamba.cli.options import (
     PLANS,
     SUPERNET_TRAINER,
@@ -16,6 +17,11 @@ from nnunetv2_slicemamba.cli.options import (
     Dataset,
     Plans,
     SupernetTrainer,
+    choice,
+    flag,
+    fold_option,
+    output_option,
+    text,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
@@ -24,42 +30,56 @@ if TYPE_CHECKING:
     from nnunetv2_slicemamba.pretraining.import_file import ImportResult
 
 
+EXAMPLES = (
+    "slicemamba import vmunet_best.pth -d 501 -c 2d -o vmunet_ours.pth",
+    "slicemamba import best.pth -d 501 -c 3d_fullres -o ours.pth --source slicemamba --inflate center",
+)
+
+
 def add_commands(app: typer.Typer) -> None:
-    app.command("import")(import_)
+    app.command("import", **listed(SHARE, EXAMPLES))(import_)
 
 
 def import_(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="The checkpoint.", show_default=False)],
-    target: Annotated[Path, typer.Option("--to", help="File to write, for -pretrained_weights.")],
+    target: Annotated[Path, output_option("File to write, for -pretrained_weights.")],
     dataset: Dataset,
     configuration: Configuration,
     plans: Plans = PLANS,
     fold: Annotated[
-        str | None, typer.Option("-f", help="Fold whose best_slicing.json the weights get; default: see --slicing.")
+        str | None, fold_option("Fold whose best_slicing.json the weights get. Default: see --slicing.")
     ] = None,
     slicing: Annotated[
         str | None,
-        typer.Option(
-            "--slicing", help="Slicing the weights get, as in 'slicemamba slicing --set'; default: the source's."
+        text(
+            "--slicing",
+            metavar="SLICING",
+            help="Slicing that the weights get, as in `slicemamba slicing --set`. Default: the source's.",
         ),
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--source", help="slicemamba, vmunet, vmamba or own; default: told from the weights' names."),
+        choice(
+            "--source",
+            names=("slicemamba", "vmunet", "vmamba", "own"),
+            help="Where the weights are from. Default: told from their names.",
+        ),
     ] = None,
-    average: Annotated[bool, typer.Option("--ema", help="Take the moving average that was saved beside.")] = False,
-    supernet: Annotated[bool, typer.Option("--supernet", help="Write weights for the supernet trainer.")] = False,
+    average: Annotated[bool, flag("--ema", help="Take the moving average that was saved beside the weights.")] = False,
+    supernet: Annotated[bool, flag("--supernet", help="Write weights for the supernet trainer.")] = False,
     widths: Annotated[
-        str | None, typer.Option("--widths", help="select: evenly spaced channels of a wider network.")
+        str | None, choice("--widths", names=("select",), help="Take evenly spaced channels of a wider network.")
     ] = None,
     inflation: Annotated[
-        str | None, typer.Option("--inflate", help="mean or center: 2D kernels for a 3D configuration.")
+        str | None,
+        choice("--inflate", names=("mean", "center"), help="How 2D kernels are made 3D, for a 3D configuration."),
     ] = None,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
 ) -> None:
-    """Imports SliceMamba, VM-UNet, VMamba or own weights for the network of the plans.
+    """Turn published or own weights into pretrained weights.
 
-    What does not fit is refused with a list of every mismatch. Nothing in the file is run.
+    Weights of SliceMamba, VM-UNet and VMamba can be imported for the network of the plans. What does not fit is refused
+    with a list of every mismatch. Nothing in the file is run.
     """
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.planning.selection import select

@@ -8,10 +8,9 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from nnunetv2_slicemamba.cli import (
     compare,
@@ -34,12 +33,15 @@ from nnunetv2_slicemamba.cli import (
     trainer_path,
 )
 from nnunetv2_slicemamba.cli.errors import show_error
+from nnunetv2_slicemamba.cli.help import Commands
+from nnunetv2_slicemamba.cli.options import flag
 from nnunetv2_slicemamba.common.folders import InputError, check_numbers
-from nnunetv2_slicemamba.common.notices import shown_as_lines
 from nnunetv2_slicemamba.common.stopping import interruptible
+from nnunetv2_slicemamba.common.verbosity import QUIET, VERBOSE, set_verbosity, show_warnings_as_lines
+from nnunetv2_slicemamba.common.version import __version__
 
 
-class Commands(TyperGroup):
+class Program(Commands):
     """The subcommands; whatever ends one early becomes a message and an exit code.
 
     SLICEMAMBA_DEBUG=1 shows the traceback instead.
@@ -61,40 +63,58 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     name="slicemamba",
-    cls=Commands,
-    help="SliceMamba with its architecture search inside nnU-Net v2.",
+    cls=Program,
     no_args_is_help=True,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # plain text: typer's tables cut names and commands at the width of a terminal
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     pretty_exceptions_enable=False,
 )
-# in the order in which the help lists them
+
+
+def show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"slicemamba {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    quiet: Annotated[bool, flag("-q", "--quiet", help="Print results and errors only.")] = False,
+    verbose: Annotated[
+        bool,
+        flag("-v", "--verbose", help="Also print warnings of libraries, and where an error's traceback is kept."),
+    ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Train SliceMamba in nnU-Net v2, and search its slicing.
+
+    -q and -v may also stand behind a command. `slicemamba COMMAND --help` explains a command.
+    """
+    if quiet and verbose:
+        raise InputError("-q and -v exclude each other: leave one out")
+    if quiet or verbose:
+        set_verbosity(QUIET if quiet else VERBOSE)
+
+
+# in the order in which the help lists them, group by group
 for module in (
-    convert,
-    plan,
-    holdout,
-    search,
-    slicing,
-    run,
-    status,
-    compare,
-    rank,
-    import_weights,
-    export,
-    pretrain,
-    trainer_path,
-    register,
-    doctor,
-    evaluate,
-    report,
-    demo,
+    *(convert, plan),
+    *(run, status, pretrain),
+    *(holdout, search, slicing),
+    *(evaluate, report, compare, rank),
+    *(import_weights, export),
+    *(doctor, register, trainer_path, demo),
 ):
     module.add_commands(app)
 
 # what a shell calls at its start, and help, work whatever nnU-Net's variables hold
-NEEDS_NO_NNUNET: tuple[list[str], ...] = ([], ["trainer-path"], ["register"], ["-h"], ["--help"])
+NEEDS_NO_NNUNET = {"trainer-path", "register", "-h", "--help", "--version"}
 # flags that take several values after one another, as nnU-Net's do, where a command takes more than one: -f 0 1 2
-LIST_FLAGS = ("-f", "-c")
+LIST_FLAGS = ("-f", "--fold", "-c", "--configuration")
+PROGRAM_FLAGS = ("-q", "--quiet", "-v", "--verbose")
 
 
 def expand_lists(arguments: Sequence[str]) -> list[str]:
@@ -102,7 +122,8 @@ def expand_lists(arguments: Sequence[str]) -> list[str]:
 
     Where the command takes one value nothing is changed: the parser refuses another one, or takes it as its argument.
     """
-    flags = _list_flags(arguments[0]) if arguments else []
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    flags = _list_flags(command)
     expanded: list[str] = []
     flag = None
     taken = 0
@@ -119,6 +140,11 @@ def expand_lists(arguments: Sequence[str]) -> list[str]:
     return expanded
 
 
+def program_flags_first(arguments: Sequence[str]) -> list[str]:
+    """`plan -d 1 -q` -> `-q plan -d 1`: the flags that every command takes, where the option parser looks for them."""
+    return sorted(arguments, key=lambda argument: argument not in PROGRAM_FLAGS)
+
+
 @functools.cache
 def _program() -> Any:
     return typer.main.get_command(app)
@@ -127,7 +153,7 @@ def _program() -> Any:
 def _list_flags(command: str) -> list[str]:
     commands = _program().commands
     parameters = commands[command].params if command in commands else []
-    return [flag for flag in LIST_FLAGS if any(flag in p.opts and getattr(p, "multiple", False) for p in parameters)]
+    return [name for name in LIST_FLAGS if any(name in p.opts and getattr(p, "multiple", False) for p in parameters)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -136,10 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # names of files need not be text in any encoding
             stream.reconfigure(errors="backslashreplace")
+    show_warnings_as_lines()
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for flag, value in itertools.pairwise(["", *given]):
+    for name, value in itertools.pairwise(["", *given]):
         if value == "":
-            what = f"the value of {flag} is empty" if flag.startswith("-") else "an argument is empty"
+            what = f"the value of {name} is empty" if name.startswith("-") else "an argument is empty"
             sys.exit(show_error(InputError(f"{what} (''); give one, or leave it out (is a shell variable unset?)")))
     try:
         os.getcwd()
@@ -147,12 +174,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # libraries that are loaded from here on would end the process, or name files of theirs
         sys.exit(show_error(InputError("the working folder has been removed; change to one that exists (cd)")))
     try:
-        if given[:1] not in NEEDS_NO_NNUNET:
+        if given and not NEEDS_NO_NNUNET.intersection(given):
             check_numbers()
     except InputError as error:
         sys.exit(show_error(error))
     try:
-        with interruptible(), shown_as_lines():
-            _program()(expand_lists(given))
+        with interruptible():
+            _program()(expand_lists(program_flags_first(given)), prog_name="slicemamba")
     except OSError as error:  # the help, which is printed before there is a command to invoke, on a full disk
         sys.exit(show_error(error))

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
 
+from nnunetv2_slicemamba.cli.completion import (
+    completing,
+    configurations,
+    datasets,
+    final_trainers,
+    plans,
+    supernet_trainers,
+)
 from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, DEFAULT_SUPERNET_TRAINER
 from nnunetv2_slicemamba.slicing.candidate_sets import named_candidates
 
@@ -19,23 +28,25 @@ class OptionError(Exception):
     """Value of an option that is none of those it can have; no ValueError, because typer shows those in its own way."""
 
 
-def whole(flag: str, *, least: int, most: int, help: str, metavar: str | None = None) -> Any:
-    """Option that takes a whole number from `least` to `most`."""
+def whole(*flags: str, least: int, most: int, help: str, metavar: str | None = None) -> Any:
+    """Option that takes a whole number from `least` to `most`; an upper limit against slips is not shown."""
 
     def read(value: Any) -> int:
         text = str(value)
         # Python's int() also takes the digits of other scripts
         if re.fullmatch(r"[+-]?[0-9]{1,30}", text) and least <= int(text) <= most:
             return int(text)
-        raise OptionError(f"{flag} is {shown(text)}; give a whole number from {least} to {most}")
+        raise OptionError(f"{flags[0]} is {shown(text)}; give a whole number from {least} to {most}")
 
-    return typer.Option(flag, parser=read, metavar=metavar or f"{least}..{most}", help=help)
+    return typer.Option(
+        *flags, parser=read, metavar=metavar or ("N" if most >= MANY else f"{least}..{most}"), help=help
+    )
 
 
 def number(
-    flag: str,
-    *,
+    *flags: str,
     help: str,
+    metavar: str | None = None,
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,
@@ -55,9 +66,27 @@ def number(
             found = math.nan  # which is in no range
         if low <= found <= high and (least is not None or found > low) and (most is not None or found < high):
             return found
-        raise OptionError(f"{flag} is {shown(text)}; give a number {lower} and {upper}")
+        raise OptionError(f"{flags[0]} is {shown(text)}; give a number {lower} and {upper}")
 
-    return typer.Option(flag, parser=read, metavar=f"{lower}, {upper}", help=help)
+    return typer.Option(*flags, parser=read, metavar=metavar or f"{low:g}..{high:g}", help=help)
+
+
+def text(
+    *flags: str, metavar: str, help: str, names: Callable[[], Iterable[str]] | Iterable[str] = (), **more: Any
+) -> Any:
+    """Option that takes a word or a path, shown as `metavar`; names: what a shell completes."""
+    complete = completing(names) if names else None
+    return typer.Option(*flags, metavar=metavar, help=help, autocompletion=complete, **more)
+
+
+def choice(*flags: str, names: Sequence[str], help: str) -> Any:
+    """Option that takes one of a few names, which the command checks."""
+    return text(*flags, metavar="|".join(names), help=help, names=names)
+
+
+def flag(*names: str, help: str) -> Any:
+    """Option without a value."""
+    return typer.Option(*names, help=help)
 
 
 def shown(text: str) -> str:
@@ -73,12 +102,12 @@ def seed_option(help: str) -> Any:
 
 def processes_option(help: str) -> Any:
     """Option -np: how many processes work beside each other."""
-    return whole("-np", least=1, most=1024, help=help)
+    return whole("-np", "--processes", least=1, most=1024, help=help)
 
 
 def gpu_memory_option() -> Any:
     """Option --gpu-memory of whatever plans."""
-    return number("--gpu-memory", above=0, most=4096, help="GPU memory to plan for, in GB.")
+    return number("--gpu-memory", metavar="GB", above=0, most=4096, help="GPU memory to plan for.")
 
 
 def candidates_option(help: str) -> Any:
@@ -118,12 +147,50 @@ def generations_option() -> Any:
     return whole("--generations", least=0, most=MANY, help="Generations after the random one.")
 
 
-Dataset = Annotated[str, typer.Option("-d", help="Dataset, by ID (501) or name (Dataset501_NAME).")]
-Configuration = Annotated[str, typer.Option("-c", help="Configuration of the plans, e.g. 2d or 3d_fullres.")]
-Fold = Annotated[str, typer.Option("-f", help="Fold: 0, 1, ... or all.")]
-Plans = Annotated[str, typer.Option("-p", help="Plans' name, e.g. nnUNetSliceMambaSPlans.", show_default=True)]
-SupernetTrainer = Annotated[str, typer.Option("-tr", help="Trainer of the supernet.", show_default=True)]
-Device = Annotated[str, typer.Option("-device", help="cuda, cpu or mps; default: cuda where there is one.")]
+def dataset_option() -> Any:
+    """Option -d: a dataset that is there."""
+    return text("-d", "--dataset", metavar="DATASET", help="ID (501) or name (Dataset501_NAME).", names=datasets)
+
+
+def configuration_option(help: str) -> Any:
+    """Option -c: a configuration, or several of them."""
+    return text("-c", "--configuration", metavar="CONFIG", help=help, names=configurations)
+
+
+def fold_option(help: str) -> Any:
+    """Option -f: a fold, or several of them."""
+    return text("-f", "--fold", metavar="FOLD", help=help)
+
+
+def plans_option(help: str) -> Any:
+    """Option -p: name of plans."""
+    return text("-p", "--plans", metavar="PLANS", help=help, names=plans)
+
+
+def trainer_option(help: str, names: Callable[[], Iterable[str]] = final_trainers) -> Any:
+    """Option -tr: class name of a trainer."""
+    return text("-tr", "--trainer", metavar="TRAINER", help=help, names=names)
+
+
+def output_option(help: str, metavar: str = "FILE") -> Any:
+    """Option -o: what is written."""
+    return text("-o", "--output", metavar=metavar, help=help)
+
+
+Dataset = Annotated[str, dataset_option()]
+Configuration = Annotated[str, configuration_option("Configuration of the plans, e.g. 2d or 3d_fullres.")]
+Fold = Annotated[str, fold_option("Fold: 0, 1, ... or all.")]
+Plans = Annotated[str, plans_option("Name of the plans.")]
+SupernetTrainer = Annotated[str, trainer_option("Trainer of the supernet.", supernet_trainers)]
+Device = Annotated[
+    str,
+    text(
+        *("-device", "--device"),
+        metavar="cuda|cpu|mps",
+        help="Where to compute; auto: cuda where there is one.",
+        names=("cuda", "cpu", "mps", "auto"),
+    ),
+]
 
 PLANS = DEFAULT_PLANS
 SUPERNET_TRAINER = DEFAULT_SUPERNET_TRAINER

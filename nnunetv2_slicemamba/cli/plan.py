@@ -6,54 +6,71 @@ from typing import Annotated
 
 import typer
 
-from nnunetv2_slicemamba.cli.options import Dataset, candidates_option, gpu_memory_option, processes_option
+from nnunetv2_slicemamba.cli.help import DATA, listed
+from nnunetv2_slicemamba.cli.options import (
+    Dataset,
+    candidates_option,
+    choice,
+    configuration_option,
+    flag,
+    gpu_memory_option,
+    plans_option,
+    processes_option,
+    whole,
+)
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.common.verbosity import libraries_heard
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES
+
+EXAMPLES = (
+    "slicemamba plan -d 501 -c 2d --network hybrid",
+    "slicemamba plan -d 501 -c 3d_fullres --size S --gpu-memory 11 --verify_dataset_integrity",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("plan")(plan)
+    app.command("plan", **listed(DATA, EXAMPLES))(plan)
 
 
 def plan(
     dataset: Dataset,
     configurations: Annotated[
-        list[str] | None, typer.Option("-c", help="Configurations to preprocess; default: all that the plans have.")
+        list[str] | None, configuration_option("Configurations to preprocess. Default: all that the plans have.")
     ] = None,
-    size: Annotated[str, typer.Option("--size", help=f"{', '.join(SIZES)}; {PAPER} is the paper's.")] = PAPER,
-    gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
-    plans_name: Annotated[
-        str | None, typer.Option("-overwrite_plans_name", help="Another name for the plans, as in nnU-Net.")
-    ] = None,
-    processes: Annotated[int | None, processes_option("Processes for preprocessing.")] = None,
-    verify: Annotated[bool, typer.Option("--verify_dataset_integrity", help="Check the dataset first.")] = False,
-    clean: Annotated[bool, typer.Option("--clean", help="Redo fingerprint and preprocessing.")] = False,
-    checkpointing: Annotated[
-        bool,
-        typer.Option(
-            "--activation-checkpointing", help="Compute blocks twice instead of keeping them: larger patches fit."
-        ),
-    ] = False,
+    size: Annotated[str, choice("--size", names=tuple(SIZES), help=f"Size of the network; {PAPER} is the paper's.")] = (
+        PAPER
+    ),
     network: Annotated[
         str | None,
-        typer.Option(
+        choice(
             "--network",
-            help="paper (default); hybrid: convolutional stages around it; residual: nnU-Net's with S3 blocks added.",
+            names=NETWORKS,
+            help="paper: the published network, the default. hybrid: convolutional stages around it. residual: "
+            "nnU-Net's network with S3 blocks added.",
         ),
     ] = None,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --network hybrid.")] = False,
+    hybrid: Annotated[bool, flag("--hybrid", help="The same as --network hybrid.")] = False,
+    gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
+    plans_name: Annotated[str | None, plans_option("Another name for the plans. Default: by network and size.")] = None,
+    processes: Annotated[int | None, processes_option("Processes for preprocessing.")] = None,
+    verify: Annotated[bool, flag("--verify_dataset_integrity", help="Check every file of the dataset first.")] = False,
+    clean: Annotated[bool, flag("--clean", help="Redo fingerprint and preprocessing.")] = False,
+    checkpointing: Annotated[
+        bool,
+        flag("--activation-checkpointing", help="Compute blocks twice instead of keeping them: larger patches fit."),
+    ] = False,
     blocks_from_stride: Annotated[
         int | None,
-        typer.Option(
+        whole(
             "--blocks-from-stride",
-            min=0,
-            max=2**20,
-            help="Of a residual network: S3 blocks at the stages of this stride or a larger one (8); 0: none.",
+            least=0,
+            most=2**20,
+            help="Residual network: S3 blocks at the stages of this stride or a larger one. 0: none. Default: 8.",
         ),
     ] = None,
     decoder_blocks: Annotated[
-        bool, typer.Option("--decoder-blocks", help="Of a residual network: S3 blocks in the decoder too.")
+        bool, flag("--decoder-blocks", help="Residual network: S3 blocks in the decoder, too.")
     ] = False,
     candidates: Annotated[
         str,
@@ -62,14 +79,12 @@ def plan(
             "axes, no-scan and no-block); or a list such as 1,2x4,8,no-scan."
         ),
     ] = "paper",
-    overwrite_plans: Annotated[
-        bool, typer.Option("--overwrite-plans", help="Overwrite other plans that networks were trained with.")
-    ] = False,
+    force: Annotated[bool, flag("--force", help="Overwrite plans that networks were trained with.")] = False,
 ) -> None:
-    """Fingerprint, SliceMamba plans and preprocessing of a dataset in nnUNet_raw.
+    """Plan the network of a dataset, and preprocess its images.
 
-    Data that nnU-Net or an earlier call preprocessed with the same settings are used as they are. Plans that networks
-    were trained with are only written again if they say the same.
+    The dataset lies in nnUNet_raw. Data that nnU-Net or an earlier call preprocessed with the same settings are used as
+    they are. Plans that networks were trained with are only written again if they say the same.
     """
     from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
@@ -91,7 +106,7 @@ def plan(
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
     look = "its output above may say more, and --verify_dataset_integrity checks every file"
-    with library_errors("nnunetv2", f"nnU-Net cannot plan and preprocess {name}", look):
+    with library_errors("nnunetv2", f"nnU-Net cannot plan and preprocess {name}", look), libraries_heard():
         done = plan_and_preprocess(
             dataset_id_of(name),
             name,
@@ -103,7 +118,7 @@ def plan(
             verify,
             clean,
             checkpointing,
-            overwrite_plans,
+            force,
             chosen,
             blocks_from_stride,
             decoder_blocks,

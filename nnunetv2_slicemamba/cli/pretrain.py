@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nnunetv2_slicemamba.cli.help import TRAIN, listed
 from nnunetv2_slicemamba.cli.options import (
     MANY_MINUTES,
     PLANS,
@@ -16,68 +17,94 @@ from nnunetv2_slicemamba.cli.options import (
     Device,
     Plans,
     SupernetTrainer,
+    choice,
+    flag,
+    fold_option,
     number,
+    output_option,
     seed_option,
+    text,
     whole,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.common.verbosity import progress_console
+
+EXAMPLES = (
+    "slicemamba pretrain imagenet -d 501 -c 2d -o pretrained.pth",
+    "slicemamba pretrain imagenet -d 501 -c 2d -o pretrained.pth --slicing 2x4 --epochs 100 --precision bf16",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("pretrain")(pretrain)
+    app.command("pretrain", **listed(TRAIN, EXAMPLES))(pretrain)
 
 
 def pretrain(
     images: Annotated[
         Path, typer.Argument(metavar="IMAGES", help="Folder with train/CLASS/... and val/CLASS/...", show_default=False)
     ],
-    target: Annotated[Path, typer.Option("--to", help="File to write, for -pretrained_weights.")],
+    target: Annotated[Path, output_option("File to write, for -pretrained_weights.")],
     dataset: Dataset,
     configuration: Configuration,
     plans: Plans = PLANS,
     slicing: Annotated[
-        str, typer.Option("--slicing", help="Slicing to train with, as in 'slicemamba slicing --set'.")
+        str,
+        text("--slicing", metavar="SLICING", help="Slicing to train with, as in `slicemamba slicing --set`."),
     ] = "consensus",
-    fold: Annotated[str | None, typer.Option("-f", help="Take this fold's best_slicing.json instead.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Folder of checkpoints and logs; default: beside the file.")
+    fold: Annotated[str | None, fold_option("Take this fold's best_slicing.json instead.")] = None,
+    folder: Annotated[
+        Path | None,
+        text("--folder", metavar="FOLDER", help="Folder of checkpoints and logs. Default: beside the file."),
     ] = None,
     epochs: Annotated[int, whole("--epochs", least=1, most=100_000, help="Epochs.")] = 300,
     warmup: Annotated[
-        int, whole("--warmup-epochs", least=0, most=99_999, help="Of these, with rising learning rate.")
+        int, whole("--warmup-epochs", least=0, most=99_999, help="Epochs at the start with a rising learning rate.")
     ] = 20,
     batch_size: Annotated[int, whole("--batch-size", least=1, most=65_536, help="Images per process and batch.")] = 128,
     accumulate: Annotated[int, whole("--accumulate", least=1, most=65_536, help="Batches per step.")] = 1,
-    image_size: Annotated[int, whole("--image-size", least=1, most=8192, help="Height and width in pixels.")] = 224,
+    image_size: Annotated[
+        int, whole("--image-size", metavar="PIXELS", least=1, most=8192, help="Height and width of the images.")
+    ] = 224,
     learning_rate: Annotated[
-        float, number("--lr", above=0, most=100, help="Learning rate for 512 images a step.")
+        float, number("--lr", metavar="RATE", above=0, most=100, help="Learning rate for 512 images a step.")
     ] = 5e-4,
     drop_path: Annotated[
         float, number("--drop-path", least=0, below=1, help="Stochastic depth of the last block.")
     ] = 0.2,
-    precision: Annotated[str, typer.Option("--precision", help="fp16, bf16 or fp32; without a GPU fp32.")] = "fp16",
+    precision: Annotated[
+        str,
+        choice("--precision", names=("fp16", "bf16", "fp32"), help="Type to compute in; without a GPU always fp32."),
+    ] = "fp16",
     seed: Annotated[int, seed_option("Seed of everything random.")] = 0,
     workers: Annotated[
         int, whole("--workers", least=0, most=1024, help="Processes that load images, for each process.")
     ] = 8,
     train_shards: Annotated[
         str | None,
-        typer.Option("--train-shards", help="Webdataset shards in IMAGES, e.g. 'train-{000..99}.tar|130000'."),
+        text(
+            "--train-shards",
+            metavar="SHARDS",
+            help="Webdataset shards in IMAGES to train on, e.g. 'train-{000..99}.tar|130000'.",
+        ),
     ] = None,
-    val_shards: Annotated[str | None, typer.Option("--val-shards", help="Those to validate on.")] = None,
+    val_shards: Annotated[
+        str | None, text("--val-shards", metavar="SHARDS", help="Webdataset shards to validate on.")
+    ] = None,
     classes: Annotated[int | None, whole("--classes", least=1, most=10_000_000, help="Classes in the shards.")] = None,
     save_minutes: Annotated[
-        float, number("--save-minutes", least=0, most=MANY_MINUTES, help="Minutes between checkpoints.")
+        float,
+        number("--save-minutes", metavar="MINUTES", least=0, most=MANY_MINUTES, help="Time between checkpoints."),
     ] = 10.0,
     look_every: Annotated[int, whole("--log-every", least=1, most=10**9, help="Steps between lines of the log.")] = 50,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
-    discard: Annotated[bool, typer.Option("--discard", help="Delete its checkpoints and begin anew.")] = False,
+    discard: Annotated[bool, flag("--discard", help="Delete its checkpoints and begin anew.")] = False,
     device: Device = "auto",
 ) -> None:
-    """Pretrains the network's encoder on labelled images by VMamba's published recipe.
+    """Pretrain the network's encoder on labelled images.
 
-    Runs under torchrun on any number of processes. The same command continues a training that was stopped.
+    It follows VMamba's published recipe, and runs under torchrun on any number of processes. The same command continues
+    a training that was stopped.
     """
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.planning.selection import select
@@ -108,7 +135,7 @@ def pretrain(
         ),
         slicing if fold is None else "fold",
         shards,
-        output,
+        folder,
         trainer,
         device,
         workers,
@@ -117,7 +144,7 @@ def pretrain(
         discard,
     )
     console = PlainConsole()
-    done = run(select(dataset, configuration, fold or "all", plans), request, console)
+    done = run(select(dataset, configuration, fold or "all", plans), request, progress_console())
     if not done.first_process:
         raise typer.Exit(0 if done.finished else 130)
     if not done.finished:

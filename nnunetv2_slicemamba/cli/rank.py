@@ -5,13 +5,20 @@ from __future__ import annotations
 import typer
 
 from nnunetv2_slicemamba.cli.comparison_options import Output, Supernet, Trainer
+from nnunetv2_slicemamba.cli.help import JUDGE, listed
 from nnunetv2_slicemamba.cli.options import PLANS, Configuration, Dataset, Device, Fold, Plans
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
+from nnunetv2_slicemamba.common.verbosity import progress_console
+
+EXAMPLES = (
+    "slicemamba rank -d 501 -c 2d -f 0",
+    "slicemamba rank -d 501 -c 2d -f 0 -tr SliceMambaTrainer_100epochs -device cpu",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("rank")(rank)
+    app.command("rank", **listed(JUDGE, EXAMPLES))(rank)
 
 
 def rank(
@@ -24,10 +31,12 @@ def rank(
     output: Output = None,
     device: Device = "auto",
 ) -> None:
-    """Says how well the supernet's fitness ranks the arms of 'slicemamba compare': Kendall's tau-b, Spearman's rho.
+    """Measure how well the supernet ranks the slicings of a comparison.
 
-    The fitness is taken from the fold's search, or evaluated now where the search did not evaluate an arm's slicing.
-    Writes rank.json and rank.png into the comparison's folder. Needs the supernet's checkpoint and three finished arms.
+    It prints Kendall's tau-b and Spearman's rho between the supernet's fitness and the Dice of the arms of `slicemamba
+    compare`. The fitness is taken from the fold's search, or evaluated now where the search did not evaluate an arm's
+    slicing. rank.json and rank.png are written into the comparison's folder. The supernet's checkpoint and three
+    finished arms are needed.
     """
     from nnunetv2_slicemamba.common.folders import require_folder
     from nnunetv2_slicemamba.comparison.arms import searched_supernet
@@ -43,5 +52,7 @@ def rank(
     supernet = SupernetFolder(selection, supernet_trainer) if supernet_trainer else searched_supernet(selection)
     require_supernet_trainer(supernet.trainer)
     console = PlainConsole()
-    ranking = rank_arms(comparison_folder(selection, trainer, output), supernet, choose_device(device), console)
+    ranking = rank_arms(
+        comparison_folder(selection, trainer, output), supernet, choose_device(device), progress_console()
+    )
     show_ranking(ranking, console)

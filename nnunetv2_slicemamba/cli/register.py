@@ -6,18 +6,28 @@ from typing import Annotated
 
 import typer
 
+from nnunetv2_slicemamba.cli.help import SET_UP, listed
+from nnunetv2_slicemamba.cli.options import flag
 from nnunetv2_slicemamba.common.registration import nnunet_folder, unregister
 from nnunetv2_slicemamba.common.registration import register as write_shims
 
+EXAMPLES = (
+    "slicemamba register",
+    "slicemamba register --undo",
+)
+
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("register")(register)
+    app.command("register", **listed(SET_UP, EXAMPLES))(register)
 
 
 def register(
-    undo: Annotated[bool, typer.Option("--undo", help="Remove what register wrote.")] = False,
+    undo: Annotated[bool, flag("--undo", help="Remove what register wrote.")] = False,
 ) -> None:
-    """Lets nnU-Net find SliceMamba's trainers and planners for good, by two small files in its own folder."""
+    """Let nnU-Net find the trainers and planners for good.
+
+    It writes two small files into nnU-Net's own folder.
+    """
     nnunet = nnunet_folder()
     if not undo:
         for file in write_shims(nnunet):

@@ -7,38 +7,50 @@ from typing import Annotated
 
 import typer
 
-from nnunetv2_slicemamba.cli.options import Dataset
+from nnunetv2_slicemamba.cli.help import JUDGE, listed
+from nnunetv2_slicemamba.cli.options import Dataset, configuration_option, output_option, text
 from nnunetv2_slicemamba.common.console import PlainConsole
+
+EXAMPLES = (
+    "slicemamba report -d 501",
+    "slicemamba report -d 501 -c 2d --predictions PREDICTIONS -o report.html",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("report")(report)
+    app.command("report", **listed(JUDGE, EXAMPLES))(report)
 
 
 def report(
     dataset: Dataset,
-    configurations: Annotated[list[str] | None, typer.Option("-c", help="Configurations; default: all.")] = None,
+    configurations: Annotated[list[str] | None, configuration_option("Configurations. Default: all.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "-o", help="File to write; default: nnUNet_results/DATASET/report.html, or ./report.html without results."
+        output_option(
+            "File to write. Default: nnUNet_results/DATASET/report.html, or ./report.html where there are no results."
         ),
     ] = None,
     predictions: Annotated[
         list[Path] | None,
-        typer.Option("--predictions", help="Folder of predictions of the test cases; may be given several times."),
+        text(
+            "--predictions",
+            metavar="FOLDER",
+            help="Folder of predictions of the test cases; may be given several times.",
+        ),
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option("--truth", help="Their truth; default: labelsTs of the dataset in nnUNet_raw.")
+        Path | None,
+        text("--truth", metavar="FOLDER", help="Their truth. Default: the dataset's labelsTs in nnUNet_raw."),
     ] = None,
     images: Annotated[
         Path | None,
         typer.Option("--images", help="Images of the test cases; default: imagesTs of the dataset in nnUNet_raw."),
     ] = None,
 ) -> None:
-    """Writes one self-contained HTML page about a dataset: plans, trainings, searches, slicings, Dice, cases.
+    """Write everything about a dataset on one HTML page.
 
-    It works with whatever is there and names the commands that get what is missing. Nothing in a checkpoint is run.
+    The page shows plans, trainings, searches, slicings, Dice and cases, and needs no other file. It works with whatever
+    is there and names the commands that get what is missing. Nothing in a checkpoint is run.
     """
     from nnunetv2_slicemamba.report import ReportSettings, write_report
 

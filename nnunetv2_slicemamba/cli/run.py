@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from nnunetv2_slicemamba.cli.help import TRAIN, listed
 from nnunetv2_slicemamba.cli.options import (
     Configuration,
     Dataset,
@@ -31,7 +32,7 @@ from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 from nnunetv2_slicemamba.common.other_processes import host
 from nnunetv2_slicemamba.common.provenance import now
 from nnunetv2_slicemamba.common.shell import shell_line
-from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, plans_name_of
+from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, plans_name_of
 
 if TYPE_CHECKING:
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
@@ -39,31 +40,51 @@ if TYPE_CHECKING:
     from nnunetv2_slicemamba.planning.selection import Selection
 
 
+EXAMPLES = (
+    "slicemamba run -d 501 -c 2d",
+    "slicemamba run -d 501 -c 2d -f 0 1 -tr SliceMambaTrainer_100epochs --network hybrid --predict",
+)
+
+
 def add_commands(app: typer.Typer) -> None:
-    app.command("run")(run)
+    app.command("run", **listed(TRAIN, EXAMPLES))(run)
 
 
 def run(
     dataset: Dataset,
     configuration: Configuration,
-    folds: Annotated[list[str] | None, typer.Option("-f", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")] = None,
+    folds: Annotated[
+        list[str] | None, typer.Option("-f", "--fold", metavar="FOLD", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")
+    ] = None,
     size: Annotated[
-        str, typer.Option("--size", help=f"Size to plan, if there are no plans yet: {', '.join(SIZES)}.")
+        str,
+        typer.Option(
+            "--size", metavar="|".join(SIZES), help=f"Size to plan, if there are no plans yet: {', '.join(SIZES)}."
+        ),
     ] = PAPER,
-    plans: Annotated[str | None, typer.Option("-p", help="Plans' name; default: those of --size.")] = None,
+    plans: Annotated[
+        str | None, typer.Option("-p", "--plans", metavar="PLANS", help="Plans' name; default: those of --size.")
+    ] = None,
     network: Annotated[
-        str | None, typer.Option("--network", help="Network to plan, if there are no plans yet; see `slicemamba plan`.")
+        str | None,
+        typer.Option(
+            "--network",
+            metavar="|".join(NETWORKS),
+            help="Network to plan, if there are no plans yet; see `slicemamba plan`.",
+        ),
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --network hybrid.")] = False,
     candidates: Annotated[
         str, candidates_option("Candidates to plan, if there are no plans yet; see `slicemamba plan`.")
     ] = "paper",
     gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
-    trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
-        DEFAULT_TRAINER
-    ),
+    trainer: Annotated[
+        str,
+        typer.Option("-tr", "--trainer", metavar="TRAINER", help="Final trainer, e.g. SliceMambaTrainer_100epochs."),
+    ] = (DEFAULT_TRAINER),
     supernet_trainer: Annotated[
-        str | None, typer.Option("--supernet-trainer", help="Default: the one with the final trainer's length.")
+        str | None,
+        typer.Option("--supernet-trainer", metavar="TRAINER", help="Default: the one with the final trainer's length."),
     ] = None,
     seed: Annotated[int, seed_option("Seed of the searches.")] = 0,
     population: Annotated[int, population_option()] = 50,
@@ -92,9 +113,10 @@ def run(
     per_gpu: PerGpu = 1,
     at_once: AtOnce = None,
 ) -> None:
-    """Plan, preprocess, train the supernets, search, train the chosen networks: fold after fold, or several at once.
+    """Plan, train, search and retrain the folds of a dataset.
 
-    What is finished is skipped, so that the same command continues a run that was stopped anywhere.
+    Folds follow one another, or several steps are done at once. What is finished is skipped, so that the same command
+    continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name
@@ -214,6 +236,6 @@ def prepare(
         with library_errors("nnunetv2", f"nnU-Net cannot preprocess {name}", look):
             complete_data(name, plans_name, configuration)
         return
-    flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]
+    flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-p", plans_name]
     flags += ["--network", network, *(["--candidates", candidates] if candidates != "paper" else [])]
     run_command("slicemamba", ["plan", *flags, "-c", configuration], console)

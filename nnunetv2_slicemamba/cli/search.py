@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nnunetv2_slicemamba.cli.help import SEARCH, listed
 from nnunetv2_slicemamba.cli.options import (
     MANY,
     MANY_MINUTES,
@@ -18,18 +19,27 @@ from nnunetv2_slicemamba.cli.options import (
     Fold,
     Plans,
     SupernetTrainer,
+    choice,
+    flag,
     generations_option,
     number,
     population_option,
     seed_option,
     share_option,
+    text,
     whole,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.verbosity import progress_console
+
+EXAMPLES = (
+    "slicemamba search -d 501 -c 2d -f 0",
+    "slicemamba search -d 501 -c 2d -f 0 --time-budget 120 --objective dice-latency",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("search")(search)
+    app.command("search", **listed(SEARCH, EXAMPLES))(search)
 
 
 def search(
@@ -38,39 +48,46 @@ def search(
     fold: Fold,
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
-    seed: Annotated[int, seed_option("Seed of the evolution.")] = 0,
+    seed: Annotated[int, seed_option("Seed of the search.")] = 0,
     population: Annotated[int, population_option()] = 50,
     generations: Annotated[int, generations_option()] = 20,
     parents: Annotated[int, whole("--parents", least=1, most=MANY, help="Best architectures that breed.")] = 10,
     mutants: Annotated[
-        int | None, whole("--mutants", least=0, most=MANY, help="Mutants per generation; default: half.")
+        int | None, whole("--mutants", least=0, most=MANY, help="Mutants per generation. Default: half.")
     ] = None,
     crossovers: Annotated[
-        int | None, whole("--crossovers", least=0, most=MANY, help="Crossovers per generation; default: the rest.")
+        int | None, whole("--crossovers", least=0, most=MANY, help="Crossovers per generation. Default: the rest.")
     ] = None,
     mutation: Annotated[
         float, number("--mutation", least=0, most=1, help="Probability that a mutant's gene is redrawn.")
     ] = 0.1,
     storage: Annotated[
         str | None,
-        typer.Option("--storage", help="Optuna storage URL of the study; default: SQLite in the fold's folder."),
+        text("--storage", metavar="URL", help="Optuna storage of the study. Default: SQLite in the fold's folder."),
     ] = None,
-    study: Annotated[str | None, typer.Option("--study", help="Name of the search, and of its study.")] = None,
-    discard: Annotated[bool, typer.Option("--discard", help="Delete the search's evaluations and start anew.")] = False,
+    study: Annotated[str | None, text("--study", metavar="NAME", help="Name of the search, and of its study.")] = None,
+    discard: Annotated[bool, flag("--discard", help="Delete the search's evaluations and start anew.")] = False,
     sampler: Annotated[
         str,
-        typer.Option("--sampler", help="evolution, or Optuna's random, tpe or nsga2; as many architectures each."),
+        choice(
+            "--sampler",
+            names=("evolution", "random", "tpe", "nsga2"),
+            help="Search algorithm; the last three are Optuna's. All evaluate the same number of architectures.",
+        ),
     ] = "evolution",
     objective: Annotated[
         str,
-        typer.Option(
-            "--objective", help="dice, or dice-latency, dice-memory or dice-step: little of a cost beside much Dice."
+        choice(
+            "--objective",
+            names=("dice", "dice-latency", "dice-memory", "dice-step"),
+            help="Maximise Dice, or maximise Dice and minimise a measured cost.",
         ),
     ] = "dice",
     max_latency_ms: Annotated[
         float | None,
         number(
             "--max-latency-ms",
+            metavar="MS",
             above=0,
             most=1e7,
             help="Measure the latency of a forward pass; never choose what is slower.",
@@ -80,15 +97,17 @@ def search(
         float | None,
         number(
             "--max-memory-mib",
+            metavar="MIB",
             above=0,
             most=1e7,
-            help="Measure its peak GPU memory; never choose what needs more.",
+            help="Measure the peak GPU memory of a forward pass; never choose what needs more.",
         ),
     ] = None,
     max_step_ms: Annotated[
         float | None,
         number(
             "--max-step-ms",
+            metavar="MS",
             above=0,
             most=1e7,
             help="Measure what every block adds to a training step; propose nothing that is slower.",
@@ -101,41 +120,43 @@ def search(
         float | None,
         number(
             "--time-budget",
+            metavar="MINUTES",
             above=0,
             most=MANY_MINUTES,
-            help="Minutes after which this call begins no further evaluation.",
+            help="Begin no further evaluation after this time.",
         ),
     ] = None,
     cache_gb: Annotated[
         float | None,
         number(
             "--cache-gb",
+            metavar="GB",
             least=0,
             most=10_000,
-            help="Memory for features that architectures share, in GB; 0: none. Default: a quarter of the GPU's free "
-            "memory, 2 elsewhere.",
+            help="Memory for features that architectures share. 0: none. Default: a quarter of the GPU's free memory, "
+            "2 elsewhere.",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Time a few paths, print what the search would cost, write nothing.")
+        bool, flag("--dry-run", help="Time a few paths, print what the search would cost, write nothing.")
     ] = False,
     figures_only: Annotated[
-        bool, typer.Option("--figures-only", help="Only draw the figures of what is evaluated, and complete its study.")
+        bool, flag("--figures-only", help="Only draw the figures of what is evaluated, and complete its study.")
     ] = False,
     device: Device = "auto",
 ) -> None:
-    """Searches the slicing of every block on Dice with the fold's trained supernet: on the fold's validation cases, or
-    on those of `slicemamba holdout`.
+    """Search the slicing of every block with the fold's trained supernet.
 
-    Every evaluation is kept as it is made; the same command continues a search that was stopped, or that --time-budget
-    ended, which writes its best so far.
+    It maximises Dice on the fold's validation cases, or on those of `slicemamba holdout`. Every evaluation is kept as
+    it is made. The same command continues a search that was stopped. A search that --time-budget ended writes its best
+    so far, and can be continued.
 
     Fitness is the mean Dice over cases, then over classes. A class that is absent from truth and prediction of a case
-    is undefined there and left out of its mean; absent from all cases, it is left out of the fitness. If that holds for
-    every class, the fitness is undefined (NaN): the architecture is kept and never chosen.
+    is undefined there and left out of its mean. A class that is absent from all cases is left out of the fitness. If
+    every class is, the fitness is undefined (NaN): the architecture is kept and never chosen.
 
-    With a cost the result is still the highest Dice, within the limit if there is one; what is cheaper for less Dice is
-    listed and in pareto.json. Slicings hardly differ in latency and memory.
+    With a cost, the result is still the highest Dice, within the limit if there is one. Cheaper architectures with less
+    Dice are listed and in pareto.json. Slicings hardly differ in latency and memory.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
@@ -185,17 +206,17 @@ def search(
     if dry_run:
         from nnunetv2_slicemamba.search.dry_run import estimate_cost
 
-        estimate = estimate_cost(folder, settings, choose_device(device), options, console)
+        estimate = estimate_cost(folder, settings, choose_device(device), options, progress_console())
         for line in estimate.lines():
             console.print(line)
         return
     if figures_only:
         from nnunetv2_slicemamba.search.figures.fold import redraw
 
-        page = redraw(folder, storage, study, console)
+        page = redraw(folder, storage, study, progress_console())
         console.print(f"Figures: {page}")
         return
-    found = search_fold(folder, settings, choose_device(device), options, console)
+    found = search_fold(folder, settings, choose_device(device), options, progress_console())
     if found is None:  # another process of the job writes
         return
     if not found.complete:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nnunetv2_slicemamba.cli.help import SEARCH, listed
 from nnunetv2_slicemamba.cli.options import (
     PLANS,
     SUPERNET_TRAINER,
@@ -17,9 +18,14 @@ from nnunetv2_slicemamba.cli.options import (
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
 
+EXAMPLES = (
+    "slicemamba slicing -d 501 -c 2d -f 0 --set 2x4",
+    "slicemamba slicing -d 501 -c 3d_fullres -f 0 --set random:3",
+)
+
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("slicing")(slicing)
+    app.command("slicing", **listed(SEARCH, EXAMPLES))(slicing)
 
 
 def slicing(
@@ -30,6 +36,7 @@ def slicing(
         str,
         typer.Option(
             "--set",
+            metavar="SLICING",
             help="2x4 (2x4x2 in 3D), no-scan, random:SEED, consensus, front:K of the search's front, cheapest, "
             "random-at-budget:SEED, a FILE, or pareto.json:N.",
         ),
@@ -37,7 +44,7 @@ def slicing(
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
 ) -> None:
-    """Writes a fold's best_slicing.json without a search."""
+    """Set the slicing of a fold without a search."""
     from nnunetv2_slicemamba.common.folders import require_folder
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import select

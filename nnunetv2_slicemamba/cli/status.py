@@ -6,21 +6,31 @@ from typing import Annotated
 
 import typer
 
-from nnunetv2_slicemamba.cli.options import Dataset
+from nnunetv2_slicemamba.cli.help import TRAIN, listed
+from nnunetv2_slicemamba.cli.options import Dataset, configuration_option
 from nnunetv2_slicemamba.common.console import PlainConsole
 
-ConfigurationOfRun = Annotated[str | None, typer.Option("-c", help="Configuration; default: all that were run.")]
+ConfigurationOfRun = Annotated[str | None, configuration_option("Configuration. Default: all that were run.")]
+EXAMPLES = (
+    "slicemamba status -d 501",
+    "slicemamba status -d 501 -c 2d",
+)
+CANCEL_EXAMPLES = (
+    "slicemamba cancel -d 501",
+    "slicemamba cancel -d Dataset501_Lesions",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("status")(status)
-    app.command("cancel")(cancel)
+    app.command("status", **listed(TRAIN, EXAMPLES))(status)
+    app.command("cancel", **listed(TRAIN, CANCEL_EXAMPLES))(cancel)
 
 
 def status(dataset: Dataset, configuration: ConfigurationOfRun = None) -> None:
-    """Shows every step of a run with --gpus or --at-once: its state, job, time, epoch and last line of its log.
+    """Show every step of a run with --gpus or --at-once.
 
-    It reads files, from any shell and on any day, and changes nothing.
+    A line has the step's state, job, time, epoch and last line of its log. The command reads files, from any shell and
+    on any day, and changes nothing.
     """
     from nnunetv2_slicemamba.pipeline.graph import read_run, runs_of
     from nnunetv2_slicemamba.pipeline.states import states_on_disk, status_table
@@ -39,9 +49,9 @@ def status(dataset: Dataset, configuration: ConfigurationOfRun = None) -> None:
 
 
 def cancel(dataset: Dataset) -> None:
-    """Ends a run with --gpus or --at-once, with all its steps; trainings save their last finished epoch.
+    """End a run with --gpus or --at-once, and keep what is finished.
 
-    The run's command goes on later.
+    Trainings save their last finished epoch. The run's command continues it later.
     """
     from nnunetv2_slicemamba.pipeline.cancelling import cancel_run
     from nnunetv2_slicemamba.pipeline.graph import runs_of

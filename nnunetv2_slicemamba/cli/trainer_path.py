@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import typer
 
+from nnunetv2_slicemamba.cli.help import SET_UP, listed
 from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER
+
+EXAMPLES = (
+    "slicemamba trainer-path",
+    'export nnUNet_extTrainer="$(slicemamba trainer-path)"',
+)
 
 
 def add_commands(app: typer.Typer) -> None:
-    app.command("trainer-path")(trainer_path)
+    app.command("trainer-path", **listed(SET_UP, EXAMPLES))(trainer_path)
 
 
 def trainer_path() -> None:
-    """Prints the folder for nnUNet_extTrainer: export nnUNet_extTrainer="$(slicemamba trainer-path)"."""
+    """Print the folder for nnUNet_extTrainer.
+
+    nnU-Net finds the trainers there, without `slicemamba register`.
+    """
     typer.echo(EXT_TRAINER_FOLDER)

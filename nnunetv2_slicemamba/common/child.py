@@ -10,6 +10,7 @@ import importlib
 import sys
 
 from nnunetv2_slicemamba.common.stopping import end_with_parent, interruptible
+from nnunetv2_slicemamba.common.verbosity import show_warnings_as_lines
 
 PACKAGE = "nnunetv2_slicemamba"
 
@@ -18,6 +19,7 @@ def main() -> None:
     """Runs the command that the arguments name."""
     parent, module, function, *sys.argv = sys.argv[1:]
     end_with_parent(int(parent))
+    show_warnings_as_lines()
     if not module.startswith(f"{PACKAGE}."):
         # nnU-Net unpickles checkpoints, whose code must not run in a command that we start
         from nnunetv2_slicemamba.common.checkpoints import load_safely_from_now_on

@@ -16,6 +16,7 @@ from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER, EXT_TRAINER_VARIABLE
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.stopping import exit_code, handling_signals
+from nnunetv2_slicemamba.common.verbosity import is_quiet
 
 # the functions behind console scripts, which need not be on the PATH
 ENTRY_POINTS = {
@@ -55,14 +56,17 @@ def run_command(
     """Runs `slicemamba ...` or one of nnU-Net's commands and waits for it.
 
     name: a key of ENTRY_POINTS. variables: environment variables to change. quiet: show only the latest line of output,
-    on a terminal, and all of it if the command fails. The command ends with this process, however that ends (on Linux).
-    A signal that asks this process to end is passed on; SystemExit with its code follows once the command has ended.
-    Raises CommandError naming the command and its exit code.
+    on a terminal, and all of it if the command fails; the same holds where --quiet was given. The command ends with
+    this process, however that ends (on Linux). A signal that asks this process to end is passed on; SystemExit with its
+    code follows once the command has ended. Raises CommandError naming the command and its exit code.
     """
     shown = shell_line(name, *arguments)
-    console.print(styled(f"$ {shown}", "bold cyan"), soft_wrap=True)
+    if not is_quiet():
+        console.print(styled(f"$ {shown}", "bold cyan"), soft_wrap=True)
     start = [sys.executable, "-m", "nnunetv2_slicemamba.common.child", str(os.getpid()), *ENTRY_POINTS[name], name]
-    code, output, asked = run_process([*start, *arguments], environment(variables), console if quiet else None)
+    code, output, asked = run_process(
+        [*start, *arguments], environment(variables), console if quiet or is_quiet() else None
+    )
     if asked is not None:
         console.print(styled(f"{signal.Signals(asked).name}: ended '{shown}'; the same command continues"))
         sys.exit(exit_code(asked))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from nnunetv2_slicemamba.common.json_reading import loads
 from nnunetv2_slicemamba.common.json_shape import Shape, mismatch
-from nnunetv2_slicemamba.common.notices import Notice
+from nnunetv2_slicemamba.common.verbosity import SliceMambaWarning
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ def warn_of_damage(damaged: dict[Path, list[int]]) -> None:
     """One warning that names the lines of files that were left out; none if there are none."""
     told = told_damage(damaged)
     if told:
-        warnings.warn(f"what cannot be read is left out: {told}", Notice, stacklevel=3)
+        warnings.warn(f"what cannot be read is left out: {told}", SliceMambaWarning, stacklevel=3)
 
 
 def told_damage(damaged: dict[Path, list[int]]) -> str:

@@ -13,6 +13,7 @@ from nnunetv2_slicemamba.common.version import NNUNET_REQUIREMENT
 
 EXT_TRAINER_VARIABLE = "nnUNet_extTrainer"
 EXT_TRAINER_FOLDER = Path(__file__).absolute().parents[1] / "ext_trainer"  # holds the trainers' shim and nothing else
+OUR_FOLDER_ALONE = 'export nnUNet_extTrainer="$(slicemamba trainer-path)"'
 MARKER = "# Written by 'slicemamba register'; 'slicemamba register --undo' removes it."
 
 # nnU-Net imports every module of a folder that it looks through, and one that cannot be imported ends the look-up of
@@ -93,6 +94,18 @@ def is_ours(file: Path) -> bool:
 def registered_shims(nnunet: Path) -> list[Path]:
     """Paths of the shims that are there now."""
     return [nnunet / shim.file for shim in SHIMS if is_ours(nnunet / shim.file)]
+
+
+def other_installations(nnunet: Path) -> Iterator[tuple[str, str, str]]:
+    """What another installation or version of this package left for nnU-Net to find: (name, fault, remedy)."""
+    now = {nnunet / shim.file: shim.text for shim in SHIMS}
+    for file in registered_shims(nnunet):
+        if file.read_text(encoding="utf-8") != now[file]:
+            yield "registered file", f"{file} was written by another version of SliceMamba", "slicemamba register"
+    shim_name = next(file.name for file in EXT_TRAINER_FOLDER.glob("*.py"))
+    for folder in filter(None, os.environ.get(EXT_TRAINER_VARIABLE, "").split(os.pathsep)):
+        if (Path(folder) / shim_name).is_file() and Path(folder).resolve() != EXT_TRAINER_FOLDER.resolve():
+            yield EXT_TRAINER_VARIABLE, f"{folder} belongs to another installation", OUR_FOLDER_ALONE
 
 
 def register(nnunet: Path) -> list[Path]:

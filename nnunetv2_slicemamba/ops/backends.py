@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.ops import cuda_scan, mamba_ssm_scan, numba_scan, reference, torch_scan
 from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
+from nnunetv2_slicemamba.ops.compiling import constant_while_compiling
 
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_BACKEND"
 FUSED_VARIABLE = "SLICEMAMBA_FUSED"
@@ -88,7 +89,7 @@ def _choose(device: torch.device, dtype: torch.dtype, name: str, source: str) ->
     return name
 
 
-@torch.compiler.assume_constant_result
+@constant_while_compiling
 def chosen_backend(device: torch.device, dtype: torch.dtype = torch.float32, backend: str | None = None) -> str:
     """Name of the backend that `slice_scan` uses for x on `device` with `dtype`.
 
@@ -101,7 +102,7 @@ def chosen_backend(device: torch.device, dtype: torch.dtype = torch.float32, bac
     return _choose(device, dtype, name, f"the environment variable {ENVIRONMENT_VARIABLE}")
 
 
-@torch.compiler.assume_constant_result
+@constant_while_compiling
 def block_backend(device: torch.device, dtype: torch.dtype = torch.float32) -> str | None:
     """Name of the backend with kernels for whole blocks of compute type `dtype` on `device`, None where there is none.
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
+from nnunetv2_slicemamba.ops.compiling import constant_while_compiling
 
 OLDEST_CAPABILITY = (8, 0)
 
 
-@torch.compiler.assume_constant_result
+@constant_while_compiling
 def unavailable_reason(device: torch.device, dtype: torch.dtype) -> str | None:
     """Reason why the kernels cannot run on `device` with tokens of type `dtype`, None if they can. Never raises."""
     from nnunetv2_slicemamba.ops.cuda import cubins

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from nnunetv2_slicemamba.ops.compiling import constant_while_compiling
+
 
 def recurrence_dtype(dtype: torch.dtype) -> torch.dtype:
     """Type of the recurrence for tokens of type `dtype`: float64 for float64, float32 for everything else."""
@@ -19,7 +21,7 @@ def block_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.bfloat16 if dtype == torch.float16 else dtype
 
 
-@torch.compiler.assume_constant_result
+@constant_while_compiling
 def has_autocast(device_type: str) -> bool:
     """True if PyTorch has autocast for devices of this type.
 

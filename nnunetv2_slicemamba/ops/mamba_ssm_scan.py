@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunetv2_slicemamba.ops.compiling import not_compiled
 from nnunetv2_slicemamba.ops.inputs import expand_dt, without_autocast
 from nnunetv2_slicemamba.ops.orders import cached_inverse_orders, cached_orders
 
@@ -56,7 +57,7 @@ class _ExpandDt(torch.autograd.Function):
         )
 
 
-@torch.compiler.disable
+@not_compiled
 def scan(
     x: Tensor,
     dt: Tensor,

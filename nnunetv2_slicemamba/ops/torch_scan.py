@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nnunetv2_slicemamba.ops.compiling import not_compiled
 from nnunetv2_slicemamba.ops.dtypes import recurrence_dtype
 from nnunetv2_slicemamba.ops.inputs import differentiable_once, without_autocast
 from nnunetv2_slicemamba.ops.orders import cached_orders
@@ -260,7 +261,7 @@ class _TorchScan(torch.autograd.Function):
         return None, None, *(grad if need else None for grad, need in zip(results, needed, strict=True))
 
 
-@torch.compiler.disable
+@not_compiled
 def scan(
     x: Tensor,
     dt: Tensor,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import run_command
@@ -23,9 +22,8 @@ from nnunetv2_slicemamba.slicing.candidates import default_candidates
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 from nnunetv2_slicemamba.slicing.find import SLICING_VARIABLE
 from nnunetv2_slicemamba.slicing.trained import trained_slicing
-from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 from nnunetv2_slicemamba.trainers.roles import SUPERNET, trainers_with
-from nnunetv2_slicemamba.trainers.supernet import PREVIOUS_STAGE_VARIABLE
+from nnunetv2_slicemamba.trainers.settings import PREVIOUS_STAGE_VARIABLE
 
 DEFAULT_HOLDOUT = 0.2
 
@@ -125,6 +123,10 @@ def draw_split(supernet: SupernetFolder) -> None:
     Trainings that begin at the same time would each draw them, and write them to one file.
     """
     if not (supernet.selection.preprocessed_folder / "splits_final.json").is_file():
+        import torch
+
+        from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
+
         with quiet():
             make_trainer(supernet, torch.device("cpu")).full_split()
 

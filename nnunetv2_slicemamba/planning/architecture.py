@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
-from nnunetv2_slicemamba.nets.resolutions import stem_strides
 from nnunetv2_slicemamba.planning.sizes import SIZES
 from nnunetv2_slicemamba.slicing.candidates import Slicing, check_candidates, default_candidates
 
@@ -37,6 +36,8 @@ def stem_features(stride: Sequence[int], size: str) -> list[int]:
 
     Two stages where two steps lead there, else one.
     """
+    from nnunetv2_slicemamba.nets.resolutions import stem_strides  # with which PyTorch is imported
+
     for n in (2, 1):
         features = SIZES[size].stem[:n]
         try:

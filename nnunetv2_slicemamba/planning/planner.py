@@ -13,7 +13,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
-from nnunetv2_slicemamba.common.notices import Notice
+from nnunetv2_slicemamba.common.verbosity import SliceMambaWarning
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
 from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, RESIDUAL_CLASS, residual_kwargs
@@ -152,12 +152,12 @@ class SliceMambaPlanner(SharedDataPlanner):
         needed = static + plan["batch_size"] * sample
         # where nnU-Net's search ended because the patch fits, it does so up to rounding
         if needed > 1.001 * target:
-            patch = [int(size) for size in plan["patch_size"]]
+            patch = "x".join(str(int(size)) for size in plan["patch_size"])
             warnings.warn(
-                f"size {self.size}, patch {patch}, batch {plan['batch_size']}, with which planning ended, needs an "
-                f"estimated {needed / 2**30:.1f} GB, more than the {self.UNet_vram_target_GB} GB aimed at; plan a "
-                f"smaller size (--size S), raise the target (--gpu-memory) or use --activation-checkpointing",
-                Notice,
+                f"size {self.size}, patch {patch}, batch {plan['batch_size']} needs an estimated "
+                f"{needed / 2**30:.1f} GB, more than the {self.UNet_vram_target_GB:g} GB aimed at: plan a smaller size "
+                "(--size S), raise --gpu-memory or use --activation-checkpointing",
+                SliceMambaWarning,
                 stacklevel=2,
             )
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from typing import TYPE_CHECKING, Any
 
 from nnunetv2_slicemamba.common.dataset_names import datasets_in, named_by
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
@@ -22,6 +18,10 @@ from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.planning.plans_name import require_same_name
 from nnunetv2_slicemamba.slicing.candidates import Slicing
+
+if TYPE_CHECKING:
+    import torch
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 DRAWN_FOLDS = 5  # by nnU-Net, where there are no splits
 # of a configuration with what it inherits; other networks are told apart by their class
@@ -52,6 +52,8 @@ def require_dataset(dataset: str, variable: str) -> str:
     if is_number(dataset):
         if not named_by(dataset, present):
             raise InputError(f"there is no dataset {dataset} in {variable}={root}; it has: {listed}")
+        from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
+
         try:
             name = str(convert_id_to_dataset_name(int(dataset)))
         except RuntimeError as error:
@@ -78,6 +80,8 @@ class Selection:
     @property
     def manager(self) -> PlansManager:
         """nnU-Net's view of the plans."""
+        from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
         return PlansManager(self.plans)
 
     @property
@@ -88,7 +92,13 @@ class Selection:
     @property
     def arch_kwargs(self) -> dict[str, Any]:
         """Arguments of the network in the plans."""
-        return self.configuration_manager.network_arch_init_kwargs
+        found: dict[str, Any] = self._resolved["architecture"]["arch_kwargs"]
+        return found
+
+    @property
+    def _resolved(self) -> dict[str, Any]:
+        """The configuration with what it inherits, without the imports of nnU-Net's view."""
+        return resolved_configuration(self.plans["configurations"], self.configuration)
 
     @property
     def n_dims(self) -> int:
@@ -156,10 +166,10 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAUL
         raise InputError(
             f"plans {plans_name!r} of {name} have no configuration {configuration!r}; they have: {', '.join(available)}"
         )
-    _check_whole(plans, configuration, file)
+    resolved = _whole(plans, configuration, file)
     selection = Selection(name, plans, plans_name, configuration, check_fold(fold, folder))
-    _check_split(selection, folder)
-    network = selection.configuration_manager.network_arch_class_name
+    _check_split(selection.fold, folder, folder / resolved["data_identifier"])
+    network = resolved["architecture"]["network_class_name"]
     if class_name(network) not in NETWORK_CLASSES:
         raise InputError(
             f"plans {plans_name!r} hold the network {network}, not "
@@ -204,41 +214,44 @@ def _are(n: int) -> str:
     return "is" if n == 1 else "are"
 
 
-def _check_split(selection: Selection, folder: Path) -> None:
-    """Raises InputError if the fold's split names cases that the preprocessed data do not have."""
+def _check_split(fold: int | str, folder: Path, data: Path) -> None:
+    """Raises InputError if the fold's split names cases that neither `data` nor the truth in `folder` has."""
     file, description = folder / "splits_final.json", DATASET_JSON.read_if_there(folder / "dataset.json")
     splits = SPLITS_JSON.read_if_there(file)
-    if splits is None or description is None or not isinstance(selection.fold, int):
+    if splits is None or description is None or not isinstance(fold, int):
         return
     ending = description["file_ending"]
-    data = folder / selection.configuration_manager.data_identifier
     truth = (path.name.removesuffix(ending) for path in (folder / "gt_segmentations").glob(f"*{ending}"))
     known = {*truth, *(path.stem for path in data.glob("*.pkl"))}
-    named = splits[selection.fold]
+    named = splits[fold]
     unknown = sorted({*named["train"], *named["val"]} - known)
     if known and unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise JsonFileError(
             file,
-            f"names cases in fold {selection.fold} that are not in {folder}: {unknown[0]!r}{more}",
+            f"names cases in fold {fold} that are not in {folder}: {unknown[0]!r}{more}",
             "Correct the names; preprocess cases that are new with 'slicemamba plan'",
         )
 
 
-def _check_whole(plans: dict[str, Any], configuration: str, file: Path) -> None:
-    """Raises InputError unless a configuration has, with what it inherits, all that its network is built from."""
+def _whole(plans: dict[str, Any], configuration: str, file: Path) -> dict[str, Any]:
+    """A configuration with what it inherits; InputError unless it has all that its network is built from."""
     try:
-        wrong = mismatch(resolved_configuration(plans["configurations"], configuration), _BUILT_FROM)
+        resolved = resolved_configuration(plans["configurations"], configuration)
     except ValueError as error:  # inherits what is not there, or itself
         raise JsonFileError(file, f"cannot be used: {error}", PLANS_JSON.remedy) from error
+    wrong = mismatch(resolved, _BUILT_FROM)
     if wrong is not None:
         raise JsonFileError(
             file, f"is not {PLANS_JSON.name}: in configuration {configuration!r}, {wrong}", PLANS_JSON.remedy
         )
+    return resolved
 
 
 def choose_device(name: str) -> torch.device:
     """The torch device for "cuda", "cpu", "mps" or "auto" (CUDA where there is one); InputError if it is not there."""
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     there = {

@@ -15,7 +15,7 @@ from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 
 MOST_SHOWN = 4
 _REMEDY = (
-    "Networks were trained with these plans: restore the file, or pass --overwrite-plans if what was trained need be "
+    "Networks were trained with these plans: restore the file, or pass --force if what was trained need be "
     "neither continued nor searched nor validated"
 )
 
@@ -39,8 +39,7 @@ def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) 
             raise InputError(
                 f"{folder} ({', '.join(dict.fromkeys(trained))}) was trained with other plans {existing.stem}, which "
                 f"would be overwritten: {'; '.join(changes[:MOST_SHOWN])}{more}. Give these plans another name "
-                "(-overwrite_plans_name NAME), or pass --overwrite-plans: what was trained can then be neither "
-                "continued nor searched nor validated"
+                "(-p NAME), or pass --force: what was trained can then be neither continued nor searched nor validated"
             )
 
 

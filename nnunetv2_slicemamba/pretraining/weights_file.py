@@ -85,9 +85,9 @@ def require_target(path: Path, source: Path | None = None) -> None:
     if source is not None and path.exists() and path.resolve() == source.resolve():
         raise InputError(f"{path} is the source itself; name another file for the weights")
     if not is_free(path) and not _is_ours(path):
-        raise not_ours(path, "--to")
+        raise not_ours(path, "-o")
     if not is_free(record_of(path)) and not _RECORD.is_readable(record_of(path)):
-        raise not_ours(record_of(path), "--to")
+        raise not_ours(record_of(path), "-o")
     folder = path.absolute().parent
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not is_writable(existing):

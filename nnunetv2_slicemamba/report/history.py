@@ -106,7 +106,7 @@ def plan_command(number: int, same: Sequence[ConfigurationFacts]) -> str:
     flags += ["--decoder-blocks"] if options.get("decoder_blocks") is True else []
     candidates = next((one.candidates for one in same if one.candidates), None)
     flags += [] if candidates is None else ["--candidates", name_of(candidates)]
-    flags += [] if name == plans_name_of(size, network) else ["-overwrite_plans_name", name]
+    flags += [] if name == plans_name_of(size, network) else ["-p", name]
     return shell_line("slicemamba", "plan", *flags)
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from nnunetv2_slicemamba.common.json_files import plain_json
-from nnunetv2_slicemamba.common.notices import Notice
+from nnunetv2_slicemamba.common.verbosity import SliceMambaWarning
 from nnunetv2_slicemamba.search.fingerprint import Fingerprint
 from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, log_folder, log_name, logs_in, records_in
 from nnunetv2_slicemamba.search.ledger.old_journal import left_over_files, read_left_over
@@ -186,7 +186,7 @@ def _kept_in(log: EvaluationLog, study_name: str, storage: str | Path) -> dict[t
     warnings.warn(
         f"left out of {log.folder}, because no evaluation can be read there: {'; '.join(damaged)}. A search evaluates "
         "again what its study does not have either",
-        Notice,
+        SliceMambaWarning,
         stacklevel=3,
     )
     # evaluated again, what a damaged line held may come out a little different: a measured cost does

@@ -30,9 +30,9 @@ CALLS: dict[str, tuple[str, ...]] = {
     "cancel": ("-d", "901"),
     "compare": (*FOLD, "-tr", FINAL, "--arms", "2x4", "-device", "cpu", "--dry-run"),
     "rank": (*FOLD, "-tr", FINAL, "--supernet-trainer", SUPERNET, "-device", "cpu"),
-    "import": ("missing.pth", "--to", "written.pth", "-d", "901", "-c", "2d", "-p", PLANS),
+    "import": ("missing.pth", "-o", "written.pth", "-d", "901", "-c", "2d", "-p", PLANS),
     "export": (*FOLD, "-tr", FINAL, "--format", "torchscript"),
-    "pretrain": ("empty", "--to", "written.pth", "-d", "901", "-c", "2d", "-p", PLANS, "-device", "cpu"),
+    "pretrain": ("empty", "-o", "written.pth", "-d", "901", "-c", "2d", "-p", PLANS, "-device", "cpu"),
     "evaluate": ("predictions", "truth", "--labels", "1", "--no-surface", "-np", "1"),
     "report": (
         "-d",
@@ -49,8 +49,9 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 
 
 def is_number(parameter: Any) -> bool:
-    """True for an option that names its range in the help."""
-    return any(word in (parameter.metavar or "") for word in ("..", "above", "at least", "H W"))
+    """True for an option that takes a number: its value is shown as a range, as N, or as a unit."""
+    units = ("N", "ID", "H W", "GB", "MIB", "MM", "MS", "MINUTES", "PIXELS", "RATE")
+    return parameter.metavar in units or ".." in (parameter.metavar or "").removesuffix("...")
 
 
 def values_of(command: str) -> Iterator[tuple[str, Any, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli import doctor
-from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER
+from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER, MARKER, OUR_FOLDER_ALONE, SHIMS, register
 from nnunetv2_slicemamba.nets import BSS
 from nnunetv2_slicemamba.nets.self_check import TOLERANCE, block_errors, scan_errors
 from nnunetv2_slicemamba.ops.backends import BACKENDS, Backend, available_backends, chosen_backend
@@ -189,6 +190,30 @@ def test_where_nnunet_finds_the_trainers_the_way_is_named() -> None:
     finding = findings("nnU-Net look-up")["trainers"]
     assert finding.status == "ok"
     assert str(EXT_TRAINER_FOLDER) in finding.detail
+
+
+def test_the_trainers_folder_of_another_installation_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other" / "ext_trainer"
+    shutil.copytree(EXT_TRAINER_FOLDER, other)
+    assert "nnUNet_extTrainer" not in findings("nnU-Net look-up")
+    monkeypatch.setenv("nnUNet_extTrainer", str(other))
+    finding = findings("nnU-Net look-up")["nnUNet_extTrainer"]
+    assert (finding.status, finding.detail) == ("warn", f"{other} belongs to another installation")
+    assert finding.remedy == OUR_FOLDER_ALONE
+
+
+def test_a_file_that_another_version_registered_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for shim in SHIMS:
+        (tmp_path / shim.file).parent.mkdir(parents=True)
+    trainers = register(tmp_path)[0]
+    monkeypatch.setattr(doctor, "nnunet_folder", lambda: tmp_path)
+    assert "registered file" not in findings("nnU-Net look-up")
+    trainers.write_text(f"{MARKER}\nfrom nnunetv2_slicemamba.trainers import *\n")
+    finding = findings("nnU-Net look-up")["registered file"]
+    assert (finding.status, finding.remedy) == ("warn", "slicemamba register")
+    assert finding.detail.startswith(f"{trainers} was written by")
 
 
 def test_a_look_up_that_cannot_be_finished_is_a_failure_with_its_cause(

@@ -38,6 +38,17 @@ def test_text_is_printed_as_it_is(text: str) -> None:
     assert text in printed(styled(text, "bold"))
 
 
+def test_a_command_in_a_table_stays_on_one_line_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "nnUNetv2_train " + " ".join(f"-option{n} value" for n in range(12))
+    table = Table("step", "command")
+    table.add_row("1", command)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    console = PlainConsole()
+    console.file = io.StringIO()
+    console.print(table)
+    assert command in console.file.getvalue()
+
+
 @pytest.mark.parametrize("text", NASTY[:-1])
 def test_cells_titles_rules_and_states_hold_text_as_it_is(text: str) -> None:
     table = Table(text, title=text)

@@ -16,7 +16,7 @@ from tests.docs.site_pages import DOCS, REPOSITORY, code_lines
 COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 PAGES = DOCS / "commands"
 TEXTS = [*sorted(DOCS.rglob("*.md")), REPOSITORY / "README.md"]
-HELP = {"-h", "--help"}
+HELP = {"-h", "--help", "-q", "--quiet", "-v", "--verbose"}
 HEAD = "| option | value | default | meaning |"
 
 

@@ -46,8 +46,8 @@ def test_other_plans_are_refused_with_what_differs_and_the_remedy(
     message = " ".join(capsys.readouterr().err.split())
     assert f"SliceMambaSupernetTrainer__{PLANS}__2d (fold_1) was trained with other plans {PLANS}" in message
     assert "overwritten: architecture.arch_kwargs.activation_checkpointing true in place of nothing. Give" in message
-    assert "-overwrite_plans_name NAME" in message
-    assert "--overwrite-plans" in message
+    assert "-p NAME" in message
+    assert "--force" in message
     assert plans.read_bytes() == before
 
 

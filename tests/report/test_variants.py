@@ -140,7 +140,7 @@ def test_a_hybrids_stem_is_shown_and_its_option_is_in_the_commands(complete_2d, 
     rows = re.findall(r"Convolutional stem, channels</th>(.*?)</tr>", html, re.DOTALL)
     assert len(rows) == 1
     assert rows[0].strip().startswith("<td>16, 24</td>")
-    assert f"slicemamba plan -d 501 -c 2d --size S --network hybrid -overwrite_plans_name {PLANS}" in html
+    assert f"slicemamba plan -d 501 -c 2d --size S --network hybrid -p {PLANS}" in html
 
 
 def test_commands_have_every_option_and_quote_names_from_outside(complete_2d, use, html_of, tmp_path):

@@ -100,7 +100,7 @@ def test_wide_candidates_from_plans_to_report_in_2d(workspace: Path, tmp_path: P
     assert export(source, FORMATS["torchscript"], tmp_path / "net.ts").holds
     page = render(build_page(gather(ReportSettings("901"))), datetime(2026, 1, 1))
     assert "no block" in page or "no scan" in page
-    assert "slicemamba plan -d 901 -c 2d --size S --candidates wide -overwrite_plans_name WidePlans" in page
+    assert "slicemamba plan -d 901 -c 2d --size S --candidates wide -p WidePlans" in page
 
 
 def test_wide_candidates_are_trained_and_searched_in_3d(workspace: Path, monkeypatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_slicemamba.common.notices import Notice, shown_as_lines
+from nnunetv2_slicemamba.common.verbosity import SliceMambaWarning, show_warnings_as_lines
 from nnunetv2_slicemamba.search import LedgerError, Record, open_ledger, read_ledger, run_search
 from nnunetv2_slicemamba.search.ledger.evaluation_log import EvaluationLog, LogReader, as_json, record_of, records_in
 from tests.search.killable_search import SETTINGS, evaluate, fingerprint
@@ -167,7 +167,7 @@ def test_a_search_whose_log_was_damaged_says_what_is_left_out_and_ends_as_any_ot
     lines[4], lines[17] = lines[4][:50], lines[17].replace("architecture", "architektur")
     file.write_text("\n".join(lines) + "\n")
     with (
-        pytest.warns(Notice, match=f"{file.name}, line 5; {file.name}, line 18"),
+        pytest.warns(SliceMambaWarning, match=f"{file.name}, line 5; {file.name}, line 18"),
         open_ledger(study, fingerprint()) as ledger,
     ):
         again = run_search(evaluate, SETTINGS, ledger, progress=False)
@@ -210,7 +210,7 @@ def test_a_log_of_a_version_without_checksums_is_read_and_continued(log):
     assert damaged == ()
 
 
-def test_what_a_damaged_line_held_is_taken_from_the_study_and_told_in_one_line(tmp_path, capsys):
+def test_what_a_damaged_line_held_is_taken_from_the_study_and_told_in_one_line(tmp_path, capsys, monkeypatch):
     study = tmp_path / "study.db"
     with open_ledger(study, fingerprint()) as ledger:
         whole = run_search(evaluate, SETTINGS, ledger, progress=False)
@@ -219,12 +219,13 @@ def test_what_a_damaged_line_held_is_taken_from_the_study_and_told_in_one_line(t
     lines = file.read_bytes().split(b"\n")
     lines[6] = lines[6].replace(b"architecture", b"architektur")
     file.write_bytes(b"\n".join(lines))
-    with shown_as_lines():
-        with open_ledger(study, fingerprint()) as ledger:
-            again = run_search(evaluate, SETTINGS, ledger, progress=False)
-        assert (again.evaluated_now, again.records) == (0, whole.records)
-        with warnings.catch_warnings():  # as libraries do, after which Python tells all again
-            assert len(read_ledger(study)[1]) == len(whole.records)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which is put back
+    show_warnings_as_lines()
+    with open_ledger(study, fingerprint()) as ledger:
+        again = run_search(evaluate, SETTINGS, ledger, progress=False)
+    assert (again.evaluated_now, again.records) == (0, whole.records)
+    with warnings.catch_warnings():  # as libraries do, after which Python tells all again
         assert len(read_ledger(study)[1]) == len(whole.records)
+    assert len(read_ledger(study)[1]) == len(whole.records)
     told = re.escape(f"warning: left out of {file.parent}, because")
     assert re.fullmatch(rf"{told}[^\n]* {file.name}, line 7\. [^\n]*\n", capsys.readouterr().err)
