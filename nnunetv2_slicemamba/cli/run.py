@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -34,6 +35,8 @@ from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, plans_name_of
 if TYPE_CHECKING:
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
     from nnunetv2_slicemamba.pipeline.places import Place
+    from nnunetv2_slicemamba.pipeline.preparing import Planning
+    from nnunetv2_slicemamba.pipeline.slurm.options import SlurmOptions
     from nnunetv2_slicemamba.planning.selection import Selection
 
 
@@ -85,8 +88,22 @@ def run(
     at_once: Annotated[
         int | None, whole("--at-once", least=1, most=1024, help="Run so many steps at once, without a GPU.")
     ] = None,
+    launcher: Annotated[
+        str, typer.Option("--launcher", help="local: this machine; slurm: submit the steps as jobs of a cluster.")
+    ] = "local",
+    partition: Annotated[
+        str | None, typer.Option("--partition", help="With slurm: partition; default: the cluster's.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", help="With slurm: limit of time of a job, which goes on in another one.")
+    ] = None,
+    account: Annotated[str | None, typer.Option("--account", help="With slurm: account.")] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option("--sbatch", help="With slurm: any other option of sbatch, e.g. mem=64G; may be repeated."),
+    ] = None,
 ) -> None:
-    """Plan, preprocess, train the supernets, search, train the chosen networks: fold after fold, or several at once.
+    """Plan, preprocess, train the supernets, search, train the chosen networks: in a row, at once or on a cluster.
 
     What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
@@ -95,8 +112,10 @@ def run(
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold, summary_dice, take
     from nnunetv2_slicemamba.pipeline.graph import ending_steps_of
     from nnunetv2_slicemamba.pipeline.places import places_for
+    from nnunetv2_slicemamba.pipeline.preparing import Planning, named_selections, prepare
+    from nnunetv2_slicemamba.pipeline.slurm.options import slurm_options
     from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
-    from nnunetv2_slicemamba.planning.selection import choose_device, select
+    from nnunetv2_slicemamba.planning.selection import choose_device
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.trainers import TRAINERS
     from nnunetv2_slicemamba.trainers.roles import FINAL, INHERIT, SUPERNET
@@ -111,17 +130,25 @@ def run(
     if size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
     SearchSettings(population=population, generations=generations, seed=seed)
-    chosen = choose_device(device).type
+    slurm = slurm_options(launcher, partition, time, account, sbatch or ())
+    if slurm is not None and (gpus, per_gpu, at_once) != (None, 1, None):
+        raise InputError(
+            "--gpus, --per-gpu and --at-once are for this machine; with --launcher slurm SLURM finds places for the "
+            "steps: leave them out"
+        )
+    chosen = choose_device(device).type if slurm is None else device_of_nodes(device)
     places = places_for(chosen, gpus, per_gpu, at_once)
     require_folder("nnUNet_results", writable=True)
     planned = network_named(network, hybrid)
     plans_name = plans or plans_name_of(size, planned)
     check_plans_name(plans_name)
 
-    prepare(dataset, configuration, size, plans_name, gpu_memory, console, planned)
-    # every fold is checked before the first one trains for days
+    planning = Planning(size, planned, gpu_memory, holdout)
     wanted = folds or ["0", "1", "2", "3", "4"]
-    selections = [select(dataset, configuration, fold, plans_name).with_blocks() for fold in wanted]
+    if slurm is None:
+        prepare(dataset, configuration, plans_name, planning, console)
+    # every fold is checked before the first one trains for days
+    selections = named_selections(dataset, configuration, wanted, plans_name)
     settings = RunSettings(
         trainer,
         supernet,
@@ -130,6 +157,9 @@ def run(
         npz,
         predict=predict,
     )
+    if slurm is not None:
+        submit(selections, settings, planning, slurm, console)
+        return
     endings = ending_steps_of(selections, settings)
     if holdout is not None:
         hold_out_all([SupernetFolder(selection, supernet) for selection in selections], holdout, console)
@@ -169,33 +199,43 @@ def run_several(
         run_at_once(graph_of(selections, settings), places, folder, console, title)
 
 
-def prepare(
-    dataset: str,
-    configuration: str,
-    size: str,
-    plans_name: str,
-    gpu_memory: float,
-    console: Console,
-    network: str = "paper",
+def submit(
+    selections: Sequence[Selection], settings: RunSettings, planning: Planning, options: SlurmOptions, console: Console
 ) -> None:
-    """Plans and preprocesses what is missing; plans that exist are used as they are."""
-    from nnunetv2_slicemamba.common.commands import run_command
-    from nnunetv2_slicemamba.common.folders import InputError, require_folder
-    from nnunetv2_slicemamba.common.library_errors import library_errors
-    from nnunetv2_slicemamba.planning.preprocessing import complete_data
-    from nnunetv2_slicemamba.planning.selection import require_dataset
+    """Submits the steps of all folds to SLURM, and says what was submitted."""
+    from nnunetv2_slicemamba.pipeline.at_once import only_run
+    from nnunetv2_slicemamba.pipeline.graph import read_run, run_folder, write_run
+    from nnunetv2_slicemamba.pipeline.preparing import is_planned, prepare, prepare_folds
+    from nnunetv2_slicemamba.pipeline.slurm.options import refuse_unshared_folders
+    from nnunetv2_slicemamba.pipeline.slurm.submission import submit_run
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 
-    try:
-        name = require_dataset(dataset, "nnUNet_preprocessed")
-    except InputError:
-        require_folder("nnUNet_preprocessed", writable=True)
-        name = require_dataset(dataset, "nnUNet_raw")
-    # data that are complete may lie where nothing can be written
-    if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
-        look = "its output above may say more, and slicemamba plan --verify_dataset_integrity checks every file"
-        with library_errors("nnunetv2", f"nnU-Net cannot preprocess {name}", look):
-            complete_data(name, plans_name, configuration)
+    refuse_unshared_folders()
+    first, folder = selections[0], run_folder(selections, settings)
+    with only_run(folder):
+        if is_planned(first):  # then this takes no time
+            prepare(first.dataset, first.configuration, first.plans_name, planning, console)
+            supernets = [SupernetFolder(selection, settings.supernet_trainer) for selection in selections]
+            prepare_folds(supernets, planning.holdout, console)
+        said = {"command": shell_line("slicemamba", *sys.argv[1:]), "process": os.getpid(), "host": host()}
+        write_run(folder, selections, settings, **said, started=now(), planning=asdict(planning), jobs={})
+        steps, _ = read_run(folder)
+        submitted = submit_run(steps, folder, options, settings.device)
+    if not submitted:
+        console.print("All steps are finished: nothing was submitted.")
         return
-    flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-overwrite_plans_name", plans_name]
-    flags += ["--network", network]
-    run_command("slicemamba", ["plan", *flags, "-c", configuration], console)
+    table = Table("step", "job", "after", title=folder.path.name)
+    for one in submitted:
+        table.add_row(one.step.title, one.job, one.dependency or "")
+    console.print(table)
+    for command, what in (("status", "See them"), ("cancel", "End them")):
+        console.print(f"{what}: {shell_line('slicemamba', command, '-d', first.dataset)}")
+
+
+def device_of_nodes(name: str) -> str:
+    """The device of the nodes' trainings: "auto" is CUDA, which only they can see. InputError for others."""
+    from nnunetv2_slicemamba.common.folders import InputError
+
+    if name not in ("auto", "cuda", "cpu"):
+        raise InputError(f"device {name!r} is none of a cluster's nodes; give cuda or cpu")
+    return "cuda" if name == "auto" else name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -10,9 +10,10 @@ from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.pipeline.ending_steps import ending_steps
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, steps_of_fold
+from nnunetv2_slicemamba.pipeline.preparing import Planning, after_planning, named_selections, planning_step
 from nnunetv2_slicemamba.pipeline.run_folder import RUN_FILE, RUN_JSON, STEPS_FOLDER, RunFolder
 from nnunetv2_slicemamba.pipeline.step import Step
-from nnunetv2_slicemamba.planning.selection import Selection, require_dataset, select
+from nnunetv2_slicemamba.planning.selection import Selection, require_dataset
 
 
 def run_folder(selections: Sequence[Selection], settings: RunSettings) -> RunFolder:
@@ -32,8 +33,8 @@ def runs_of(dataset: str, configuration: str | None = None) -> list[RunFolder]:
     if not found:
         which = "" if configuration is None else f" of configuration {configuration!r}"
         raise InputError(
-            f"{results} has no run{which} with several steps at once; 'slicemamba run' begins one with --gpus or "
-            "--at-once"
+            f"{results} has no run{which} with several steps at once; 'slicemamba run' begins one with --gpus, "
+            "--at-once or --launcher slurm"
         )
     return found
 
@@ -63,9 +64,21 @@ def write_run(folder: RunFolder, selections: Sequence[Selection], settings: RunS
 def read_run(folder: RunFolder) -> tuple[list[Step], dict[str, Any]]:
     """The steps of a run that was begun, and its description."""
     asked = RUN_JSON.read(folder.file)
-    selections = [
-        select(asked["dataset"], asked["configuration"], fold, asked["plans_name"]) for fold in asked["folds"]
-    ]
+    return steps_of(asked), asked
+
+
+def steps_of(asked: dict[str, Any], folds: Collection[str] | None = None) -> list[Step]:
+    """The steps of a run by its description. folds: those that it is narrowed to; None for all."""
+    selections, settings = selections_of(asked, folds)
+    steps = graph_of(selections, settings)
+    if asked.get("planning") is None:
+        return steps
+    return after_planning(planning_step(selections[0], Planning(**asked["planning"])), steps)
+
+
+def selections_of(asked: dict[str, Any], folds: Collection[str] | None = None) -> tuple[list[Selection], RunSettings]:
+    """Selections and settings of a run by its description; as `steps_of`."""
+    wanted = [fold for fold in asked["folds"] if folds is None or fold in folds]
+    selections = named_selections(asked["dataset"], asked["configuration"], wanted, asked["plans_name"])
     known = {one.name: asked["settings"][one.name] for one in fields(RunSettings)}
-    settings = RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})
-    return graph_of(selections, settings), asked
+    return selections, RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})

@@ -36,7 +36,8 @@ class Step:
 
     name: of its folder of logs. fold: "" for a step of all folds. kind: supernet, search, final, predict, evaluate or
     report. after: names of the steps that must be finished before. look: looks at the files, and gives the command that
-    is still needed or Finished. training: result folder of the fold that a training step trains.
+    is still needed or Finished. training: result folder of the fold that a training step trains. keeps: folder of the
+    files from which the step goes on when it was stopped, None for one that begins anew.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Step:
     after: tuple[str, ...]
     look: Callable[[], Command | Finished]
     training: Path | None = None
+    keeps: Path | None = None
 
     @property
     def title(self) -> str:
