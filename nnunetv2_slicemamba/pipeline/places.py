@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 
 from nnunetv2_slicemamba.common.folders import InputError
@@ -46,6 +45,8 @@ def places_for(device: str, gpus: int | None, per_gpu: int, at_once: int | None)
     if device == "cuda":
         if gpus is None:
             raise InputError(f"--at-once {at_once} is for steps without a GPU; give --gpus 1 --per-gpu {at_once}")
+        import torch  # which a job of a cluster that asks for its share of the cores need not load
+
         there = torch.cuda.device_count()
         if gpus > there:
             raise InputError(f"--gpus is {gpus}; give at most {there}, those that CUDA_VISIBLE_DEVICES leaves")

@@ -12,12 +12,10 @@ from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.library_errors import library_errors
 from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.pipeline.fold_steps import draw_split, hold_out_all
-from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step
+from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.preprocessing import complete_data, has_data
 from nnunetv2_slicemamba.planning.selection import Selection, require_dataset, select
-
-PLAN = "plan"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.stopping import exit_code
 from nnunetv2_slicemamba.pipeline.job import ENDED_FILE, JOB_FILE, recorded, run_step
 from nnunetv2_slicemamba.pipeline.run_folder import RUN_JSON, RunFolder
-from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step
+from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -71,9 +71,6 @@ class StepJob:
 
     def _take(self, record: dict[str, str], told: list[str], warned: list[float], began: float) -> None:
         """Does the step's work. Raises CommandError if it fails, and where its time is too short to get on."""
-        # nnU-Net reads its folders' variables when it is imported
-        from nnunetv2_slicemamba.pipeline.preparing import PLAN
-
         asked = RUN_JSON.read(self.folder.file)
         step = self._narrowed(asked, told)
         needed = looked_at(step)
@@ -102,8 +99,8 @@ class StepJob:
 
     def _narrowed(self, asked: dict[str, Any], told: list[str]) -> Step:
         """The step; one of all folds is narrowed to the folds that are finished. Raises CommandError without any."""
+        # nnU-Net reads its folders' variables when it is imported
         from nnunetv2_slicemamba.pipeline.graph import steps_of
-        from nnunetv2_slicemamba.pipeline.preparing import PLAN
 
         steps = {step.name: step for step in steps_of(asked)}
         step = steps[self.step]
