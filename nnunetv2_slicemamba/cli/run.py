@@ -110,10 +110,11 @@ def run(
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold, summary_dice, take
-    from nnunetv2_slicemamba.pipeline.graph import ending_steps_of
+    from nnunetv2_slicemamba.pipeline.graph import ending_steps_of, steps_folder
     from nnunetv2_slicemamba.pipeline.places import places_for
-    from nnunetv2_slicemamba.pipeline.preparing import Planning, named_selections, prepare
+    from nnunetv2_slicemamba.pipeline.preparing import Planning, dataset_name, named_selections, prepare
     from nnunetv2_slicemamba.pipeline.slurm.options import slurm_options
+    from nnunetv2_slicemamba.pipeline.slurm.submission import refuse_live_jobs
     from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
     from nnunetv2_slicemamba.planning.selection import choose_device
     from nnunetv2_slicemamba.search import SearchSettings
@@ -143,6 +144,7 @@ def run(
     plans_name = plans or plans_name_of(size, planned)
     check_plans_name(plans_name)
 
+    refuse_live_jobs(steps_folder(dataset_name(dataset)))
     planning = Planning(size, planned, gpu_memory, holdout)
     wanted = folds or ["0", "1", "2", "3", "4"]
     if slurm is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
@@ -16,10 +17,15 @@ from nnunetv2_slicemamba.pipeline.step import Step
 from nnunetv2_slicemamba.planning.selection import Selection, require_dataset
 
 
+def steps_folder(dataset: str) -> Path:
+    """The folder of a dataset's runs with several steps at once. dataset: name."""
+    return require_folder("nnUNet_results") / dataset / STEPS_FOLDER
+
+
 def run_folder(selections: Sequence[Selection], settings: RunSettings) -> RunFolder:
     """The folder of a run."""
     results = selections[0].configuration_folder(settings.trainer)
-    return RunFolder(results.parent / STEPS_FOLDER / results.name)
+    return RunFolder(steps_folder(selections[0].dataset) / results.name)
 
 
 def runs_of(dataset: str, configuration: str | None = None) -> list[RunFolder]:
@@ -27,13 +33,13 @@ def runs_of(dataset: str, configuration: str | None = None) -> list[RunFolder]:
 
     Raises InputError if there is none.
     """
-    results = require_folder("nnUNet_results") / require_dataset(dataset, "nnUNet_results")
-    folders = [RunFolder(file.parent) for file in sorted((results / STEPS_FOLDER).glob(f"*/{RUN_FILE}"))]
+    runs = steps_folder(require_dataset(dataset, "nnUNet_results"))
+    folders = [RunFolder(file.parent) for file in sorted(runs.glob(f"*/{RUN_FILE}"))]
     found = [one for one in folders if configuration in (None, one.path.name.rpartition("__")[2])]
     if not found:
         which = "" if configuration is None else f" of configuration {configuration!r}"
         raise InputError(
-            f"{results} has no run{which} with several steps at once; 'slicemamba run' begins one with --gpus, "
+            f"{runs.parent} has no run{which} with several steps at once; 'slicemamba run' begins one with --gpus, "
             "--at-once or --launcher slurm"
         )
     return found

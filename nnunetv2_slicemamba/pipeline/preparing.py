@@ -37,13 +37,18 @@ class Planning:
         return ["plan", *flags, "-c", configuration]
 
 
-def prepare(dataset: str, configuration: str, plans_name: str, planning: Planning, console: Console) -> None:
-    """Plans and preprocesses what is missing; plans that exist are used as they are."""
+def dataset_name(dataset: str) -> str:
+    """The name of a dataset given as ID or name: one that is preprocessed, or can be. Raises InputError otherwise."""
     try:
-        name = require_dataset(dataset, "nnUNet_preprocessed")
+        return require_dataset(dataset, "nnUNet_preprocessed")
     except InputError:
         require_folder("nnUNet_preprocessed", writable=True)
-        name = require_dataset(dataset, "nnUNet_raw")
+        return require_dataset(dataset, "nnUNet_raw")
+
+
+def prepare(dataset: str, configuration: str, plans_name: str, planning: Planning, console: Console) -> None:
+    """Plans and preprocesses what is missing; plans that exist are used as they are."""
+    name = dataset_name(dataset)
     # data that are complete may lie where nothing can be written
     if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
         look = "its output above may say more, and slicemamba plan --verify_dataset_integrity checks every file"
@@ -65,10 +70,7 @@ def named_selections(dataset: str, configuration: str, folds: Sequence[str], pla
 
     Raises InputError as `select` does, and for a fold that is neither a number nor "all".
     """
-    try:
-        name = require_dataset(dataset, "nnUNet_preprocessed")
-    except InputError:
-        name = require_dataset(dataset, "nnUNet_raw")
+    name = dataset_name(dataset)
     if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
         return [select(name, configuration, fold, plans_name).with_blocks() for fold in folds]
     for fold in folds:

@@ -72,7 +72,7 @@ class StepJob:
     def _take(self, record: dict[str, str], told: list[str], warned: list[float], began: float) -> None:
         """Does the step's work. Raises CommandError if it fails, and where its time is too short to get on."""
         asked = RUN_JSON.read(self.folder.file)
-        step = self._narrowed(asked, told)
+        step = self.step_now(asked, told)
         needed = looked_at(step)
         if isinstance(needed, Finished):
             print(needed.text)
@@ -97,7 +97,7 @@ class StepJob:
         if not isinstance(looked_at(step), Finished):
             raise CommandError(f"'{shown}' succeeded, and left the step unfinished")
 
-    def _narrowed(self, asked: dict[str, Any], told: list[str]) -> Step:
+    def step_now(self, asked: dict[str, Any], told: list[str]) -> Step:
         """The step; one of all folds is narrowed to the folds that are finished. Raises CommandError without any."""
         # nnU-Net reads its folders' variables when it is imported
         from nnunetv2_slicemamba.pipeline.graph import steps_of

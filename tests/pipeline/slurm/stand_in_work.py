@@ -30,7 +30,7 @@ class StandInJob(StepJob):
         write_json(self.folder.file, {**asked, "settings": settings, **said})
         super().__call__()
 
-    def _narrowed(self, asked: dict[str, Any], told: list[str]) -> Step:
+    def step_now(self, asked: dict[str, Any], told: list[str]) -> Step:
         folder = self.folder.path
         made = folder / "made"
 
