@@ -76,8 +76,9 @@ def state_on_disk(step: Step, folder: RunFolder, at_work: bool) -> StepState:
         elif found.state == FINISHED:  # the files that it made are not there any more
             found.state = WAITING
     except FolderInUseError as error:
-        # also for a training that was started by hand
-        found.state, found.message = RUNNING, "" if found.state == RUNNING else str(error)
+        if found.state != FINISHED:  # a search works in the folder of its supernet, which has ended
+            # also for a training that was started by hand
+            found.state, found.message = RUNNING, "" if found.state == RUNNING else str(error)
     except (ValueError, OSError) as error:  # files of it that cannot be read
         found.message = found.message or str(error)
     return found

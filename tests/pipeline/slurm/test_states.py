@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2_slicemamba.common.folder_lock import FolderInUseError
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.pipeline.run_folder import RunFolder
 from nnunetv2_slicemamba.pipeline.slurm_states import states_in_slurm
 from nnunetv2_slicemamba.pipeline.states import StepState
+from nnunetv2_slicemamba.pipeline.step import Finished, Step
 from tests.pipeline.slurm.fake_slurm import FakeSlurm
 from tests.pipeline.stand_in_job import stand_in_step
 
@@ -75,6 +77,20 @@ def test_what_is_finished_is_so_by_its_files_whatever_slurm_says(slurm: FakeSlur
     (tmp_path / "made").touch()
     assert state(slurm, tmp_path, "NODE_FAIL|None|n0", code=ENDED_WELL).state == "finished"
     assert state(slurm, tmp_path, "").state == "finished"
+
+
+def test_a_step_that_has_ended_does_not_run_while_the_next_one_works_in_its_folder(
+    slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, *rest: object) -> Step:
+        def look() -> Finished:
+            raise FolderInUseError("a search works in it")
+
+        return Step(name, "", name, (), look)
+
+    monkeypatch.setattr("tests.pipeline.slurm.test_states.stand_in_step", refuse)
+    assert state(slurm, tmp_path, "COMPLETED|None|n0", code=ENDED_WELL).state == "finished"
+    assert state(slurm, tmp_path, "RUNNING|None|n0", code=BAD).state == "running"
 
 
 def test_a_node_without_the_package_or_the_folder_is_told(slurm: FakeSlurm, tmp_path: Path) -> None:
