@@ -226,7 +226,7 @@ def submit(
     if not submitted:
         console.print("All steps are finished: nothing was submitted.")
         return
-    table = Table("step", "job", "after", title=folder.path.name)
+    table = Table("step", "job", "after")
     for one in submitted:
         table.add_row(one.step.title, one.job, one.dependency or "")
     console.print(table)

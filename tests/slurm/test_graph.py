@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -76,10 +77,25 @@ def state(job: str) -> str:
     return said("squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T").strip()
 
 
-def start_soon(job: str) -> None:
-    """Waits until a job is queued again, and takes away the two minutes that SLURM lets it wait."""
+def hold(job: str) -> None:
+    """Waits until a job is queued again, and keeps it there."""
     wait_until(lambda: state(job) == "PENDING", 180)
+    told("scontrol", "hold", job)
+
+
+def start(job: str) -> None:
+    """Lets a held job begin, without the two minutes that SLURM lets it wait."""
+    told("scontrol", "release", job)
     told("scontrol", "update", f"jobid={job}", "starttime=now")
+
+
+def has_processes(job: str) -> bool:
+    """Whether a node of this machine still ends a job."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if f"slurmstepd: [{job}." in file.read_text(errors="replace"):
+                return True
+    return False
 
 
 @pytest.fixture
@@ -120,26 +136,36 @@ def test_an_interrupted_graph_ends_as_one_that_nothing_interrupts(
     found = states()
     assert [found["fold 0, final"], found["fold 1, final"], found["predict"]] == ["requeued", "requeued", "waiting"]
     for job in finals:
-        start_soon(job)
+        hold(job)
 
-    # one is warned of the end of its time, and the node of the other one goes down
-    wait_until(lambda: min(run.epochs(0), run.epochs(1)) >= 2, LONG)
-    told("scancel", "--signal=USR2", finals[0])
-    start_soon(finals[0])
-    wait_until(lambda: state(finals[0]) == "RUNNING", 180)
+    # the node of one goes down, and comes back
+    start(finals[1])
+    wait_until(lambda: state(finals[1]) == "RUNNING", 180)
     node = said("squeue", "--noheader", f"--jobs={finals[1]}", "--format=%N").strip()
+    wait_until(lambda: run.epochs(1) >= 2, LONG)
     told("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    start_soon(finals[1])
+    # SLURM starts no second copy of a job on a node where the first one is still ending
+    hold(finals[1])
+    wait_until(lambda: not has_processes(finals[1]), 180)
     told("scontrol", "update", f"nodename={node}", "state=resume")
-    wait_until(lambda: min(run.epochs(0), run.epochs(1)) >= 3, LONG)
-    assert "submitit INFO" in run.log("fold_0_final")
+
+    # the other one is warned of the end of its time
+    start(finals[0])
+    wait_until(lambda: run.epochs(0) >= 2, LONG)
+    told("scancel", "--signal=USR2", finals[0])
+    hold(finals[0])
+    for job in finals:
+        start(job)
+    wait_until(lambda: {state(job) for job in finals} == {"RUNNING"}, 180)
     assert all(" --c" in run.log(f"fold_{fold}_final") for fold in (0, 1))
 
     # the whole run is cancelled, and continued by the same command
     ended = slicemamba("cancel", "-d", "501")
     assert f"ended. To go on: slicemamba {' '.join(RUN[:5])}" in ended.stdout, ended.stderr
     found = states()
-    assert [found["fold 0, search"], found["fold 0, final"], found["report"]] == ["finished", "stopped", "waiting"]
+    assert [found["fold 0, search"], found["fold 0, final"], found["fold 1, final"], found["report"]] == [
+        *("finished", "stopped", "stopped", "waiting")
+    ]
     ended = slicemamba(*RUN, *ON_SLURM)
     assert ended.returncode == 0, ended.stderr
     assert "supernet" not in ended.stdout
