@@ -147,7 +147,8 @@ def test_an_interrupted_graph_ends_as_one_that_nothing_interrupts(
     # SLURM starts no second copy of a job on a node where the first one is still ending
     hold(finals[1])
     wait_until(lambda: not has_processes(finals[1]), 180)
-    told("scontrol", "update", f"nodename={node}", "state=resume")
+    said("scontrol", "update", f"nodename={node}", "state=resume")  # which fails if it has come back by itself
+    wait_until(lambda: said("sinfo", "--noheader", f"--nodes={node}", "--partition=low", "--format=%t") == "idle\n", 60)
 
     # the other one is warned of the end of its time
     start(finals[0])
