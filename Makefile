@@ -8,7 +8,7 @@ export nnUNet_n_proc_DA ?= 1
 # OpenMP threads that spin for long take the cores from those that work
 export GOMP_SPINCOUNT ?= 5000
 
-.PHONY: setup demo docs test test-all test-gpu lint typed clean
+.PHONY: setup demo docs test test-all test-gpu test-slurm lint typed clean
 
 setup: .venv/installed
 
@@ -47,6 +47,10 @@ test-all: lint
 # on a machine with an NVIDIA GPU
 test-gpu: setup
 	$(BIN)/python -m pytest tests/gpu
+
+# where SLURM is installed (Debian, Ubuntu: apt-get install slurm-wlm munge), a cluster of this machine alone
+test-slurm: setup
+	$(BIN)/python -m pytest -rs tests/slurm
 
 clean:
 	rm -rf .venv build site *.egg-info

@@ -6,101 +6,73 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from nnunetv2_slicemamba.cli.help import TRAIN, listed
 from nnunetv2_slicemamba.cli.options import (
     Configuration,
     Dataset,
     Device,
-    candidates_option,
     generations_option,
     gpu_memory_option,
     number,
     population_option,
     seed_option,
-    share_option,
+    whole,
 )
-from nnunetv2_slicemamba.cli.place_options import AtOnce, Gpus, PerGpu
 from nnunetv2_slicemamba.cli.plan import network_named
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 from nnunetv2_slicemamba.common.other_processes import host
 from nnunetv2_slicemamba.common.provenance import now
 from nnunetv2_slicemamba.common.shell import shell_line
-from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, plans_name_of
+from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, plans_name_of
 
 if TYPE_CHECKING:
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
     from nnunetv2_slicemamba.pipeline.places import Place
+    from nnunetv2_slicemamba.pipeline.preparing import Planning
+    from nnunetv2_slicemamba.pipeline.slurm.options import SlurmOptions
     from nnunetv2_slicemamba.planning.selection import Selection
 
 
-EXAMPLES = (
-    "slicemamba run -d 501 -c 2d",
-    "slicemamba run -d 501 -c 2d -f 0 1 -tr SliceMambaTrainer_100epochs --network hybrid --predict",
-)
-
-
 def add_commands(app: typer.Typer) -> None:
-    app.command("run", **listed(TRAIN, EXAMPLES))(run)
+    app.command("run")(run)
 
 
 def run(
     dataset: Dataset,
     configuration: Configuration,
-    folds: Annotated[
-        list[str] | None, typer.Option("-f", "--fold", metavar="FOLD", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")
-    ] = None,
+    folds: Annotated[list[str] | None, typer.Option("-f", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")] = None,
     size: Annotated[
-        str,
-        typer.Option(
-            "--size", metavar="|".join(SIZES), help=f"Size to plan, if there are no plans yet: {', '.join(SIZES)}."
-        ),
+        str, typer.Option("--size", help=f"Size to plan, if there are no plans yet: {', '.join(SIZES)}.")
     ] = PAPER,
-    plans: Annotated[
-        str | None, typer.Option("-p", "--plans", metavar="PLANS", help="Plans' name; default: those of --size.")
-    ] = None,
+    plans: Annotated[str | None, typer.Option("-p", help="Plans' name; default: those of --size.")] = None,
     network: Annotated[
-        str | None,
-        typer.Option(
-            "--network",
-            metavar="|".join(NETWORKS),
-            help="Network to plan, if there are no plans yet; see `slicemamba plan`.",
-        ),
+        str | None, typer.Option("--network", help="Network to plan, if there are no plans yet; see `slicemamba plan`.")
     ] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="The same as --network hybrid.")] = False,
-    candidates: Annotated[
-        str, candidates_option("Candidates to plan, if there are no plans yet; see `slicemamba plan`.")
-    ] = "paper",
     gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
-    trainer: Annotated[
-        str,
-        typer.Option("-tr", "--trainer", metavar="TRAINER", help="Final trainer, e.g. SliceMambaTrainer_100epochs."),
-    ] = (DEFAULT_TRAINER),
+    trainer: Annotated[str, typer.Option("-tr", help="Final trainer, e.g. SliceMambaTrainer_100epochs.")] = (
+        DEFAULT_TRAINER
+    ),
     supernet_trainer: Annotated[
-        str | None,
-        typer.Option("--supernet-trainer", metavar="TRAINER", help="Default: the one with the final trainer's length."),
+        str | None, typer.Option("--supernet-trainer", help="Default: the one with the final trainer's length.")
     ] = None,
     seed: Annotated[int, seed_option("Seed of the searches.")] = 0,
     population: Annotated[int, population_option()] = 50,
     generations: Annotated[int, generations_option()] = 20,
-    budget: Annotated[
-        float | None,
-        share_option("--budget", "Share of the fixed network's training step that the chosen one may take, e.g. 60%."),
-    ] = None,
     holdout: Annotated[
         float | None,
         number(
             "--holdout",
-            least=0,
+            above=0,
             below=1,
-            help="Part of each fold's training cases to choose on, see `slicemamba holdout`; 0: none. Default: 0.2 "
-            "with other candidates than the paper's, else none.",
+            help="Part of each fold's training cases to choose on, see `slicemamba holdout`.",
         ),
     ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="Also write validation probabilities, as nnUNetv2_train.")] = False,
@@ -109,29 +81,42 @@ def run(
         bool,
         typer.Option("--predict", help="Also predict imagesTs with the folds' ensemble, and write the report."),
     ] = False,
-    gpus: Gpus = None,
-    per_gpu: PerGpu = 1,
-    at_once: AtOnce = None,
+    gpus: Annotated[
+        int | None, whole("--gpus", least=1, most=1024, help="Run steps of several folds at once, on so many GPUs.")
+    ] = None,
+    per_gpu: Annotated[int, whole("--per-gpu", least=1, most=64, help="Steps at once per GPU, with --gpus.")] = 1,
+    at_once: Annotated[
+        int | None, whole("--at-once", least=1, most=1024, help="Run so many steps at once, without a GPU.")
+    ] = None,
+    launcher: Annotated[
+        str, typer.Option("--launcher", help="local: this machine; slurm: submit the steps as jobs of a cluster.")
+    ] = "local",
+    partition: Annotated[
+        str | None, typer.Option("--partition", help="With slurm: partition; default: the cluster's.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option("--time", help="With slurm: limit of time of a job, which goes on in another one.")
+    ] = None,
+    account: Annotated[str | None, typer.Option("--account", help="With slurm: account.")] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option("--sbatch", help="With slurm: any other option of sbatch, e.g. mem=64G; may be repeated."),
+    ] = None,
 ) -> None:
-    """Plan, train, search and retrain the folds of a dataset.
+    """Plan, preprocess, train the supernets, search, train the chosen networks: in a row, at once or on a cluster.
 
-    Folds follow one another, or several steps are done at once. What is finished is skipped, so that the same command
-    continues a run that was stopped anywhere.
+    What is finished is skipped, so that the same command continues a run that was stopped anywhere.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name
-    from nnunetv2_slicemamba.pipeline.fold_steps import (
-        RunSettings,
-        hold_out_all,
-        hold_out_by_default,
-        run_fold,
-        summary_dice,
-        take,
-    )
-    from nnunetv2_slicemamba.pipeline.graph import ending_steps_of
+    from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, run_fold, summary_dice, take
+    from nnunetv2_slicemamba.pipeline.graph import ending_steps_of, steps_folder
     from nnunetv2_slicemamba.pipeline.places import places_for
+    from nnunetv2_slicemamba.pipeline.preparing import Planning, dataset_name, named_selections, prepare
+    from nnunetv2_slicemamba.pipeline.slurm.options import slurm_options
+    from nnunetv2_slicemamba.pipeline.slurm.submission import refuse_live_jobs
     from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
-    from nnunetv2_slicemamba.planning.selection import choose_device, select
+    from nnunetv2_slicemamba.planning.selection import choose_device
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.trainers import TRAINERS
     from nnunetv2_slicemamba.trainers.roles import FINAL, INHERIT, SUPERNET
@@ -146,32 +131,40 @@ def run(
     if size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
     SearchSettings(population=population, generations=generations, seed=seed)
-    chosen = choose_device(device).type
+    slurm = slurm_options(launcher, partition, time, account, sbatch or ())
+    if slurm is not None and (gpus, per_gpu, at_once) != (None, 1, None):
+        raise InputError(
+            "--gpus, --per-gpu and --at-once are for this machine; with --launcher slurm SLURM finds places for the "
+            "steps: leave them out"
+        )
+    chosen = choose_device(device).type if slurm is None else device_of_nodes(device)
     places = places_for(chosen, gpus, per_gpu, at_once)
     require_folder("nnUNet_results", writable=True)
     planned = network_named(network, hybrid)
     plans_name = plans or plans_name_of(size, planned)
     check_plans_name(plans_name)
 
-    prepare(dataset, configuration, size, plans_name, gpu_memory, console, planned, candidates)
-    # every fold is checked before the first one trains for days
+    refuse_live_jobs(steps_folder(dataset_name(dataset)))
+    planning = Planning(size, planned, gpu_memory, holdout)
     wanted = folds or ["0", "1", "2", "3", "4"]
-    selections = [select(dataset, configuration, fold, plans_name).with_blocks() for fold in wanted]
-    limits = () if budget is None else ("--max-step", f"{100 * budget:g}%")
+    if slurm is None:
+        prepare(dataset, configuration, plans_name, planning, console)
+    # every fold is checked before the first one trains for days
+    selections = named_selections(dataset, configuration, wanted, plans_name)
     settings = RunSettings(
         trainer,
         supernet,
         chosen,
-        ("--seed", str(seed), "--population", str(population), "--generations", str(generations), *limits),
+        ("--seed", str(seed), "--population", str(population), "--generations", str(generations)),
         npz,
         predict=predict,
     )
+    if slurm is not None:
+        submit(selections, settings, planning, slurm, console)
+        return
     endings = ending_steps_of(selections, settings)
-    supernets = [SupernetFolder(selection, supernet) for selection in selections]
-    if holdout is None:
-        hold_out_by_default(supernets, console)
-    elif holdout:
-        hold_out_all(supernets, holdout, console)
+    if holdout is not None:
+        hold_out_all([SupernetFolder(selection, supernet) for selection in selections], holdout, console)
     title = f"{trainer}, {configuration}"
     if places:
         run_several(selections, settings, places, console, title)
@@ -208,34 +201,43 @@ def run_several(
         run_at_once(graph_of(selections, settings), places, folder, console, title)
 
 
-def prepare(
-    dataset: str,
-    configuration: str,
-    size: str,
-    plans_name: str,
-    gpu_memory: float,
-    console: Console,
-    network: str = "paper",
-    candidates: str = "paper",
+def submit(
+    selections: Sequence[Selection], settings: RunSettings, planning: Planning, options: SlurmOptions, console: Console
 ) -> None:
-    """Plans and preprocesses what is missing; plans that exist are used as they are."""
-    from nnunetv2_slicemamba.common.commands import run_command
-    from nnunetv2_slicemamba.common.folders import InputError, require_folder
-    from nnunetv2_slicemamba.common.library_errors import library_errors
-    from nnunetv2_slicemamba.planning.preprocessing import complete_data
-    from nnunetv2_slicemamba.planning.selection import require_dataset
+    """Submits the steps of all folds to SLURM, and says what was submitted."""
+    from nnunetv2_slicemamba.pipeline.at_once import only_run
+    from nnunetv2_slicemamba.pipeline.graph import read_run, run_folder, write_run
+    from nnunetv2_slicemamba.pipeline.preparing import is_planned, prepare, prepare_folds
+    from nnunetv2_slicemamba.pipeline.slurm.options import refuse_unshared_folders
+    from nnunetv2_slicemamba.pipeline.slurm.submission import submit_run
+    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 
-    try:
-        name = require_dataset(dataset, "nnUNet_preprocessed")
-    except InputError:
-        require_folder("nnUNet_preprocessed", writable=True)
-        name = require_dataset(dataset, "nnUNet_raw")
-    # data that are complete may lie where nothing can be written
-    if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
-        look = "its output above may say more, and slicemamba plan --verify_dataset_integrity checks every file"
-        with library_errors("nnunetv2", f"nnU-Net cannot preprocess {name}", look):
-            complete_data(name, plans_name, configuration)
+    refuse_unshared_folders()
+    first, folder = selections[0], run_folder(selections, settings)
+    with only_run(folder):
+        if is_planned(first):  # then this takes no time
+            prepare(first.dataset, first.configuration, first.plans_name, planning, console)
+            supernets = [SupernetFolder(selection, settings.supernet_trainer) for selection in selections]
+            prepare_folds(supernets, planning.holdout, console)
+        said = {"command": shell_line("slicemamba", *sys.argv[1:]), "process": os.getpid(), "host": host()}
+        write_run(folder, selections, settings, **said, started=now(), planning=asdict(planning), jobs={})
+        steps, _ = read_run(folder)
+        submitted = submit_run(steps, folder, options, settings.device)
+    if not submitted:
+        console.print("All steps are finished: nothing was submitted.")
         return
-    flags = ["-d", dataset, "--size", size, "--gpu-memory", str(gpu_memory), "-p", plans_name]
-    flags += ["--network", network, *(["--candidates", candidates] if candidates != "paper" else [])]
-    run_command("slicemamba", ["plan", *flags, "-c", configuration], console)
+    table = Table("step", "job", "after")
+    for one in submitted:
+        table.add_row(one.step.title, one.job, one.dependency or "")
+    console.print(table)
+    for command, what in (("status", "See them"), ("cancel", "End them")):
+        console.print(f"{what}: {shell_line('slicemamba', command, '-d', first.dataset)}")
+
+
+def device_of_nodes(name: str) -> str:
+    """The device of the nodes' trainings: "auto" is CUDA, which only they can see. InputError for others."""
+    from nnunetv2_slicemamba.common.folders import InputError
+
+    if name not in ("auto", "cuda", "cpu"):
+        raise InputError(f"device {name!r} is none of a cluster's nodes; give cuda or cpu")
+    return "cuda" if name == "auto" else name

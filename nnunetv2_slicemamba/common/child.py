@@ -7,6 +7,7 @@ FUNCTION of MODULE is called with NAME and all that follows as sys.argv.
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 from nnunetv2_slicemamba.common.stopping import end_with_parent, interruptible
@@ -20,6 +21,9 @@ def main() -> None:
     parent, module, function, *sys.argv = sys.argv[1:]
     end_with_parent(int(parent))
     show_warnings_as_lines()
+    if hasattr(signal, "SIGUSR2"):
+        # a batch system sends it to all processes of a job before the end of its time; our parent answers it
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     if not module.startswith(f"{PACKAGE}."):
         # nnU-Net unpickles checkpoints, whose code must not run in a command that we start
         from nnunetv2_slicemamba.common.checkpoints import load_safely_from_now_on

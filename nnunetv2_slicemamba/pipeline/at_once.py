@@ -27,6 +27,7 @@ from nnunetv2_slicemamba.common.stopping import exit_code, handling_signals
 from nnunetv2_slicemamba.pipeline.job import ENDED_FILE, ENDED_JSON, JOB_FILE, record_of, run_job
 from nnunetv2_slicemamba.pipeline.progress import last_line
 from nnunetv2_slicemamba.pipeline.run_folder import RunFolder
+from nnunetv2_slicemamba.pipeline.slurm.submission import refuse_live_jobs
 from nnunetv2_slicemamba.pipeline.states import FAILED, FINISHED, RUNNING, STOPPED, StepState, outcome, progress_table
 from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step
 
@@ -41,8 +42,12 @@ _MINUTES = 365 * 24 * 60
 
 @contextlib.contextmanager
 def only_run(folder: RunFolder) -> Iterator[None]:
-    """Context in which this process alone runs steps of the dataset at once. Raises FolderInUseError."""
+    """Context in which this process alone runs or submits steps of the dataset.
+
+    Raises FolderInUseError, and InputError where jobs of SLURM wait or run.
+    """
     with in_use(folder.path.parent), in_use(folder.path):
+        refuse_live_jobs(folder.path.parent)
         yield
 
 

@@ -23,7 +23,8 @@ def ending_steps(selections: Sequence[Selection], settings: RunSettings, after: 
     second stage of a cascade, whose predictions need those of its first stage.
     """
     first = selections[0]
-    if first.configuration_manager.previous_stage_name is not None:
+    # without plans, a job that makes them comes first, and asks this again
+    if first.plans and first.configuration_manager.previous_stage_name is not None:
         raise InputError(
             f"--predict cannot predict with {first.configuration}, which reads its first stage's predictions; predict "
             "with nnUNetv2_predict -prev_stage_predictions"

@@ -70,15 +70,16 @@ def steps_of_fold(selection: Selection, settings: RunSettings) -> list[Step]:
         check_final_slicing(final, supernet)
         return training_needed(final, supernet, settings)
 
-    looks: dict[str, tuple[Callable[[], Command | Finished], Path | None]] = {
+    looks: dict[str, tuple[Callable[[], Command | Finished], Path]] = {
         "supernet": (lambda: training_needed(supernet, supernet, settings), supernet.path),
-        "search": (lambda: search_needed(supernet, settings), None),
+        "search": (lambda: search_needed(supernet, settings), supernet.search),
         "final": (look_at_final, final.path),
     }
     steps: list[Step] = []
-    for kind, (look, training) in looks.items():
+    for kind, (look, keeps) in looks.items():
         after = tuple(step.name for step in steps[-1:])
-        steps.append(Step(f"fold_{fold}_{kind}", fold, kind, after, look, training))
+        training = None if kind == "search" else keeps
+        steps.append(Step(f"fold_{fold}_{kind}", fold, kind, after, look, training, keeps))
     return steps
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.pipeline.ending_steps import ending_steps
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, steps_of_fold
+from nnunetv2_slicemamba.pipeline.preparing import Planning, after_planning, named_selections, planning_step
 from nnunetv2_slicemamba.pipeline.run_folder import RUN_FILE, RUN_JSON, STEPS_FOLDER, RunFolder
 from nnunetv2_slicemamba.pipeline.step import Step
-from nnunetv2_slicemamba.planning.selection import Selection, require_dataset, select
+from nnunetv2_slicemamba.planning.selection import Selection, require_dataset
+
+
+def steps_folder(dataset: str) -> Path:
+    """The folder of a dataset's runs with several steps at once. dataset: name."""
+    return require_folder("nnUNet_results") / dataset / STEPS_FOLDER
 
 
 def run_folder(selections: Sequence[Selection], settings: RunSettings) -> RunFolder:
     """The folder of a run."""
     results = selections[0].configuration_folder(settings.trainer)
-    return RunFolder(results.parent / STEPS_FOLDER / results.name)
+    return RunFolder(steps_folder(selections[0].dataset) / results.name)
 
 
 def runs_of(dataset: str, configuration: str | None = None) -> list[RunFolder]:
@@ -26,14 +33,14 @@ def runs_of(dataset: str, configuration: str | None = None) -> list[RunFolder]:
 
     Raises InputError if there is none.
     """
-    results = require_folder("nnUNet_results") / require_dataset(dataset, "nnUNet_results")
-    folders = [RunFolder(file.parent) for file in sorted((results / STEPS_FOLDER).glob(f"*/{RUN_FILE}"))]
+    runs = steps_folder(require_dataset(dataset, "nnUNet_results"))
+    folders = [RunFolder(file.parent) for file in sorted(runs.glob(f"*/{RUN_FILE}"))]
     found = [one for one in folders if configuration in (None, one.path.name.rpartition("__")[2])]
     if not found:
         which = "" if configuration is None else f" of configuration {configuration!r}"
         raise InputError(
-            f"{results} has no run{which} with several steps at once; 'slicemamba run' begins one with --gpus or "
-            "--at-once"
+            f"{runs.parent} has no run{which} with several steps at once; 'slicemamba run' begins one with --gpus, "
+            "--at-once or --launcher slurm"
         )
     return found
 
@@ -63,9 +70,21 @@ def write_run(folder: RunFolder, selections: Sequence[Selection], settings: RunS
 def read_run(folder: RunFolder) -> tuple[list[Step], dict[str, Any]]:
     """The steps of a run that was begun, and its description."""
     asked = RUN_JSON.read(folder.file)
-    selections = [
-        select(asked["dataset"], asked["configuration"], fold, asked["plans_name"]) for fold in asked["folds"]
-    ]
+    return steps_of(asked), asked
+
+
+def steps_of(asked: dict[str, Any], folds: Collection[str] | None = None) -> list[Step]:
+    """The steps of a run by its description. folds: those that it is narrowed to; None for all."""
+    selections, settings = selections_of(asked, folds)
+    steps = graph_of(selections, settings)
+    if asked.get("planning") is None:
+        return steps
+    return after_planning(planning_step(selections[0], Planning(**asked["planning"])), steps)
+
+
+def selections_of(asked: dict[str, Any], folds: Collection[str] | None = None) -> tuple[list[Selection], RunSettings]:
+    """Selections and settings of a run by its description; as `steps_of`."""
+    wanted = [fold for fold in asked["folds"] if folds is None or fold in folds]
+    selections = named_selections(asked["dataset"], asked["configuration"], wanted, asked["plans_name"])
     known = {one.name: asked["settings"][one.name] for one in fields(RunSettings)}
-    settings = RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})
-    return graph_of(selections, settings), asked
+    return selections, RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})

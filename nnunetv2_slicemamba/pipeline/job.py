@@ -8,7 +8,7 @@ import select
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import submitit
 
 from nnunetv2_slicemamba.common.commands import CommandError, run_command
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.folder_lock import FolderInUseError
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.provenance import now
@@ -38,25 +39,42 @@ def run_job(command: Command, variables: Mapping[str, str], cores: Sequence[int]
     ends when that one ends, and when submitit's controller does (on Linux). The process ends with the command's exit
     code if that is not 0.
     """
+    with recorded(Path(folder)):
+        _end_with(runner)
+        end_with_parent(os.getppid())
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, cores)
+        run_step(command, variables)
+
+
+def run_step(command: Command, variables: Mapping[str, str]) -> None:
+    """Runs a step's command with the variables of its place. Raises CommandError, SystemExit after a signal."""
+    environment = {**command.variables, **variables, "PYTHONUNBUFFERED": "1"}
+    with made_whole(command):
+        run_command(command.name, command.arguments, PlainConsole(), environment)
+
+
+@contextlib.contextmanager
+def recorded(folder: Path) -> Iterator[list[str]]:
+    """Context of a step's work, whose end is written to ENDED_FILE in the step's folder.
+
+    A signal that asks the process to end raises SystemExit. What cannot be worked with becomes the record's message,
+    and the process ends with FAILED. Texts that are appended to the list given are the message of work that went well.
+    """
+    told: list[str] = []
     with handling_signals(_stop):
         code, message = FAILED, "ended before its command"
         try:
-            _end_with(runner)
-            end_with_parent(os.getppid())
-            if hasattr(os, "sched_setaffinity"):
-                os.sched_setaffinity(0, cores)
-            environment = {**command.variables, **variables, "PYTHONUNBUFFERED": "1"}
-            with made_whole(command):
-                run_command(command.name, command.arguments, PlainConsole(), environment)
-            code, message = 0, ""
+            yield told
+            code, message = 0, "; ".join(told)
         except SystemExit as end:
             code, message = int(end.code or 0), "stopped"
-        except (CommandError, OSError) as error:
+        except (CommandError, FolderInUseError, ValueError, OSError) as error:
             message = str(error)
             print(message)
         finally:
             ended = {"job": submitit.JobEnvironment().job_id, "code": code, "message": message, "ended": now()}
-            write_json(Path(folder) / ENDED_FILE, ended)
+            write_json(folder / ENDED_FILE, ended)
     if code:
         sys.exit(code)
 

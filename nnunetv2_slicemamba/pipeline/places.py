@@ -45,7 +45,7 @@ def places_for(device: str, gpus: int | None, per_gpu: int, at_once: int | None)
     if device == "cuda":
         if gpus is None:
             raise InputError(f"--at-once {at_once} is for steps without a GPU; give --gpus 1 --per-gpu {at_once}")
-        import torch
+        import torch  # which a job of a cluster that asks for its share of the cores need not load
 
         there = torch.cuda.device_count()
         if gpus > there:

@@ -19,6 +19,7 @@ _LOSS = re.compile(r": train_loss (\S+)")
 _DICE = re.compile(r": Pseudo dice \[(.*?)\]")
 _SECONDS = re.compile(r": Epoch time: ([\d.]+) s")
 _MOMENT = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+: ")
+_LAUNCHER = re.compile(r"submitit |srun: |slurmstepd.*\*\*\*")
 # numbers also within np.float32(...)
 _NUMBER = re.compile(r"nan|\d+\.\d+(?:e-?\d+)?")
 
@@ -65,11 +66,11 @@ def training_progress(fold_folder: Path) -> TrainingProgress:
 def last_line(log: Path | None) -> str:
     """The last line of a job's log with something on it, without its moment; "" if there is none.
 
-    What submitit says does not count.
+    What submitit says does not count, nor what SLURM says about the end of a job.
     """
     lines = end_of(log).splitlines() if log is not None and log.is_file() else []
     told = (_MOMENT.sub("", line).strip() for line in reversed(lines))
-    return next((line for line in told if line and not line.startswith("submitit ")), "")
+    return next((line for line in told if line and not _LAUNCHER.match(line)), "")
 
 
 def end_of(file: Path) -> str:

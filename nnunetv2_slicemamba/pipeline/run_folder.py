@@ -20,6 +20,8 @@ RUN_JSON = JsonKind(
         "process": int,
         "host": str,
         "started": str,
+        "planning?": {"size": str, "network": str, "gpu_memory": float, "holdout": (float, None)},
+        "jobs?": {str: str},
     },
     "Delete it; 'slicemamba run' writes it anew, and takes no finished step again",
 )
@@ -29,8 +31,9 @@ RUN_JSON = JsonKind(
 class RunFolder:
     """nnUNet_results/DATASET/steps/TRAINER__PLANS__CONFIG: what a run of several steps at once has asked for, and logs.
 
-    run.json describes the run. Every step that was begun has a folder of its name with its logs and records. The folder
-    of the dataset's runs and the run's own are locked while the run works.
+    run.json describes the run, and has the jobs of one that was submitted to SLURM. Every step that was begun has a
+    folder of its name with its logs and records. The folder of the dataset's runs and the run's own are locked while
+    a process runs or submits the steps.
     """
 
     path: Path

@@ -19,15 +19,16 @@ from nnunetv2_slicemamba.pipeline.run_folder import RunFolder
 from nnunetv2_slicemamba.pipeline.step import Finished, Step
 
 WAITING, RUNNING, FINISHED, STOPPED, FAILED = "waiting", "running", "finished", "stopped", "failed"
-_STYLES = {RUNNING: "bold", FINISHED: "green", STOPPED: "yellow", FAILED: "bold red"}
+QUEUED, REQUEUED = "queued", "requeued"  # of jobs of SLURM
+_STYLES = {RUNNING: "bold", REQUEUED: "yellow", FINISHED: "green", STOPPED: "yellow", FAILED: "bold red"}
 _SHOWN = 60  # characters of a log's line
 
 
 @dataclass
 class StepState:
-    """A step's state: WAITING, RUNNING, FINISHED, STOPPED (by a signal, or with the run) or FAILED.
+    """A step's state: WAITING, QUEUED, REQUEUED, RUNNING, FINISHED, STOPPED (by a signal, or with the run) or FAILED.
 
-    place: GPU or cores, job: submitit's number, log, seconds: of the step's last job; message: why it failed.
+    place: GPU, cores or node, job: submitit's number, log, seconds: of the step's last job; message: why it failed.
     """
 
     step: Step
@@ -42,16 +43,20 @@ class StepState:
 def states_on_disk(steps: Sequence[Step], folder: RunFolder) -> list[StepState]:
     """States of a run's steps from the files that trainings, searches and jobs leave; nothing is unpickled."""
     at_work = folder.is_at_work
-    states: dict[str, StepState] = {}
-    for step in steps:
-        states[step.name] = found = state_on_disk(step, folder, at_work)
-        if found.state == FINISHED and any(states[name].state != FINISHED for name in step.after):
-            found.state = WAITING  # what it was made from is made anew
-    return list(states.values())
+    return in_order([state_on_disk(step, folder, at_work) for step in steps])
+
+
+def in_order(states: Sequence[StepState]) -> list[StepState]:
+    """The states of all steps, of which those wait whose files were made from what is made anew."""
+    by_name = {found.step.name: found for found in states}
+    for found in states:
+        if found.state == FINISHED and any(by_name[name].state != FINISHED for name in found.step.after):
+            found.state = WAITING
+    return list(states)
 
 
 def state_on_disk(step: Step, folder: RunFolder, at_work: bool) -> StepState:
-    """State of one step. at_work: whether a process runs the steps now."""
+    """State of one step. at_work: whether a process runs it now, if it was begun and has not ended."""
     found = StepState(step)
     job = record_of(folder.step(step.name), JOB_JSON, JOB_FILE)
     ended = record_of(folder.step(step.name), ENDED_JSON, ENDED_FILE)
@@ -71,8 +76,9 @@ def state_on_disk(step: Step, folder: RunFolder, at_work: bool) -> StepState:
         elif found.state == FINISHED:  # the files that it made are not there any more
             found.state = WAITING
     except FolderInUseError as error:
-        # also for a training that was started by hand
-        found.state, found.message = RUNNING, "" if found.state == RUNNING else str(error)
+        if found.state != FINISHED:  # a search works in the folder of its supernet, which has ended
+            # also for a training that was started by hand
+            found.state, found.message = RUNNING, "" if found.state == RUNNING else str(error)
     except (ValueError, OSError) as error:  # files of it that cannot be read
         found.message = found.message or str(error)
     return found

@@ -329,6 +329,16 @@ def complete_data(dataset_name: str, plans_name: str, configuration: str) -> Non
             _complete(manager, owner, file, os.cpu_count() or 1)
 
 
+def has_data(dataset_name: str, plans_name: str, configuration: str) -> bool:
+    """True if `complete_data` has nothing to make but damaged cases. Raises JsonFileError for damaged plans."""
+    file = Path(str(nnUNet_preprocessed)) / dataset_name / f"{plans_name}.json"
+    manager = PlansManager(PLANS_JSON.read(file))
+    raw = named_folder("nnUNet_raw")
+    if configuration not in manager.available_configurations or raw is None or not (raw / dataset_name).is_dir():
+        return True
+    return is_ready(manager, data_owner(manager, configuration), file.parent)
+
+
 def _is_complete(manager: PlansManager, configuration: str, file: Path) -> bool:
     """True if nothing of a configuration's own data is missing, damaged, or of other settings. file: the plans."""
     data = file.parent / data_of(manager, configuration)[0]

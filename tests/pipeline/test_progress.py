@@ -51,10 +51,11 @@ def test_what_is_half_written_or_damaged_costs_no_more_than_its_number(folder: P
     assert training_progress(folder) == TrainingProgress(epoch=3)
 
 
-def test_the_last_line_is_the_commands_not_submitits(tmp_path: Path) -> None:
+def test_the_last_line_is_the_commands_not_its_launchers(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert last_line(log) == last_line(None) == ""
     log.write_text(
         "2026-03-02 10:00:00.25: no memory left\n\nsubmitit ERROR (2026) - Submitted job triggered an exception\n"
+        "slurmstepd: error: *** STEP 6.0 ON n0 CANCELLED AT 2026-03-02T10:00:01 ***\nsrun: error: n0: task 0: Killed\n"
     )
     assert last_line(log) == "no memory left"

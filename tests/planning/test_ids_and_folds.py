@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nnunetv2_slicemamba.cli.run import prepare
 from nnunetv2_slicemamba.common import folders
 from nnunetv2_slicemamba.common.folders import FOLDERS, InputError
+from nnunetv2_slicemamba.pipeline.preparing import Planning, prepare
 from nnunetv2_slicemamba.planning import preprocessing
 from nnunetv2_slicemamba.planning.selection import check_fold, require_dataset
 from nnunetv2_slicemamba.report.dataset import find_dataset
@@ -69,7 +69,7 @@ def test_a_run_asks_to_write_only_where_data_are_missing(workspace: Path, monkey
     for module in (folders, preprocessing):
         monkeypatch.setattr(module, "is_writable", lambda folder: False)
     monkeypatch.setattr(preprocessing, "preprocess", lambda *_: pytest.fail("data were written"))
-    prepare("901", "2d", "S", PLANS, 8, Console())
+    prepare("901", "2d", PLANS, Planning("S", "paper", 8.0), Console())
     next((workspace / "nnUNet_preprocessed").glob("Dataset901_*/nnUNetPlans_2d/*.pkl")).unlink()
     with pytest.raises(InputError, match="lacks preprocessed data of 2d and is not writable; change its permissions"):
-        prepare("901", "2d", "S", PLANS, 8, Console())
+        prepare("901", "2d", PLANS, Planning("S", "paper", 8.0), Console())

@@ -1,0 +1,104 @@
+"""Plans, preprocessed data and folds of a run, made where they are missing: by the run itself, or by a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console
+
+from nnunetv2_slicemamba.common.commands import run_command
+from nnunetv2_slicemamba.common.folders import InputError, require_folder
+from nnunetv2_slicemamba.common.library_errors import library_errors
+from nnunetv2_slicemamba.common.names import is_number
+from nnunetv2_slicemamba.pipeline.fold_steps import draw_split, hold_out_all
+from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+from nnunetv2_slicemamba.planning.preprocessing import complete_data, has_data
+from nnunetv2_slicemamba.planning.selection import Selection, require_dataset, select
+
+
+@dataclass(frozen=True)
+class Planning:
+    """How a run plans where there are no plans yet, as `slicemamba plan` takes it.
+
+    holdout: part of each fold's training cases to choose on; None to choose on the validation cases.
+    """
+
+    size: str
+    network: str
+    gpu_memory: float
+    holdout: float | None = None
+
+    def arguments(self, dataset: str, configuration: str, plans_name: str) -> list[str]:
+        """Arguments of `slicemamba`."""
+        flags = ["-d", dataset, "--size", self.size, "--gpu-memory", str(self.gpu_memory)]
+        flags += ["-overwrite_plans_name", plans_name, "--network", self.network]
+        return ["plan", *flags, "-c", configuration]
+
+
+def dataset_name(dataset: str) -> str:
+    """The name of a dataset given as ID or name: one that is preprocessed, or can be. Raises InputError otherwise."""
+    try:
+        return require_dataset(dataset, "nnUNet_preprocessed")
+    except InputError:
+        require_folder("nnUNet_preprocessed", writable=True)
+        return require_dataset(dataset, "nnUNet_raw")
+
+
+def prepare(dataset: str, configuration: str, plans_name: str, planning: Planning, console: Console) -> None:
+    """Plans and preprocesses what is missing; plans that exist are used as they are."""
+    name = dataset_name(dataset)
+    # data that are complete may lie where nothing can be written
+    if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
+        look = "its output above may say more, and slicemamba plan --verify_dataset_integrity checks every file"
+        with library_errors("nnunetv2", f"nnU-Net cannot preprocess {name}", look):
+            complete_data(name, plans_name, configuration)
+        return
+    run_command("slicemamba", planning.arguments(dataset, configuration, plans_name), console)
+
+
+def prepare_folds(supernets: Sequence[SupernetFolder], holdout: float | None, console: Console) -> None:
+    """Draws the folds and sets aside cases of them, before the first one trains."""
+    if holdout is not None:
+        hold_out_all(supernets, holdout, console)
+    draw_split(supernets[0])
+
+
+def named_selections(dataset: str, configuration: str, folds: Sequence[str], plans_name: str) -> list[Selection]:
+    """Selections of plans that need not exist yet, by their names alone; checked against the plans where they exist.
+
+    Raises InputError as `select` does, and for a fold that is neither a number nor "all".
+    """
+    name = dataset_name(dataset)
+    if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
+        return [select(name, configuration, fold, plans_name).with_blocks() for fold in folds]
+    for fold in folds:
+        if fold != "all" and not is_number(fold):
+            raise InputError(f"fold {fold!r} does not exist: give 'all' or a number, such as 0")
+    numbers = [fold if fold == "all" else int(fold) for fold in folds]
+    return [Selection(name, {}, plans_name, configuration, number) for number in numbers]
+
+
+def is_planned(selection: Selection) -> bool:
+    """Whether there are plans, and preprocessed data."""
+    file = require_folder("nnUNet_preprocessed") / selection.dataset / f"{selection.plans_name}.json"
+    return file.is_file() and has_data(selection.dataset, selection.plans_name, selection.configuration)
+
+
+def planning_step(selection: Selection, planning: Planning) -> Step:
+    """The step before all folds, which makes plans, data and folds."""
+    names = (selection.dataset, selection.configuration, selection.plans_name)
+
+    def look() -> Command | Finished:
+        has_folds = (require_folder("nnUNet_preprocessed") / selection.dataset / "splits_final.json").is_file()
+        if has_folds and is_planned(selection):
+            return Finished(f"plans {selection.plans_name}: ready")
+        return Command("slicemamba", tuple(planning.arguments(*names)))
+
+    return Step(PLAN, "", PLAN, (), look)
+
+
+def after_planning(planning: Step, steps: Sequence[Step]) -> list[Step]:
+    """A run's steps with its planning in front, which those without another one follow."""
+    return [planning, *(replace(step, after=step.after or (planning.name,)) for step in steps)]

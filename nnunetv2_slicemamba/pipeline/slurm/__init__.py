@@ -1,0 +1,1 @@
+"""Steps of a run as jobs of a SLURM cluster, submitted by submitit."""

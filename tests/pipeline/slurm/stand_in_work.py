@@ -1,0 +1,58 @@
+"""A step's job as a node runs it, with a command that takes no time: it waits, saves when asked to, and goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_slicemamba.common.commands import ENTRY_POINTS
+from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.pipeline.slurm.job import StepJob
+from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step
+
+ENTRY_POINTS["work"] = ("tests.pipeline.slurm.stand_in_work", "work")
+
+
+class StandInJob(StepJob):
+    """StepJob of a step whose command is `work`. saves: whether it keeps anything when it is stopped."""
+
+    saves = True
+
+    def __call__(self) -> None:
+        asked: dict[str, Any] = {"dataset": "", "configuration": "", "plans_name": "", "folds": []}
+        settings = {"trainer": "", "supernet_trainer": "", "device": "", "search_arguments": []}
+        settings |= {"npz": False, "quiet": False, "predict": False}
+        said = {"command": "", "process": 1, "host": "", "started": ""}
+        write_json(self.folder.file, {**asked, "settings": settings, **said})
+        super().__call__()
+
+    def step_now(self, asked: dict[str, Any], told: list[str]) -> Step:
+        folder = self.folder.path
+        made = folder / "made"
+
+        def look() -> Command | Finished:
+            return Finished("finished before") if made.is_file() else Command("work", (str(folder), str(self.saves)))
+
+        return Step("final", "0", "final", (), look, keeps=folder)
+
+
+def work() -> None:
+    """Waits for its end, saves then, and when it is called again finishes with what it finds."""
+    folder, saves = Path(sys.argv[1]), sys.argv[2] == "True"
+    checkpoint = folder / "checkpoint_latest.pth"
+    if checkpoint.is_file():
+        (folder / "made").write_text(checkpoint.read_text())
+        return
+
+    def save(number: int, frame: Any) -> None:
+        if saves:
+            checkpoint.write_text("saved")
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, save)
+    (folder / "at_work").write_text(str(os.getpid()))
+    time.sleep(100)
