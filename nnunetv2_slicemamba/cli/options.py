@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
 
 # more than these is a slip of the hand: years of evaluations, two years of minutes
 MANY, MANY_MINUTES = 10_000, 1_000_000
@@ -93,9 +93,11 @@ def generations_option() -> Any:
 Dataset = Annotated[str, typer.Option("-d", help="Dataset, by ID (501) or name (Dataset501_NAME).")]
 Configuration = Annotated[str, typer.Option("-c", help="Configuration of the plans, e.g. 2d or 3d_fullres.")]
 Fold = Annotated[str, typer.Option("-f", help="Fold: 0, 1, ... or all.")]
-Plans = Annotated[str, typer.Option("-p", help="Plans' name, e.g. nnUNetSliceMambaSPlans.", show_default=True)]
+Plans = Annotated[
+    str | None, typer.Option("-p", help="Plans' name; default: the SliceMamba plans of the dataset, if they are one.")
+]
 SupernetTrainer = Annotated[str, typer.Option("-tr", help="Trainer of the supernet.", show_default=True)]
 Device = Annotated[str, typer.Option("-device", help="cuda, cpu or mps; default: cuda where there is one.")]
 
-PLANS = DEFAULT_PLANS
+PLANS: str | None = None
 SUPERNET_TRAINER = DEFAULT_SUPERNET_TRAINER

@@ -1,4 +1,4 @@
-"""`slicemamba slicing`: sets the slicing of a fold without a search."""
+"""`slicemamba slicing`: sets the slicing of folds without a search."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from nnunetv2_slicemamba.cli.options import (
     SUPERNET_TRAINER,
     Configuration,
     Dataset,
-    Fold,
     Plans,
     SupernetTrainer,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
+from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.slicing.candidates import thickness_text
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -25,24 +27,29 @@ def add_commands(app: typer.Typer) -> None:
 def slicing(
     dataset: Dataset,
     configuration: Configuration,
-    fold: Fold,
+    folds: Annotated[list[str], typer.Option("-f", help="Folds, e.g. -f 0 1 2 3 4, or all.")],
     value: Annotated[
         str, typer.Option("--set", help="2x4 (2x4x2 in 3D), random:SEED, consensus, a FILE, or pareto.json:N.")
     ],
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
 ) -> None:
-    """Writes a fold's best_slicing.json without a search."""
+    """Sets the slicing of one or more folds without a search, before they are trained."""
     from nnunetv2_slicemamba.common.folders import require_folder
+    from nnunetv2_slicemamba.common.names import final_trainer_name
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+    from nnunetv2_slicemamba.planning.present_plans import plans_flags
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
 
-    folder = SupernetFolder(select(dataset, configuration, fold, plans).with_blocks(), trainer)
+    folders = [SupernetFolder(select(dataset, configuration, one, plans).with_blocks(), trainer) for one in folds]
     require_folder("nnUNet_results", writable=True)
-    file, choice = set_slicing(folder, value)
-    distinct = sorted(set(choice.slicing))
-    shown = " ".join("x".join(map(str, thickness)) for thickness in distinct)
-    PlainConsole().print(
-        f"Slicing of {len(choice.slicing)} blocks ({choice.how_chosen}: {shown}) written to {file}",
-    )
+    console = PlainConsole()
+    for folder in folders:
+        file, choice = set_slicing(folder, value)
+        shown = " ".join(map(thickness_text, sorted(set(choice.slicing))))
+        console.print(f"Slicing of {len(choice.slicing)} blocks ({choice.how_chosen}: {shown}) written to {file}")
+    selection, final = folders[0].selection, final_trainer_name(trainer)
+    flags = ("-d", dataset, "-c", configuration, *plans_flags(selection.preprocessed_folder, selection.plans_name))
+    flags += () if final == DEFAULT_TRAINER else ("-tr", final)
+    console.print(f"Next: {shell_line('slicemamba', 'run', *flags, '-f', *folds)}")

@@ -66,6 +66,7 @@ def read_run(folder: RunFolder) -> tuple[list[Step], dict[str, Any]]:
     selections = [
         select(asked["dataset"], asked["configuration"], fold, asked["plans_name"]) for fold in asked["folds"]
     ]
-    known = {one.name: asked["settings"][one.name] for one in fields(RunSettings)}
+    # older runs do not say whether they search: all did
+    known = {one.name: asked["settings"].get(one.name, one.default) for one in fields(RunSettings)}
     settings = RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})
     return graph_of(selections, settings), asked

@@ -30,6 +30,7 @@ PAPER = "L"  # the paper's network, whose planners and plans have no letter
 
 # the paper's, the same with convolutional stages around it, and nnU-Net's U-Net with S3 blocks added
 NETWORKS = ("paper", "hybrid", "residual")
+RECOMMENDED = "hybrid"  # planned unless another one is asked for
 
 
 def planner_name_of(size: str, network: str = "paper") -> str:
