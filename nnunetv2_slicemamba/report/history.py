@@ -70,7 +70,7 @@ def _plan(number: int, same: Sequence[ConfigurationFacts]) -> str:
         flags += [] if planner == "ExperimentPlanner" else ["-pl", planner]
         return shell_line("nnUNetv2_plan_and_preprocess", *flags)
     size, network = PLANNED.get(planner, (PAPER, "paper"))
-    flags += ["--size", size, *([] if network == "paper" else ["--network", network])]
+    flags += ["--size", size, "--network", network]
     flags += ["--activation-checkpointing"] if any(one.activation_checkpointing for one in same) else []
     flags += [] if name == plans_name_of(size, network) else ["-overwrite_plans_name", name]
     return shell_line("slicemamba", "plan", *flags)

@@ -121,7 +121,7 @@ def _setup(folders: DatasetFolders, dataset: DatasetFacts, plans: Sequence[Confi
         return []
     named = {plans_name_of(size, network): (size, network) for size in SIZES for network in NETWORKS}
     size, network = named.get(missing[0].plans_name, (PAPER, "paper"))
-    flags = ["-d", number, "--size", size, *([] if network == "paper" else ["--network", network])]
+    flags = ["-d", number, "--size", size, "--network", network]
     flags += ["--activation-checkpointing"] if missing[0].activation_checkpointing else []
     command = shell_line("slicemamba", "plan", *flags, "-c", *(one.configuration for one in missing))
     return [Remedy("The preprocessed data are not here", (command,))]

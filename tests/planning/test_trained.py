@@ -41,7 +41,22 @@ def test_other_plans_are_refused_with_what_differs_and_the_remedy(
     before = plans.read_bytes()
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
-        main(["plan", "-d", "901", "-c", "2d", "--size", "S", "--activation-checkpointing", "-np", "1"])
+        main(
+            [
+                "plan",
+                "-d",
+                "901",
+                "-c",
+                "2d",
+                "--size",
+                "S",
+                "--network",
+                "paper",
+                "--activation-checkpointing",
+                "-np",
+                "1",
+            ]
+        )
     assert ended.value.code == 2
     message = " ".join(capsys.readouterr().err.split())
     assert f"SliceMambaSupernetTrainer__{PLANS}__2d (fold_1) was trained with other plans {PLANS}" in message

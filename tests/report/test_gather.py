@@ -120,7 +120,7 @@ def test_trainings_and_searches_are_read_from_their_own_files(complete_2d, use):
 def test_commands_that_made_the_tree_are_told_with_the_searchs_settings(complete_2d, use):
     use(complete_2d)
     commands = gather(ReportSettings("501")).commands
-    assert "slicemamba plan -d 501 -c 2d --size S" in commands
+    assert "slicemamba plan -d 501 -c 2d --size S --network paper" in commands
     assert f"nnUNetv2_train 501 2d 1 -tr {FINAL} -p {PLANS}" in commands
     assert "nnUNetv2_train 501 2d 0" in commands
     wanted = f"slicemamba search -d 501 -c 2d -f 0 -p {PLANS} -tr {SUPERNET} --population 6 --generations 3 --parents 2"

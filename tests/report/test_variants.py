@@ -155,7 +155,7 @@ def test_commands_have_every_option_and_quote_names_from_outside(complete_2d, us
     text = html_of(tree)
     assert "\x1b" not in text
     commands = gather(ReportSettings(tree.number)).commands
-    assert "slicemamba plan -d 501 -c 2d --size S --activation-checkpointing" in commands
+    assert "slicemamba plan -d 501 -c 2d --size S --network paper --activation-checkpointing" in commands
     fold = f"-d {tree.shipped.folder_name} -c 2d -f 0 -p {PLANS}"
     assert f"slicemamba holdout {fold} -tr {SUPERNET} --fraction 0.25 --seed 7" in commands
     words = r"nnUNetv2_train 501 '2d;touch owned' $'0$(touch owned)\x1b[2J'"
