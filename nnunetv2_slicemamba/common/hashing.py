@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-# Neither changes what a trained network predicts: how it was trained, and a flag that nnU-Net's training adds.
-_NOT_IN_PREDICTION = ("batch_size", "batch_dice", "continue_training")
+PLANNED_WITH = "slicemamba_planned_with"  # entry of plans: the options that they were planned with, for people
+# None changes what a trained network predicts: how it was trained, a flag that nnU-Net's training adds, a record.
+_NOT_IN_PREDICTION = ("batch_size", "batch_dice", "continue_training", PLANNED_WITH)
 
 
 def sha256_of_file(path: str | Path) -> str:

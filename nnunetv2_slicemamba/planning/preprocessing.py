@@ -22,6 +22,7 @@ from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
 from nnunetv2_slicemamba.common.folder_lock import in_use_after_others
 from nnunetv2_slicemamba.common.folders import InputError, is_writable, named_folder
+from nnunetv2_slicemamba.common.hashing import PLANNED_WITH
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, FINGERPRINT_JSON, PLANS_JSON
 from nnunetv2_slicemamba.planning.case_files import damaged_cases
@@ -215,9 +216,13 @@ def planner_class(
     blocks_from_stride: int | None = None,
     decoder_blocks: bool = False,
 ) -> type[SharedDataPlanner]:
-    """A planner with these settings, which writes `file`. protect: not if networks were trained with other plans."""
+    """A planner with these settings, which writes `file`, with the options that differ from the usual ones.
+
+    protect: not if networks were trained with other plans.
+    """
 
     def save_plans(self: SharedDataPlanner, plans: dict[str, Any]) -> None:
+        plans[PLANNED_WITH] = {"gpu_memory": self.UNet_vram_target_GB, **options}
         # as nnU-Net does before it writes them: in place
         recursive_fix_for_json_export(plans)
         complete = with_kept_configurations(plans, file)
@@ -228,11 +233,12 @@ def planner_class(
         set_aside_if_damaged(file, PLANS_JSON)
         planner.save_plans(self, plans)
 
-    settings: dict[str, Any] = {"activation_checkpointing": activation_checkpointing, "save_plans": save_plans}
+    options: dict[str, Any] = {"activation_checkpointing": True} if activation_checkpointing else {}
     if decoder_blocks:
-        settings["decoder_blocks"] = True
+        options["decoder_blocks"] = True
     if blocks_from_stride is not None:
-        settings["blocks_from_stride"] = blocks_from_stride
+        options["blocks_from_stride"] = blocks_from_stride
+    settings = {"activation_checkpointing": False, **options, "save_plans": save_plans}
     # nnU-Net takes a class and keeps its name in the plans
     return type(planner.__name__, (planner,), settings)
 

@@ -35,7 +35,7 @@ def read_commands(
 ) -> tuple[str, ...]:
     """The commands that lead to what was found, in the order in which they are run; lines with # explain.
 
-    Flags that nothing in the tree records (GPU memory, device) are left at their defaults.
+    Flags that nothing in the tree records (device, GPU memory in plans of before 0.2) are left at their defaults.
     """
     number = folders.number
     lines: list[str] = []
@@ -72,6 +72,10 @@ def _plan(number: int, same: Sequence[ConfigurationFacts]) -> str:
     size, network = PLANNED.get(planner, (PAPER, "paper"))
     flags += ["--size", size, "--network", network]
     flags += ["--activation-checkpointing"] if any(one.activation_checkpointing for one in same) else []
+    options = same[0].options
+    flags += ["--gpu-memory", options["gpu_memory"]] if options.get("gpu_memory", 8) != 8 else []
+    flags += ["--blocks-from-stride", options["blocks_from_stride"]] if "blocks_from_stride" in options else []
+    flags += ["--decoder-blocks"] if options.get("decoder_blocks") else []
     flags += [] if name == plans_name_of(size, network) else ["-overwrite_plans_name", name]
     return shell_line("slicemamba", "plan", *flags)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_slicemamba.common.hashing import resolved_configuration
+from nnunetv2_slicemamba.common.hashing import PLANNED_WITH, resolved_configuration
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
@@ -27,6 +27,7 @@ class ConfigurationFacts:
     network: class name. patch: voxels per axis. spacing: mm per axis. batch: patches. stages: of a SliceMamba network,
     highest resolution first; empty for other networks. preprocessed: whether its data are there. stem: channels of a
     hybrid's convolutional stages, full resolution first. activation_checkpointing: whether blocks are computed twice.
+    options: those that `slicemamba plan` was given, as far as the plans say.
     """
 
     plans_name: str
@@ -42,6 +43,7 @@ class ConfigurationFacts:
     preprocessed: bool
     stem: tuple[int, ...] = ()
     activation_checkpointing: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_slicemamba(self) -> bool:
@@ -108,4 +110,5 @@ def _facts(
         preprocessed=data is not None and data.is_dir() and any(data.iterdir()),
         stem=tuple(int(width) for width in kwargs.get("stem_features", ())),
         activation_checkpointing=bool(kwargs.get("activation_checkpointing")),
+        options=plans.get(PLANNED_WITH, {}),
     )

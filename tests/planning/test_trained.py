@@ -10,6 +10,7 @@ import pytest
 
 from nnunetv2_slicemamba.cli.main import main
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.hashing import PLANNED_WITH, sha256_of_plans
 from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
 DISKS, PLANS = "Dataset901_Disks", "nnUNetSliceMambaSPlans"
@@ -73,6 +74,17 @@ def test_the_same_plans_may_be_written_again_and_others_under_another_name(plans
     plan("M", plans_name="Other")
     assert widths(plans.with_name("Other.json")) == [48, 96]
     assert json.loads(plans.read_text()) == before
+
+
+def test_plans_say_what_they_were_planned_with_which_is_no_difference_to_older_ones(plans: Path) -> None:
+    newer = json.loads(plans.read_text())
+    assert newer[PLANNED_WITH] == {"gpu_memory": 8.0}
+    older = {key: value for key, value in newer.items() if key != PLANNED_WITH}
+    for written in (older, {**newer, PLANNED_WITH: {"gpu_memory": 6.0}}):
+        plans.write_text(json.dumps(written))
+        plan()
+        assert json.loads(plans.read_text()) == newer
+        assert sha256_of_plans(written, "2d") == sha256_of_plans(newer, "2d")
 
 
 def test_who_asks_for_it_gets_other_plans(plans: Path) -> None:
