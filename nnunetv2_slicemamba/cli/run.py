@@ -49,7 +49,9 @@ def run(
     context: typer.Context,
     dataset: Dataset,
     configuration: Configuration,
-    folds: Annotated[list[str] | None, typer.Option("-f", help="Folds, e.g. -f 0 1; default: 0 1 2 3 4.")] = None,
+    folds: Annotated[
+        list[str] | None, typer.Option("-f", help="Folds, e.g. -f 0 1; default: all, mostly 0 to 4.")
+    ] = None,
     slicing: Annotated[
         str | None,
         typer.Option(
@@ -122,7 +124,7 @@ def run(
     from nnunetv2_slicemamba.pipeline.slicings import check_slicings, set_slicings, tell_slicings
     from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
     from nnunetv2_slicemamba.planning.present_plans import plans_to_use, size_and_network
-    from nnunetv2_slicemamba.planning.selection import choose_device, select
+    from nnunetv2_slicemamba.planning.selection import all_folds, choose_device, select
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.trainers import TRAINERS
     from nnunetv2_slicemamba.trainers.roles import FINAL, INHERIT, SUPERNET
@@ -152,8 +154,7 @@ def run(
     size, planned = size_and_network(plans_name, size, planned)
     prepare(dataset, configuration, size, plans_name, gpu_memory, console, planned)
     # every fold is checked before the first one trains for days
-    wanted = folds or ["0", "1", "2", "3", "4"]
-    selections = [select(dataset, configuration, fold, plans_name) for fold in wanted]
+    selections = [select(dataset, configuration, fold, plans_name) for fold in folds or all_folds(dataset)]
     if slicing is not None or asked:
         selections = [selection.with_blocks() for selection in selections]
     settings = RunSettings(

@@ -179,6 +179,13 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str | None =
     return selection
 
 
+def all_folds(dataset: str) -> list[str]:
+    """The folds of a preprocessed dataset's splits; those that nnU-Net draws where there are none yet."""
+    folder = require_folder("nnUNet_preprocessed") / require_dataset(dataset, "nnUNet_preprocessed")
+    splits = SPLITS_JSON.read_if_there(folder / "splits_final.json")
+    return [str(fold) for fold in range(DRAWN_FOLDS if splits is None else len(splits))]
+
+
 def check_fold(fold: str, preprocessed: Path) -> int | str:
     """`fold` as nnU-Net takes it: "all", or an int among those of splits_final.json (0..4 as long as there is none).
 

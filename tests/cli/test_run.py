@@ -47,6 +47,17 @@ def test_a_run_trains_every_fold_and_says_with_which_plans_and_slicing(steps: li
     assert done.out.endswith("Next: slicemamba report -d Dataset901_Disks\n")
 
 
+def test_all_folds_are_trained_that_the_splits_define(steps: list[str], workspace: Path) -> None:
+    split = {"train": ["case_0", "case_1"], "val": ["case_2"]}
+    file = workspace / "nnUNet_preprocessed" / "Dataset901_Disks" / "splits_final.json"
+    for number in (5, 3):
+        called(*(word for word in RUN if word not in ("-f", "0", "1")))
+        assert steps == [f"{FINAL} {fold}" for fold in range(number)]
+        steps.clear()
+        file.write_text(json.dumps([split] * 3))
+        shutil.rmtree(workspace / "nnUNet_results" / "Dataset901_Disks")
+
+
 def test_test_images_are_predicted_next(steps: list[str], workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = workspace / "nnUNet_raw" / "Dataset901_Disks"
     shutil.copytree(raw / "imagesTr", raw / "imagesTs")
