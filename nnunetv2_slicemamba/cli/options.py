@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, DEFAULT_TRAINER
+from nnunetv2_slicemamba.common.shell import shell_line
+
+if TYPE_CHECKING:
+    from nnunetv2_slicemamba.planning.selection import Selection
 
 # more than these is a slip of the hand: years of evaluations, two years of minutes
 MANY, MANY_MINUTES = 10_000, 1_000_000
@@ -88,6 +93,16 @@ def population_option() -> Any:
 def generations_option() -> Any:
     """Option --generations of whatever searches."""
     return whole("--generations", least=0, most=MANY, help="Generations after the random one.")
+
+
+def next_run(selection: Selection, trainer: str, folds: Sequence[str] | None = None) -> str:
+    """The command that trains a selection's fold, or `folds`, with their slicings."""
+    from nnunetv2_slicemamba.planning.present_plans import plans_flags
+
+    plans = plans_flags(selection.preprocessed_folder, selection.plans_name)
+    flags = ("-d", selection.dataset, "-c", selection.configuration, *plans)
+    flags += () if trainer == DEFAULT_TRAINER else ("-tr", trainer)
+    return shell_line("slicemamba", "run", *flags, "-f", *(folds or [selection.fold]))
 
 
 Dataset = Annotated[str, typer.Option("-d", help="Dataset, by ID (501) or name (Dataset501_NAME).")]

@@ -18,12 +18,14 @@ from nnunetv2_slicemamba.cli.options import (
     Plans,
     SupernetTrainer,
     generations_option,
+    next_run,
     number,
     population_option,
     seed_option,
     whole,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.names import final_trainer_name
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -192,3 +194,10 @@ def search(
         f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
         f"Slicing: {found.file}\nFigures: {found.figures}" + (f"\nFront: {found.pareto}" if found.pareto else ""),
     )
+    selection = folder.selection
+    if selection.set_slicing_file.is_file():
+        console.print(
+            f"Trainings take the slicing that was set by hand; to take this one, delete {selection.set_slicing_file}"
+        )
+    if found.complete:
+        console.print(f"Next: {next_run(selection, final_trainer_name(trainer))}")

@@ -13,10 +13,10 @@ from nnunetv2_slicemamba.cli.options import (
     Dataset,
     Plans,
     SupernetTrainer,
+    next_run,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
-from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
-from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.common.names import final_trainer_name
 from nnunetv2_slicemamba.slicing.candidates import thickness_text
 
 
@@ -36,9 +36,7 @@ def slicing(
 ) -> None:
     """Sets the slicing of one or more folds without a search, before they are trained."""
     from nnunetv2_slicemamba.common.folders import require_folder
-    from nnunetv2_slicemamba.common.names import final_trainer_name
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
-    from nnunetv2_slicemamba.planning.present_plans import plans_flags
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
 
@@ -49,7 +47,4 @@ def slicing(
         file, choice = set_slicing(folder, value)
         shown = " ".join(map(thickness_text, sorted(set(choice.slicing))))
         console.print(f"Slicing of {len(choice.slicing)} blocks ({choice.how_chosen}: {shown}) written to {file}")
-    selection, final = folders[0].selection, final_trainer_name(trainer)
-    flags = ("-d", dataset, "-c", configuration, *plans_flags(selection.preprocessed_folder, selection.plans_name))
-    flags += () if final == DEFAULT_TRAINER else ("-tr", final)
-    console.print(f"Next: {shell_line('slicemamba', 'run', *flags, '-f', *folds)}")
+    console.print(f"Next: {next_run(folders[0].selection, final_trainer_name(trainer), folds)}")

@@ -102,4 +102,4 @@ def test_a_slicing_can_be_named_and_lies_with_plans_and_configuration(steps: lis
 def test_slicing_sets_several_folds_and_says_what_comes_next(workspace: Path) -> None:
     done = called("slicing", "-d", "901", "-c", "2d", "-f", "0", "1", "all", "--set", "random:3")
     assert done.out.count("written to") == 3
-    assert done.out.endswith("Next: slicemamba run -d 901 -c 2d -f 0 1 all\n")
+    assert done.out.endswith("Next: slicemamba run -d Dataset901_Disks -c 2d -f 0 1 all\n")
