@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
+from nnunetv2_slicemamba.common.commands import WITHIN_VARIABLE
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, DEFAULT_TRAINER
 from nnunetv2_slicemamba.common.shell import shell_line
 
@@ -93,6 +96,12 @@ def population_option() -> Any:
 def generations_option() -> Any:
     """Option --generations of whatever searches."""
     return whole("--generations", least=0, most=MANY, help="Generations after the random one.")
+
+
+def say_next(console: Console, command: str) -> None:
+    """Says what to type next; not within a command that goes on by itself."""
+    if WITHIN_VARIABLE not in os.environ:
+        console.print(f"Next: {command}")
 
 
 def next_run(selection: Selection, trainer: str, folds: Sequence[str] | None = None) -> str:

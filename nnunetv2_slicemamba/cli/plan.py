@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nnunetv2_slicemamba.cli.options import Dataset, gpu_memory_option, processes_option
+from nnunetv2_slicemamba.cli.options import Dataset, gpu_memory_option, processes_option, say_next
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, RECOMMENDED, SIZES
@@ -114,7 +114,8 @@ def plan(
     planned = configurations or [*done.preprocessed, *done.reused]
     usual = "3d_fullres" if "3d_fullres" in planned else planned[0]
     flags = ("-d", dataset, "-c", usual, *plans_flags(require_folder("nnUNet_preprocessed") / name, done.plans_name))
-    console.print(f"Plans {done.plans_name} of {name} are ready.\nNext: {shell_line('slicemamba', 'run', *flags)}")
+    console.print(f"Plans {done.plans_name} of {name} are ready.")
+    say_next(console, shell_line("slicemamba", "run", *flags))
 
 
 def network_named(network: str | None, hybrid: bool) -> str | None:

@@ -21,6 +21,7 @@ from nnunetv2_slicemamba.cli.options import (
     next_run,
     number,
     population_option,
+    say_next,
     seed_option,
     whole,
 )
@@ -200,4 +201,4 @@ def search(
             f"Trainings take the slicing that was set by hand; to take this one, delete {selection.set_slicing_file}"
         )
     if found.complete:
-        console.print(f"Next: {next_run(selection, final_trainer_name(trainer))}")
+        say_next(console, next_run(selection, final_trainer_name(trainer)))

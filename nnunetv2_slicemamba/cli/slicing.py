@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.cli.options import (
     Plans,
     SupernetTrainer,
     next_run,
+    say_next,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import final_trainer_name
@@ -47,4 +48,4 @@ def slicing(
         file, choice = set_slicing(folder, value)
         shown = " ".join(map(thickness_text, sorted(set(choice.slicing))))
         console.print(f"Slicing of {len(choice.slicing)} blocks ({choice.how_chosen}: {shown}) written to {file}")
-    console.print(f"Next: {next_run(folders[0].selection, final_trainer_name(trainer), folds)}")
+    say_next(console, next_run(folders[0].selection, final_trainer_name(trainer), folds))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nnunetv2_slicemamba.common.commands import WITHIN_VARIABLE, environment
 from nnunetv2_slicemamba.planning.sizes import RECOMMENDED, plans_name_of
 from tests.cli.commands import called
 
@@ -103,3 +104,10 @@ def test_slicing_sets_several_folds_and_says_what_comes_next(workspace: Path) ->
     done = called("slicing", "-d", "901", "-c", "2d", "-f", "0", "1", "all", "--set", "random:3")
     assert done.out.count("written to") == 3
     assert done.out.endswith("Next: slicemamba run -d Dataset901_Disks -c 2d -f 0 1 all\n")
+
+
+def test_only_the_outermost_command_says_what_comes_next(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("slicing", "-d", "901", "-c", "2d", "-f", "0", "--set", "2x4")
+    assert "Next: " in called(*arguments).out
+    monkeypatch.setenv(WITHIN_VARIABLE, environment()[WITHIN_VARIABLE])  # as a run starts its steps
+    assert "Next: " not in called(*arguments).out
