@@ -111,7 +111,7 @@ def next_run(selection: Selection, trainer: str, folds: Sequence[str] | None = N
     plans = plans_flags(selection.preprocessed_folder, selection.plans_name)
     flags = ("-d", selection.dataset, "-c", selection.configuration, *plans)
     flags += () if trainer == DEFAULT_TRAINER else ("-tr", trainer)
-    return shell_line("slicemamba", "run", *flags, "-f", *(folds or [selection.fold]))
+    return shell_line("slicemamba", "run", *flags, "-f", *(folds or [str(selection.fold)]))
 
 
 Dataset = Annotated[str, typer.Option("-d", help="Dataset, by ID (501) or name (Dataset501_NAME).")]
