@@ -48,7 +48,8 @@ def _nnunet(name: str, plans: str, *planner: str) -> Candidate:
 
 def _ours(size: str, hybrid: bool) -> Candidate:
     plans = f"nnUNetSliceMamba{'Hybrid' * hybrid}{size}Plans"
-    planner = ("slicemamba", "plan", *["--hybrid"] * hybrid, "--size", size, "-overwrite_plans_name", plans)
+    network = ("--hybrid",) if hybrid else ("--network", "paper")
+    planner = ("slicemamba", "plan", *network, "--size", size, "-overwrite_plans_name", plans)
     return Candidate(size.lower() + "-hybrid" * hybrid, planner, plans, "SliceMambaTrainer", slicing="fixed")
 
 

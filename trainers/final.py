@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
-from nnunetv2_slicemamba.slicing.find import SeveralSlicingsError, slicing_file_for_training
+from nnunetv2_slicemamba.slicing.find import NothingChosenError, SeveralSlicingsError, slicing_file_for_training
+from nnunetv2_slicemamba.slicing.fixed import fixed_slicing, fixed_text
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 
 
 class SliceMambaTrainer(SliceMambaBaseTrainer):
-    """Trains the planned network from scratch with the fold's best_slicing.json; one without S3 blocks needs none.
+    """Trains the planned network from scratch with the slicing that was chosen for the fold, or the fixed one.
 
+    A fold without a slicing file gets the fixed slicing, and the log says so; not where a search is on its way. A
+    network without S3 blocks needs no slicing.
     The file is read when training starts from epoch 0, after -pretrained_weights, which bring a slicing of their
     own. Continued training, validation and prediction use the checkpoint's slicing and need no file; continuing
     beside files of which none has that slicing is refused.
@@ -57,7 +61,11 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
         self.print_to_log_file("the network has no S3 blocks, and so no slicing")
 
     def _use_slicing_file(self) -> None:
-        file = self.find_slicing()
+        try:
+            file = self.find_slicing()
+        except NothingChosenError:
+            self._use_fixed_slicing()
+            return
         chosen = read_slicing_file(file)
         if not self.was_initialized:
             self.initialize()
@@ -68,6 +76,18 @@ class SliceMambaTrainer(SliceMambaBaseTrainer):
         if place_of(chosen) != self.place:
             # no error: one slicing for all folds may be meant
             self.print_to_log_file(f"{file} is of {place_of(chosen)}, this training of {self.place}")
+
+    def _use_fixed_slicing(self) -> None:
+        if not self.was_initialized:
+            self.initialize()
+        network = self.sliced_network
+        network.set_slicing(fixed_slicing(network.n_blocks, network.n_dims))
+        work = ("-d", self.plans_manager.dataset_name, "-c", self.configuration_name, "-f", self.fold)
+        chooses = shell_line("slicemamba", "slicing", *work, "-p", self.plans_manager.plans_name, "--set", "VALUE")
+        self.print_to_log_file(
+            f"Slicing {fixed_text(network.n_dims)} in all {network.n_blocks} blocks, the fixed one, since none was "
+            f"chosen; '{chooses}' chooses another before a training begins, 'slicemamba run --search' searches one"
+        )
 
     def _check_slicing_file(self) -> None:
         try:

@@ -13,7 +13,7 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.nets.path_supernet import Supernet
 from nnunetv2_slicemamba.slicing.candidates import candidate_text, in_order, listed
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
-from nnunetv2_slicemamba.slicing.find import SEARCH_FOLDER
+from nnunetv2_slicemamba.slicing.find import SEARCH_FOLDER, supernet_folders
 from nnunetv2_slicemamba.trainers.final import SliceMambaTrainer, place_of
 from nnunetv2_slicemamba.trainers.supernet import SliceMambaSharedSupernetTrainer, SliceMambaSupernetTrainer
 
@@ -21,9 +21,9 @@ from nnunetv2_slicemamba.trainers.supernet import SliceMambaSharedSupernetTraine
 class SliceMambaInheritTrainer(SliceMambaTrainer):
     """As SliceMambaTrainer, but every weight starts as the fold's supernet has it on the path of best_slicing.json.
 
-    The supernet is the one in whose folder the slicing file lies, which must be of the same dataset, plans,
-    configuration and fold. It is read when training starts from epoch 0, and takes the place of -pretrained_weights; a
-    continued training needs it no more.
+    The supernet is the one in whose folder the slicing file lies, or the fold's only one if the slicing was set by
+    hand. The file must be of the same dataset, plans, configuration and fold. It is read when training starts from
+    epoch 0, and takes the place of -pretrained_weights; a continued training needs it no more.
     """
 
     role: ClassVar[str] = "inherit"
@@ -44,13 +44,35 @@ class SliceMambaInheritTrainer(SliceMambaTrainer):
                 "supernet of its own fold, with the same dataset, plans and configuration. Unset SLICEMAMBA_SLICING or "
                 "name the file of that supernet, or train from scratch with SliceMambaTrainer"
             )
-        checkpoint = supernet_checkpoint(file, chosen)
+        # a slicing that was set by hand lies with no supernet
+        of_search = file.parent.name == SEARCH_FOLDER
+        checkpoint = supernet_checkpoint(file, chosen, None if of_search else self.only_supernet(file))
         super()._use_slicing_file()
         supernet = self.load_supernet(checkpoint)
         path = indices_on(supernet, chosen, file)
         weights = supernet.extract(path).state_dict()
         self.sliced_network.load_state_dict(weights)
         self.print_to_log_file(f"Weights of path {path} inherited from the supernet in {checkpoint}")
+
+    def only_supernet(self, file: Path) -> Path:
+        """The final checkpoint of the fold's only trained supernet, for a slicing file that lies with none.
+
+        Raises FileNotFoundError if there is none, ValueError if there are several.
+        """
+        place = (Path(self.output_folder_base).parent, self.plans_manager.plans_name, self.configuration_name)
+        checkpoints = [folder / f"fold_{self.fold}" / FINAL for folder in supernet_folders(*place)]
+        trained = [checkpoint for checkpoint in checkpoints if checkpoint.is_file()]
+        if not trained:
+            raise FileNotFoundError(
+                f"the slicing in {file} has no supernet: a trainer that inherits needs a trained supernet of its fold. "
+                "Train one, or train from scratch with SliceMambaTrainer"
+            )
+        if len(trained) > 1:
+            raise ValueError(
+                f"the slicing in {file} was set by hand, and {len(trained)} supernets of this fold are trained: "
+                f"{', '.join(map(str, trained))}. Leave one of them there, or train from scratch with SliceMambaTrainer"
+            )
+        return trained[0]
 
     def load_supernet(self, checkpoint: Path) -> Supernet:
         """The trained supernet of a checkpoint, on the CPU."""
@@ -70,13 +92,13 @@ class SliceMambaInheritTrainer(SliceMambaTrainer):
         return supernet
 
 
-def supernet_checkpoint(slicing_file: Path, chosen: SlicingFile) -> Path:
-    """The final checkpoint of the supernet in whose fold's folder a slicing file lies.
+def supernet_checkpoint(slicing_file: Path, chosen: SlicingFile, other: Path | None = None) -> Path:
+    """The final checkpoint of the supernet in whose fold's folder a slicing file lies, or `other`.
 
     Raises FileNotFoundError if there is none, ValueError if the slicing was searched with another one.
     """
-    checkpoint = slicing_file.parent.parent / FINAL
-    if slicing_file.parent.name != SEARCH_FOLDER or not checkpoint.is_file():
+    checkpoint = other or slicing_file.parent.parent / FINAL
+    if not checkpoint.is_file():
         raise FileNotFoundError(
             f"there is no {checkpoint}: a trainer that inherits needs a trained supernet with the slicing file in its "
             f"folder, fold_X/{SEARCH_FOLDER}/. Train the supernet, or train from scratch with SliceMambaTrainer"

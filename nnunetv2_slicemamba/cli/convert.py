@@ -151,7 +151,11 @@ def convert(
         f"{done.conversion.number('Ts')} held out; {done.written} written now, {ready} there already"
         f"{'; ' if done.conversion.left_out else ''}{done.conversion.left_out}.",
     )
-    console.print(f"Next: {shell_line('slicemamba', 'plan', '-d', dataset_id, '--verify_dataset_integrity')}")
+    flat = done.conversion.description.get("overwrite_image_reader_writer") == "NaturalImage2DIO"
+    # beside a source's own division, further folds are there for other things
+    folds = ("-f", 0) if done.conversion.folds and request.split.kind == "published" else ()
+    flags = ("-d", dataset_id, "-c", "2d" if flat else "3d_fullres", *folds)
+    console.print(f"Next: {shell_line('slicemamba', 'run', *flags)}")
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def export(
         other = "try another --format or PyTorch version"
         with library_errors("torch", f"PyTorch cannot write this network as {format_name}", other):
             parity = export_network(source, chosen, file)
-    names = {"dataset": selection.dataset, "plans": plans, "configuration": configuration, "fold": fold}
+    names = {"dataset": selection.dataset, "plans": selection.plans_name, "configuration": configuration, "fold": fold}
     record = write_record(file, source, chosen, parity, **names, trainer=trainer)
     say = f"{file} ({file.stat().st_size / 1e6:.1f} MB), parity in {record.name}"
     console.print(say)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from nnunetv2_slicemamba.cli.completion import (
     completing,
@@ -17,8 +19,13 @@ from nnunetv2_slicemamba.cli.completion import (
     plans,
     supernet_trainers,
 )
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, DEFAULT_SUPERNET_TRAINER
+from nnunetv2_slicemamba.common.commands import WITHIN_VARIABLE
+from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, DEFAULT_TRAINER
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.slicing.candidate_sets import named_candidates
+
+if TYPE_CHECKING:
+    from nnunetv2_slicemamba.planning.selection import Selection
 
 # more than these is a slip of the hand: years of evaluations, two years of minutes
 MANY, MANY_MINUTES = 10_000, 1_000_000
@@ -177,10 +184,28 @@ def output_option(help: str, metavar: str = "FILE") -> Any:
     return text("-o", "--output", metavar=metavar, help=help)
 
 
+def say_next(console: Console, command: str) -> None:
+    """Says what to type next; not within a command that goes on by itself."""
+    if WITHIN_VARIABLE not in os.environ:
+        console.print(f"Next: {command}")
+
+
+def next_run(selection: Selection, trainer: str, folds: Sequence[str] | None = None) -> str:
+    """The command that trains a selection's fold, or `folds`, with their slicings."""
+    from nnunetv2_slicemamba.planning.present_plans import plans_flags
+
+    plans = plans_flags(selection.preprocessed_folder, selection.plans_name)
+    flags = ("-d", selection.dataset, "-c", selection.configuration, *plans)
+    flags += () if trainer == DEFAULT_TRAINER else ("-tr", trainer)
+    return shell_line("slicemamba", "run", *flags, "-f", *(folds or [str(selection.fold)]))
+
+
 Dataset = Annotated[str, dataset_option()]
 Configuration = Annotated[str, configuration_option("Configuration of the plans, e.g. 2d or 3d_fullres.")]
 Fold = Annotated[str, fold_option("Fold: 0, 1, ... or all.")]
-Plans = Annotated[str, plans_option("Name of the plans.")]
+Plans = Annotated[
+    str | None, plans_option("Name of the plans. Default: the SliceMamba plans of the dataset, if they are one.")
+]
 SupernetTrainer = Annotated[str, trainer_option("Trainer of the supernet.", supernet_trainers)]
 Device = Annotated[
     str,
@@ -192,5 +217,5 @@ Device = Annotated[
     ),
 ]
 
-PLANS = DEFAULT_PLANS
+PLANS: str | None = None
 SUPERNET_TRAINER = DEFAULT_SUPERNET_TRAINER

@@ -16,15 +16,16 @@ from nnunetv2_slicemamba.cli.options import (
     gpu_memory_option,
     plans_option,
     processes_option,
+    say_next,
     whole,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.verbosity import libraries_heard
-from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES
+from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, RECOMMENDED, SIZES
 
 EXAMPLES = (
-    "slicemamba plan -d 501 -c 2d --network hybrid",
+    "slicemamba plan -d 501 -c 2d",
     "slicemamba plan -d 501 -c 3d_fullres --size S --gpu-memory 11 --verify_dataset_integrity",
 )
 
@@ -46,8 +47,8 @@ def plan(
         choice(
             "--network",
             names=NETWORKS,
-            help="paper: the published network, the default. hybrid: convolutional stages around it. residual: "
-            "nnU-Net's network with S3 blocks added.",
+            help="paper: the published network. hybrid: convolutional stages around it. residual: nnU-Net's network "
+            f"with S3 blocks added. Default: {RECOMMENDED}.",
         ),
     ] = None,
     hybrid: Annotated[bool, flag("--hybrid", help="The same as --network hybrid.")] = False,
@@ -96,7 +97,7 @@ def plan(
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
     if plans_name is not None:
         check_plans_name(plans_name)
-    chosen = network_named(network, hybrid)
+    chosen = network_named(network, hybrid) or RECOMMENDED
     if (blocks_from_stride is not None or decoder_blocks) and chosen != "residual":
         option = "--decoder-blocks" if decoder_blocks else "--blocks-from-stride"
         raise InputError(f"{option} is for --network residual, this plans {chosen}: leave it out, or give that network")
@@ -104,6 +105,7 @@ def plan(
     require_folder("nnUNet_preprocessed", writable=True)
 
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
+    from nnunetv2_slicemamba.planning.present_plans import plans_flags
 
     look = "its output above may say more, and --verify_dataset_integrity checks every file"
     with library_errors("nnunetv2", f"nnU-Net cannot plan and preprocess {name}", look), libraries_heard():
@@ -132,17 +134,19 @@ def plan(
         made = f", but for damaged cases, which are made anew: {', '.join(mended)}" if mended else ""
         said = f"{configuration}: already preprocessed with the same settings, used as it is{made}"
         console.print(said)
-    console.print(
-        f"Plans {done.plans_name} of {name} are ready: pass {shell_line('-p', done.plans_name)} to the next commands."
-    )
+    planned = configurations or [*done.preprocessed, *done.reused]
+    usual = "3d_fullres" if "3d_fullres" in planned else planned[0]
+    flags = ("-d", dataset, "-c", usual, *plans_flags(require_folder("nnUNet_preprocessed") / name, done.plans_name))
+    console.print(f"Plans {done.plans_name} of {name} are ready.")
+    say_next(console, shell_line("slicemamba", "run", *flags))
 
 
-def network_named(network: str | None, hybrid: bool) -> str:
-    """The network that --network and --hybrid name together; InputError for one that does not exist, and for two."""
+def network_named(network: str | None, hybrid: bool) -> str | None:
+    """The network that --network and --hybrid name together, if any; InputError for an unknown one, and for two."""
     from nnunetv2_slicemamba.common.folders import InputError
 
     if network is not None and network not in NETWORKS:
         raise InputError(f"--network {network!r} does not exist; give one of {', '.join(NETWORKS)}")
     if hybrid and network not in (None, "hybrid"):
         raise InputError(f"--hybrid and --network {network} name two networks: leave one out")
-    return "hybrid" if hybrid else network or "paper"
+    return "hybrid" if hybrid else network

@@ -27,6 +27,7 @@ from nnunetv2_slicemamba.cli.options import (
     whole,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.verbosity import progress_console
 
@@ -144,7 +145,8 @@ def pretrain(
         discard,
     )
     console = PlainConsole()
-    done = run(select(dataset, configuration, fold or "all", plans), request, progress_console())
+    selection = select(dataset, configuration, fold or "all", plans)
+    done = run(selection, request, progress_console())
     if not done.first_process:
         raise typer.Exit(0 if done.finished else 130)
     if not done.finished:
@@ -152,9 +154,9 @@ def pretrain(
             f"Stopped after step {done.step} of {done.total}; everything is saved, the same command continues."
         )
         raise typer.Exit(130)
-    training = ("nnUNetv2_train", dataset, configuration, "FOLD")
+    work = (dataset, configuration, "FOLD", "-tr", DEFAULT_TRAINER, "-p", selection.plans_name)
     console.print(
         f"Best top-1 {done.best['top1']:.2f} % after epoch {done.best['epoch'] + 1} "
         f"({done.best['weights']} weights).\nWeights: {target}\n"
-        f"Next: {shell_line(*training, '-tr', 'SliceMambaTrainer', '-p', plans, '-pretrained_weights', target)}",
+        f"Next: {shell_line('nnUNetv2_train', *work, '-pretrained_weights', target)}",
     )

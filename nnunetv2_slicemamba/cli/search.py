@@ -22,14 +22,17 @@ from nnunetv2_slicemamba.cli.options import (
     choice,
     flag,
     generations_option,
+    next_run,
     number,
     population_option,
+    say_next,
     seed_option,
     share_option,
     text,
     whole,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.names import final_trainer_name
 from nnunetv2_slicemamba.common.verbosity import progress_console
 
 EXAMPLES = (
@@ -234,3 +237,10 @@ def search(
         f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
         f"Slicing: {found.file}\nFigures: {found.figures}" + (f"\nFront: {found.pareto}" if found.pareto else ""),
     )
+    selection = folder.selection
+    if selection.set_slicing_file.is_file():
+        console.print(
+            f"Trainings take the slicing that was set by hand; to take this one, delete {selection.set_slicing_file}"
+        )
+    if found.complete:
+        say_next(console, next_run(selection, final_trainer_name(trainer)))

@@ -1,4 +1,4 @@
-"""`slicemamba slicing`: sets the slicing of a fold without a search."""
+"""`slicemamba slicing`: sets the slicing of folds without a search."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from nnunetv2_slicemamba.cli.options import (
     SUPERNET_TRAINER,
     Configuration,
     Dataset,
-    Fold,
     Plans,
     SupernetTrainer,
+    fold_option,
+    next_run,
+    say_next,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.names import final_trainer_name
 
 EXAMPLES = (
-    "slicemamba slicing -d 501 -c 2d -f 0 --set 2x4",
+    "slicemamba slicing -d 501 -c 2d -f 0 1 2 3 4 --set 4x4",
     "slicemamba slicing -d 501 -c 3d_fullres -f 0 --set random:3",
 )
 
@@ -31,7 +34,7 @@ def add_commands(app: typer.Typer) -> None:
 def slicing(
     dataset: Dataset,
     configuration: Configuration,
-    fold: Fold,
+    folds: Annotated[list[str], fold_option("Folds, e.g. -f 0 1 2 3 4, or all.")],
     value: Annotated[
         str,
         typer.Option(
@@ -44,17 +47,18 @@ def slicing(
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
 ) -> None:
-    """Set the slicing of a fold without a search."""
+    """Set the slicing of one or more folds without a search, before they are trained."""
     from nnunetv2_slicemamba.common.folders import require_folder
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
     from nnunetv2_slicemamba.slicing.candidates import candidate_text, in_order
 
-    folder = SupernetFolder(select(dataset, configuration, fold, plans).with_blocks(), trainer)
+    folders = [SupernetFolder(select(dataset, configuration, one, plans).with_blocks(), trainer) for one in folds]
     require_folder("nnUNet_results", writable=True)
-    file, choice = set_slicing(folder, value)
-    shown = " ".join(map(candidate_text, in_order(choice.slicing)))
-    PlainConsole().print(
-        f"Slicing of {len(choice.slicing)} blocks ({choice.how_chosen}: {shown}) written to {file}",
-    )
+    console = PlainConsole()
+    for folder in folders:
+        file, choice = set_slicing(folder, value)
+        shown = " ".join(map(candidate_text, in_order(choice.slicing)))
+        console.print(f"Slicing of {len(choice.slicing)} blocks ({choice.how_chosen}: {shown}) written to {file}")
+    say_next(console, next_run(folders[0].selection, final_trainer_name(trainer), folds))

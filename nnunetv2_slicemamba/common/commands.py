@@ -27,13 +27,17 @@ ENTRY_POINTS = {
 }
 
 
+# set for commands that another command of ours runs: what comes next is that one's to say
+WITHIN_VARIABLE = "SLICEMAMBA_WITHIN"
+
+
 class CommandError(RuntimeError):
     """A command failed; the message names it and its exit code."""
 
 
 def environment(changed: Mapping[str, str] | None = None) -> dict[str, str]:
     """Environment of child processes, in which nnU-Net finds our trainers."""
-    variables = {**os.environ, **(changed or {})}
+    variables = {**os.environ, **(changed or {}), WITHIN_VARIABLE: "1"}
     folders = [part for part in variables.get(EXT_TRAINER_VARIABLE, "").split(os.pathsep) if part]
     if str(EXT_TRAINER_FOLDER) not in folders:
         folders.append(str(EXT_TRAINER_FOLDER))

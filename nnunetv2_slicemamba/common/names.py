@@ -25,7 +25,7 @@ NETWORK_CLASSES = {
 }
 
 # files that nnU-Net keeps beside the plans
-_NO_PLANS = ("dataset", "dataset_fingerprint", "splits_final")
+NO_PLANS = ("dataset", "dataset_fingerprint", "splits_final")
 _SUPERNET_TRAINER = re.compile(r"SliceMamba\w*SupernetTrainer\w*")
 
 
@@ -47,7 +47,7 @@ def class_name(planned: str) -> str:
 def check_plans_name(name: str) -> None:
     """Raises InputError unless plans can have this name: it names a file, and a part of nnU-Net's result folders."""
     rule = None
-    if name in _NO_PLANS:
+    if name in NO_PLANS:
         rule = f"nnU-Net keeps other things in {name}.json"
     elif "__" in name or name.startswith("_") or name.endswith("_"):
         rule = "nnU-Net splits the names of its result folders at '__'"

@@ -11,6 +11,12 @@ PLANS_JSON = JsonKind(
     {
         "plans_name?": str,
         "dataset_name?": str,
+        "slicemamba_planned_with?": {
+            "gpu_memory?": float,
+            "activation_checkpointing?": bool,
+            "blocks_from_stride?": int,
+            "decoder_blocks?": bool,
+        },
         "configurations": {
             str: {
                 "inherits_from?": str,

@@ -18,7 +18,7 @@ from nnunetv2_slicemamba.slicing.find import (
     SLICING_VARIABLE,
     SeveralSlicingsError,
     SlicingNotFoundError,
-    find_slicing_file,
+    searched_slicing_file,
 )
 
 SEARCHED, CONSENSUS, RANDOM, FIXED, FILE = "searched", "consensus", "random", "fixed", "file"
@@ -172,7 +172,7 @@ def searched_supernet(selection: Selection, trainer: str | None = None) -> Super
     if trainer is None:
         folder = selection.results_folder
         try:
-            file = find_slicing_file(folder, selection.plans_name, selection.configuration, selection.fold)
+            file = searched_slicing_file(folder, selection.plans_name, selection.configuration, selection.fold)
         except (SlicingNotFoundError, SeveralSlicingsError) as error:
             listed = str(error).partition(f"\n{SLICING_VARIABLE}")[0]
             raise InputError(f"{listed}\n--supernet-trainer NAME says whose search is meant") from error

@@ -11,17 +11,21 @@ from rich.table import Table
 
 from nnunetv2_slicemamba.common.commands import run_command
 from nnunetv2_slicemamba.common.console import styled
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.demo.layout import DATASETS, DemoDataset, lay_out
 from nnunetv2_slicemamba.demo.patch import patch_size, set_patch_size
 from nnunetv2_slicemamba.demo.picture import draw_cases
-from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, summary_dice, train
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, run_fold, summary_dice
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
+from nnunetv2_slicemamba.planning.sizes import plans_name_of
 from nnunetv2_slicemamba.slicing.candidates import candidate_text
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 
-PLANS = "nnUNetSliceMambaSPlans"
-SEARCH = ("--population", "6", "--generations", "1", "--parents", "2")
+# the paper's network in size S: on a CPU a hybrid's training step takes three times as long in 3D
+SIZE, NETWORK = "S", "paper"
+PLANS = plans_name_of(SIZE, NETWORK)
+SEARCH = ("--population", "6", "--generations", "1")
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,15 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     trainer, supernet = trainers_of(dataset)
     plan_demo(dataset, console)
 
-    settings = RunSettings(trainer, supernet, device, quiet=True)
     selections = [select(name, configuration, str(fold), PLANS) for fold in range(2)]
     supernets = [SupernetFolder(selection, supernet) for selection in selections]
-    for own in supernets:
-        fold = str(own.selection.fold)
-        train(own, own, settings, console)
-        search = ["-d", name, "-c", configuration, "-f", fold, "-p", PLANS, "-tr", supernet, "-device", device]
-        run_command("slicemamba", ["search", *search, "--seed", fold, *SEARCH], console)
-    make_slicings_differ(supernets, console)
-    flags = ["-d", name, "-c", configuration, "-f", "0", "1", "-p", PLANS, "-tr", trainer, "-device", device]
-    run_command("slicemamba", ["run", *flags], console, quiet=True)
+    for selection in selections:
+        fold = str(selection.fold)
+        # by their own seeds the folds try other architectures, so their slicings differ
+        search = ("--seed", fold, *SEARCH)
+        flags = ("-d", name, "-c", configuration, "-f", fold, "--search", *search, "-tr", trainer, "-device", device)
+        console.print(f"The steps of: {shell_line('slicemamba', 'run', *flags)}", highlight=False, soft_wrap=True)
+        run_fold(selection, RunSettings(trainer, supernet, device, search, quiet=True), console)
 
     predictions = {}
     for title, folds in (("fold_0", ["0"]), ("fold_1", ["1"]), ("ensemble", ["0", "1"])):
@@ -78,6 +80,12 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     console.print(f"Picture of image, truth and prediction: {picture}", highlight=False, soft_wrap=True)
     report = ["-d", name, "-o", str(folder / "report.html"), "--predictions", str(predictions["ensemble"])]
     run_command("slicemamba", ["report", *report], console)
+    own = ("--images", "IMAGES", "--masks", "MASKS", "-d", "ID", "--name", "NAME", "--labels", "LABEL")
+    console.print(
+        f"Next, with your own images: {shell_line('slicemamba', 'convert', 'folders', *own)}",
+        highlight=False,
+        soft_wrap=True,
+    )
     return DemoResult([dice["fold_0"], dice["fold_1"]], dice["ensemble"], picture)
 
 
@@ -94,23 +102,14 @@ def plan_demo(dataset: DemoDataset, console: Console) -> None:
     if file.is_file() and patch_size(file, dataset.configuration) == patch:
         console.print("Plans: made before", highlight=False)
         return
-    plan = ["-d", str(dataset.dataset_id), "-c", dataset.configuration, "--size", "S", "--gpu-memory", "2"]
-    run_command("slicemamba", ["plan", *plan], console, quiet=True)
+    plan = ["-d", str(dataset.dataset_id), "-c", dataset.configuration, "--network", NETWORK, "--size", SIZE]
+    run_command("slicemamba", ["plan", *plan, "--gpu-memory", "2"], console, quiet=True)
     planned = set_patch_size(file, dataset.configuration, patch)
     console.print(
         f"Patch {'x'.join(map(str, patch))} in place of {'x'.join(map(str, planned))}, set in {file.name}: a CPU is "
         "done in minutes",
         highlight=False,
     )
-
-
-def make_slicings_differ(supernets: list[SupernetFolder], console: Console) -> None:
-    """Gives fold 1 a random slicing should both short searches agree: the demo shows that folds may differ."""
-    first, other = (read_slicing_file(own.slicing_file).slicing for own in supernets)
-    if first == other:
-        second = supernets[1].selection
-        flags = ["-d", second.dataset, "-c", second.configuration, "-f", "1", "-p", PLANS, "-tr", supernets[1].trainer]
-        run_command("slicemamba", ["slicing", *flags, "--set", "random:1"], console)
 
 
 def predict(dataset: DemoDataset, folds: list[str], output: Path, device: str, console: Console) -> Path:

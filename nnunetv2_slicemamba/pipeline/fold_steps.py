@@ -20,7 +20,15 @@ from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.slicing.candidates import default_candidates
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
-from nnunetv2_slicemamba.slicing.find import SLICING_VARIABLE
+from nnunetv2_slicemamba.slicing.find import (
+    SLICING_VARIABLE,
+    NothingChosenError,
+    SeveralSlicingsError,
+    SlicingNotFoundError,
+    searched_slicing_file,
+    supernet_folders,
+)
+from nnunetv2_slicemamba.slicing.fixed import fixed_text
 from nnunetv2_slicemamba.slicing.trained import trained_slicing
 from nnunetv2_slicemamba.trainers.roles import SUPERNET, trainers_with
 from nnunetv2_slicemamba.trainers.settings import PREVIOUS_STAGE_VARIABLE
@@ -35,7 +43,8 @@ class RunSettings:
     trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
     npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
     quiet: show only the latest line of a training's output. predict: predict imagesTs with all folds at the end, and
-    write the report.
+    write the report. search: train a supernet and search the slicing first; False: train with the slicing that was
+    chosen before, or the fixed one.
     """
 
     trainer: str
@@ -45,10 +54,11 @@ class RunSettings:
     npz: bool = False
     quiet: bool = False
     predict: bool = False
+    search: bool = True
 
 
 def run_fold(selection: Selection, settings: RunSettings, console: Console) -> float:
-    """Supernet, search, final training and validation of one fold, skipping what is finished.
+    """Supernet and search if they are asked for, final training and validation of one fold, without what is finished.
 
     Returns the fold's mean validation Dice. Raises CommandError if a step fails, InputError if a finished final
     training used another slicing than the fold's file holds now.
@@ -61,20 +71,20 @@ def run_fold(selection: Selection, settings: RunSettings, console: Console) -> f
 
 
 def steps_of_fold(selection: Selection, settings: RunSettings) -> list[Step]:
-    """The steps of one fold, in order: supernet, search, final training with validation."""
+    """The steps of one fold, in order: supernet and search if they are asked for, final training with validation."""
     supernet = SupernetFolder(selection, settings.supernet_trainer)
     final = FoldFolder(selection, settings.trainer)
     fold = str(selection.fold)
 
     def look_at_final() -> Command | Finished:
-        check_final_slicing(final, supernet)
+        check_final_slicing(final, chosen_file(supernet, settings))
         return training_needed(final, supernet, settings)
 
-    looks: dict[str, tuple[Callable[[], Command | Finished], Path]] = {
-        "supernet": (lambda: training_needed(supernet, supernet, settings), supernet.path),
-        "search": (lambda: search_needed(supernet, settings), supernet.search),
-        "final": (look_at_final, final.path),
-    }
+    looks: dict[str, tuple[Callable[[], Command | Finished], Path]] = {}
+    if settings.search:
+        looks["supernet"] = (lambda: training_needed(supernet, supernet, settings), supernet.path)
+        looks["search"] = (lambda: search_needed(supernet, settings), supernet.search)
+    looks["final"] = (look_at_final, final.path)
     steps: list[Step] = []
     for kind, (look, keeps) in looks.items():
         after = tuple(step.name for step in steps[-1:])
@@ -118,18 +128,18 @@ def hold_out_by_default(supernets: Sequence[SupernetFolder], console: Console) -
             hold_out_all([supernet], DEFAULT_HOLDOUT, console)
 
 
-def draw_split(supernet: SupernetFolder) -> None:
+def draw_split(folder: FoldFolder) -> None:
     """Has nnU-Net draw the dataset's folds, unless they are there.
 
     Trainings that begin at the same time would each draw them, and write them to one file.
     """
-    if not (supernet.selection.preprocessed_folder / "splits_final.json").is_file():
+    if not (folder.selection.preprocessed_folder / "splits_final.json").is_file():
         import torch
 
         from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 
         with quiet():
-            make_trainer(supernet, torch.device("cpu")).full_split()
+            make_trainer(folder, torch.device("cpu")).full_split()
 
 
 def train(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
@@ -161,7 +171,41 @@ def training_needed(folder: FoldFolder, supernet: SupernetFolder, settings: RunS
 
 def run_variables(supernet: SupernetFolder, settings: RunSettings) -> dict[str, str]:
     """Environment variables that tie the steps together, whatever other supernets and trainings there are."""
-    return {SLICING_VARIABLE: str(supernet.slicing_file), PREVIOUS_STAGE_VARIABLE: settings.trainer}
+    file = chosen_file(supernet, settings)
+    return {SLICING_VARIABLE: "" if file is None else str(file), PREVIOUS_STAGE_VARIABLE: settings.trainer}
+
+
+def chosen_file(supernet: SupernetFolder, settings: RunSettings) -> Path | None:
+    """The slicing file of a fold's final training; None for the fixed slicing, and where a training needs no file.
+
+    A search's is the file that it writes into the supernet's folder. Without a search: the one that was set by hand,
+    the supernet's, or that of the only supernet that has one. Raises InputError if there are several, and if a search
+    is on its way.
+    """
+    selection, final = supernet.selection, FoldFolder(supernet.selection, settings.trainer)
+    if settings.search:
+        return supernet.slicing_file
+    for file in (selection.set_slicing_file, supernet.slicing_file):
+        if file.is_file():
+            return file
+    place = (selection.results_folder, selection.plans_name, selection.configuration)
+    try:
+        return searched_slicing_file(*place, selection.fold)
+    except NothingChosenError:
+        return None
+    except SlicingNotFoundError as error:
+        if final.is_trained or final.is_in_training:  # which has its slicing
+            return None
+        supernets = " and ".join(map(str, supernet_folders(*place)))
+        raise InputError(
+            f"fold {selection.fold} has no slicing yet, and a search seems to be on its way in {supernets}: go on with "
+            f"it (--search), or name a slicing (--slicing {fixed_text(selection.n_dims)})"
+        ) from error
+    except SeveralSlicingsError as error:
+        listed = "".join(f"\n  {file}" for file in error.files)
+        raise InputError(
+            f"several searches have a slicing for fold {selection.fold}; name one with --slicing FILE:{listed}"
+        ) from error
 
 
 def is_validated(folder: FoldFolder, npz: bool) -> bool:
@@ -194,11 +238,10 @@ def search_needed(supernet: SupernetFolder, settings: RunSettings) -> Command | 
     return Command("slicemamba", arguments, run_variables(supernet, settings))
 
 
-def check_final_slicing(final: FoldFolder, supernet: SupernetFolder) -> None:
-    """Refuses a finished final training whose slicing is not the one that the fold's file holds now."""
-    if not final.is_trained:
+def check_final_slicing(final: FoldFolder, file: Path | None) -> None:
+    """Refuses a finished final training whose slicing is not the one that the fold's file, if any, holds now."""
+    if file is None or not final.is_trained:
         return
-    file = supernet.slicing_file
     if trained_slicing(final.checkpoint) != read_slicing_file(file).slicing:
         raise InputError(
             f"{final.checkpoint} was trained with another slicing than {file} holds now; move the folder {final.path} "

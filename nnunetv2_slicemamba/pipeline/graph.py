@@ -86,5 +86,6 @@ def selections_of(asked: dict[str, Any], folds: Collection[str] | None = None) -
     """Selections and settings of a run by its description; as `steps_of`."""
     wanted = [fold for fold in asked["folds"] if folds is None or fold in folds]
     selections = named_selections(asked["dataset"], asked["configuration"], wanted, asked["plans_name"])
-    known = {one.name: asked["settings"][one.name] for one in fields(RunSettings)}
+    # older runs do not say whether they search: all did
+    known = {one.name: asked["settings"].get(one.name, one.default) for one in fields(RunSettings)}
     return selections, RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})

@@ -11,29 +11,36 @@ from nnunetv2_slicemamba.common.commands import run_command
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.library_errors import library_errors
 from nnunetv2_slicemamba.common.names import is_number
-from nnunetv2_slicemamba.pipeline.fold_steps import draw_split, hold_out_all
+from nnunetv2_slicemamba.common.nnunet_files import SPLITS_JSON
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, hold_out_by_default
+from nnunetv2_slicemamba.pipeline.slicings import check_slicings, set_slicings
 from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step
-from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.preprocessing import complete_data, has_data
-from nnunetv2_slicemamba.planning.selection import Selection, require_dataset, select
+from nnunetv2_slicemamba.planning.selection import DRAWN_FOLDS, Selection, require_dataset, select
+from nnunetv2_slicemamba.slicing import candidate_sets
 
 
 @dataclass(frozen=True)
 class Planning:
     """How a run plans where there are no plans yet, as `slicemamba plan` takes it.
 
-    holdout: part of each fold's training cases to choose on; None to choose on the validation cases.
+    holdout: part of each fold's training cases to choose on; 0 to choose on the validation cases, None for the usual.
+    candidates: as `slicemamba plan` takes them. slicing: that all folds get, as `slicemamba slicing --set` takes it.
     """
 
     size: str
     network: str
     gpu_memory: float
     holdout: float | None = None
+    candidates: str = candidate_sets.PAPER
+    slicing: str | None = None
 
     def arguments(self, dataset: str, configuration: str, plans_name: str) -> list[str]:
         """Arguments of `slicemamba`."""
         flags = ["-d", dataset, "--size", self.size, "--gpu-memory", str(self.gpu_memory)]
-        flags += ["-overwrite_plans_name", plans_name, "--network", self.network]
+        flags += ["-p", plans_name, "--network", self.network]
+        flags += ["--candidates", self.candidates] if self.candidates != candidate_sets.PAPER else []
         return ["plan", *flags, "-c", configuration]
 
 
@@ -58,11 +65,34 @@ def prepare(dataset: str, configuration: str, plans_name: str, planning: Plannin
     run_command("slicemamba", planning.arguments(dataset, configuration, plans_name), console)
 
 
-def prepare_folds(supernets: Sequence[SupernetFolder], holdout: float | None, console: Console) -> None:
-    """Draws the folds and sets aside cases of them, before the first one trains."""
-    if holdout is not None:
-        hold_out_all(supernets, holdout, console)
-    draw_split(supernets[0])
+def prepare_folds(selections: Sequence[Selection], settings: RunSettings, planning: Planning, console: Console) -> None:
+    """Sets slicings and sets cases aside, as it was asked for, before the first fold trains.
+
+    Raises InputError for a fold that cannot be trained so.
+    """
+    if planning.slicing is not None or settings.search:
+        selections = [selection.with_blocks() for selection in selections]
+    if planning.slicing is not None:
+        set_slicings(selections, planning.slicing, settings)
+    check_slicings(selections, settings)
+    if not settings.search:
+        return
+    supernets = [SupernetFolder(selection, settings.supernet_trainer) for selection in selections]
+    if planning.holdout is None:
+        hold_out_by_default(supernets, console)
+    elif planning.holdout:
+        hold_out_all(supernets, planning.holdout, console)
+
+
+def first_folder(selections: Sequence[Selection], settings: RunSettings) -> FoldFolder:
+    """The folder of the training that begins first."""
+    return FoldFolder(selections[0], settings.supernet_trainer if settings.search else settings.trainer)
+
+
+def all_folds(dataset: str) -> list[str]:
+    """The folds of a dataset's splits; those that nnU-Net draws where there are none yet. dataset: name."""
+    splits = SPLITS_JSON.read_if_there(require_folder("nnUNet_preprocessed") / dataset / "splits_final.json")
+    return [str(fold) for fold in range(DRAWN_FOLDS if splits is None else len(splits))]
 
 
 def named_selections(dataset: str, configuration: str, folds: Sequence[str], plans_name: str) -> list[Selection]:
@@ -72,7 +102,7 @@ def named_selections(dataset: str, configuration: str, folds: Sequence[str], pla
     """
     name = dataset_name(dataset)
     if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
-        return [select(name, configuration, fold, plans_name).with_blocks() for fold in folds]
+        return [select(name, configuration, fold, plans_name) for fold in folds]
     for fold in folds:
         if fold != "all" and not is_number(fold):
             raise InputError(f"fold {fold!r} does not exist: give 'all' or a number, such as 0")

@@ -12,12 +12,14 @@ from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.hashing import resolved_configuration
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
 from nnunetv2_slicemamba.common.json_shape import mismatch
-from nnunetv2_slicemamba.common.names import DEFAULT_PLANS, NETWORK_CLASSES, check_plans_name, class_name, is_number
+from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, check_plans_name, class_name, is_number
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, PLANS_JSON, SPLITS_JSON
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.planning.plans_name import require_same_name
+from nnunetv2_slicemamba.planning.present_plans import only_plans
 from nnunetv2_slicemamba.slicing.candidates import Slicing
+from nnunetv2_slicemamba.slicing.find import set_slicing_file
 
 if TYPE_CHECKING:
     import torch
@@ -143,21 +145,30 @@ class Selection:
         """The result folder of this fold."""
         return self.configuration_folder(trainer) / f"fold_{self.fold}"
 
+    @property
+    def set_slicing_file(self) -> Path:
+        """The file of a slicing that was set by hand for this fold, which need not be there."""
+        return set_slicing_file(self.results_folder, self.plans_name, self.configuration, self.fold)
 
-def select(dataset: str, configuration: str, fold: str, plans_name: str = DEFAULT_PLANS) -> Selection:
+
+def select(dataset: str, configuration: str, fold: str, plans_name: str | None = None) -> Selection:
     """Checks dataset, plans, configuration and fold against nnUNet_preprocessed.
 
-    Raises InputError naming what is there instead.
+    plans_name: None stands for the only SliceMamba plans of the dataset. Raises InputError naming what is there
+    instead.
     """
-    check_plans_name(plans_name)
+    if plans_name is not None:
+        check_plans_name(plans_name)
     name = require_dataset(dataset, "nnUNet_preprocessed")
     folder = require_folder("nnUNet_preprocessed") / name
+    if plans_name is None:
+        plans_name = only_plans(folder)
     file = folder / f"{plans_name}.json"
     if not file.is_file():
         present = sorted(path.stem for path in folder.glob("*Plans.json"))
         raise InputError(
             f"there are no plans {plans_name!r} for {name}; it has: {', '.join(present) or 'none'}. "
-            f"Make them with '{shell_line('slicemamba', 'plan', '-d', dataset)}' (size S: -p nnUNetSliceMambaSPlans)"
+            f"Make some with '{shell_line('slicemamba', 'plan', '-d', dataset)}'"
         )
     plans = PLANS_JSON.read(file)
     require_same_name(plans, file)

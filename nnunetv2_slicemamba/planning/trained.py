@@ -11,6 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_files import leaves, plain_json
+from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 
 MOST_SHOWN = 4
@@ -56,7 +57,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], configuration: s
             return [f"{configuration} would be missing"]
         # with what it inherits
         settings = manager.get_configuration(configuration).configuration
-        values.append(dict(leaves({key: value for key, value in plain.items() if key != "configurations"} | settings)))
+        shared = {key: value for key, value in plain.items() if key not in ("configurations", OPTIONS_IN_PLANS)}
+        values.append(dict(leaves(shared | settings)))
     before, after = values
     return [
         f"{key} {_short(after.get(key))} in place of {_short(before.get(key))}"

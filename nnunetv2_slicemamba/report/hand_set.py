@@ -9,11 +9,10 @@ from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER
 from nnunetv2_slicemamba.search import SlicingFile, SlicingFileError, read_slicing_file
 from nnunetv2_slicemamba.search.choosing.of_folder import SET
 from nnunetv2_slicemamba.slicing.candidates import candidate_text
+from nnunetv2_slicemamba.slicing.find import SET_FOLDER
 
 from .dataset import DatasetFolders
 from .models import Model
-
-SET_FOLDER = "slicings"  # nnUNet_results/DATASET/slicings/PLANS__CONFIG/fold_X.json
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""Place of a fold's slicing file, and the search for it among the supernets' folders."""
+"""Places of a fold's slicing: the file that was set by hand, and those in the folders of supernets."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.names import names_supernet_trainer
@@ -11,12 +11,17 @@ from nnunetv2_slicemamba.common.shell import shell_line
 
 SLICING_VARIABLE = "SLICEMAMBA_SLICING"
 SEARCH_FOLDER = "slicing_search"
+SET_FOLDER = "slicings"
 SLICING_FILE = "best_slicing.json"
 STUDY_FILE = "study.db"
 
 
 class SlicingNotFoundError(FileNotFoundError):
     """Missing slicing file of a fold."""
+
+
+class NothingChosenError(SlicingNotFoundError):
+    """Missing slicing file where no search is on its way: no supernet of these plans was begun for any fold."""
 
 
 class SeveralSlicingsError(ValueError):
@@ -56,22 +61,39 @@ def slicing_file_for_training(
     return path
 
 
+def set_slicing_file(results_dataset_folder: str | Path, plans: str, configuration: str, fold: int | str) -> Path:
+    """The file of a fold's slicing that was set by hand, which need not be there.
+
+    It lies beside the trainers' folders: nnUNet_results/DATASET/slicings/PLANS__CONFIG/fold_X.json.
+    """
+    return Path(results_dataset_folder) / SET_FOLDER / f"{plans}__{configuration}" / f"fold_{fold}.json"
+
+
 def find_slicing_file(results_dataset_folder: str | Path, plans: str, configuration: str, fold: int | str) -> Path:
-    """The best_slicing.json of a fold, in the folder of whichever supernet trainer has one.
+    """A fold's slicing file: the one that was set by hand, else searched_slicing_file's, with its errors.
 
     results_dataset_folder: nnUNet_results/DATASET. plans: name of the plans. fold: a number, or "all".
-    Raises SlicingNotFoundError, with the commands that make one, or SeveralSlicingsError, which lists them.
+    """
+    by_hand = set_slicing_file(results_dataset_folder, plans, configuration, fold)
+    if by_hand.is_file():
+        return by_hand
+    return searched_slicing_file(results_dataset_folder, plans, configuration, fold)
+
+
+def searched_slicing_file(results_dataset_folder: str | Path, plans: str, configuration: str, fold: int | str) -> Path:
+    """The best_slicing.json of a fold, in the folder of whichever supernet trainer has one.
+
+    Raises SlicingNotFoundError, with the commands that make one; NothingChosenError, which is one, if there is no
+    supernet either; SeveralSlicingsError, which lists them.
     """
     folder = Path(results_dataset_folder)
-    found = []
-    for trainer_folder in sorted(folder.iterdir()) if folder.is_dir() else []:
-        trainer, *rest = trainer_folder.name.split("__")
-        if rest == [plans, configuration] and names_supernet_trainer(trainer):
-            path = slicing_search_folder(trainer_folder / f"fold_{fold}") / SLICING_FILE
-            if path.is_file():
-                found.append(path)
+    supernets = supernet_folders(folder, plans, configuration)
+    files = [slicing_search_folder(supernet / f"fold_{fold}") / SLICING_FILE for supernet in supernets]
+    found = [file for file in files if file.is_file()]
+    if not found and not supernets:
+        raise NothingChosenError(_how_to_get_one(folder, plans, configuration, fold, []))
     if not found:
-        raise SlicingNotFoundError(_how_to_get_one(folder, plans, configuration, fold))
+        raise SlicingNotFoundError(_how_to_get_one(folder, plans, configuration, fold, supernets))
     if len(found) > 1:
         listed = "".join(f"\n  {path}" for path in found)
         raise SeveralSlicingsError(
@@ -82,12 +104,24 @@ def find_slicing_file(results_dataset_folder: str | Path, plans: str, configurat
     return found[0]
 
 
-def _how_to_get_one(folder: Path, plans: str, configuration: str, fold: int | str) -> str:
+def supernet_folders(results_dataset_folder: str | Path, plans: str, configuration: str) -> list[Path]:
+    """The folders TRAINER__PLANS__CONFIG of supernets that were begun, for whichever folds."""
+    folder = Path(results_dataset_folder)
+    found = []
+    for trainer_folder in sorted(folder.iterdir()) if folder.is_dir() else []:
+        trainer, *rest = trainer_folder.name.split("__")
+        if rest == [plans, configuration] and names_supernet_trainer(trainer):
+            found.append(trainer_folder)
+    return found
+
+
+def _how_to_get_one(folder: Path, plans: str, configuration: str, fold: int | str, supernets: Sequence[Path]) -> str:
     where = shell_line("-d", folder.name, "-c", configuration, "-f", fold, "-p", plans)
+    why = f"there is neither {set_slicing_file(folder, plans, configuration, fold)} nor a searched {SLICING_FILE}"
+    if supernets:
+        why = f"a search seems to be on its way, in {' and '.join(map(str, supernets))}"
     return (
-        f"no slicing for {folder.name}, {configuration}, fold {fold}: there is no "
-        f"SliceMamba*SupernetTrainer*__{plans}__{configuration}/fold_{fold}/{SEARCH_FOLDER}/{SLICING_FILE} in "
-        f"{folder}. Get one in one of three ways:\n"
+        f"no slicing for {folder.name}, {configuration}, fold {fold}: {why}. Get one in one of three ways:\n"
         f"  slicemamba search {where}\n"
         "      searches it with the fold's trained supernet\n"
         f"  slicemamba slicing {where} --set 2x4\n"

@@ -20,22 +20,22 @@ from nnunetv2_slicemamba.trainers.roles import require_supernet_trainer
 
 
 def set_slicing(folder: SupernetFolder, value: str) -> tuple[Path, SlicingChoice]:
-    """Writes a fold's best_slicing.json for `slicemamba slicing --set VALUE`, without a search.
+    """Writes the file of a fold's slicing for `slicemamba slicing --set VALUE`, without a search.
 
-    A file that was there before is kept beside it. Returns the file and what it holds. Raises ValueError naming the
-    value, the rule and the remedy.
+    folder: of a supernet, whose searches a consensus is made from. One that was set before is kept beside it. Returns
+    the file and what it holds. Raises as named_choice does.
     """
+    choice = named_choice(folder, value)
+    plans_hash = sha256_of_plans(folder.selection.plans, folder.selection.configuration)
+    return write_choice(folder, choice, None, plans_hash, by_hand=True), choice
+
+
+def named_choice(folder: SupernetFolder, value: str) -> SlicingChoice:
+    """The slicing that a user names for a fold; ValueError naming the value, the rule and the remedy."""
     require_supernet_trainer(folder.trainer)
     selection = folder.selection
-    choice = choose_for(folder, value)
-    return write_choice(folder, choice, None, sha256_of_plans(selection.plans, selection.configuration)), choice
-
-
-def choose_for(folder: SupernetFolder, value: str) -> SlicingChoice:
-    """The slicing that `slicemamba slicing --set VALUE` names for a fold; errors as set_slicing's."""
     if is_of_folder(value):
         return choose_of_folder(folder, value)
-    selection = folder.selection
     return choose_slicing(
         value, selection.n_blocks, selection.n_dims, selection.candidates, lambda: fold_histories(folder)
     )

@@ -1,4 +1,4 @@
-"""Writing a fold's best_slicing.json, whoever chose the slicing."""
+"""Writing a fold's slicing file, whoever chose the slicing."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ def write_choice(
     plans_hash: str,
     measured_on: MeasuredOn | None = None,
     complete: bool = True,
+    by_hand: bool = False,
 ) -> Path:
-    """Writes best_slicing.json into the fold's slicing_search folder; one with another slicing is kept beside it."""
-    selection, file = folder.selection, folder.slicing_file
+    """Writes a fold's slicing file; one with another slicing is kept beside it.
+
+    by_hand: the file of a slicing that was set by hand, in place of the search's best_slicing.json.
+    """
+    selection = folder.selection
+    file = selection.set_slicing_file if by_hand else folder.slicing_file
     content = SlicingFile(
         choice=choice,
         candidates=selection.candidates,
@@ -40,6 +45,7 @@ def write_choice(
         previous = file.with_name(f"previous_{file.name}")
         with full_disk_told(previous):
             shutil.copy2(file, previous)
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_slicing_file(content, file)
     return file
 

@@ -148,10 +148,11 @@ def test_what_is_left_out_is_asked_for(place: Path, command: str) -> None:
 def test_paths_are_printed_as_they_are(place: Path) -> None:
     done = called("slicing", *CALLS["slicing"])
     assert done.code == 0
-    (file,) = place.rglob("best_slicing.json")
+    (file,) = place.rglob("fold_0.json")
     assert f"written to {file}\n" in done.out
     (place / "out [v2]").mkdir()
     done = called("evaluate", *CALLS["evaluate"], "-o", "out [v2]/m.json", "--latex", "out [v2]/[bold].tex")
     assert done.out.endswith("JSON:  out [v2]/m.json\nLaTeX: out [v2]/[bold].tex\n")
     missing = called("search", *CALLS["search"])
-    assert f"there is no trained supernet {file.parents[1]}/checkpoint_final.pth" in missing.err
+    folder = file.parents[2] / f"{SUPERNET}__{PLANS}__2d" / "fold_0"
+    assert f"there is no trained supernet {folder}/checkpoint_final.pth" in missing.err

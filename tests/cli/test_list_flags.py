@@ -8,10 +8,10 @@ from nnunetv2_slicemamba.cli import main
 from nnunetv2_slicemamba.cli.main import expand_lists
 
 
-@pytest.mark.parametrize("command", ["search", "slicing", "holdout", "compare", "rank"])
+@pytest.mark.parametrize("command", ["search", "holdout", "compare", "rank"])
 def test_a_second_fold_is_refused_where_one_is_taken(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([command, "-d", "901", "-c", "2d", "-f", "0", "1", *(["--set", "2x4"] if command == "slicing" else [])])
+        main([command, "-d", "901", "-c", "2d", "-f", "0", "1"])
     assert stopped.value.code == 2
     assert "(1)" in capsys.readouterr().err
 

@@ -49,7 +49,7 @@ def test_it_says_what_it_found_and_what_comes_next(
     assert "fold 0: the source's own division, 4 train, 2 validate" in out
     assert "'slicemamba search -f 1' measures on these images" in out
     assert "6 training cases, 0 held out; 6 written now, 0 there already" in out
-    assert "Next: slicemamba plan -d 12" in out
+    assert "Next: slicemamba run -d 12 -c 2d -f 0\n" in out
     assert cases_in(raw / "Dataset012_ISIC2017", "Tr") == set("abcdvw")
 
 

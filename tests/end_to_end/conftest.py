@@ -22,7 +22,7 @@ def trainer_path() -> str:
 def planned(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Planned and preprocessed; nothing but nnUNet_extTrainer leads nnU-Net to our trainers."""
     workspace = make_workspace(tmp_path_factory.mktemp("workspace"))
-    workspace.run("slicemamba", "plan", "-d", "511", "-c", "2d", "--size", "S", "-np", "1")
+    workspace.run("slicemamba", "plan", "-d", "511", "-c", "2d", "--size", "S", "--network", "paper", "-np", "1")
     workspace.variables["nnUNet_extTrainer"] = trainer_path()
     return workspace
 

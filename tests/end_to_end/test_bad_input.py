@@ -128,8 +128,8 @@ def test_a_slicing_that_is_none_is_refused(refuse, value: str, expected: str) ->
 def test_a_slicing_file_of_another_network_is_refused_with_both_numbers(
     refuse, planned: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    planned.run("slicemamba", "slicing", *FOLD, "-tr", "SliceMambaSupernetTrainer_5epochs", "--set", "2x2")
-    file = planned.results("SliceMambaSupernetTrainer_5epochs") / "fold_0" / "slicing_search" / "best_slicing.json"
+    planned.run("slicemamba", "slicing", *FOLD, "--set", "2x2")
+    file = planned.results(FINAL).parent / "slicings" / f"{PLANS}__2d" / "fold_0.json"
     content = json.loads(file.read_text())
     file.unlink()
     blocks = len(content["slicing"])
@@ -144,7 +144,8 @@ def test_a_slicing_file_of_another_network_is_refused_with_both_numbers(
     assert expected in done.stdout
 
 
-def test_training_without_a_slicing_names_the_three_ways_to_get_one(copied: Workspace) -> None:
+def test_training_beside_a_search_on_its_way_names_the_three_ways_to_get_a_slicing(copied: Workspace) -> None:
+    copied.results(SUPERNET).mkdir(parents=True)
     done = copied.call("nnUNetv2_train", "511", "2d", "1", "-tr", FINAL, "-p", PLANS, "-device", "cpu")
     assert done.returncode != 0
     for way in ("slicemamba search", "slicemamba slicing", "SLICEMAMBA_SLICING"):

@@ -59,7 +59,7 @@ COMMANDS = {
         "slicemamba convert folders --images source/images --masks source/masks -d 511 --name Tiny --labels nucleus "
         "--split random:1 -np 1"
     ),
-    "plan": Command("slicemamba plan -d 511 -c 2d --size S --gpu-memory 1 -np 1"),
+    "plan": Command("slicemamba plan -d 511 -c 2d --size S --network paper --gpu-memory 1 -np 1"),
     "supernet": Command(f"{TRAIN} -tr {SUPERNET}", " --c"),
     "search": Command(
         f"slicemamba search {FOLD} -tr {SUPERNET} -device cpu --population 4 --generations 2 --parents 2"

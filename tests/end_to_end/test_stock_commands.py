@@ -119,8 +119,8 @@ def test_compiled_folds_of_different_slicing_ensemble_as_uncompiled_ones(
 
 
 def test_continuing_and_validating_use_the_checkpoint_and_need_no_slicing_file(two_folds: Workspace) -> None:
-    supernet = two_folds.results("SliceMambaSupernetTrainer") / "fold_0" / "slicing_search" / "best_slicing.json"
-    hidden = supernet.rename(supernet.with_name("hidden.json"))
+    file = two_folds.results(FINAL).parent / "slicings" / f"{PLANS}__2d" / "fold_0.json"
+    hidden = file.rename(file.with_name("hidden.json"))
     summary = two_folds.results(FINAL) / "fold_0" / "validation" / "summary.json"
     results = []
     train = ("511", "2d", "0", "-tr", FINAL, "-p", PLANS, "-device", "cpu", "--npz")
@@ -130,12 +130,12 @@ def test_continuing_and_validating_use_the_checkpoint_and_need_no_slicing_file(t
             two_folds.run("nnUNetv2_train", *train, flag)
             results.append(json.loads(summary.read_text())["foreground_mean"])
     finally:
-        hidden.rename(supernet)
+        hidden.rename(file)
     assert results[0] == results[1]
 
 
 def test_continuing_beside_a_file_with_another_slicing_is_refused(two_folds: Workspace) -> None:
-    other = two_folds.results("SliceMambaSupernetTrainer") / "fold_1" / "slicing_search" / "best_slicing.json"
+    other = two_folds.results(FINAL).parent / "slicings" / f"{PLANS}__2d" / "fold_1.json"
     train = ("511", "2d", "0", "-tr", FINAL, "-p", PLANS, "-device", "cpu", "--c")
     done = two_folds.call("nnUNetv2_train", *train, changed={"SLICEMAMBA_SLICING": str(other)})
     assert done.returncode != 0

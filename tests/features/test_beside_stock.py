@@ -53,7 +53,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     run_all(
         workspace,
         [
-            console("slicemamba", "plan", "-d", 601, "-c", "2d", "--size", "S", "-np", 1),
+            console("slicemamba", "plan", "-d", 601, "-c", "2d", "--size", "S", "--network", "paper", "-np", 1),
             slicing(0, "2x4"),
             stock,
             [*train("2d", "0", FINAL), "--npz"],

@@ -50,7 +50,9 @@ def with_slicings(results: Path, monkeypatch: pytest.MonkeyPatch) -> list[Select
         supernet.checkpoint.touch()
         summary = {"metric_per_case": [], "mean": {}, "foreground_mean": {"Dice": 0.5}}
         supernet.summary.write_text(json.dumps(summary))
-        set_slicing(supernet, slicing)
+        file, _ = set_slicing(supernet, slicing)
+        supernet.search.mkdir()
+        file.rename(supernet.slicing_file)
     return selections
 
 

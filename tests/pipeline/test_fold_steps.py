@@ -80,6 +80,13 @@ def silent() -> Console:
     return Console(file=io.StringIO())
 
 
+def put_slicing(supernet: SupernetFolder, value: str) -> Path:
+    """Writes a slicing to where the supernet's search would."""
+    file, _ = set_slicing(supernet, value)
+    supernet.search.mkdir(parents=True, exist_ok=True)
+    return file.rename(supernet.slicing_file)
+
+
 @pytest.mark.parametrize("variable", ["", "of the other supernet"])
 def test_the_final_training_takes_the_slicing_of_the_chains_supernet_whatever_else_there_is(
     variable: str,
@@ -90,7 +97,7 @@ def test_the_final_training_takes_the_slicing_of_the_chains_supernet_whatever_el
 ) -> None:
     for supernet, slicing in ((SUPERNET, "2x4"), (OTHER_SUPERNET, "4x4")):
         finish(supernet)
-        other, _ = set_slicing(SupernetFolder(selection, supernet), slicing)
+        other = put_slicing(SupernetFolder(selection, supernet), slicing)
     monkeypatch.setenv("SLICEMAMBA_SLICING", variable and str(other))
     with pytest.raises(JsonFileError, match="summary.json cannot be read"):  # nothing was trained
         fold_steps.run_fold(selection, SETTINGS, silent())
@@ -120,7 +127,7 @@ def test_a_fold_is_searched_again_unless_a_finished_search_of_its_supernet_or_a_
     change: str, again: bool, selection: Selection, called: list[Call], finish: Callable[..., Path]
 ) -> None:
     checkpoint = finish(SUPERNET) / "checkpoint_final.pth"
-    file, _ = set_slicing(SupernetFolder(selection, SUPERNET), "2x4")
+    file = put_slicing(SupernetFolder(selection, SUPERNET), "2x4")
     content = replace(read_slicing_file(file), supernet_checkpoint_sha256=sha256_of_file(checkpoint))
     if change != "by hand":
         content = replace(content, choice=replace(content.choice, how_chosen="search"))

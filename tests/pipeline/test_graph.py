@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -42,6 +43,11 @@ def test_folds_do_not_wait_for_each_other_and_the_ensemble_for_all(selections: l
     assert steps["predict"].after == ("fold_0_final", "fold_1_final")
     assert (steps["evaluate"].after, steps["report"].after) == (("predict",), ("evaluate",))
     assert len(graph_of(selections, replace(SETTINGS, predict=False))) == 6
+
+
+def test_without_a_search_a_fold_is_its_final_training(selections: list[Selection]) -> None:
+    graph = graph_of(selections, replace(SETTINGS, search=False, predict=False))
+    assert [(step.name, step.after) for step in graph] == [("fold_0_final", ()), ("fold_1_final", ())]
 
 
 def test_without_test_cases_only_the_report_is_left_and_without_truth_no_evaluation(
@@ -93,6 +99,11 @@ def test_a_run_is_read_again_from_its_folder(selections: list[Selection], worksp
     assert steps[0].look() == graph_of(selections, SETTINGS)[0].look()
     assert steps[1].look() == graph_of(selections, SETTINGS)[1].look()
     assert asked["command"] == "slicemamba run"
+    # runs of before 0.2 do not say that they search: all did
+    older = json.loads(folder.file.read_text())
+    del older["settings"]["search"]
+    folder.file.write_text(json.dumps(older))
+    assert [step.name for step in read_run(folder)[0]] == [step.name for step in steps]
     with pytest.raises(InputError, match="has no run of configuration '3d_fullres'"):
         runs_of("901", "3d_fullres")
     folder.file.write_text(folder.file.read_text()[:40])

@@ -10,6 +10,8 @@ import pytest
 
 from nnunetv2_slicemamba.cli.main import main
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.hashing import sha256_of_plans
+from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
 DISKS, PLANS = "Dataset901_Disks", "nnUNetSliceMambaSPlans"
@@ -41,7 +43,22 @@ def test_other_plans_are_refused_with_what_differs_and_the_remedy(
     before = plans.read_bytes()
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
-        main(["plan", "-d", "901", "-c", "2d", "--size", "S", "--activation-checkpointing", "-np", "1"])
+        main(
+            [
+                "plan",
+                "-d",
+                "901",
+                "-c",
+                "2d",
+                "--size",
+                "S",
+                "--network",
+                "paper",
+                "--activation-checkpointing",
+                "-np",
+                "1",
+            ]
+        )
     assert ended.value.code == 2
     message = " ".join(capsys.readouterr().err.split())
     assert f"SliceMambaSupernetTrainer__{PLANS}__2d (fold_1) was trained with other plans {PLANS}" in message
@@ -58,6 +75,17 @@ def test_the_same_plans_may_be_written_again_and_others_under_another_name(plans
     plan("M", plans_name="Other")
     assert widths(plans.with_name("Other.json")) == [48, 96]
     assert json.loads(plans.read_text()) == before
+
+
+def test_plans_say_what_they_were_planned_with_which_is_no_difference_to_older_ones(plans: Path) -> None:
+    newer = json.loads(plans.read_text())
+    assert newer[OPTIONS_IN_PLANS] == {"gpu_memory": 8.0}
+    older = {key: value for key, value in newer.items() if key != OPTIONS_IN_PLANS}
+    for written in (older, {**newer, OPTIONS_IN_PLANS: {"gpu_memory": 6.0}}):
+        plans.write_text(json.dumps(written))
+        plan()
+        assert json.loads(plans.read_text()) == newer
+        assert sha256_of_plans(written, "2d") == sha256_of_plans(newer, "2d")
 
 
 def test_who_asks_for_it_gets_other_plans(plans: Path) -> None:

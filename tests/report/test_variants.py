@@ -149,6 +149,7 @@ def test_commands_have_every_option_and_quote_names_from_outside(complete_2d, us
     for file in tree.root.rglob(f"{PLANS}.json"):
         plans = json.loads(file.read_text())
         plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["activation_checkpointing"] = True
+        plans["slicemamba_planned_with"] = {"gpu_memory": 1.5}
         file.write_text(json.dumps(plans))
     supernet = tree.fold(SUPERNET, 0)
     holdout = Holdout(tree.shipped.folder_name, PLANS, "2d", 0, 0.25, 7, ("a", "b"), "0" * 64)

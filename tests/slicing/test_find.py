@@ -10,6 +10,7 @@ from nnunetv2_slicemamba.search import (
     slicing_file_for_training,
     slicing_search_folder,
 )
+from nnunetv2_slicemamba.slicing.find import NothingChosenError, set_slicing_file
 
 PLANS = "nnUNetSliceMambaSPlans"
 
@@ -43,6 +44,29 @@ def test_the_slicing_of_whichever_supernet_has_one_is_found(results, trainer):
     put(results, "nnUNetTrainer")
     (results / "a_file").write_text("")
     assert find_slicing_file(results, PLANS, "2d", 0) == file
+
+
+def test_a_slicing_that_was_set_by_hand_comes_first_and_no_supernets_folder_is_made_for_it(results):
+    put(results)
+    file = set_slicing_file(results, PLANS, "2d", 0)
+    assert not file.exists()
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    assert find_slicing_file(results, PLANS, "2d", 0) == file
+    assert file == results / "slicings" / f"{PLANS}__2d" / "fold_0.json"
+
+
+def test_nothing_was_chosen_only_as_long_as_no_supernet_of_these_plans_was_begun(results):
+    put(results, plans="OtherPlans")
+    with pytest.raises(NothingChosenError):
+        find_slicing_file(results, PLANS, "2d", 0)
+    put(results, fold=1)
+    with pytest.raises(SlicingNotFoundError) as error:
+        find_slicing_file(results, PLANS, "2d", 0)
+    assert not isinstance(error.value, NothingChosenError)
+    with pytest.raises(SlicingNotFoundError) as error:
+        slicing_file_for_training(results, PLANS, "3d_fullres", 0, {SLICING_VARIABLE: "nowhere.json"})
+    assert not isinstance(error.value, NothingChosenError)
 
 
 def test_fold_all_is_a_fold(results):

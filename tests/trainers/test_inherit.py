@@ -19,9 +19,12 @@ WHERE = ["-d", "901", "-c", "2d", "-f", "0", "-p", "nnUNetSliceMambaSPlans"]
 
 @pytest.fixture
 def supernet_of(make_trainer: Callable[..., Any]) -> Callable[..., Any]:
-    """supernet_of(name, value): a supernet trainer with a final checkpoint and the slicing that `--set value` gives."""
+    """supernet_of(name, value): a supernet trainer with a final checkpoint and the slicing that `--set value` gives.
 
-    def make(name: str, value: str) -> tuple[Any, Path]:
+    The slicing lies where the supernet's search writes it; with searched=False, where one lies that was set by hand.
+    """
+
+    def make(name: str, value: str, searched: bool = True) -> tuple[Any, Path]:
         trainer = make_trainer(name)
         with torch.no_grad():
             for parameter in trainer.network.parameters():
@@ -31,7 +34,12 @@ def supernet_of(make_trainer: Callable[..., Any]) -> Callable[..., Any]:
         trainer.save_checkpoint(str(folder / "checkpoint_final.pth"))
         result = CliRunner().invoke(app, ["slicing", *WHERE, "--set", value, "-tr", name])
         assert result.exit_code == 0, result.exception
-        return trainer, folder / "slicing_search" / "best_slicing.json"
+        (by_hand,) = Path(trainer.output_folder_base).parent.glob("slicings/*/fold_0.json")
+        file = folder / "slicing_search" / "best_slicing.json"
+        if searched:
+            file.parent.mkdir()
+            by_hand.rename(file)
+        return trainer, file if searched else by_hand
 
     return make
 
@@ -78,6 +86,20 @@ def test_a_damaged_supernet_and_one_with_nan_are_not_inherited(
     taught.save_checkpoint(str(checkpoint))
     with pytest.raises(ValueError, match="cannot be used: 1 of its .* tensors hold NaN"):
         trainer._use_slicing_file()
+
+
+def test_a_slicing_that_was_set_by_hand_inherits_from_the_folds_only_supernet(
+    supernet_of: Callable[..., Any], make_trainer: Callable[..., Any]
+) -> None:
+    taught, file = supernet_of("SliceMambaSupernetTrainer_1epoch", "random:3", searched=False)
+    path = read_slicing_file(file).choice.architecture
+    trainer = make_trainer("SliceMambaInheritTrainer")
+    trainer._use_slicing_file()
+    expected = taught.supernet.extract(path).state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in trainer.network.state_dict().items())
+    supernet_of("SliceMambaSharedSupernetTrainer_1epoch", "random:3", searched=False)
+    with pytest.raises(ValueError, match="set by hand, and 2 supernets of this fold are trained"):
+        make_trainer("SliceMambaInheritTrainer")._use_slicing_file()
 
 
 def test_the_plain_trainer_still_starts_from_scratch(

@@ -1,4 +1,4 @@
-"""SliceMambaTrainer trains with the slicing that was chosen for its fold, or not at all."""
+"""SliceMambaTrainer trains with the slicing that was chosen for its fold, else with the fixed one, and says so."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nnunetv2_slicemamba.search import SlicingChoice, SlicingFile, write_slicing_file
+from nnunetv2_slicemamba.slicing.fixed import fixed_slicing
 
 NAME = "SliceMambaTrainer_1epoch"
 CHOSEN = ((2, 4), (4, 2), (4, 4), (2, 2), (4, 2), (2, 2), (4, 4))
@@ -17,6 +18,7 @@ OTHER = ((4, 4),) * 7
 
 
 def write(file: Path, slicing: tuple[tuple[int, ...], ...], fold: int = 0) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_slicing_file(
         SlicingFile(
             choice=SlicingChoice(slicing, "fixed"),
@@ -40,6 +42,13 @@ def folds_file(workspace: Path) -> Path:
     results = workspace / "nnUNet_results" / "Dataset901_Disks"
     trainer = "SliceMambaSupernetTrainer_50epochs__nnUNetSliceMambaSPlans__2d"
     return results / trainer / "fold_0" / "slicing_search" / "best_slicing.json"
+
+
+@pytest.fixture
+def set_file(workspace: Path) -> Path:
+    """Where a slicing of fold 0 lies that was set by hand."""
+    results = workspace / "nnUNet_results" / "Dataset901_Disks"
+    return results / "slicings" / "nnUNetSliceMambaSPlans__2d" / "fold_0.json"
 
 
 @pytest.fixture
@@ -99,13 +108,51 @@ def test_the_log_tells_a_slicing_of_another_fold_which_is_trained_all_the_same(
     assert (said in Path(trainer.log_file).read_text()) == (fold == 1)
 
 
-def test_without_a_file_training_does_not_start_and_the_three_ways_to_get_one_are_named(
+def test_without_a_choice_all_blocks_get_the_fixed_slicing_and_the_log_says_how_to_choose_another(
     make_trainer: Callable[..., Any],
 ) -> None:
-    with pytest.raises(FileNotFoundError) as caught:
+    trainer = make_trainer(NAME, initialize=False)
+    trainer.on_train_start()
+    assert trainer.bare_network.get_slicing() == ((2, 4),) * 7
+    assert trainer.network.state_dict()["slicing"].tolist() == [[2, 4]] * 7
+    (line,) = (line for line in Path(trainer.log_file).read_text().splitlines() if "Slicing" in line)
+    assert "Slicing 2x4 in all 7 blocks, the fixed one" in line
+    assert "'slicemamba slicing -d Dataset901_Disks -c 2d -f 0 -p nnUNetSliceMambaSPlans --set VALUE'" in line
+
+
+def test_the_fixed_slicing_is_a_default_for_networks_of_two_and_three_axes() -> None:
+    assert {n_dims: set(fixed_slicing(3, n_dims)) for n_dims in (2, 3)} == {2: {(2, 4)}, 3: {(2, 4, 2)}}
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_where_a_search_is_on_its_way_training_does_not_start_and_the_three_ways_to_get_a_slicing_are_named(
+    fold: int, make_trainer: Callable[..., Any], folds_file: Path
+) -> None:
+    # `run --search` trains one fold's supernet after another
+    (folds_file.parents[2] / f"fold_{fold}").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="a search seems to be on its way") as caught:
         make_trainer(NAME).on_train_start()
     for way in ("slicemamba search -d Dataset901_Disks -c 2d -f 0", "slicemamba slicing", "SLICEMAMBA_SLICING=FILE"):
         assert way in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_an_error_and_no_reason_for_the_fixed_slicing(
+    make_trainer: Callable[..., Any], set_file: Path
+) -> None:
+    set_file.parent.mkdir(parents=True)
+    set_file.write_text("{")
+    with pytest.raises(ValueError, match=r"fold_0\.json is no JSON"):
+        make_trainer(NAME).on_train_start()
+
+
+def test_a_slicing_that_was_set_by_hand_is_taken_before_a_searched_one(
+    make_trainer: Callable[..., Any], folds_file: Path, set_file: Path
+) -> None:
+    write(folds_file, OTHER)
+    write(set_file, CHOSEN)
+    trainer = make_trainer(NAME)
+    trainer.on_train_start()
+    assert trainer.bare_network.get_slicing() == CHOSEN
 
 
 @pytest.mark.parametrize(

@@ -117,16 +117,16 @@ class StepJob:
 
 def prepare_run(asked: dict[str, Any]) -> None:
     """Makes plans, preprocessed data and folds of a run. Raises InputError for folds and networks that do not fit."""
+    from nnunetv2_slicemamba.pipeline.fold_steps import draw_split
     from nnunetv2_slicemamba.pipeline.graph import selections_of, steps_of
-    from nnunetv2_slicemamba.pipeline.preparing import Planning, prepare, prepare_folds
-    from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+    from nnunetv2_slicemamba.pipeline.preparing import Planning, first_folder, prepare, prepare_folds
 
     console, planning = PlainConsole(), Planning(**asked["planning"])
     prepare(asked["dataset"], asked["configuration"], asked["plans_name"], planning, console)
     selections, settings = selections_of(asked)
     steps_of(asked)  # which also refuses what cannot be predicted
-    supernets = [SupernetFolder(selection, settings.supernet_trainer) for selection in selections]
-    prepare_folds(supernets, planning.holdout, console)
+    prepare_folds(selections, settings, planning, console)
+    draw_split(first_folder(selections, settings))
 
 
 def looked_at(step: Step) -> Command | Finished:

@@ -1,0 +1,115 @@
+"""A whole run: on this machine, in a row or at once, or submitted to a cluster; and what to type next."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_slicemamba.common.folders import named_folder
+from nnunetv2_slicemamba.common.other_processes import host
+from nnunetv2_slicemamba.common.provenance import now
+from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.pipeline.at_once import only_run, run_at_once
+from nnunetv2_slicemamba.pipeline.ending_steps import test_cases
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, draw_split, run_fold, summary_dice, take
+from nnunetv2_slicemamba.pipeline.graph import ending_steps_of, graph_of, read_run, run_folder, write_run
+from nnunetv2_slicemamba.pipeline.preparing import Planning, first_folder, is_planned, prepare, prepare_folds
+from nnunetv2_slicemamba.pipeline.slicings import tell_slicings
+from nnunetv2_slicemamba.pipeline.slurm.options import SlurmOptions, refuse_unshared_folders
+from nnunetv2_slicemamba.pipeline.slurm.submission import submit_run
+from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
+from nnunetv2_slicemamba.planning.selection import Selection
+
+if TYPE_CHECKING:
+    from nnunetv2_slicemamba.pipeline.places import Place
+
+
+def run_here(
+    selections: Sequence[Selection],
+    settings: RunSettings,
+    planning: Planning,
+    places: Sequence[Place],
+    console: Console,
+) -> None:
+    """Takes all steps of planned folds on this machine, and shows their Dice. places: of steps at once, if any."""
+    endings = ending_steps_of(selections, settings)
+    prepare_folds(selections, settings, planning, console)
+    console.print(f"Plans: {selections[0].plans_name}")
+    if not settings.search:
+        tell_slicings(selections, settings, console)
+    title = f"{settings.trainer}, {selections[0].configuration}"
+    if places:
+        run_several(selections, settings, places, console, title)
+        dice = [summary_dice(FoldFolder(selection, settings.trainer).summary) for selection in selections]
+    else:
+        dice = [run_fold(selection, settings, console) for selection in selections]
+        for step in endings:
+            take(step.look(), console)
+    table = Table("fold", "validation Dice", title=title)
+    for selection, value in zip(selections, dice, strict=True):
+        table.add_row(str(selection.fold), f"{value:.4f}")
+    console.print(table)
+    tell_next(selections, settings, console)
+
+
+def tell_next(selections: Sequence[Selection], settings: RunSettings, console: Console) -> None:
+    """Says what to type when a run has ended."""
+    first, raw = selections[0], named_folder("nnUNet_raw")
+    tests = 0 if raw is None else test_cases(raw / first.dataset)
+    flags = ["-d", first.dataset, "-i", "INPUT", "-o", "OUTPUT", "-c", first.configuration, "-p", first.plans_name]
+    flags += ["-tr", settings.trainer, "-f", *(str(selection.fold) for selection in selections)]
+    predict = shell_line("nnUNetv2_predict", *flags, "-device", settings.device)
+    console.print(f"Predict other images with the ensemble of the folds:\n  {predict}")
+    if settings.predict:
+        return
+    if tests and first.configuration_manager.previous_stage_name is None:
+        console.print(
+            f"Next: {shell_line('slicemamba', *sys.argv[1:], '--predict')}\n"
+            f"  predicts the {tests} test images, evaluates them if there is truth, and writes the report"
+        )
+    else:
+        console.print(f"Next: {shell_line('slicemamba', 'report', '-d', first.dataset)}")
+
+
+def run_several(
+    selections: Sequence[Selection], settings: RunSettings, places: Sequence[Place], console: Console, title: str
+) -> None:
+    """Takes the steps of all folds in places at once."""
+    folder = run_folder(selections, settings)
+    with only_run(folder):
+        draw_split(first_folder(selections, settings))
+        command = shell_line("slicemamba", *sys.argv[1:])
+        write_run(folder, selections, settings, command=command, process=os.getpid(), host=host(), started=now())
+        run_at_once(graph_of(selections, settings), places, folder, console, title)
+
+
+def submit(
+    selections: Sequence[Selection], settings: RunSettings, planning: Planning, options: SlurmOptions, console: Console
+) -> None:
+    """Submits the steps of all folds to SLURM, and says what was submitted."""
+    refuse_unshared_folders()
+    first, folder = selections[0], run_folder(selections, settings)
+    with only_run(folder):
+        if is_planned(first):  # then this takes no time
+            prepare(first.dataset, first.configuration, first.plans_name, planning, console)
+            prepare_folds(selections, settings, planning, console)
+            draw_split(first_folder(selections, settings))
+        said = {"command": shell_line("slicemamba", *sys.argv[1:]), "process": os.getpid(), "host": host()}
+        write_run(folder, selections, settings, **said, started=now(), planning=asdict(planning), jobs={})
+        steps, _ = read_run(folder)
+        submitted = submit_run(steps, folder, options, settings.device)
+    if not submitted:
+        console.print("All steps are finished: nothing was submitted.")
+        return
+    table = Table("step", "job", "after")
+    for one in submitted:
+        table.add_row(one.step.title, one.job, one.dependency or "")
+    console.print(table)
+    for command, what in (("status", "See them"), ("cancel", "End them")):
+        console.print(f"{what}: {shell_line('slicemamba', command, '-d', first.dataset)}")

@@ -1,0 +1,78 @@
+"""Slicings of a run's folds before the first one trains: set, checked, and told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, check_final_slicing, chosen_file
+from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
+from nnunetv2_slicemamba.planning.selection import Selection
+from nnunetv2_slicemamba.search.choosing.set_slicing import named_choice, set_slicing
+from nnunetv2_slicemamba.search.choosing.write_choice import holds
+from nnunetv2_slicemamba.slicing.file import read_slicing_file
+from nnunetv2_slicemamba.slicing.fixed import fixed_text
+from nnunetv2_slicemamba.slicing.trained import trained_slicing
+
+
+def set_slicings(selections: Sequence[Selection], value: str, settings: RunSettings) -> None:
+    """Sets the slicing of every fold to what `run --slicing VALUE` names; files that hold it stay as they are.
+
+    Raises InputError, and writes nothing, if the finished training of a fold has another slicing; ValueError for a
+    value that names no slicing.
+    """
+    supernets = [SupernetFolder(selection, settings.supernet_trainer) for selection in selections]
+    choices = [named_choice(supernet, value) for supernet in supernets]
+    for selection, choice in zip(selections, choices, strict=True):
+        final = FoldFolder(selection, settings.trainer)
+        if final.is_trained and trained_slicing(final.checkpoint) != choice.slicing:
+            raise InputError(
+                f"{final.checkpoint} was trained with another slicing than --slicing {value} names; leave --slicing "
+                f"out, or move the folder {final.path} away to train fold {selection.fold} anew"
+            )
+    for supernet, choice in zip(supernets, choices, strict=True):
+        file = supernet.selection.set_slicing_file
+        if not (file.is_file() and holds(file, choice)):
+            set_slicing(supernet, value)
+
+
+def check_slicings(selections: Sequence[Selection], settings: RunSettings) -> None:
+    """Raises InputError for a fold that cannot be trained as it is asked for, before the first one trains.
+
+    Such is a search where the slicing was set by hand, and a training where a search is on its way, or whose slicing
+    file cannot be read, does not fit, or is not what the finished training had.
+    """
+    for selection in selections:
+        supernet, final = SupernetFolder(selection, settings.supernet_trainer), FoldFolder(selection, settings.trainer)
+        if settings.search:
+            for file in (selection.set_slicing_file, supernet.slicing_file):
+                if file.is_file() and (how := read_slicing_file(file).choice.how_chosen) != "search":
+                    raise InputError(
+                        f"fold {selection.fold} is not searched, since its slicing was set by hand ({how}): leave "
+                        f"the search out, or delete {file}"
+                    )
+        elif (chosen := chosen_file(supernet, settings)) is not None:
+            read_slicing_file(chosen).check_fits(selection.n_blocks, selection.n_dims)
+            check_final_slicing(final, chosen)
+
+
+def tell_slicings(selections: Sequence[Selection], settings: RunSettings, console: Console) -> None:
+    """Says which slicing every fold is trained with that has not begun, and how to choose another."""
+    fixed = []
+    for selection in selections:
+        file = chosen_file(SupernetFolder(selection, settings.supernet_trainer), settings)
+        final = FoldFolder(selection, settings.trainer)
+        if final.is_trained or final.is_in_training:
+            continue
+        if file is not None:
+            console.print(f"Slicing, fold {selection.fold}: {read_slicing_file(file).choice.how_chosen}, in {file}")
+        elif selection.n_blocks:
+            fixed.append(selection)
+    if fixed:
+        folds = ", ".join(str(selection.fold) for selection in fixed)
+        console.print(
+            f"Slicing, fold {folds}: {fixed_text(fixed[0].n_dims)} in all {fixed[0].n_blocks} blocks, the fixed one; "
+            "--slicing chooses another, --search searches one for each fold"
+        )

@@ -1,0 +1,113 @@
+"""`slicemamba run` is the recommended way in one command, the whole chain with --search, and says what comes next."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunetv2_slicemamba.common.commands import WITHIN_VARIABLE, environment
+from nnunetv2_slicemamba.planning.sizes import RECOMMENDED, plans_name_of
+from tests.cli.commands import called
+
+PLANS, FINAL, SUPERNET = "nnUNetSliceMambaSPlans", "SliceMambaTrainer_1epoch", "SliceMambaSupernetTrainer_1epoch"
+RUN = ("run", "-d", "901", "-c", "2d", "-f", "0", "1", "-tr", FINAL, "-device", "cpu")
+
+
+@pytest.fixture
+def steps(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The commands that a run calls, without their options; trainings count as done, nothing is computed."""
+    called: list[str] = []
+
+    def note(name: str, arguments: Sequence[str], *_: Any, **__: Mapping[str, str]) -> None:
+        if name == "slicemamba":
+            called.append(" ".join(arguments) if arguments[0] == "plan" else arguments[0])
+            return
+        dataset, configuration, fold, _, trainer, _, plans = arguments[:7]
+        called.append(f"{trainer} {fold}")
+        folder = workspace / "nnUNet_results" / dataset / f"{trainer}__{plans}__{configuration}" / f"fold_{fold}"
+        (folder / "validation").mkdir(parents=True)
+        metrics = {"metric_per_case": [], "mean": {}, "foreground_mean": {"Dice": 0.5}}
+        (folder / "validation" / "summary.json").write_text(json.dumps(metrics))
+
+    for module in ("pipeline.fold_steps", "common.commands"):
+        monkeypatch.setattr(f"nnunetv2_slicemamba.{module}.run_command", note)
+    return called
+
+
+def test_a_run_trains_every_fold_and_says_with_which_plans_and_slicing(steps: list[str]) -> None:
+    done = called(*RUN)
+    assert done.code == 0, done.message
+    assert steps == [f"{FINAL} 0", f"{FINAL} 1"]
+    assert f"Plans: {PLANS}\n" in done.out
+    assert "Slicing, fold 0, 1: 2x4 in all 7 blocks, the fixed one" in done.out
+    assert done.out.endswith("Next: slicemamba report -d Dataset901_Disks\n")
+
+
+def test_all_folds_are_trained_that_the_splits_define(steps: list[str], workspace: Path) -> None:
+    split = {"train": ["case_0", "case_1"], "val": ["case_2"]}
+    file = workspace / "nnUNet_preprocessed" / "Dataset901_Disks" / "splits_final.json"
+    for number in (5, 3):
+        called(*(word for word in RUN if word not in ("-f", "0", "1")))
+        assert steps == [f"{FINAL} {fold}" for fold in range(number)]
+        steps.clear()
+        file.write_text(json.dumps([split] * 3))
+        shutil.rmtree(workspace / "nnUNet_results" / "Dataset901_Disks")
+
+
+def test_test_images_are_predicted_next(steps: list[str], workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = workspace / "nnUNet_raw" / "Dataset901_Disks"
+    shutil.copytree(raw / "imagesTr", raw / "imagesTs")
+    monkeypatch.setattr("sys.argv", ["slicemamba", *RUN])
+    assert f"Next: slicemamba {' '.join(RUN)} --predict\n" in called(*RUN).out
+
+
+def test_without_plans_it_plans_the_recommended_network(steps: list[str], workspace: Path) -> None:
+    (workspace / "nnUNet_preprocessed" / "Dataset901_Disks" / f"{PLANS}.json").unlink()
+    called(*RUN)  # which ends, since this test plans nothing
+    name = plans_name_of("L", RECOMMENDED)
+    assert steps == [
+        f"plan -d 901 --size L --gpu-memory 8.0 -overwrite_plans_name {name} --network {RECOMMENDED} -c 2d"
+    ]
+    steps.clear()
+    called(*RUN, "--network", "paper", "--size", "S")
+    assert f"-overwrite_plans_name {PLANS} --network paper -c 2d" in steps[0]
+
+
+@pytest.mark.parametrize("option", [("--search",), ("--population", "3"), ("--holdout", "0.4"), ("--seed", "0")])
+def test_a_search_and_its_options_ask_for_the_whole_chain(option: tuple[str, ...], steps: list[str]) -> None:
+    ended = called(*RUN, *option)
+    assert steps == [f"{SUPERNET} 0", "search", f"{FINAL} 0", f"{SUPERNET} 1", "search", f"{FINAL} 1"]
+    assert ended.code == 0, ended.message
+    assert called(*RUN, *option, "--slicing", "2x4").message == (
+        f"error: --slicing names a slicing, {option[0]} asks for a search: give one of the two"
+    )
+
+
+def test_a_slicing_can_be_named_and_lies_with_plans_and_configuration(steps: list[str], workspace: Path) -> None:
+    done = called(*RUN, "--slicing", "4x2")
+    assert done.code == 0, done.message
+    assert steps == [f"{FINAL} 0", f"{FINAL} 1"]
+    folder = workspace / "nnUNet_results" / "Dataset901_Disks"
+    assert sorted(file.name for file in (folder / "slicings" / f"{PLANS}__2d").iterdir()) == [
+        "fold_0.json",
+        "fold_1.json",
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == [f"{FINAL}__{PLANS}__2d", "slicings"]
+
+
+def test_slicing_sets_several_folds_and_says_what_comes_next(workspace: Path) -> None:
+    done = called("slicing", "-d", "901", "-c", "2d", "-f", "0", "1", "all", "--set", "random:3")
+    assert done.out.count("written to") == 3
+    assert done.out.endswith("Next: slicemamba run -d Dataset901_Disks -c 2d -f 0 1 all\n")
+
+
+def test_only_the_outermost_command_says_what_comes_next(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("slicing", "-d", "901", "-c", "2d", "-f", "0", "--set", "2x4")
+    assert "Next: " in called(*arguments).out
+    monkeypatch.setenv(WITHIN_VARIABLE, environment()[WITHIN_VARIABLE])  # as a run starts its steps
+    assert "Next: " not in called(*arguments).out
