@@ -130,7 +130,7 @@ def show(console: Console, target: Path, result: ImportResult) -> None:
         f"Next: {shell_line('nnUNetv2_train', *work, *flags)}",
     ]
     if result.slicing:
-        lines.append("SliceMambaTrainer then uses the fold's best_slicing.json; nnU-Net starts the class heads anew.")
+        lines.append("SliceMambaTrainer then uses the fold's slicing; nnU-Net starts the class heads anew.")
     console.print("\n".join(lines))
 
 

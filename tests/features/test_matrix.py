@@ -146,20 +146,7 @@ def test_every_step_runs_from_planning_to_prediction(name: str, workspace: Works
     row = ROWS[name]
     workspace.variables |= dict(row.variables)
     make_data(workspace, row)
-    plan = console(
-        "slicemamba",
-        "plan",
-        "-d",
-        601,
-        "-c",
-        row.configuration,
-        "--size",
-        "S",
-        "--network",
-        "paper",
-        "--gpu-memory",
-        row.memory,
-    )
+    plan = console("slicemamba", "plan", "-d", 601, "-c", row.configuration, "--size", "S", "--gpu-memory", row.memory)
     plan += ["--network", row.network, "-overwrite_plans_name", PLANS]
     predicted = predict(workspace, row.configuration, row.fold)
     run_all(workspace, [[*plan, "-np", "1"], *whole_chain(row.configuration, row.fold), predicted])
@@ -171,20 +158,8 @@ def test_a_cascade_runs_from_low_resolution_to_prediction(workspace: Workspace) 
     row = Row(matrix_data.volumes_larger_than_a_patch, "3d_cascade_fullres", (0, 1, 2))
     make_data(workspace, row)
     configurations = ("3d_lowres", "3d_cascade_fullres")
-    plan = console(
-        "slicemamba",
-        "plan",
-        "-d",
-        601,
-        "-c",
-        *configurations,
-        "--size",
-        "S",
-        "--network",
-        "paper",
-        "--gpu-memory",
-        0.03,
-    )
+    plan = console("slicemamba", "plan", "-d", 601, "-c", *configurations, "--network", "paper", "--size", "S")
+    plan += ["--gpu-memory", "0.03"]
     # the second stage reads the predictions of every case, so the first needs both folds
     other = console("slicemamba", "slicing", "-d", 601, "-c", "3d_lowres", "-f", 1, "-p", PLANS, "--set", "2x2x4")
     first = [*whole_chain("3d_lowres", "0"), other, train("3d_lowres", "1", FINAL)]

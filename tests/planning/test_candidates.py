@@ -72,8 +72,8 @@ def test_a_thickness_of_eight_in_the_plans_is_trained_searched_and_retrained(
     assert 4 in {index for record in records for index in record.architecture}
     found = read_slicing_file(supernet.slicing_file)
     assert found.candidates == WITH_EIGHT
-    set_slicing(supernet, "8x8")
-    assert read_slicing_file(supernet.slicing_file).choice.architecture == (4,) * selection.n_blocks
+    file, _ = set_slicing(supernet, "8x8")
+    assert read_slicing_file(file).choice.architecture == (4,) * selection.n_blocks
     with quiet():
         final = make_trainer(FoldFolder(selection, "SliceMambaTrainer"), DEVICE)
         final.initialize()

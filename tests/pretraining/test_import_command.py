@@ -105,9 +105,7 @@ def test_the_folds_slicing_or_another_can_be_given_along(
 ) -> None:
     source, _ = vmunet_file(tmp_path / "vmunet.pth", selection)
     run("slicing", *WHERE, "-f", "1", "--set", "random:4")
-    own = read_slicing_file(
-        selection.configuration_folder("SliceMambaSupernetTrainer") / "fold_1/slicing_search/best_slicing.json"
-    )
+    own = read_slicing_file(select("901", "2d", "1", selection.plans_name).set_slicing_file)
     for options, expected in ((["-f", "1"], own.slicing), (["--slicing", "4x2"], ((4, 2),) * selection.n_blocks)):
         run("import", source, "--to", tmp_path / "ours.pth", *WHERE, *options)
         buffer = torch.load(tmp_path / "ours.pth", weights_only=True)["network_weights"]["slicing"]
