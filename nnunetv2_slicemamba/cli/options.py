@@ -19,8 +19,7 @@ from nnunetv2_slicemamba.cli.completion import (
     plans,
     supernet_trainers,
 )
-from nnunetv2_slicemamba.common.commands import WITHIN_VARIABLE
-from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, DEFAULT_TRAINER
+from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, DEFAULT_TRAINER, WITHIN_VARIABLE
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.slicing.candidate_sets import named_candidates
 
@@ -129,7 +128,7 @@ def candidates_option(help: str) -> Any:
             raise OptionError(f"--candidates is {shown(text)}: {error}") from error
         return text
 
-    return typer.Option("--candidates", parser=read, metavar="TEXT", help=help)
+    return typer.Option("--candidates", parser=read, metavar="paper|wide|LIST", help=help)
 
 
 def share_option(flag: str, help: str) -> Any:

@@ -44,7 +44,11 @@ def report(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option("--images", help="Images of the test cases; default: imagesTs of the dataset in nnUNet_raw."),
+        text(
+            "--images",
+            metavar="FOLDER",
+            help="Images of the test cases; default: imagesTs of the dataset in nnUNet_raw.",
+        ),
     ] = None,
 ) -> None:
     """Write everything about a dataset on one HTML page.

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.common.checkpoints import FORCE_SAFE
 from nnunetv2_slicemamba.common.console import styled
+from nnunetv2_slicemamba.common.names import WITHIN_VARIABLE
 from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER, EXT_TRAINER_VARIABLE
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.stopping import exit_code, handling_signals
@@ -25,10 +26,6 @@ ENTRY_POINTS = {
     "nnUNetv2_predict": ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point"),
     "nnUNetv2_evaluate_folder": ("nnunetv2.evaluation.evaluate_predictions", "evaluate_folder_entry_point"),
 }
-
-
-# set for commands that another command of ours runs: what comes next is that one's to say
-WITHIN_VARIABLE = "SLICEMAMBA_WITHIN"
 
 
 class CommandError(RuntimeError):

@@ -8,6 +8,8 @@ from nnunetv2_slicemamba.common.folders import InputError
 
 DEFAULT_PLANS = "nnUNetSliceMambaPlans"
 DEFAULT_SUPERNET_TRAINER = "SliceMambaSupernetTrainer"
+# set for commands that another command of ours runs: what comes next is that one's to say
+WITHIN_VARIABLE = "SLICEMAMBA_WITHIN"
 DEFAULT_TRAINER = "SliceMambaTrainer"
 # entry of our plans that holds the options they were planned with, as far as nothing else in them says so
 OPTIONS_IN_PLANS = "slicemamba_options"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_slicemamba.common.text_files import read_text
+from nnunetv2_slicemamba.common.json_reading import loads
 from nnunetv2_slicemamba.datasets.channels import CHANNEL_SUFFIX
 from nnunetv2_slicemamba.datasets.volumes import VolumeError
 
@@ -70,7 +70,7 @@ def voxel_size(path: Path) -> tuple[float, ...] | None:
         if not file.is_file():
             continue
         try:
-            content = json.loads(read_text(file))
+            content = loads(file.read_bytes())
         except ValueError as error:
             raise VolumeError(f"{file.name} beside it is not JSON ({error})") from error
         if not isinstance(content, dict) or "spacing" not in content:

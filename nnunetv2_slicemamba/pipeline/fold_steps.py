@@ -139,7 +139,7 @@ def draw_split(folder: FoldFolder) -> None:
         from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 
         with quiet():
-            make_trainer(folder, torch.device("cpu")).full_split()
+            make_trainer(folder, torch.device("cpu")).do_split()
 
 
 def train(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:

@@ -16,7 +16,6 @@ from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, h
 from nnunetv2_slicemamba.pipeline.slicings import check_slicings, set_slicings
 from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
-from nnunetv2_slicemamba.planning.preprocessing import complete_data, has_data
 from nnunetv2_slicemamba.planning.selection import DRAWN_FOLDS, Selection, require_dataset, select
 from nnunetv2_slicemamba.slicing import candidate_sets
 
@@ -55,6 +54,8 @@ def dataset_name(dataset: str) -> str:
 
 def prepare(dataset: str, configuration: str, plans_name: str, planning: Planning, console: Console) -> None:
     """Plans and preprocesses what is missing; plans that exist are used as they are."""
+    from nnunetv2_slicemamba.planning.preprocessing import complete_data  # which loads PyTorch
+
     name = dataset_name(dataset)
     # data that are complete may lie where nothing can be written
     if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
@@ -112,6 +113,8 @@ def named_selections(dataset: str, configuration: str, folds: Sequence[str], pla
 
 def is_planned(selection: Selection) -> bool:
     """Whether there are plans, and preprocessed data."""
+    from nnunetv2_slicemamba.planning.preprocessing import has_data
+
     file = require_folder("nnUNet_preprocessed") / selection.dataset / f"{selection.plans_name}.json"
     return file.is_file() and has_data(selection.dataset, selection.plans_name, selection.configuration)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.choosing.choices import choose_slicing
 from nnunetv2_slicemamba.search.choosing.pareto import PARETO_FILE
-from nnunetv2_slicemamba.search.evaluation.step_costs import STEP_COSTS_FILE, StepCosts, read_step_costs
 from nnunetv2_slicemamba.search.ledger.fold_ledger import read_fold_ledger
 from nnunetv2_slicemamba.search.ledger.ledger import has_ledger
 from nnunetv2_slicemamba.search.objectives import STEP, stored_cost
@@ -15,6 +15,9 @@ from nnunetv2_slicemamba.search.proposals.evolution import propose
 from nnunetv2_slicemamba.search.settings import SearchSettings
 from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, Architecture
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
+
+if TYPE_CHECKING:
+    from nnunetv2_slicemamba.search.evaluation.step_costs import StepCosts
 
 FRONT, CHEAPEST, AT_BUDGET = "front", "cheapest", "random-at-budget"
 SET = "set"  # entry of the details of what was chosen: the value
@@ -39,6 +42,9 @@ def choose_of_folder(folder: SupernetFolder, value: str) -> SlicingChoice:
     if kind == FRONT:
         entry = f"{folder.search / PARETO_FILE}:{number}"
         return choose_slicing(entry, selection.n_blocks, selection.n_dims, selection.candidates)
+    # which loads PyTorch
+    from nnunetv2_slicemamba.search.evaluation.step_costs import STEP_COSTS_FILE, read_step_costs
+
     costs = read_step_costs(folder, None)
     if costs is None:
         raise ValueError(

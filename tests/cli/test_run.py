@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from nnunetv2_slicemamba.common.commands import WITHIN_VARIABLE, environment
+from nnunetv2_slicemamba.common.commands import environment
+from nnunetv2_slicemamba.common.names import WITHIN_VARIABLE
 from nnunetv2_slicemamba.planning.sizes import RECOMMENDED, plans_name_of
 from tests.cli.commands import called
 
@@ -34,7 +35,7 @@ def steps(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         metrics = {"metric_per_case": [], "mean": {}, "foreground_mean": {"Dice": 0.5}}
         (folder / "validation" / "summary.json").write_text(json.dumps(metrics))
 
-    for module in ("pipeline.fold_steps", "common.commands"):
+    for module in ("pipeline.fold_steps", "pipeline.preparing"):
         monkeypatch.setattr(f"nnunetv2_slicemamba.{module}.run_command", note)
     return called
 
@@ -70,12 +71,10 @@ def test_without_plans_it_plans_the_recommended_network(steps: list[str], worksp
     (workspace / "nnUNet_preprocessed" / "Dataset901_Disks" / f"{PLANS}.json").unlink()
     called(*RUN)  # which ends, since this test plans nothing
     name = plans_name_of("L", RECOMMENDED)
-    assert steps == [
-        f"plan -d 901 --size L --gpu-memory 8.0 -overwrite_plans_name {name} --network {RECOMMENDED} -c 2d"
-    ]
+    assert steps == [f"plan -d Dataset901_Disks --size L --gpu-memory 8.0 -p {name} --network {RECOMMENDED} -c 2d"]
     steps.clear()
     called(*RUN, "--network", "paper", "--size", "S")
-    assert f"-overwrite_plans_name {PLANS} --network paper -c 2d" in steps[0]
+    assert f"-p {PLANS} --network paper -c 2d" in steps[0]
 
 
 @pytest.mark.parametrize("option", [("--search",), ("--population", "3"), ("--holdout", "0.4"), ("--seed", "0")])

@@ -16,7 +16,7 @@ from rich.console import Console
 from nnunetv2_slicemamba.cli import main
 from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.pipeline import fold_steps
+from nnunetv2_slicemamba.pipeline import fold_steps, running
 from nnunetv2_slicemamba.pipeline.fold_steps import hold_out_all
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
@@ -180,7 +180,7 @@ def test_a_runs_supernet_has_the_final_trainers_length(
     kind: str, call: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[fold_steps.RunSettings] = []
-    monkeypatch.setattr(fold_steps, "run_fold", lambda selection, settings, console: asked.append(settings) or 0.5)
+    monkeypatch.setattr(running, "run_fold", lambda selection, settings, console: asked.append(settings) or 0.5)
     trainer = f"SliceMamba{kind}Trainer_20epochs"
     call("run", "-d", "901", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", trainer, "-device", "cpu")
     assert [(s.trainer, s.supernet_trainer) for s in asked] == [(trainer, "SliceMambaSupernetTrainer_20epochs")]

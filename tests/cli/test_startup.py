@@ -35,7 +35,7 @@ def test_a_slicing_is_set_and_a_run_is_shown_without_pytorch(workspace: Path) ->
     fold = "'-d', '901', '-c', '2d', '-f', '0', '-p', 'nnUNetSliceMambaSPlans'"
     code = f"{CALLS}call('slicing', {fold}, '--set', '2x4'); call('status', '-d', '901')"
     assert slow_modules_after(code) == []
-    assert list(workspace.rglob("best_slicing.json"))
+    assert list(workspace.rglob("slicings/*/fold_0.json"))
 
 
 def test_networks_do_not_import_the_compiler() -> None:

@@ -133,7 +133,7 @@ def test_a_final_networks_checkpoint_is_read_as_data(
     checkpoint = trained(FoldFolder(selection, FINAL))
     folder = compared(selection, tmp_path / "c", {"2x2": 0.5})
     arm = folder.fold_folder("2x2", 0) / "checkpoint_final.pth"
-    run = ["run", *FOLD, "-tr", FINAL, "--supernet-trainer", SUPERNET, "-device", "cpu"]
+    run = ["run", *FOLD, "-tr", FINAL, "-device", "cpu"]
     compare = ["compare", *FOLD, "-tr", folder.trainer, "--arms", "2x2", "--output", str(tmp_path / "c")]
     for name in chosen(files, all_of_them):
         shutil.copy(files[name], checkpoint)

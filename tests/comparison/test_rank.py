@@ -147,7 +147,7 @@ def test_fewer_than_three_arms_are_refused_with_what_is_left_out(selection, tmp_
     folder = compared(selection, tmp_path / "c", {"2x2": 0.7, "4x4": 0.75, "3x3": 0.8})
     with pytest.raises(InputError, match="2 arms that can be ranked, .* at least 3") as refusal:
         rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True))
-    assert "3x3: has a thickness that is no candidate" in str(refusal.value)
+    assert "3x3: has a block that is no candidate" in str(refusal.value)
 
 
 def test_equal_dice_have_no_order(selection, tmp_path):

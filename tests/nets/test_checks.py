@@ -56,7 +56,7 @@ def test_channels_first_tokens_are_refused_by_a_bss() -> None:
         ({"features_per_stage": [8.0, 16, 32]}, "features_per_stage [8.0, 16, 32] must all be whole numbers"),
         ({"stem_features": 8}, "stem_features is 8, it must have an entry per stage: give a list"),
         ({"n_stages": 0}, "n_stages [0] must all be at least 1"),
-        ({"slicing": 2}, "slicing is 2, it must have a thickness per block"),
+        ({"slicing": 2}, "slicing is 2, it must have a candidate per block"),
         ({"slicing": (2, 4)}, "thickness 2 is one number: give one per spatial axis, such as (2, 2)"),
         ({"slicing": [(2, 2.5)] * 8}, "every entry must be a whole number from 1 to 255"),
     ],

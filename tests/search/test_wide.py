@@ -89,8 +89,7 @@ def test_wide_candidates_from_plans_to_report_in_2d(workspace: Path, tmp_path: P
     assert "no block" in (folders[0].search / "search.html").read_text()
     network = final_network(selection)
     assert network.get_slicing() == found[0].slicing
-    set_slicing(folders[0], "consensus")
-    agreed = read_slicing_file(folders[0].slicing_file)
+    agreed = read_slicing_file(set_slicing(folders[0], "consensus")[0])
     assert agreed.choice.how_chosen == "consensus"
     assert set(agreed.slicing) <= set(wide_candidates(2))
     # what is exported leaves out what the network does
@@ -100,7 +99,7 @@ def test_wide_candidates_from_plans_to_report_in_2d(workspace: Path, tmp_path: P
     assert export(source, FORMATS["torchscript"], tmp_path / "net.ts").holds
     page = render(build_page(gather(ReportSettings("901"))), datetime(2026, 1, 1))
     assert "no block" in page or "no scan" in page
-    assert "slicemamba plan -d 901 -c 2d --size S --candidates wide -p WidePlans" in page
+    assert "slicemamba plan -d 901 -c 2d --size S --network paper --gpu-memory 8 --candidates wide -p WidePlans" in page
 
 
 def test_wide_candidates_are_trained_and_searched_in_3d(workspace: Path, monkeypatch) -> None:
@@ -108,12 +107,12 @@ def test_wide_candidates_are_trained_and_searched_in_3d(workspace: Path, monkeyp
     selection = planned("Dataset902_Slabs", "3d_fullres")
     folder = searched(selection)
     assert read_slicing_file(folder.slicing_file).candidates == wide_candidates(3)
-    set_slicing(folder, NO_SCAN)
-    assert read_slicing_file(folder.slicing_file).slicing == (NO_SCAN,) * selection.n_blocks
+    named = read_slicing_file(set_slicing(folder, NO_SCAN)[0])
+    assert named.slicing == (NO_SCAN,) * selection.n_blocks
     with quiet():
         final = make_trainer(FoldFolder(selection, FINAL), CPU)
         final.initialize()
-    final.network.set_slicing(read_slicing_file(folder.slicing_file).slicing)
+    final.network.set_slicing(named.slicing)
 
 
 def test_a_slicing_that_was_searched_among_others_is_not_trained(workspace: Path) -> None:
