@@ -18,6 +18,7 @@ from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import DRAWN_FOLDS, Selection, require_dataset, select
 from nnunetv2_slicemamba.slicing import candidate_sets
+from nnunetv2_slicemamba.slicing.candidates import default_candidates, listed
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ def prepare_folds(selections: Sequence[Selection], settings: RunSettings, planni
     """
     if planning.slicing is not None or settings.search:
         selections = [selection.with_blocks() for selection in selections]
+    if planning.candidates != candidate_sets.PAPER:
+        for selection in selections:
+            require_candidates(selection, planning.candidates)
     if planning.slicing is not None:
         set_slicings(selections, planning.slicing, settings)
     check_slicings(selections, settings)
@@ -83,6 +87,16 @@ def prepare_folds(selections: Sequence[Selection], settings: RunSettings, planni
         hold_out_by_default(supernets, console)
     elif planning.holdout:
         hold_out_all(supernets, planning.holdout, console)
+
+
+def require_candidates(selection: Selection, asked: str) -> None:
+    """Raises InputError, naming both sets, if plans have other candidates than those that `--candidates` asks for."""
+    wanted = candidate_sets.named_candidates(asked, selection.n_dims) or default_candidates(selection.n_dims)
+    if wanted != selection.candidates:
+        raise InputError(
+            f"the plans {selection.plans_name} have the candidates {listed(selection.candidates)}, --candidates "
+            f"{asked} are {listed(wanted)}: leave --candidates out, or name new plans with -p"
+        )
 
 
 def first_folder(selections: Sequence[Selection], settings: RunSettings) -> FoldFolder:

@@ -53,6 +53,11 @@ def check_slicings(selections: Sequence[Selection], settings: RunSettings) -> No
                         f"fold {selection.fold} is not searched, since its slicing was set by hand ({how}): leave "
                         f"the search out, or delete {file}"
                     )
+            if final.is_trained and not supernet.slicing_file.is_file():
+                raise InputError(
+                    f"fold {selection.fold} was trained without this search, in {final.path}: leave the search out, or "
+                    "move that folder away to search and train it anew"
+                )
         elif (chosen := chosen_file(supernet, settings)) is not None:
             read_slicing_file(chosen).check_fits(selection.n_blocks, selection.n_dims)
             check_final_slicing(final, chosen)

@@ -110,3 +110,19 @@ def test_only_the_outermost_command_says_what_comes_next(workspace: Path, monkey
     assert "Next: " in called(*arguments).out
     monkeypatch.setenv(WITHIN_VARIABLE, environment()[WITHIN_VARIABLE])  # as a run starts its steps
     assert "Next: " not in called(*arguments).out
+
+
+def test_a_search_over_folds_that_were_trained_without_it_is_refused_before_work(
+    steps: list[str], workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnunetv2_slicemamba.planning.fold_folder.FoldFolder.is_trained", True)
+    ended = called(*RUN, "--search")
+    assert "fold 0 was trained without this search, in " in ended.message
+    assert "move that folder away" in ended.message
+    assert steps == []
+
+
+def test_candidates_that_the_plans_do_not_have_are_refused_with_both_sets(steps: list[str]) -> None:
+    ended = called(*RUN, "--search", "--candidates", "1,2x4")
+    assert f"the plans {PLANS} have the candidates 2x2, 2x4, 4x2, 4x4, --candidates 1,2x4 are 1x1, 2x4" in ended.message
+    assert steps == []

@@ -16,7 +16,8 @@ from tests.cli.commands import Ended, called
 from tests.pipeline.slurm.fake_slurm import FakeSlurm
 
 PLANS, FINAL = "nnUNetSliceMambaSPlans", "SliceMambaTrainer_1epoch"
-RUN = ("run", "-d", "901", "-c", "2d", "-f", "0", "1", "-p", PLANS, "--size", "S", "-tr", FINAL, "--search", "--predict")
+FOLDS = ("-d", "901", "-c", "2d", "-f", "0", "1", "-p", PLANS)
+RUN = ("run", *FOLDS, "--size", "S", "-tr", FINAL, "--search", "--predict")
 ON_SLURM = ("--launcher", "slurm", "--partition", "gpu", "--time", "12:00:00", "--account", "lab7")
 
 
