@@ -303,8 +303,6 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     """Exit code: 0 if every run is finished, 1 if one is not, 2 for arguments that cannot be worked with."""
     began, arguments = time.monotonic(), parse(given)
-    for number in (signal.SIGINT, signal.SIGTERM):  # trainings have sessions of their own: they are ended before
-        signal.signal(number, signal.default_int_handler)
     try:
         candidates = read_candidates(arguments.more) if arguments.more else CANDIDATES
         unknown = [name for name in arguments.candidates if name not in candidates]
@@ -340,4 +338,6 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGINT, signal.SIGTERM):  # trainings have sessions of their own: they are ended before
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main())
