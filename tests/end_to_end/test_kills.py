@@ -172,7 +172,8 @@ def kill_and_continue(name: str, whole: Whole, rng: random.Random, kills: int, r
         code, said = call(root, command, again, end)
         print(f"{name}: {end} -> {code}")
         assert code != STAYED, f"processes of {name} stayed after {end}:\n{said[-2000:]}"
-        if code == 0:  # it came too late
+        if code == 0:  # it came too late; a finished training can be continued, and not begun again
+            again = True
             break
         expected = {signal.SIGKILL: (-9,), signal.SIGTERM: (-15, 143, 130), signal.SIGINT: (-2, 1, 130)}
         assert code in expected[signal.Signals(end["signal"])], f"{code} after {end}:\n{said[-2000:]}"
