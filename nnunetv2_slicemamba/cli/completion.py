@@ -1,4 +1,4 @@
-"""What a shell completes behind an option: names of data sets, plans, configurations and trainers that are there."""
+"""Names that a shell completes behind an option: of data sets, plans, configurations and trainers that are there."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ def registered_shims(nnunet: Path) -> list[Path]:
 
 
 def other_installations(nnunet: Path) -> Iterator[tuple[str, str, str]]:
-    """What another installation or version of this package left for nnU-Net to find: (name, fault, remedy)."""
+    """Leftovers of another installation or version of this package that nnU-Net finds: (name, fault, remedy)."""
     now = {nnunet / shim.file: shim.text for shim in SHIMS}
     for file in registered_shims(nnunet):
         if file.read_text(encoding="utf-8") != now[file]:

@@ -17,7 +17,7 @@ _KINDS = {
 
 
 def special_kind(path: str | Path) -> str | None:
-    """What a path leads to in words, "a named pipe"; None for a file, a folder, and where nothing is."""
+    """Kind of a special file in words, such as "a named pipe"; None for a file, a folder, and where nothing is."""
     try:
         return _KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How much commands tell: results and errors alone, the usual, or more; and warnings as one line.
+"""Verbosity of commands: results and errors alone, the usual, or more. Warnings are one line each.
 
 The choice is an environment variable, so that it also holds for the commands that a command starts.
 """

@@ -42,7 +42,7 @@ def find_own(request: Request) -> FoundPairs:
 
 
 def kind_of(images: Sequence[Path], masks: Path) -> str:
-    """What both images and masks are. Files of the other kind beside them are left out. ValueError for both kinds."""
+    """Kind that images and masks share, PICTURES or VOLUMES. Raises ValueError if their folders hold both kinds."""
     of_images = {kind for folder in images for kind in kinds_in(folder)}
     both = of_images & kinds_in(masks)
     if len(both) > 1:

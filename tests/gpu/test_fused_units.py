@@ -9,6 +9,8 @@ from nnunetv2_slicemamba.trainers.fused_units import fuse_units
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
 from tests.trainers.test_fused_units import PlainConvUNet, network
 
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_replayed_steps_of_fused_units_follow_those_of_the_plain_network(dims):
