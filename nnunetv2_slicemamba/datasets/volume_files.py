@@ -205,7 +205,7 @@ def write_labels(mask: Path, image: Path, rules: Rules, target: Path) -> None:
 
 
 def narrowed(values: np.ndarray) -> np.ndarray:
-    """`values` as uint8 or uint16 if they are whole numbers that fit, else unchanged: small types are fast to search."""
+    """`values` as uint8 or uint16 if they are whole numbers that fit, else unchanged; small types are faster."""
     low, high = values.min(initial=0), values.max(initial=0)
     if values.dtype == np.uint8 or not (low >= 0 and high < 2**16):
         return values
