@@ -14,9 +14,9 @@ resenc-xl, and this package's s, m, l, s-hybrid, m-hybrid, l-hybrid. --more FILE
 benchmarks/candidates/residual.json holds those of the residual network: with blocks and without, scans, recipes,
 averaged weights. --trainers names a folder with trainer classes of one's own. A run that is finished, in --out or in
 benchmarks/results, is not run again; one that was stopped continues where --work has its checkpoint. Trainings end by
-themselves, with a checkpoint, before --seconds are over. Every run that was started has a row in runs.csv of --out,
-with its Dice in cases.csv, its losses in epochs.csv and nnU-Net's summary.json in `summaries`; `python
-benchmarks/results.py OUT` takes the tables over.
+themselves, with a checkpoint, before --seconds are over, and carry.py takes them to another machine. Every run that was
+started has a row in runs.csv of --out, with its Dice in cases.csv, its losses in epochs.csv and nnU-Net's summary.json
+in `summaries`; `python benchmarks/results.py OUT` takes the tables over.
 """
 
 from __future__ import annotations
@@ -234,10 +234,10 @@ def last_line(log: Path) -> str:
     return ends[0] if ends else ""
 
 
-def work_off(runs: Sequence[Any], shop: Workshop, every: float, start: Callable[..., Any] = Training) -> None:
+def work_off(runs: Sequence[Any], shop: Workshop, every: float, start: Callable[..., Any] | None = None) -> None:
     """Runs what there is time for, in the order given, as many at a time as there are places.
 
-    start: makes a training of a run, the workshop and a GPU; see Training for what it must have.
+    start: makes a training of a run, the workshop and a GPU; None is Training, which shows what it must have.
     """
 
     def say(training: Any, text: str) -> None:
@@ -254,7 +254,7 @@ def work_off(runs: Sequence[Any], shop: Workshop, every: float, start: Callable[
             if time.monotonic() > shop.deadline - 2 * SPARE:
                 waiting.clear()
             if waiting and load[gpu] < shop.per_gpu:
-                running.append(start(waiting.pop(0), shop, gpu))
+                running.append((start or Training)(waiting.pop(0), shop, gpu))
                 say(running[-1], "started")
                 for training in running:
                     training.beside |= {other.run.id for other in running}
