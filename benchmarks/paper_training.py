@@ -23,6 +23,7 @@ from accuracy_training import OUT_OF_TIME, Notes, peak_memory
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from network_gpu import nnunet_network
 from paper_data import Images, augmented, split_of
+from paper_table import NNUNET, RECOMMENDED, SUPERNET
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,7 +35,6 @@ from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
 
 CHECKPOINT, EVERY = "checkpoint.pt", 25  # epochs between two checkpoints: a supernet's has 1.7 GB
-SUPERNET, NNUNET, RECOMMENDED = "supernet", "nnunet", "recommended"
 
 
 @dataclass(frozen=True)
