@@ -44,7 +44,8 @@ from accuracy_training import CURVES, OUT_OF_TIME
 
 from nnunetv2_slicemamba.common.commands import environment
 
-CORES = os.cpu_count() or 1
+# those that this process may use, which taskset limits
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SPARE = 20.0  # seconds between the end of trainings and that of the command
 CHECKPOINTS = ("checkpoint_latest.pth", "checkpoint_best.pth")

@@ -2,11 +2,14 @@
 
     python benchmarks/carry.py pack WORK PARTS [--limit MIB] [--part MIB]    # at the end of a machine's time
     python benchmarks/carry.py unpack PARTS WORK                             # on the next one, before accuracy.py
+    python benchmarks/carry.py pack WORK PARTS --finished                    # trained models, to be used
 
 PARTS is a new folder of files of at most --part MiB, and index.json with their hashes. A training's checkpoint is kept
 to the last bit, about a fifth smaller: 37 MiB for nnU-Net's network of the hippocampus with SGD, 57 MiB for the
 residual one with AdamW. Trainings that have come furthest are packed first, as many as --limit allows; the others are
 named, and the exit code is 1. `unpack` checks all parts before it writes, and leaves files alone that are there.
+--finished packs the models of finished trainings, without the optimiser's state: unpacked, they lie in
+WORK/runs/RUN/nnUNet_results.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import os
 import sys
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,8 @@ MIB = 2**20
 INDEX = "index.json"
 # nnU-Net deletes the latest when it has written the final one
 CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_latest.pth")
+SUMMARY = Path("validation") / "summary.json"
+MODEL = ("plans.json", "dataset.json", "dataset_fingerprint.json")
 
 
 def packed(data: bytes) -> bytes:
@@ -40,19 +46,40 @@ def unpacked(data: bytes, size: int) -> bytes:
     return np.frombuffer(zlib.decompress(data), np.uint8).reshape(4, -1).T.tobytes()[:size]
 
 
-def unfinished(work: Path) -> list[list[Path]]:
-    """Files of every training that has a checkpoint and no validation yet, those that have come furthest first."""
-    found: list[tuple[int, list[Path]]] = []
+@dataclass(frozen=True)
+class Found:
+    """A training to pack. epochs: that are done. files: to pack, the first its notes."""
+
+    run: str
+    epochs: int
+    files: list[Path]
+
+
+def trainings(work: Path, finished: bool) -> list[Found]:
+    """The trainings that have a validation, or those that have a checkpoint and none; the furthest first."""
+    found = []
     for notes in sorted((work / "runs").glob("*/notes.json")):
-        run = notes.parent
-        saved = [file for name in CHECKPOINTS for file in sorted(run.rglob(name))][:1]
-        if saved and not (saved[0].parent / "validation" / "summary.json").is_file():
-            epochs = len(json.loads(notes.read_text()).get("epochs", {}).get("seconds", []))
-            found.append((epochs, [notes, *saved]))
-    return [files for _, files in sorted(found, key=lambda one: -one[0])]
+        saved = [file for name in CHECKPOINTS for file in sorted(notes.parent.rglob(name))][:1]
+        if not saved or (saved[0].parent / SUMMARY).is_file() != finished:
+            continue
+        fold = saved[0].parent
+        more = [fold / SUMMARY, *(fold.parent / name for name in MODEL)] if finished else []
+        epochs = len(json.loads(notes.read_text()).get("epochs", {}).get("seconds", []))
+        found.append(Found(notes.parent.name, epochs, [notes, *saved, *(file for file in more if file.is_file())]))
+    return sorted(found, key=lambda one: -one.epochs)
 
 
-def pack(work: Path, parts: Path, limit: float, part: float) -> list[str]:
+def content_of(file: Path, finished: bool) -> bytes:
+    """Bytes of a file as it is packed: as it is, but for a finished training's checkpoint."""
+    if not finished or file.name not in CHECKPOINTS:
+        return file.read_bytes()
+    from nnunetv2_slicemamba.common.checkpoints import read_training
+    from nnunetv2_slicemamba.exporting.model_zip import bytes_of, without_optimizer
+
+    return bytes_of(without_optimizer(read_training(file, "train the fold anew")))
+
+
+def pack(work: Path, parts: Path, limit: float, part: float, finished: bool = False) -> list[str]:
     """Packs trainings into `parts`, at most `limit` MiB; the names of those that had no room.
 
     Raises ValueError for a folder that is not empty.
@@ -62,11 +89,11 @@ def pack(work: Path, parts: Path, limit: float, part: float) -> list[str]:
     parts.mkdir(parents=True, exist_ok=True)
     index: list[dict[str, Any]] = []
     left_out, total, step = [], 0, int(part * MIB)
-    for files in unfinished(work):
-        contents = [(file, file.read_bytes()) for file in files]
+    for one in trainings(work, finished):
+        contents = [(file, content_of(file, finished)) for file in one.files]
         made = [packed(data) for _, data in contents]
         if total + sum(map(len, made)) > limit * MIB:
-            left_out.append(files[0].parent.name)
+            left_out.append(one.run)
             continue
         total += sum(map(len, made))
         for (file, data), small in zip(contents, made, strict=True):
@@ -120,12 +147,14 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("target", type=Path)
     parser.add_argument("--limit", type=float, default=60, help="MiB of all parts together")
     parser.add_argument("--part", type=float, default=15, help="MiB of a part at most")
+    parser.add_argument("--finished", action="store_true", help="pack trained models in place of unfinished trainings")
     arguments = parser.parse_args(given)
     try:
         if arguments.do == "unpack":
             print("written:", *unpack(arguments.source, arguments.target), sep="\n  ")
             return 0
-        left_out = pack(arguments.source, arguments.target, arguments.limit, arguments.part)
+        places, sizes = (arguments.source, arguments.target), (arguments.limit, arguments.part)
+        left_out = pack(*places, *sizes, arguments.finished)
     except (ValueError, OSError) as error:
         print(f"error: {error}")
         return 2

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
 
+import costs
 import paper_table
 import results
 import suite_figures
@@ -211,6 +212,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "searched": lambda: searched(trainings),
         "worth": worth,
         "others": lambda: others(trainings),
+        "costs": costs.table,
         "epochs": lambda: timings("accuracy", ("epoch, median of four", "epoch, the last of four")),
         "scan": lambda: timings("scan_gpu", scan),
         "steps": lambda: timings("network_gpu", steps),

@@ -109,7 +109,7 @@ class PaperTraining:
         state = "finished" if code == 0 else "unfinished" if code in (None, OUT_OF_TIME) else "failed"
         row = {
             "state": state,
-            "cores": os.cpu_count(),
+            "cores": accuracy.CORES,
             "beside": " ".join(sorted(self.beside - {self.run.id})),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "commit": results.commit(),

@@ -8,6 +8,7 @@ from pathlib import Path
 import carry
 import numpy as np
 import pytest
+import torch
 
 MODEL = "nnUNet_results/Dataset701_a/nnUNetTrainer__nnUNetPlans__2d/fold_0"
 
@@ -67,3 +68,22 @@ def test_without_room_for_all_the_furthest_come_first(tmp_path: Path, capsys: py
     assert carry.main(["pack", str(tmp_path / "work"), str(tmp_path / "parts"), "--limit", "0.1"]) == 1
     assert "no room for early" in capsys.readouterr().out
     assert {file.split("/")[1] for file in carry.unpack(tmp_path / "parts", tmp_path / "other")} == {"late"}
+
+
+def test_finished_models_come_without_the_optimisers_state(tmp_path: Path) -> None:
+    checkpoint = run(tmp_path / "work", "a", 20, "checkpoint_final.pth")
+    weights = {"w": torch.arange(1000.0)}
+    state = {"state": {0: {"momentum_buffer": torch.ones(1000)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    torch.save({"network_weights": weights, "optimizer_state": state, "current_epoch": 20}, checkpoint)
+    (checkpoint.parent / "validation").mkdir()
+    for file in (checkpoint.parent / carry.SUMMARY, checkpoint.parents[1] / "plans.json"):
+        file.write_text("{}")
+    assert carry.trainings(tmp_path / "work", finished=False) == []
+    assert carry.main(["pack", str(tmp_path / "work"), str(tmp_path / "parts"), "--finished"]) == 0
+    carry.unpack(tmp_path / "parts", tmp_path / "other")
+    found = tmp_path / "other" / checkpoint.relative_to(tmp_path / "work")
+    content = torch.load(found, weights_only=True)
+    assert torch.equal(content["network_weights"]["w"], weights["w"])
+    assert content["optimizer_state"] == {"state": {}, "param_groups": state["param_groups"]}
+    assert (found.parents[1] / "plans.json").is_file()
+    assert (found.parent / carry.SUMMARY).is_file()
