@@ -245,7 +245,8 @@ def search_needed(supernet: SupernetFolder, settings: RunSettings) -> Command | 
 
 def has_finalists(choice: SlicingChoice, asked: int | None) -> bool:
     """True if a search's slicing was chosen in finals of as many, where they are asked for."""
-    return asked is None or choice.details.get(FINALISTS, {}).get("asked") == asked
+    told = choice.details.get(FINALISTS)
+    return asked is None or (isinstance(told, dict) and told.get("asked") == asked)
 
 
 def finals_flags(settings: RunSettings) -> tuple[str, ...]:

@@ -55,8 +55,8 @@ def check_slicings(selections: Sequence[Selection], settings: RunSettings) -> No
                     )
             if (final.is_trained or final.is_in_training) and not is_chosen(supernet, settings):
                 raise InputError(
-                    f"fold {selection.fold} is trained without these finals, in {final.path}: leave --finalists out, or "
-                    "move that folder away to train it anew"
+                    f"fold {selection.fold} is trained without these finals, in {final.path}: leave --finalists out, "
+                    "or move that folder away to train it anew"
                 )
             if final.is_trained and not supernet.slicing_file.is_file():
                 raise InputError(
