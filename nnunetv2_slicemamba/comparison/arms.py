@@ -20,6 +20,7 @@ from nnunetv2_slicemamba.slicing.find import (
     SlicingNotFoundError,
     searched_slicing_file,
 )
+from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 
 SEARCHED, CONSENSUS, RANDOM, FIXED, FILE = "searched", "consensus", "random", "fixed", "file"
 SEARCHED_FRONT, AT_BUDGET = "front", "random-at-budget"
@@ -147,8 +148,13 @@ def _resolve(arm: Arm, selection: Selection, supernet_trainer: str | None) -> Sl
         fold=selection.fold,
         supernet_checkpoint_sha256=None,
         plans_sha256=sha256_of_plans(selection.plans, selection.configuration),
-        measured_on=read_slicing_file(supernet().slicing_file).measured_on if arm.kind == SEARCHED_FRONT else None,
+        measured_on=_measured_on(supernet()) if arm.kind == SEARCHED_FRONT else None,
     )
+
+
+def _measured_on(supernet: SupernetFolder) -> MeasuredOn | None:
+    """The cases that a search chose on, as far as its result says."""
+    return read_slicing_file(supernet.slicing_file).measured_on if supernet.slicing_file.is_file() else None
 
 
 def _searched(selection: Selection, supernet_trainer: str | None) -> SlicingFile:

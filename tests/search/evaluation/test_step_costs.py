@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import Evaluation, SearchSettings, open_ledger, read_ledger, run_search
-from nnunetv2_slicemamba.search.budget import require_affordable, step_limit
+from nnunetv2_slicemamba.search.budget import require_affordable, with_share
 from nnunetv2_slicemamba.search.choosing.pareto import Front, write_front
 from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
 from nnunetv2_slicemamba.search.evaluation import step_costs
@@ -26,7 +26,7 @@ from nnunetv2_slicemamba.search.evaluation.step_costs import (
     measure_step_costs,
     read_step_costs,
 )
-from nnunetv2_slicemamba.search.objectives import Cost
+from nnunetv2_slicemamba.search.objectives import STEP, Cost
 from nnunetv2_slicemamba.search.run import search_fold
 from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, NO_SCAN, wide_candidates
 from tests.cli.supernets import save_untrained_supernet
@@ -101,7 +101,7 @@ def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(w
     save_untrained_supernet(selection, SUPERNET)
     folder = SupernetFolder(selection, SUPERNET)
     whole = 10 + 3.0 * selection.n_blocks
-    limit = step_limit(folder, 1.0, CPU)
+    limit = with_share(SearchSettings(), STEP, 1.0, folder, CPU).max_step_ms
     assert limit == whole
     kept = read_step_costs(folder, CPU)
     assert kept is not None
