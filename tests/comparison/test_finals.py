@@ -12,19 +12,23 @@ from nnunetv2_slicemamba.common.commands import CommandError
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.comparison.finals import finals_folder, hold_finals, shown_finals
-from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, search_needed
+from nnunetv2_slicemamba.comparison.results import read_cases
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, search_needed, summary_dice
 from nnunetv2_slicemamba.pipeline.slicings import check_slicings
 from nnunetv2_slicemamba.pipeline.step import Command, Finished
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import SlicingFile, read_slicing_file, write_slicing_file
+from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.search.proposals.ranking import best_records
 from nnunetv2_slicemamba.search.records import Record
 from nnunetv2_slicemamba.search.run import FoldSearch
 from nnunetv2_slicemamba.slicing.choice import FINALISTS
+from nnunetv2_slicemamba.slicing.find import SLICING_VARIABLE
 from nnunetv2_slicemamba.slicing.holdout_file import Holdout, holdout_path, read_holdout, write_holdout
 from nnunetv2_slicemamba.trainers.settings import SETTINGS, tenth_of
+from tests.cli.supernets import save_untrained_supernet
 from tests.comparison.comparison_workspace import (
     CANDIDATES,
     DATASET,
@@ -163,3 +167,30 @@ def test_a_tenth_of_a_training_is_a_trainer_that_there_is(trainer: str, tenth: s
 
 def test_the_slicings_of_this_test_have_trainings() -> None:
     assert all(slicing in MISSED for slicing in RANKED)
+
+
+@pytest.mark.slow
+def test_the_search_command_trains_finalists_and_validates_them_on_the_holdout(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nnunetv2_slicemamba.cli.main import main
+
+    monkeypatch.delenv(SLICING_VARIABLE, raising=False)
+    selection = select("901", "2d", "0", PLANS)
+    supernet = SupernetFolder(selection, f"{SUPERNET}_1epoch")
+    held_out, _, _ = hold_out(supernet, 0.5)
+    save_untrained_supernet(selection, supernet.trainer)
+    place = ("-d", "901", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", supernet.trainer, "-device", "cpu")
+    main(["search", *place, "--population", "4", "--generations", "0", "--parents", "2", "--finalists", "2"])
+    said = capsys.readouterr().out
+    assert "Finals on 2 holdout cases, trained by SliceMambaTrainer_1epoch" in said
+    chosen = read_slicing_file(supernet.slicing_file)
+    assert chosen.complete
+    told = chosen.choice.details[FINALISTS]["trained"]
+    assert len(told) == 2
+    folder = finals_folder(supernet, chosen, "SliceMambaTrainer_1epoch")
+    for one in told:
+        summary = folder.fold_folder(one["arm"], 0) / "validation" / "summary.json"
+        cases, _, _ = read_cases(summary)
+        assert [case.partition(".")[0] for case in cases] == list(held_out.cases)
+        assert summary_dice(summary) == pytest.approx(one["dice"])

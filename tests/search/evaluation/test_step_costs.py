@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_files import plain_json, write_json
+from nnunetv2_slicemamba.comparison.arms import parse_arms, resolve_arms
 from nnunetv2_slicemamba.nets import SliceMambaUNet
 from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
@@ -151,3 +152,11 @@ def test_arms_at_the_budget_take_nearly_all_of_it_and_the_cheapest_the_least(wor
     assert all(18 <= choice.details["step_ms"] <= 20 for choice in drawn)
     first = tuple(WIDE[index] for index in front.records[0].architecture)
     assert set_slicing(folder, "front:1")[1].slicing == first
+    # arms of a comparison are the same slicings
+    arms = resolve_arms(parse_arms("front:1,cheapest,random-at-budget:2,no-scan"), folder.selection, SUPERNET)
+    assert [content.slicing for content in arms.values()] == [
+        first,
+        (NO_BLOCK,) * selection.n_blocks,
+        *(choice.slicing for choice in drawn[:2]),
+        (NO_SCAN,) * selection.n_blocks,
+    ]
