@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -37,7 +38,7 @@ def with_share(
     """
     if getattr(settings, LIMITS[kind]) is not None:
         raise InputError(f"{share_flag(kind)} and {Cost(kind, False).flag} are the same limit; give one of them")
-    checked = replace(settings, **{LIMITS[kind]: 1.0})
+    checked = _limited(settings, kind, 1.0)
     process = Process.from_environment()
     if not process.is_writer:
         return checked
@@ -47,4 +48,9 @@ def with_share(
         fixed = step_costs_of(folder, where, keep).fixed
     else:
         fixed = fixed_cost_of(folder, Cost(kind, False), where, keep)
-    return replace(settings, **{LIMITS[kind]: round(share * fixed, 3)})
+    return _limited(settings, kind, round(share * fixed, 3))
+
+
+def _limited(settings: SearchSettings, kind: str, limit: float) -> SearchSettings:
+    changed: dict[str, Any] = {LIMITS[kind]: limit}
+    return replace(settings, **changed)

@@ -252,6 +252,7 @@ def search(
             folder, found, finalists, final, choose_device(device).type, progress_console(), is_verbose()
         )
         console.print(shown_finals(chosen))
+        console.print(f"Trainings of the finals: {chosen.choice.details['finalists']['folder']}")
     selection = folder.selection
     if selection.set_slicing_file.is_file():
         console.print(

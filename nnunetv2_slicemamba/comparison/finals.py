@@ -85,7 +85,7 @@ def shown_finals(chosen: SlicingFile) -> Table:
         mark = "* " if tuple(one["architecture"]) == chosen.choice.architecture else ""
         slicing = tuple(chosen.candidates[index] for index in one["architecture"])
         table.add_row(f"{mark}{slicing_text(slicing)}", dice(one["fitness"]), dice(_number(one["dice"])))
-    table.caption = f"*: chosen, in best_slicing.json. Trainings: {told['folder']}"
+    table.caption = "*: chosen, in best_slicing.json"
     return table
 
 
