@@ -12,7 +12,7 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
-from nnunetv2_slicemamba.slicing.candidates import NAMED, Slicing, candidate_text
+from nnunetv2_slicemamba.slicing.candidates import NAMED, Slicing, candidate_text, one_axis
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import (
     SLICING_VARIABLE,
@@ -74,7 +74,7 @@ def _arms_of(entry: str) -> list[Arm]:
         return [Arm(entry, FIXED, entry)]
     if re.fullmatch(r"front:[0-9]{1,6}", entry):
         return [Arm(entry.replace(":", "_"), SEARCHED_FRONT, entry)]
-    if entry in NAMED or re.fullmatch(r"\d+(x\d+)+", entry):
+    if entry in NAMED or one_axis(entry) is not None or re.fullmatch(r"\d+(x\d+)+", entry):
         return [Arm(entry, FIXED, entry)]
     kind = entry.partition(":")[0]
     if kind in (RANDOM, AT_BUDGET):
@@ -89,7 +89,7 @@ def _arms_of(entry: str) -> list[Arm]:
         )
     if not Path(path).is_file():
         raise InputError(
-            f"the arm {entry!r} is neither {SEARCHED}, {CONSENSUS}, front:K, a thickness such as 2x4, "
+            f"the arm {entry!r} is neither {SEARCHED}, {CONSENSUS}, front:K, a thickness such as 2x4, 4@h, "
             f"{', '.join(NAMED)}, cheapest, random:N, random:seed=S, random-at-budget:N nor a slicing file that exists"
         )
     return [Arm(name, FILE, path)]

@@ -84,7 +84,8 @@ def shown_finals(chosen: SlicingFile) -> Table:
     for one in sorted(told["trained"], key=lambda one: -_number(one["dice"])):
         mark = "* " if tuple(one["architecture"]) == chosen.choice.architecture else ""
         slicing = tuple(chosen.candidates[index] for index in one["architecture"])
-        table.add_row(f"{mark}{slicing_text(slicing)}", dice(one["fitness"]), dice(_number(one["dice"])))
+        reached = math.nan if one["dice"] is None else one["dice"]
+        table.add_row(f"{mark}{slicing_text(slicing)}", dice(one["fitness"]), dice(reached))
     table.caption = "*: chosen, in best_slicing.json"
     return table
 

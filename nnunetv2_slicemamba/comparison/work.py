@@ -17,7 +17,7 @@ from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.planning.selection import Selection
-from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, NO_SCAN, Candidate, Slicing
+from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, NO_SCAN, Candidate, Slicing, reading_of
 from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 
 # parameters of a BSS that only its scans use
@@ -51,14 +51,20 @@ def work_of(selection: Selection, slicings: Sequence[Slicing]) -> list[Work]:
 def _parameters(network: SlicedNetwork, slicing: Slicing) -> int:
     unused = 0
     for block, candidate in zip(network.block_positions(), slicing, strict=True):
-        unused += sum(p.numel() for name, p in block.named_parameters() if not _uses(candidate, name))
+        unused += sum(round((1 - _used(candidate, name)) * p.numel()) for name, p in block.named_parameters())
     return sum(p.numel() for p in network.parameters()) - unused
 
 
-def _uses(candidate: Candidate, parameter: str) -> bool:
+def _used(candidate: Candidate, parameter: str) -> float:
+    """The share of a block's parameter that a candidate uses."""
     if candidate == NO_BLOCK:
-        return False
-    return candidate != NO_SCAN or not parameter.removeprefix("bss.").startswith(_OF_SCANS)
+        return 0.0
+    name = parameter.removeprefix("bss.")
+    if candidate == NO_SCAN:
+        return 0.0 if name.startswith(_OF_SCANS) else 1.0
+    reading = reading_of(candidate)
+    has_directions = name.startswith((*_OF_SCANS, "Ds")) and not name.startswith("scan_norms")
+    return 1 / len(reading) if 0 in reading and has_directions else 1.0
 
 
 @torch.no_grad()
@@ -69,12 +75,14 @@ def _flops(network: SlicedNetwork, slicing: Slicing, patch: torch.Tensor) -> int
 
     def add_scan(module: BSS, inputs: tuple[torch.Tensor, ...]) -> None:
         nonlocal scans
-        scans += _scan_flops(module, inputs[0].shape[1:-1].numel())
+        scans += directions[module] * _scan_flops(module, inputs[0].shape[1:-1].numel())
 
     hooks = []
+    directions: dict[BSS, int] = {}
     for block, candidate in zip(network.block_positions(), slicing, strict=True):
         assert isinstance(block, S3Block)
-        if not isinstance(candidate, str) and block.bss.scans:
+        if reading_of(candidate) and block.bss.scans:
+            directions[block.bss] = 2 if 0 in reading_of(candidate) else block.bss.directions
             hooks.append(block.bss.register_forward_pre_hook(add_scan))
     try:
         with FlopCounterMode(display=False) as counter:
@@ -86,6 +94,6 @@ def _flops(network: SlicedNetwork, slicing: Slicing, patch: torch.Tensor) -> int
 
 
 def _scan_flops(bss: BSS, tokens: int) -> int:
-    """Projections to dt, B and C, that of dt, and the recurrence, in all directions."""
+    """Projections to dt, B and C, that of dt, and the recurrence, in one direction."""
     projections = 2 * (bss.rank + 2 * bss.d_state) + 2 * bss.rank
-    return tokens * bss.directions * bss.inner * (projections + _RECURRENCE * bss.d_state)
+    return tokens * bss.inner * (projections + _RECURRENCE * bss.d_state)

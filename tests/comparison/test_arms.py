@@ -11,7 +11,7 @@ from nnunetv2_slicemamba.comparison.arms import parse_arms
 from nnunetv2_slicemamba.comparison.scatter import _KINDS
 
 KNOWN = (
-    "neither searched, consensus, front:K, a thickness such as 2x4, no-scan, no-block, cheapest, random:N, "
+    "neither searched, consensus, front:K, a thickness such as 2x4, 4@h, no-scan, no-block, cheapest, random:N, "
     "random:seed=S, random-at-budget:N nor a slicing file that exists"
 )
 
@@ -24,6 +24,7 @@ KNOWN = (
         ("2x4", [("2x4", "fixed", "2x4")]),
         ("2x4x2", [("2x4x2", "fixed", "2x4x2")]),
         ("no-scan,no-block", [("no-scan", "fixed", "no-scan"), ("no-block", "fixed", "no-block")]),
+        ("4@h", [("4@h", "fixed", "4@h")]),
         ("cheapest", [("cheapest", "fixed", "cheapest")]),
         ("front:12", [("front_12", "front", "front:12")]),
         ("random:2", [("random_0", "random", "random:0"), ("random_1", "random", "random:1")]),

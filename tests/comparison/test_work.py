@@ -20,11 +20,13 @@ def network() -> SliceMambaUNet:
 
 
 def test_parameters_are_those_that_get_a_gradient() -> None:
-    for slicing in (((2, 4), (1, 1)), ((2, 4), NO_SCAN), (NO_SCAN, NO_BLOCK), (NO_BLOCK, NO_BLOCK)):
+    for slicing in (((2, 4), (1, 1)), ((2, 4), NO_SCAN), ("4@h", "2@w"), (NO_SCAN, NO_BLOCK), (NO_BLOCK, NO_BLOCK)):
         own = network()
         own.set_slicing(slicing)
         own(torch.randn(1, 1, 16, 16)).square().sum().backward()
-        assert _parameters(own, slicing) == sum(p.numel() for p in own.parameters() if p.grad is not None)
+        rows = [p.grad.flatten(1) if p.dim() > 1 else p.grad[:, None] for p in own.parameters() if p.grad is not None]
+        used = sum(int((row != 0).any(1).sum()) * row.shape[1] for row in rows)
+        assert _parameters(own, slicing) == used
 
 
 def test_operations_of_a_block_are_those_of_its_products() -> None:
@@ -37,6 +39,7 @@ def test_operations_of_a_block_are_those_of_its_products() -> None:
     recurrence = 9 * TOKENS * 4 * inner * STATES
     assert scan - without_scan == 2 * TOKENS * 4 * inner * (rank + 2 * STATES + rank) + recurrence
     assert _flops(own, ((8, 8), NO_BLOCK), patch) == scan
+    assert _flops(own, ("4@h", NO_BLOCK), patch) - without_scan == (scan - without_scan) / 2
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         own(patch)  # with the slicing that was left: no scan, no block
     assert counter.get_total_flops() == without_scan
