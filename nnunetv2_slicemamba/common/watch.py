@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from types import TracebackType
 
@@ -11,6 +12,8 @@ from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.common.durations import duration_text
 
 SILENCE_SECONDS = 300.0
+SHOWN = 80  # characters of the latest line, in a line that says that work goes on
+MOMENT = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+: ")  # before every line of nnU-Net's trainings
 WARNING = "warning: "  # begin of a line with a warning of ours
 
 
@@ -25,8 +28,8 @@ class Watch:
 
     def __init__(self, console: Console, silence: float = SILENCE_SECONDS) -> None:
         self.console, self.silence = console, silence
-        self.latest = "starting"
-        self._status = console.status(self.latest)
+        self.latest = ""
+        self._status = console.status("starting")
         self._began = self._told = time.monotonic()
 
     def __enter__(self) -> Watch:
@@ -40,7 +43,7 @@ class Watch:
 
     def read(self, line: str) -> None:
         """Takes a line of the output."""
-        text = line.strip()
+        text = MOMENT.sub("", line).strip()
         if text.startswith(WARNING):
             self.tell(text)
         elif text:
@@ -60,7 +63,8 @@ class Watch:
         """Called every second at least."""
         now = time.monotonic()
         if not self.console.is_terminal and now - self._told >= self.silence:
-            self.tell(f"  at work for {duration_text(now - self._began)}: {self.latest}")
+            latest = self.latest if len(self.latest) <= SHOWN else f"{self.latest[:SHOWN]}..."
+            self.tell(f"  at work for {duration_text(now - self._began)}{f': {latest}' if latest else ''}")
 
 
 class WatchAll(Watch):

@@ -85,7 +85,7 @@ def take(needed: Command | Finished, console: Console, watch: Watch | None = Non
         console.print(needed.text, highlight=False)
         return
     with made_whole(needed):
-        run_command(needed.name, needed.arguments, console, needed.variables, watch)
+        run_command(needed.name, needed.arguments, console, needed.variables, watch=watch)
 
 
 def hold_out_all(supernets: Sequence[SupernetFolder], fraction: float, console: Console) -> None:

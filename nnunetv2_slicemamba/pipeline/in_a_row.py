@@ -43,8 +43,10 @@ class StepsInARow:
         self.begin(step.title)
         began = time.monotonic()
         take(needed, self.console, self.watch(step))
-        took = duration_text(time.monotonic() - began)
-        self.console.print(styled(f"{step.title}: finished in {took}"), soft_wrap=True)
+        told = f"{step.title}: finished in {duration_text(time.monotonic() - began)}"
+        if step.training is not None:
+            told += f", validation Dice {summary_dice(step.training / 'validation' / 'summary.json'):.4f}"
+        self.console.print(styled(told), soft_wrap=True)
 
     def watch(self, step: Step) -> Watch | None:
         """What shows the output of a step's command; None for all of it, as it comes."""

@@ -13,13 +13,13 @@ from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
 from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.common.nnunet_files import DEBUG_JSON
+from nnunetv2_slicemamba.common.watch import MOMENT
 
 _END = 1 << 16  # bytes of a log that are read, which hold the last epochs
 _EPOCH = re.compile(r": Epoch (\d+)\s*$", re.MULTILINE)
 _LOSS = re.compile(r": train_loss (\S+)")
 _DICE = re.compile(r": Pseudo dice \[(.*?)\]")
 _SECONDS = re.compile(r": Epoch time: ([\d.]+) s")
-_MOMENT = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+: ")
 _LAUNCHER = re.compile(r"submitit |srun: |slurmstepd.*\*\*\*")
 # numbers also within np.float32(...)
 _NUMBER = re.compile(r"nan|\d+\.\d+(?:e-?\d+)?")
@@ -94,7 +94,7 @@ def last_line(log: Path | None) -> str:
     What submitit says does not count, nor what SLURM says about the end of a job.
     """
     lines = end_of(log).splitlines() if log is not None and log.is_file() else []
-    told = (_MOMENT.sub("", line).strip() for line in reversed(lines))
+    told = (MOMENT.sub("", line).strip() for line in reversed(lines))
     return next((line for line in told if line and not _LAUNCHER.match(line)), "")
 
 

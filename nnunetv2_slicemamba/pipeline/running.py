@@ -75,9 +75,10 @@ def run_here(
         dice = [run_fold(selection, settings, steps) for selection in selections]
         for step in endings:
             steps.take(step)
-    table = Table("fold", "validation Dice", title=title)
+    table = Table("fold", "validation Dice")
     for selection, value in zip(selections, dice, strict=True):
         table.add_row(str(selection.fold), f"{value:.4f}")
+    console.print(title)  # over the table it would be wrapped to its width
     console.print(table)
     if not is_quiet():
         tell_next(selections, settings, console)

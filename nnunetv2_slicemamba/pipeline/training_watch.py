@@ -24,9 +24,10 @@ class TrainingWatch(Watch):
 
     def read(self, line: str) -> None:
         epoch = epoch_begun(line)
-        if epoch is not None and not self.in_epochs:
+        if epoch is not None:
+            if not self.in_epochs or not self.console.is_terminal:  # which keeps the epoch before in sight
+                self.show(f"in epoch {epoch + 1}")
             self.in_epochs = True
-            self.show(f"in epoch {epoch + 1}")
         elif is_epochs_end(line):
             now_at = training_progress(self.folder)
             self.show(now_at.line)
