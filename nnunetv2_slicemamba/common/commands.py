@@ -82,9 +82,7 @@ def run_command(
         raise CommandError(f"'{shown}' {_how_it_ended(code)}; what was finished before it is kept")
 
 
-def run_process(
-    call: Sequence[str], variables: Mapping[str, str], watch: Watch | None
-) -> tuple[int, str, int | None]:
+def run_process(call: Sequence[str], variables: Mapping[str, str], watch: Watch | None) -> tuple[int, str, int | None]:
     """Runs a process to its end and passes on to it the signals that ask this process to end.
 
     watch: what shows its output; None for output as it comes. Returns exit code, the whole output if there was a watch,

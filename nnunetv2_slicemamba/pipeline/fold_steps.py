@@ -43,8 +43,8 @@ class RunSettings:
 
     trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
     npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
-    predict: predict imagesTs with all folds at the end, and write the report. search: train a supernet and search the slicing first; False: train with the slicing that was
-    chosen before, or the fixed one.
+    predict: predict imagesTs with all folds at the end, and write the report. search: train a supernet and search the
+    slicing first; False: train with the slicing that was chosen before, or the fixed one.
     """
 
     trainer: str

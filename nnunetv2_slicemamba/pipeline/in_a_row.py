@@ -81,4 +81,3 @@ def totals(steps: Sequence[Step]) -> str:
     finished = sum(one.state == FINISHED for one in in_order(states))
     before = f"{finished} finished before, {len(steps) - finished} to do" if finished else "none finished before"
     return f"{len(steps)} {'step' if len(steps) == 1 else 'steps'}, {before}"
-

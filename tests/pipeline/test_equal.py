@@ -22,8 +22,8 @@ from nnunetv2_slicemamba.common.folder_lock import LOCK_FILE
 from nnunetv2_slicemamba.pipeline import fold_steps
 from nnunetv2_slicemamba.pipeline.at_once import only_run, run_at_once
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, draw_split
-from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold
 from nnunetv2_slicemamba.pipeline.graph import graph_of, run_folder, write_run
+from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold
 from nnunetv2_slicemamba.pipeline.places import places_without_gpu
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
