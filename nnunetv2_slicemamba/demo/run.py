@@ -77,8 +77,8 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
 
     selections = [select(name, configuration, fold, PLANS) for fold in FOLDS]
     for selection, own in zip(selections, settings, strict=True):
-        flags = ("-d", str(dataset.dataset_id), "-c", configuration, "-f", str(selection.fold), "--search")
-        flags = (*flags, *own.search_arguments, "-tr", trainer, "-device", device)
+        flags = ["-d", str(dataset.dataset_id), "-c", configuration, "-f", str(selection.fold), "--search"]
+        flags += [*own.search_arguments, "-tr", trainer, "-device", device]
         shown.print(f"The next three steps are those of: {shell_line('slicemamba', 'run', *flags)}")
         run_fold(selection, own, steps)
 
