@@ -21,7 +21,7 @@ from nnunetv2_slicemamba.cli.options import (
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
-from nnunetv2_slicemamba.common.verbosity import libraries_heard
+from nnunetv2_slicemamba.common.verbosity import libraries_heard, progress_console
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, RECOMMENDED, SIZES
 
 EXAMPLES = (
@@ -126,14 +126,14 @@ def plan(
             decoder_blocks,
             candidates,
         )
-    console = PlainConsole()
+    console, shown = PlainConsole(), progress_console()
     for file in done.set_aside:
-        console.print(f"Was damaged, and is made anew; what was left of it: {file}")
+        shown.print(f"Was damaged, and is made anew; what was left of it: {file}")
     for configuration in done.reused:
         mended = done.mended.get(configuration, ())
         made = f", but for damaged cases, which are made anew: {', '.join(mended)}" if mended else ""
         said = f"{configuration}: already preprocessed with the same settings, used as it is{made}"
-        console.print(said)
+        shown.print(said)
     planned = configurations or [*done.preprocessed, *done.reused]
     usual = "3d_fullres" if "3d_fullres" in planned else planned[0]
     flags = ("-d", dataset, "-c", usual, *plans_flags(require_folder("nnUNet_preprocessed") / name, done.plans_name))

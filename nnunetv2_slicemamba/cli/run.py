@@ -133,7 +133,7 @@ def run(
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
     from nnunetv2_slicemamba.pipeline.graph import steps_folder
     from nnunetv2_slicemamba.pipeline.places import places_for
-    from nnunetv2_slicemamba.pipeline.preparing import Planning, all_folds, dataset_name, named_selections, prepare
+    from nnunetv2_slicemamba.pipeline.preparing import Planning, all_folds, dataset_name, named_selections
     from nnunetv2_slicemamba.pipeline.running import run_here, submit
     from nnunetv2_slicemamba.pipeline.slurm.options import slurm_options
     from nnunetv2_slicemamba.pipeline.slurm.submission import refuse_live_jobs
@@ -185,8 +185,6 @@ def run(
         search=bool(asked),
         finalists=finalists,
     )
-    if slurm is None:
-        prepare(named, configuration, plans_name, planning, console)
     # every fold is checked before the first one trains for days
     selections = named_selections(named, configuration, folds or all_folds(named), plans_name)
     if slurm is None:
