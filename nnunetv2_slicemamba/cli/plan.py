@@ -22,7 +22,7 @@ from nnunetv2_slicemamba.cli.options import (
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.verbosity import libraries_heard
-from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, RECOMMENDED, SIZES
+from nnunetv2_slicemamba.planning.sizes import GPU_MEMORY, NETWORKS, PAPER, RECOMMENDED, SIZES
 
 EXAMPLES = (
     "slicemamba plan -d 501 -c 2d",
@@ -52,7 +52,7 @@ def plan(
         ),
     ] = None,
     hybrid: Annotated[bool, flag("--hybrid", help="The same as --network hybrid.")] = False,
-    gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
+    gpu_memory: Annotated[float, gpu_memory_option("GPU memory to plan for.")] = GPU_MEMORY,
     plans_name: Annotated[str | None, plans_option("Another name for the plans. Default: by network and size.")] = None,
     processes: Annotated[int | None, processes_option("Processes for preprocessing.")] = None,
     verify: Annotated[bool, flag("--verify_dataset_integrity", help="Check every file of the dataset first.")] = False,
