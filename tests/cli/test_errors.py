@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from nnunetv2_slicemamba.cli.errors import message_of
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.search.settings import SearchSettings
 from tests.cli.commands import Ended, called
@@ -96,6 +97,17 @@ def test_what_nobody_foresaw_is_called_a_bug_and_keeps_its_traceback(
     assert "Traceback (most recent call last)" in text
     assert "nnunetv2_slicemamba 0." in text
     assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("raise ValueError('twice')", "twice"), ("int('x')", None), ("assert False, 'x'", None)]
+)
+def test_what_the_package_raises_is_told_apart_without_its_source(line: str, message: str | None) -> None:
+    """As of a package that was compiled, or replaced while the command ran."""
+    place = {"__name__": "nnunetv2_slicemamba.nowhere"}
+    with pytest.raises((ValueError, AssertionError)) as caught:
+        exec(compile(f"if True: {line}", "/gone/nowhere.py", "exec"), place)
+    assert message_of(caught.value) == message
 
 
 def test_a_bug_is_told_where_no_file_can_be_written(
