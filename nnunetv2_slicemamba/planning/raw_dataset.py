@@ -13,7 +13,8 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.common.nnunet_readers import find_reader, reason_of, silently
+from nnunetv2_slicemamba.common.nnunet_readers import find_reader, reason_of
+from nnunetv2_slicemamba.common.silence import silently
 from nnunetv2_slicemamba.common.special_files import require_no_special
 from nnunetv2_slicemamba.common.text_files import has_mark
 from nnunetv2_slicemamba.evaluation.labels import read_dataset_json
