@@ -88,7 +88,7 @@ def plan(
     they are. Plans that networks were trained with are only written again if they say the same.
     """
     from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
-    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.folders import InputError, require_apart, require_folder
     from nnunetv2_slicemamba.common.library_errors import library_errors
     from nnunetv2_slicemamba.common.names import check_plans_name
     from nnunetv2_slicemamba.planning.selection import require_dataset
@@ -103,6 +103,7 @@ def plan(
         raise InputError(f"{option} is for --network residual, this plans {chosen}: leave it out, or give that network")
     name = require_dataset(dataset, "nnUNet_raw")
     require_folder("nnUNet_preprocessed", writable=True)
+    require_apart("nnUNet_raw", "nnUNet_preprocessed")
 
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
     from nnunetv2_slicemamba.planning.present_plans import plans_flags

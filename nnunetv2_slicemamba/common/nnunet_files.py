@@ -44,7 +44,8 @@ DATASET_JSON = JsonKind(
         "regions_class_order?": ([int], None),
         "dataset?": {str: {"images": [str], "label": str}},
     },
-    "Restore it: a whole one lies in nnUNet_raw, or is made by 'slicemamba convert'",
+    "Restore it: a whole one lies in nnUNet_raw, or is made by 'slicemamba convert' "
+    "(nnUNetv2_convert_old_nnUNet_dataset converts nnU-Net's old format)",
     for_nnunet=True,
 )
 

@@ -152,6 +152,13 @@ def test_a_variable_of_nnunets_that_holds_no_number_is_named_at_once(
     assert called("trainer-path").code == 0
 
 
+@pytest.mark.parametrize("columns", ["0", "000", "-5", "x", "\N{SUPERSCRIPT TWO}", "9" * 30])
+def test_a_terminal_of_no_width_hides_no_message(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.delenv("nnUNet_results", raising=False)
+    assert called("status", "-d", "1").message.startswith("error: nnUNet_results is not set")
+
+
 def test_a_name_that_is_no_text_is_shown(tmp_path: Path) -> None:
     """Names of files are bytes; a locale's encoding may have none of their letters."""
     raw = os.fsencode(tmp_path) + b"/\xff \xe4\xba\xac"
