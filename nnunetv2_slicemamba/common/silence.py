@@ -32,7 +32,7 @@ def silently(*, errors: bool = True) -> Iterator[None]:
     Other threads print as before. Those that want silence, too, wait for it.
     """
     with _CHANGING, contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(_OthersOnly(sys.stdout)))  # type: ignore[type-var]
+        stack.enter_context(contextlib.redirect_stdout(_OthersOnly(sys.stdout)))
         if errors:
-            stack.enter_context(contextlib.redirect_stderr(_OthersOnly(sys.stderr)))  # type: ignore[type-var]
+            stack.enter_context(contextlib.redirect_stderr(_OthersOnly(sys.stderr)))
         yield
