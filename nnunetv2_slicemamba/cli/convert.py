@@ -153,7 +153,7 @@ def convert(
     )
     flat = done.conversion.description.get("overwrite_image_reader_writer") == "NaturalImage2DIO"
     # beside a source's own division, further folds are there for other things
-    folds = ("-f", 0) if done.conversion.folds and request.split.kind == "published" else ()
+    folds = ("-f", "0") if done.conversion.folds and request.split.kind == "published" else ()
     if not done.conversion.folds and done.conversion.number("Tr") < FOLDS:  # nnU-Net cannot draw any
         folds = ("-f", "all")
     flags = ("-d", dataset_id, "-c", "2d" if flat else "3d_fullres", *folds)
