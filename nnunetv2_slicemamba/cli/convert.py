@@ -116,7 +116,7 @@ def convert(
     from nnunetv2_slicemamba.datasets.convert import convert as run
     from nnunetv2_slicemamba.datasets.problems import count
     from nnunetv2_slicemamba.datasets.request import Request
-    from nnunetv2_slicemamba.datasets.splits import parse_split
+    from nnunetv2_slicemamba.datasets.splits import FOLDS, parse_split
 
     if key is None or dataset_id is None:
         raise InputError("give the dataset's name and -d ID; 'slicemamba convert --list' shows the names")
@@ -150,7 +150,9 @@ def convert(
     )
     flat = done.conversion.description.get("overwrite_image_reader_writer") == "NaturalImage2DIO"
     # beside a source's own division, further folds are there for other things
-    folds = ("-f", 0) if done.conversion.folds and request.split.kind == "published" else ()
+    folds = ("-f", "0") if done.conversion.folds and request.split.kind == "published" else ()
+    if not done.conversion.folds and done.conversion.number("Tr") < FOLDS:  # nnU-Net cannot draw any
+        folds = ("-f", "all")
     flags = ("-d", dataset_id, "-c", "2d" if flat else "3d_fullres", *folds)
     say_next(console, shell_line("slicemamba", "run", *flags))
 

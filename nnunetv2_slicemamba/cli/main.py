@@ -36,6 +36,7 @@ from nnunetv2_slicemamba.cli.errors import show_error
 from nnunetv2_slicemamba.cli.help import Commands
 from nnunetv2_slicemamba.cli.options import flag
 from nnunetv2_slicemamba.cli.stopped import STOPPED, tell_stopped
+from nnunetv2_slicemamba.common.console import forget_unusable_width
 from nnunetv2_slicemamba.common.folders import InputError, check_numbers
 from nnunetv2_slicemamba.common.stopping import interruptible
 from nnunetv2_slicemamba.common.verbosity import QUIET, VERBOSE, set_verbosity, show_warnings_as_lines
@@ -169,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # names of files need not be text in any encoding
             stream.reconfigure(errors="backslashreplace")
     show_warnings_as_lines()
+    forget_unusable_width()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name, value in itertools.pairwise(["", *given]):
         if value == "":

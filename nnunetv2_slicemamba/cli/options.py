@@ -112,9 +112,9 @@ def processes_option(help: str) -> Any:
     return whole("-np", "--processes", least=1, most=1024, help=help)
 
 
-def gpu_memory_option() -> Any:
+def gpu_memory_option(help: str) -> Any:
     """Option --gpu-memory of whatever plans."""
-    return number("--gpu-memory", metavar="GB", above=0, most=4096, help="GPU memory to plan for.")
+    return number("--gpu-memory", metavar="GB", above=0, most=4096, help=help)
 
 
 def candidates_option(help: str) -> Any:
