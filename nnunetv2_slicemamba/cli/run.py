@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -39,6 +39,11 @@ EXAMPLES = (
 )
 # options of the search: whoever gives one asks for it
 SEARCH_OPTIONS = ("--supernet-trainer", "--seed", "--population", "--generations", "--budget", "--holdout")
+# options of networks with slicings, and of their plans
+OWN_OPTIONS = (
+    *("--slicing", "--search", *SEARCH_OPTIONS),
+    *("--size", "--network", "--hybrid", "--candidates", "--gpu-memory"),
+)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -77,7 +82,7 @@ def run(
         str, candidates_option("Candidates to plan, if there are no plans yet; see `slicemamba plan`.")
     ] = "paper",
     gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
-    trainer: Annotated[str, trainer_option("Final trainer, e.g. SliceMambaTrainer_100epochs.")] = DEFAULT_TRAINER,
+    trainer: Annotated[str, trainer_option("Final trainer; for a baseline, one of nnU-Net's.")] = DEFAULT_TRAINER,
     supernet_trainer: Annotated[
         str | None,
         text("--supernet-trainer", metavar="TRAINER", help="Default: the one with the final trainer's length."),
@@ -116,10 +121,12 @@ def run(
     """Plan, preprocess, train and validate the folds of a dataset.
 
     Folds follow one another, or several steps are done at once or on a cluster. What is finished is skipped, so that
-    the same command continues a run that was stopped anywhere. Options of the search ask for one, too.
+    the same command continues a run that was stopped anywhere. Options of the search ask for one, too. A trainer of
+    nnU-Net or of another project is trained with its own plans, nnUNetPlans by default.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name
+    from nnunetv2_slicemamba.pipeline.chosen_trainers import chosen_trainers
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
     from nnunetv2_slicemamba.pipeline.graph import steps_folder
     from nnunetv2_slicemamba.pipeline.places import places_for
@@ -127,23 +134,20 @@ def run(
     from nnunetv2_slicemamba.pipeline.running import run_here, submit
     from nnunetv2_slicemamba.pipeline.slurm.options import slurm_options
     from nnunetv2_slicemamba.pipeline.slurm.submission import refuse_live_jobs
+    from nnunetv2_slicemamba.planning.outside_plans import STOCK_PLANS, require_plans
     from nnunetv2_slicemamba.planning.present_plans import plans_to_use, size_and_network
     from nnunetv2_slicemamba.planning.selection import choose_device
     from nnunetv2_slicemamba.search import SearchSettings
-    from nnunetv2_slicemamba.trainers import TRAINERS
-    from nnunetv2_slicemamba.trainers.roles import FINAL, INHERIT, SUPERNET
 
     console = PlainConsole()
-    supernet = supernet_trainer or re.sub("^SliceMamba(Inherit)?Trainer", "SliceMambaSupernetTrainer", trainer)
-    for name in (trainer, supernet):
-        if name not in TRAINERS:
-            raise InputError(f"there is no trainer {name!r}; there are: {', '.join(TRAINERS)}")
-    if TRAINERS[trainer].role not in (FINAL, INHERIT) or TRAINERS[supernet].role != SUPERNET:
-        raise InputError(f"-tr {trainer} must be a final trainer and --supernet-trainer {supernet} a supernet's")
+    trainers = chosen_trainers(trainer, supernet_trainer)
+    if not trainers.sliced and (own := given(context, OWN_OPTIONS)):
+        raise InputError(
+            f"{own[0]} is for networks with slicings, and {trainer} is not one of their trainers: leave it out"
+        )
     if size is not None and size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
-    asked = ["--search"] if search else search_options(context)
-    asked += ["-tr"] if TRAINERS[trainer].role == INHERIT else []
+    asked = given(context, ("--search", *SEARCH_OPTIONS)) + (["-tr"] if trainers.inherits else [])
     if slicing is not None and asked:
         raise InputError(f"--slicing names a slicing, {asked[0]} asks for a search: give one of the two")
     SearchSettings(population=population, generations=generations, seed=seed)
@@ -158,36 +162,43 @@ def run(
     require_folder("nnUNet_results", writable=True)
     planned = network_named(network, hybrid)
     named = dataset_name(dataset)
-    plans_name = plans or plans_to_use(require_folder("nnUNet_preprocessed") / named, size, planned)
+    if trainers.sliced:
+        plans_name = plans or plans_to_use(require_folder("nnUNet_preprocessed") / named, size, planned)
+    else:
+        plans_name = plans or STOCK_PLANS
     check_plans_name(plans_name)
-
+    if not trainers.sliced:
+        require_plans(named, plans_name, configuration)
     refuse_live_jobs(steps_folder(named))
     size, planned = size_and_network(plans_name, size, planned)
     planning = Planning(size, planned, gpu_memory, holdout, candidates, slicing)
     limits = () if budget is None else ("--max-step", f"{100 * budget:g}%")
     settings = RunSettings(
-        trainer,
-        supernet,
+        trainers.final,
+        trainers.supernet,
         chosen,
         ("--seed", str(seed), "--population", str(population), "--generations", str(generations), *limits),
         npz,
         predict=predict,
         search=bool(asked),
+        sliced=trainers.sliced,
     )
     if slurm is None:
         prepare(named, configuration, plans_name, planning, console)
     # every fold is checked before the first one trains for days
-    selections = named_selections(named, configuration, folds or all_folds(named), plans_name)
+    selections = named_selections(
+        named, configuration, folds or all_folds(named), plans_name, any_network=not trainers.sliced
+    )
     if slurm is None:
         run_here(selections, settings, planning, places, console)
     else:
         submit(selections, settings, planning, slurm, console)
 
 
-def search_options(context: typer.Context) -> list[str]:
-    """The options of a search that were given."""
+def given(context: typer.Context, options: Sequence[str]) -> list[str]:
+    """Those of the options that were given."""
     sources = {one.opts[0]: context.get_parameter_source(one.name or "") for one in context.command.params}
-    return [flag for flag in SEARCH_OPTIONS if getattr(sources[flag], "name", "") == "COMMANDLINE"]
+    return [flag for flag in options if getattr(sources[flag], "name", "") == "COMMANDLINE"]
 
 
 def device_of_nodes(name: str) -> str:

@@ -44,7 +44,8 @@ class RunSettings:
     npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
     quiet: show only the latest line of a training's output. predict: predict imagesTs with all folds at the end, and
     write the report. search: train a supernet and search the slicing first; False: train with the slicing that was
-    chosen before, or the fixed one.
+    chosen before, or the fixed one. sliced: whether the trainer takes a slicing; False: one of nnU-Net or of another
+    project, with plans of any network.
     """
 
     trainer: str
@@ -55,6 +56,7 @@ class RunSettings:
     quiet: bool = False
     predict: bool = False
     search: bool = True
+    sliced: bool = True
 
 
 def run_fold(selection: Selection, settings: RunSettings, console: Console) -> float:
@@ -182,6 +184,8 @@ def chosen_file(supernet: SupernetFolder, settings: RunSettings) -> Path | None:
     the supernet's, or that of the only supernet that has one. Raises InputError if there are several, and if a search
     is on its way.
     """
+    if not settings.sliced:
+        return None
     selection, final = supernet.selection, FoldFolder(supernet.selection, settings.trainer)
     if settings.search:
         return supernet.slicing_file

@@ -85,7 +85,8 @@ def steps_of(asked: dict[str, Any], folds: Collection[str] | None = None) -> lis
 def selections_of(asked: dict[str, Any], folds: Collection[str] | None = None) -> tuple[list[Selection], RunSettings]:
     """Selections and settings of a run by its description; as `steps_of`."""
     wanted = [fold for fold in asked["folds"] if folds is None or fold in folds]
-    selections = named_selections(asked["dataset"], asked["configuration"], wanted, asked["plans_name"])
     # older runs do not say whether they search: all did
     known = {one.name: asked["settings"].get(one.name, one.default) for one in fields(RunSettings)}
-    return selections, RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})
+    settings = RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})
+    names = (asked["dataset"], asked["configuration"], wanted, asked["plans_name"])
+    return named_selections(*names, any_network=not settings.sliced), settings

@@ -41,7 +41,7 @@ def run_here(
     endings = ending_steps_of(selections, settings)
     prepare_folds(selections, settings, planning, console)
     console.print(f"Plans: {selections[0].plans_name}")
-    if not settings.search:
+    if settings.sliced and not settings.search:
         tell_slicings(selections, settings, console)
     title = f"{settings.trainer}, {selections[0].configuration}"
     if places:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -83,6 +84,22 @@ def test_without_plans_a_job_makes_them_and_the_others_follow_it(slurm: FakeSlur
     needed = planning_step(selection, planning).look()
     assert isinstance(needed, Command)
     assert needed.arguments[:5] == ("plan", "-d", "Dataset901_Disks", "--size", "S")
+    assert called("status", "-d", "901").code == 0
+
+
+def test_a_baselines_jobs_are_its_trainings_and_what_follows_them(slurm: FakeSlurm, folder: RunFolder) -> None:
+    (file,) = (folder.path.parents[3] / "nnUNet_preprocessed").glob(f"Dataset901*/{PLANS}.json")
+    plans = json.loads(file.read_text().replace("SliceMambaUNet", "PlainConvUNet")) | {"plans_name": "nnUNetPlans"}
+    file.with_name("nnUNetPlans.json").write_text(json.dumps(plans))
+    baseline = ("run", "-d", "901", "-c", "2d", "-f", "0", "1", "-tr", "nnUNetTrainer_20epochs", "--predict")
+    ended = called(*baseline, *ON_SLURM)
+    assert ended.code == 0, ended.err
+    assert list(rows(ended)) == ["fold 0, final", "fold 1, final", "predict", "report"]
+    begun = folder.path.with_name("nnUNetTrainer_20epochs__nnUNetPlans__2d")
+    step = StepJob(str(begun), "fold_1_final", {}, 60).step_now(RUN_JSON.read(RunFolder(begun).file), [])
+    needed = step.look()
+    assert isinstance(needed, Command)
+    assert needed.arguments[:7] == ("Dataset901_Disks", "2d", "1", "-tr", "nnUNetTrainer_20epochs", "-p", "nnUNetPlans")
     assert called("status", "-d", "901").code == 0
 
 
