@@ -28,7 +28,7 @@ from nnunetv2_slicemamba.cli.options import (
 )
 from nnunetv2_slicemamba.cli.place_options import AtOnce, Gpus, PerGpu
 from nnunetv2_slicemamba.cli.plan import network_named
-from nnunetv2_slicemamba.cli.slurm_options import Account, Launcher, Partition, Sbatch, Time
+from nnunetv2_slicemamba.cli.slurm_options import Account, Launcher, Partition, Sbatch, SearchNodes, Time
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, RECOMMENDED, SIZES
@@ -117,6 +117,7 @@ def run(
     time: Time = None,
     account: Account = None,
     sbatch: Sbatch = None,
+    search_nodes: SearchNodes = None,
 ) -> None:
     """Plan, preprocess, train and validate the folds of a dataset.
 
@@ -150,8 +151,10 @@ def run(
     asked = given(context, ("--search", *SEARCH_OPTIONS)) + (["-tr"] if trainers.inherits else [])
     if slicing is not None and asked:
         raise InputError(f"--slicing names a slicing, {asked[0]} asks for a search: give one of the two")
+    if search_nodes is not None and not asked:
+        raise InputError(f"--search-nodes {search_nodes} is for searches, and this run has none: give --search, too")
     SearchSettings(population=population, generations=generations, seed=seed)
-    slurm = slurm_options(launcher, partition, time, account, sbatch or ())
+    slurm = slurm_options(launcher, partition, time, account, sbatch or (), search_nodes)
     if slurm is not None and (gpus, per_gpu, at_once) != (None, 1, None):
         raise InputError(
             "--gpus, --per-gpu and --at-once are for this machine; with --launcher slurm SLURM finds places for the "

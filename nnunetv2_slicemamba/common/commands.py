@@ -24,6 +24,7 @@ ENTRY_POINTS = {
     "slicemamba": ("nnunetv2_slicemamba.cli.main", "main"),
     "nnUNetv2_train": ("nnunetv2.run.run_training", "run_training_entry"),
     "nnUNetv2_predict": ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point"),
+    "torchrun": ("torch.distributed.run", "main"),
     "nnUNetv2_evaluate_folder": ("nnunetv2.evaluation.evaluate_predictions", "evaluate_folder_entry_point"),
 }
 
@@ -54,7 +55,7 @@ def run_command(
     variables: Mapping[str, str] | None = None,
     quiet: bool = False,
 ) -> None:
-    """Runs `slicemamba ...` or one of nnU-Net's commands and waits for it.
+    """Runs `slicemamba ...`, torchrun or one of nnU-Net's commands and waits for it.
 
     name: a key of ENTRY_POINTS. variables: environment variables to change. quiet: show only the latest line of output,
     on a terminal, and all of it if the command fails; the same holds where --quiet was given. The command ends with

@@ -71,12 +71,13 @@ def test_the_command_ends_after_submission_and_says_how_to_see_and_cancel(
 def test_without_plans_a_job_makes_them_and_the_others_follow_it(slurm: FakeSlurm, folder: RunFolder) -> None:
     (preprocessed,) = (folder.path.parents[3] / "nnUNet_preprocessed").glob("Dataset901*")
     shutil.rmtree(preprocessed)
-    ended = called(*RUN, *ON_SLURM, "--holdout", "0.5")
+    ended = called(*RUN, *ON_SLURM, "--holdout", "0.5", "--search-nodes", "2")
     assert ended.code == 0, ended.err
     assert rows(ended)["plan"] == ["101", ""]
     assert rows(ended)["fold 0, supernet"] == ["102", "afterok:101"]
     assert rows(ended)["fold 1, supernet"] == ["105", "afterok:101"]
     assert "gpus-per-node" not in slurm.submitted["101"]
+    assert [slurm.submitted[job]["nodes"] for job in ("102", "103", "104")] == ["1", "2", "1"]
     asked = RUN_JSON.read(folder.file)
     planning = Planning(**asked["planning"])
     assert planning == Planning("S", "paper", 8.0, 0.5)
@@ -138,12 +139,15 @@ def test_the_steps_of_all_folds_take_the_folds_that_there_are(
         ((*ON_SLURM, "-device", "mps"), "device 'mps' is none of a cluster's nodes; give cuda or cpu"),
         ((*ON_SLURM, "-f", "x"), "fold 'x' does not exist"),
         (("--partition", "gpu"), "--partition 'gpu' needs --launcher slurm"),
+        (("--search-nodes", "2"), "--search-nodes '2' needs --launcher slurm"),
+        ((*ON_SLURM, "--search-nodes", "2", "--no-search"), "--search-nodes 2 is for searches, and this run has none"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
     slurm: FakeSlurm, folder: RunFolder, options: tuple[str, ...], message: str
 ) -> None:
-    ended = called(*RUN, *options)
+    run = [word for word in RUN if "--no-search" not in options or word != "--search"]
+    ended = called(*run, *(word for word in options if word != "--no-search"))
     assert ended.code == 2
     assert message in ended.message
     assert slurm.submitted == {}
