@@ -29,10 +29,11 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def status(dataset: Dataset, configuration: ConfigurationOfRun = None, output: Compared = None) -> None:
-    """Show every step of a run or a comparison with --gpus, --at-once or --launcher slurm.
+    """Show the steps of what was begun with --gpus, --at-once or --launcher slurm.
 
-    A line has the step's state, job, time, epoch and last line of its log. The command reads files and asks SLURM about
-    jobs, from any shell and on any day, and changes nothing.
+    Steps are those of runs, and the trainings of comparisons. A line has the step's state, job, time, epoch and last
+    line of its log. The command reads files and asks SLURM about jobs, from any shell and on any day, and changes
+    nothing.
     """
     from nnunetv2_slicemamba.comparison.begun import begun_of, read_begun
     from nnunetv2_slicemamba.pipeline.slurm.client import SlurmError, live_jobs
@@ -66,9 +67,9 @@ def status(dataset: Dataset, configuration: ConfigurationOfRun = None, output: C
 
 
 def cancel(dataset: Dataset, output: Compared = None) -> None:
-    """End a run or a comparison with --gpus, --at-once or --launcher slurm, and keep what is finished.
+    """End what was begun with --gpus, --at-once or --launcher slurm.
 
-    Trainings save their last finished epoch. The same command continues it later.
+    What is finished is kept. Trainings save their last finished epoch. The same command continues it later.
     """
     from nnunetv2_slicemamba.comparison.begun import begun_of
     from nnunetv2_slicemamba.pipeline.cancelling import cancel_run

@@ -87,7 +87,7 @@ def hold(job: str) -> None:
 def start(job: str) -> None:
     """Lets a held job begin, without the two minutes that SLURM lets it wait."""
     told("scontrol", "release", job)
-    told("scontrol", "update", f"jobid={job}", "starttime=now")
+    said("scontrol", "update", f"jobid={job}", "starttime=now")  # which fails if they are over, and it has begun
 
 
 def has_processes(job: str) -> bool:
@@ -125,6 +125,12 @@ def test_an_interrupted_graph_ends_as_one_that_nothing_interrupts(
     refused = slicemamba(*RUN, "--at-once", "2")
     assert refused.returncode == 2
     assert "10 jobs of SLURM run or wait" in refused.stderr
+
+    # a search takes both nodes, so that no training may begin before it
+    told("scontrol", "hold", run.job("fold_0_final"))
+    wait_until(lambda: state(run.job("fold_1_search")) == "COMPLETED", LONG)
+    assert "$ torchrun --nnodes 2 --node-rank 0" in run.log("fold_1_search")
+    told("scontrol", "release", run.job("fold_0_final"))
 
     # preempted by jobs of another partition, both folds' trainings save and wait
     wait_until(lambda: min(run.epochs(0), run.epochs(1)) >= 1, LONG)
