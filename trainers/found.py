@@ -24,15 +24,12 @@ def trainer_class(name: str) -> type[nnUNetTrainer]:
     remedy = (
         f"give one of nnU-Net's, one from a folder in {EXT_TRAINER_VARIABLE}={folders}, or one of {', '.join(TRAINERS)}"
     )
-    said = io.StringIO()  # where it looks
-    with library_errors("nnunetv2", f"there is no trainer {name!r} to train with", remedy):
+    # it prints where it looks
+    with library_errors("nnunetv2", f"{name!r} is no trainer", remedy), contextlib.redirect_stdout(io.StringIO()):
         try:
-            with contextlib.redirect_stdout(said):
-                found: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)
-        except RuntimeError:  # whose words are about nnU-Net's folders
-            found = None
-    if found is None:
-        raise InputError(f"there is no trainer {name!r}; {remedy}")
+            found: type[nnUNetTrainer] = recursive_find_trainer_class_by_name(name)
+        except RuntimeError as error:  # whose words are about nnU-Net's folders
+            raise InputError(f"there is no trainer {name!r}; {remedy}") from error
     return found
 
 

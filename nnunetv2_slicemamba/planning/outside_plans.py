@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.shell import shell_line
 
@@ -10,15 +11,15 @@ _RESENC = {f"nnUNetResEncUNet{size}Plans": f"nnUNetPlannerResEnc{size}" for size
 _SHARED = ("2d", "3d_fullres")  # our plans' data are those of nnU-Net's
 
 
-def planning_command(dataset: str | int, plans_name: str, configuration: str, has_fingerprint: bool = True) -> str:
-    """nnU-Net's command that makes plans; PLANNER stands for the planner of plans that nnU-Net does not name.
+def planning_command(number: int, plans_name: str, configuration: str, has_fingerprint: bool = True) -> str:
+    """nnU-Net's command that makes plans of a dataset; PLANNER stands for a planner that this package does not know.
 
-    has_fingerprint: whether the dataset was planned before, so that its plans alone are missing.
+    number: of the dataset. has_fingerprint: whether it was planned before, so that its plans alone are missing.
     """
     if plans_name == STOCK_PLANS and configuration in _SHARED and has_fingerprint:
-        return shell_line("nnUNetv2_plan_experiment", "-d", dataset)
+        return shell_line("nnUNetv2_plan_experiment", "-d", number)
     planner = () if plans_name == STOCK_PLANS else ("-pl", _RESENC.get(plans_name, "PLANNER"))
-    return shell_line("nnUNetv2_plan_and_preprocess", "-d", dataset, "-c", configuration, *planner)
+    return shell_line("nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, *planner)
 
 
 def require_plans(dataset: str, plans_name: str, configuration: str) -> None:
@@ -29,5 +30,5 @@ def require_plans(dataset: str, plans_name: str, configuration: str) -> None:
     known = (folder / "dataset_fingerprint.json").is_file()
     raise InputError(
         f"{dataset} has no plans {plans_name!r}, which this training needs; make them with "
-        f"'{planning_command(dataset, plans_name, configuration, known)}', or name other plans with -p"
+        f"'{planning_command(dataset_id_of(dataset), plans_name, configuration, known)}', or name other plans with -p"
     )

@@ -168,7 +168,7 @@ def test_a_trainer_of_nnunet_is_trained_with_its_own_plans_and_nothing_is_search
         ),
         (("--size", "S"), "--size is for networks with slicings"),
         (("-tr", "nnUNetTrainr"), "there is no trainer 'nnUNetTrainr'; give one of nnU-Net's, one from a folder in"),
-        (("-p", "nnUNetResEncUNetLPlans"), "nnUNetv2_plan_and_preprocess -d Dataset901_Disks -c 2d -pl nnUNetPlannerR"),
+        (("-p", "nnUNetResEncUNetLPlans"), "nnUNetv2_plan_and_preprocess -d 901 -c 2d -pl nnUNetPlannerR"),
         (("-c", "3d_lowres"), "plans 'nnUNetPlans' of Dataset901_Disks have no configuration '3d_lowres'"),
         (("-tr", "SliceMambaSupernetTrainer"), "-tr SliceMambaSupernetTrainer must be a final trainer"),
     ],
@@ -185,6 +185,6 @@ def test_what_a_baseline_cannot_have_is_refused(
 def test_a_baseline_without_plans_names_the_command_that_makes_them(steps: list[str], workspace: Path) -> None:
     ended = called(*BASELINE)
     assert ended.code == 2
-    assert "make them with 'nnUNetv2_plan_experiment -d Dataset901_Disks', or name other plans" in ended.message
+    assert "make them with 'nnUNetv2_plan_experiment -d 901', or name other plans" in ended.message
     (workspace / "nnUNet_preprocessed" / "Dataset901_Disks" / "dataset_fingerprint.json").unlink()
-    assert "'nnUNetv2_plan_and_preprocess -d Dataset901_Disks -c 2d'" in called(*BASELINE).message
+    assert "'nnUNetv2_plan_and_preprocess -d 901 -c 2d'" in called(*BASELINE).message
