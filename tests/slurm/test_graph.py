@@ -20,15 +20,16 @@ from PIL import Image
 from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
 from nnunetv2_slicemamba.demo.layout import DATASETS, lay_out
 from nnunetv2_slicemamba.pipeline.run_folder import RUN_JSON
-from nnunetv2_slicemamba.planning.sizes import RECOMMENDED, plans_name_of
+from nnunetv2_slicemamba.planning.sizes import plans_name_of
 from tests.conftest import use_folders
 from tests.slurm.cluster import said, told, wait_until
 from tests.trainers.short_trainings import assert_same
 
 DATASET = DATASETS["2d"].folder_name
-SUPERNET, FINAL, PLANS = "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_demo", plans_name_of("S", RECOMMENDED)
+SUPERNET, FINAL, PLANS = "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_demo", plans_name_of("S", "hybrid")
 RUN = (
-    *("run", "-d", "501", "-c", "2d", "-f", "0", "1", "--size", "S", "--gpu-memory", "0.3", "-tr", FINAL),
+    *("run", "-d", "501", "-c", "2d", "-f", "0", "1", "--size", "S", "--network", "hybrid"),
+    *("--gpu-memory", "0.3", "-tr", FINAL),
     *("--supernet-trainer", SUPERNET, "--population", "3", "--generations", "0", "-device", "cpu", "--predict"),
 )
 ON_SLURM = ("--launcher", "slurm", "--partition", "low", "--time", "30", "--search-nodes", "2")
