@@ -58,12 +58,12 @@ def test_the_table_adds_up_to_whole_networks(made_up: None) -> None:
     assert costs.cheapest == 10.0
 
 
-def test_a_block_that_is_left_out_takes_no_time_and_every_other_one_some() -> None:
+def test_a_block_that_is_left_out_takes_no_time() -> None:
     network = SliceMambaUNet(1, 2, 2, [8, 16], [[2, 2], [2, 2]], [1, 1], [1, 1], d_state=4)
     costs = measure_step_costs(network, ((2, 4), NO_SCAN, NO_BLOCK), (2, 1, 32, 32), CPU)
-    assert 0 < costs.rest < costs.fixed
-    for scan, without_scan, without_block in costs.blocks:
-        assert scan > without_scan > without_block == 0
+    assert min(costs.rest, costs.fixed) > 0
+    for *longer, without_block in costs.blocks:  # which is longest depends on what else the machine does
+        assert min(longer) > without_block == 0
 
 
 def test_nothing_dearer_than_the_limit_is_proposed_and_a_stopped_search_ends_alike(tmp_path: Path) -> None:
