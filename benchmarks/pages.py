@@ -231,6 +231,9 @@ def tables() -> dict[str, Callable[[], str]]:
                 "its memory",
             ),
         ),
+        "folds": lambda: timings(
+            "folds_gpu", ("in a row", "at once", "share of the row", "GPU in a row", "GPU at once")
+        ),
         "pretraining": lambda: timings("pretrain_gpu", ("images", "step", "peak", "parameters")),
         "memory": lambda: timings("memory_gpu", ("estimate", "reserved")),
         "memory error": lambda: timings("memory_gpu", ("mean", "largest", "mean, training left out of the fit")),

@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON
 from nnunetv2_slicemamba.common.silence import silently
 from nnunetv2_slicemamba.planning.case_files import damaged_cases
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
-from nnunetv2_slicemamba.trainers.variants import TRAINERS
+from nnunetv2_slicemamba.trainers.found import trainer_class
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def make_trainer(folder: FoldFolder, device: torch.device) -> Any:
     """The nnU-Net trainer of a fold, which writes no log."""
     silence = {"print_to_log_file": lambda self, *args, **kwargs: None}
     # under the same name, which nnU-Net makes the result folder's
-    silent = type(folder.trainer, (TRAINERS[folder.trainer],), silence)
+    silent = type(folder.trainer, (trainer_class(folder.trainer),), silence)
     selection = folder.selection
     return silent(
         # nnU-Net pops this key from the plans it is given

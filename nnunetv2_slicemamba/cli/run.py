@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -29,7 +29,7 @@ from nnunetv2_slicemamba.cli.options import (
 )
 from nnunetv2_slicemamba.cli.place_options import AtOnce, Gpus, PerGpu
 from nnunetv2_slicemamba.cli.plan import network_named
-from nnunetv2_slicemamba.cli.slurm_options import Account, Launcher, Partition, Sbatch, Time
+from nnunetv2_slicemamba.cli.slurm_options import Account, Launcher, Partition, Sbatch, SearchNodes, Time
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 from nnunetv2_slicemamba.planning.sizes import GPU_MEMORY, NETWORKS, PAPER, RECOMMENDED, SIZES
@@ -47,6 +47,11 @@ SEARCH_OPTIONS = (
     "--budget",
     "--finalists",
     "--holdout",
+)
+# options of networks with slicings, and of their plans
+OWN_OPTIONS = (
+    *("--slicing", "--search", *SEARCH_OPTIONS),
+    *("--size", "--network", "--hybrid", "--candidates", "--gpu-memory"),
 )
 
 
@@ -88,7 +93,7 @@ def run(
     gpu_memory: Annotated[
         float | None, gpu_memory_option(f"GPU memory to plan for if there are no plans. Default: {GPU_MEMORY:g}.")
     ] = None,
-    trainer: Annotated[str, trainer_option("Final trainer, e.g. SliceMambaTrainer_100epochs.")] = DEFAULT_TRAINER,
+    trainer: Annotated[str, trainer_option("Final trainer; for a baseline, one of nnU-Net's.")] = DEFAULT_TRAINER,
     supernet_trainer: Annotated[
         str | None,
         text("--supernet-trainer", metavar="TRAINER", help="Default: the one with the final trainer's length."),
@@ -124,14 +129,17 @@ def run(
     time: Time = None,
     account: Account = None,
     sbatch: Sbatch = None,
+    search_nodes: SearchNodes = None,
 ) -> None:
     """Plan, preprocess, train and validate the folds of a dataset.
 
     Folds follow one another, or several steps are done at once or on a cluster. What is finished is skipped, so that
-    the same command continues a run that was stopped anywhere. Options of the search ask for one, too.
+    the same command continues a run that was stopped anywhere. Options of the search ask for one, too. A trainer of
+    nnU-Net or of another project is trained with its own plans, nnUNetPlans by default.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name
+    from nnunetv2_slicemamba.pipeline.chosen_trainers import chosen_trainers
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
     from nnunetv2_slicemamba.pipeline.graph import steps_folder
     from nnunetv2_slicemamba.pipeline.places import places_for
@@ -139,6 +147,7 @@ def run(
     from nnunetv2_slicemamba.pipeline.running import run_here, submit
     from nnunetv2_slicemamba.pipeline.slurm.options import slurm_options
     from nnunetv2_slicemamba.pipeline.slurm.submission import refuse_live_jobs
+    from nnunetv2_slicemamba.planning.outside_plans import STOCK_PLANS, require_plans
     from nnunetv2_slicemamba.planning.present_plans import (
         plans_to_use,
         require_planned_as_asked,
@@ -146,24 +155,22 @@ def run(
     )
     from nnunetv2_slicemamba.planning.selection import choose_device
     from nnunetv2_slicemamba.search import SearchSettings
-    from nnunetv2_slicemamba.trainers import TRAINERS
-    from nnunetv2_slicemamba.trainers.roles import FINAL, INHERIT, SUPERNET
 
     console = PlainConsole()
-    supernet = supernet_trainer or re.sub("^SliceMamba(Inherit)?Trainer", "SliceMambaSupernetTrainer", trainer)
-    for name in (trainer, supernet):
-        if name not in TRAINERS:
-            raise InputError(f"there is no trainer {name!r}; there are: {', '.join(TRAINERS)}")
-    if TRAINERS[trainer].role not in (FINAL, INHERIT) or TRAINERS[supernet].role != SUPERNET:
-        raise InputError(f"-tr {trainer} must be a final trainer and --supernet-trainer {supernet} a supernet's")
+    trainers = chosen_trainers(trainer, supernet_trainer)
+    if not trainers.sliced and (own := given(context, OWN_OPTIONS)):
+        raise InputError(
+            f"{own[0]} is for networks with slicings, and {trainer} is not one of their trainers: leave it out"
+        )
     if size is not None and size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
-    asked = ["--search"] if search else search_options(context)
-    asked += ["-tr"] if TRAINERS[trainer].role == INHERIT else []
+    asked = given(context, ("--search", *SEARCH_OPTIONS)) + (["-tr"] if trainers.inherits else [])
     if slicing is not None and asked:
         raise InputError(f"--slicing names a slicing, {asked[0]} asks for a search: give one of the two")
+    if search_nodes is not None and not asked:
+        raise InputError(f"--search-nodes {search_nodes} is for searches, and this run has none: give --search, too")
     SearchSettings(population=population, generations=generations, seed=seed)
-    slurm = slurm_options(launcher, partition, time, account, sbatch or ())
+    slurm = slurm_options(launcher, partition, time, account, sbatch or (), search_nodes)
     if slurm is not None and (gpus, per_gpu, at_once) != (None, 1, None):
         raise InputError(
             "--gpus, --per-gpu and --at-once are for this machine; with --launcher slurm SLURM finds places for the "
@@ -174,9 +181,13 @@ def run(
     require_folder("nnUNet_results", writable=True)
     planned = network_named(network, hybrid)
     named = dataset_name(dataset)
-    plans_name = plans or plans_to_use(require_folder("nnUNet_preprocessed") / named, size, planned)
+    if trainers.sliced:
+        plans_name = plans or plans_to_use(require_folder("nnUNet_preprocessed") / named, size, planned)
+    else:
+        plans_name = plans or STOCK_PLANS
     check_plans_name(plans_name)
-
+    if not trainers.sliced:
+        require_plans(named, plans_name, configuration)
     refuse_live_jobs(steps_folder(named))
     present = require_folder("nnUNet_preprocessed") / named / f"{plans_name}.json"
     if said := require_planned_as_asked(present, size, planned, gpu_memory):
@@ -185,27 +196,30 @@ def run(
     planning = Planning(size, planned, gpu_memory or GPU_MEMORY, holdout, candidates, slicing)
     limits = () if budget is None else ("--max-step", f"{100 * budget:g}%")
     settings = RunSettings(
-        trainer,
-        supernet,
+        trainers.final,
+        trainers.supernet,
         chosen,
         ("--seed", str(seed), "--population", str(population), "--generations", str(generations), *limits),
         npz,
         predict=predict,
         search=bool(asked),
+        sliced=trainers.sliced,
         finalists=finalists,
     )
     # every fold is checked before the first one trains for days
-    selections = named_selections(named, configuration, folds or all_folds(named), plans_name)
+    selections = named_selections(
+        named, configuration, folds or all_folds(named), plans_name, any_network=not trainers.sliced
+    )
     if slurm is None:
         run_here(selections, settings, planning, places, console)
     else:
         submit(selections, settings, planning, slurm, console)
 
 
-def search_options(context: typer.Context) -> list[str]:
-    """The options of a search that were given."""
+def given(context: typer.Context, options: Sequence[str]) -> list[str]:
+    """Those of the options that were given."""
     sources = {one.opts[0]: context.get_parameter_source(one.name or "") for one in context.command.params}
-    return [flag for flag in SEARCH_OPTIONS if getattr(sources[flag], "name", "") == "COMMANDLINE"]
+    return [flag for flag in options if getattr(sources[flag], "name", "") == "COMMANDLINE"]
 
 
 def device_of_nodes(name: str) -> str:

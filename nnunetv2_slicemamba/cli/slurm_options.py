@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from nnunetv2_slicemamba.cli.options import choice, text
+from nnunetv2_slicemamba.cli.options import choice, text, whole
 
 Launcher = Annotated[
     str,
@@ -25,4 +25,7 @@ Account = Annotated[str | None, text("--account", metavar="NAME", help="slurm: a
 Sbatch = Annotated[
     list[str] | None,
     text("--sbatch", metavar="NAME=VALUE", help="slurm: any other option of sbatch, e.g. mem=64G; may be repeated."),
+]
+SearchNodes = Annotated[
+    int | None, whole("--search-nodes", least=1, most=1024, help="slurm: nodes that share each search. Default: 1.")
 ]

@@ -1,16 +1,18 @@
-"""`slicemamba status` and `slicemamba cancel`: a run at once or on a cluster, seen and ended from another shell."""
+"""`slicemamba status` and `slicemamba cancel`: what runs at once or on a cluster, seen and ended from another shell."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nnunetv2_slicemamba.cli.help import TRAIN, listed
-from nnunetv2_slicemamba.cli.options import Dataset, configuration_option
+from nnunetv2_slicemamba.cli.options import Dataset, configuration_option, output_option
 from nnunetv2_slicemamba.common.console import PlainConsole
 
 ConfigurationOfRun = Annotated[str | None, configuration_option("Configuration. Default: all that were run.")]
+Compared = Annotated[Path | None, output_option("Folder of a comparison that was given --output.", "FOLDER")]
 EXAMPLES = (
     "slicemamba status -d 501",
     "slicemamba status -d 501 -c 2d",
@@ -26,27 +28,28 @@ def add_commands(app: typer.Typer) -> None:
     app.command("cancel", **listed(TRAIN, CANCEL_EXAMPLES))(cancel)
 
 
-def status(dataset: Dataset, configuration: ConfigurationOfRun = None) -> None:
-    """Show every step of a run with --gpus, --at-once or --launcher slurm.
+def status(dataset: Dataset, configuration: ConfigurationOfRun = None, output: Compared = None) -> None:
+    """Show the steps of what was begun with --gpus, --at-once or --launcher slurm.
 
-    A line has the step's state, job, time, epoch and last line of its log. The command reads files and asks SLURM about
-    jobs, from any shell and on any day, and changes nothing.
+    Steps are those of runs, and the trainings of comparisons. A line has the step's state, job, time, epoch and last
+    line of its log. The command reads files and asks SLURM about jobs, from any shell and on any day, and changes
+    nothing.
     """
-    from nnunetv2_slicemamba.pipeline.graph import read_run, runs_of
+    from nnunetv2_slicemamba.comparison.begun import begun_of, read_begun
     from nnunetv2_slicemamba.pipeline.slurm.client import SlurmError, live_jobs
     from nnunetv2_slicemamba.pipeline.slurm_states import states_in_slurm
     from nnunetv2_slicemamba.pipeline.states import FINISHED, states_on_disk, status_table
 
     console = PlainConsole()
-    for folder in runs_of(dataset, configuration):
-        steps, asked = read_run(folder)
+    for folder in begun_of(dataset, configuration, output):
+        steps, asked = read_begun(folder)
         jobs, silent = asked.get("jobs"), None
         try:
             states = states_on_disk(steps, folder) if jobs is None else states_in_slurm(steps, folder, jobs)
             live = folder.is_at_work if jobs is None else bool(live_jobs(jobs.values()))
         except SlurmError as error:
             states, live, silent = states_on_disk(steps, folder), False, str(error)
-        console.print(status_table(states, folder.path.name))
+        console.print(status_table(states, folder.title))
         for one in states:
             if one.message:
                 console.print(f"{one.step.title}: {one.message}")
@@ -63,14 +66,14 @@ def status(dataset: Dataset, configuration: ConfigurationOfRun = None) -> None:
         console.print(f"Logs: {folder.path}")
 
 
-def cancel(dataset: Dataset) -> None:
-    """End a run with --gpus, --at-once or --launcher slurm, and keep what is finished.
+def cancel(dataset: Dataset, output: Compared = None) -> None:
+    """End what was begun with --gpus, --at-once or --launcher slurm.
 
-    Trainings save their last finished epoch. The run's command continues it later.
+    What is finished is kept. Trainings save their last finished epoch. The same command continues it later.
     """
+    from nnunetv2_slicemamba.comparison.begun import begun_of
     from nnunetv2_slicemamba.pipeline.cancelling import cancel_run
-    from nnunetv2_slicemamba.pipeline.graph import runs_of
 
     console = PlainConsole()
-    for folder in runs_of(dataset):
+    for folder in begun_of(dataset, output=output):
         cancel_run(folder, console)

@@ -27,6 +27,7 @@ ENTRY_POINTS = {
     "slicemamba": ("nnunetv2_slicemamba.cli.main", "main"),
     "nnUNetv2_train": ("nnunetv2.run.run_training", "run_training_entry"),
     "nnUNetv2_predict": ("nnunetv2.inference.predict_from_raw_data", "predict_entry_point"),
+    "torchrun": ("torch.distributed.run", "main"),
     "nnUNetv2_evaluate_folder": ("nnunetv2.evaluation.evaluate_predictions", "evaluate_folder_entry_point"),
 }
 
@@ -57,7 +58,7 @@ def run_command(
     variables: Mapping[str, str] | None = None,
     watch: Watch | None = None,
 ) -> None:
-    """Runs `slicemamba ...` or one of nnU-Net's commands and waits for it.
+    """Runs `slicemamba ...`, torchrun or one of nnU-Net's commands and waits for it.
 
     name: a key of ENTRY_POINTS. variables: environment variables to change. watch: what shows its output, which is
     printed if the command fails; None for output as it comes. Where --quiet was given, output is shown only then. The

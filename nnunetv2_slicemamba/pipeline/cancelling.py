@@ -1,4 +1,4 @@
-"""End of a run at work, asked for by another process."""
+"""End of a run or comparison at work, asked for by another process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.other_processes import host
-from nnunetv2_slicemamba.pipeline.run_folder import RUN_JSON, RunFolder
+from nnunetv2_slicemamba.pipeline.run_folder import BEGUN_JSON, RunFolder
 from nnunetv2_slicemamba.pipeline.slurm.client import live_jobs
 from nnunetv2_slicemamba.pipeline.slurm.submission import cancel_jobs
 
@@ -21,11 +21,11 @@ _LOOK_SECONDS = 0.5
 
 
 def cancel_run(folder: RunFolder, console: Console, patience: float = PATIENCE_SECONDS) -> None:
-    """Asks a run to end, and waits until it has, or says so; nothing but words where nothing of it runs.
+    """Asks a run or a comparison to end, and waits until it has, or says so; only says so where nothing of it runs.
 
     Raises InputError for a run of another machine, and if SLURM does not answer.
     """
-    asked = RUN_JSON.read(folder.file)
+    asked = BEGUN_JSON.read(folder.file)
     jobs = list((asked.get("jobs") or {}).values())
     live = live_jobs(jobs)
     if live:
@@ -34,10 +34,10 @@ def cancel_run(folder: RunFolder, console: Console, patience: float = PATIENCE_S
         return
     if not folder.is_at_work:
         none = "no job of it waits or runs" if jobs else "no process runs it"
-        console.print(f"{folder.path.name}: {none}")
+        console.print(f"{folder.title}: {none}")
         return
     if asked["host"] != host():
-        raise InputError(f"{folder.path.name} is run on {asked['host']}; call this command there, this is {host()}")
+        raise InputError(f"{folder.title} is run on {asked['host']}; call this command there, this is {host()}")
     with contextlib.suppress(ProcessLookupError):  # it has ended by now
         os.kill(asked["process"], signal.SIGTERM)
     _tell_end(folder, console, lambda: folder.is_at_work, patience, asked["command"])
@@ -51,4 +51,4 @@ def _tell_end(
     while (at_work := is_at_work()) and time.monotonic() < until:
         time.sleep(_LOOK_SECONDS)
     told = "its steps are still ending" if at_work else "ended"
-    console.print(f"{folder.path.name}: {told}. To go on: {command}")
+    console.print(f"{folder.title}: {told}. To go on: {command}")

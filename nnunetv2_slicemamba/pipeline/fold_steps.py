@@ -45,7 +45,8 @@ class RunSettings:
     trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
     npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
     predict: predict imagesTs with all folds at the end, and write the report. search: train a supernet and search the
-    slicing first; False: train with the slicing that was chosen before, or the fixed one. finalists: number of the
+    slicing first; False: train with the slicing that was chosen before, or the fixed one. sliced: whether the trainer
+    takes a slicing; False: one of nnU-Net or of another project, with plans of any network. finalists: number of the
     search's best slicings that are trained for a tenth, None for no finals.
     """
 
@@ -56,6 +57,7 @@ class RunSettings:
     npz: bool = False
     predict: bool = False
     search: bool = True
+    sliced: bool = True
     finalists: int | None = None
 
 
@@ -171,6 +173,8 @@ def chosen_file(supernet: SupernetFolder, settings: RunSettings) -> Path | None:
     the supernet's, or that of the only supernet that has one. Raises InputError if there are several, and if a search
     is on its way.
     """
+    if not settings.sliced:
+        return None
     selection, final = supernet.selection, FoldFolder(supernet.selection, settings.trainer)
     if settings.search:
         return supernet.slicing_file

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_slicemamba.common.folders import InputError, require_folder
+from nnunetv2_slicemamba.common.folders import require_folder
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.pipeline.ending_steps import ending_steps
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, steps_of_fold
@@ -29,20 +29,10 @@ def run_folder(selections: Sequence[Selection], settings: RunSettings) -> RunFol
 
 
 def runs_of(dataset: str, configuration: str | None = None) -> list[RunFolder]:
-    """The folders of a dataset's runs with several steps at once, of one configuration or of all.
-
-    Raises InputError if there is none.
-    """
+    """The folders of a dataset's runs with several steps at once, of one configuration or of all."""
     runs = steps_folder(require_dataset(dataset, "nnUNet_results"))
     folders = [RunFolder(file.parent) for file in sorted(runs.glob(f"*/{RUN_FILE}"))]
-    found = [one for one in folders if configuration in (None, one.path.name.rpartition("__")[2])]
-    if not found:
-        which = "" if configuration is None else f" of configuration {configuration!r}"
-        raise InputError(
-            f"{runs.parent} has no run{which} with several steps at once; 'slicemamba run' begins one with --gpus, "
-            "--at-once or --launcher slurm"
-        )
-    return found
+    return [one for one in folders if configuration in (None, one.path.name.rpartition("__")[2])]
 
 
 def graph_of(selections: Sequence[Selection], settings: RunSettings) -> list[Step]:
@@ -85,7 +75,8 @@ def steps_of(asked: dict[str, Any], folds: Collection[str] | None = None) -> lis
 def selections_of(asked: dict[str, Any], folds: Collection[str] | None = None) -> tuple[list[Selection], RunSettings]:
     """Selections and settings of a run by its description; as `steps_of`."""
     wanted = [fold for fold in asked["folds"] if folds is None or fold in folds]
-    selections = named_selections(asked["dataset"], asked["configuration"], wanted, asked["plans_name"])
     # older runs do not say whether they search: all did
     known = {one.name: asked["settings"].get(one.name, one.default) for one in fields(RunSettings)}
-    return selections, RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})
+    settings = RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})
+    names = (asked["dataset"], asked["configuration"], wanted, asked["plans_name"])
+    return named_selections(*names, any_network=not settings.sliced), settings

@@ -116,14 +116,17 @@ def all_folds(dataset: str) -> list[str]:
     return [str(fold) for fold in range(DRAWN_FOLDS if splits is None else len(splits))]
 
 
-def named_selections(dataset: str, configuration: str, folds: Sequence[str], plans_name: str) -> list[Selection]:
+def named_selections(
+    dataset: str, configuration: str, folds: Sequence[str], plans_name: str, any_network: bool = False
+) -> list[Selection]:
     """Selections of plans that need not exist yet, by their names alone; checked against the plans where they exist.
 
-    Raises InputError as `select` does, and for a fold that is neither a number nor "all".
+    any_network: as `select` takes it. Raises InputError as `select` does, and for a fold that is neither a number nor
+    "all".
     """
     name = dataset_name(dataset)
     if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
-        return [select(name, configuration, fold, plans_name) for fold in folds]
+        return [select(name, configuration, fold, plans_name, any_network) for fold in folds]
     for fold in folds:
         if fold != "all" and not is_number(fold):
             raise InputError(f"fold {fold!r} does not exist: give 'all' or a number, such as 0")

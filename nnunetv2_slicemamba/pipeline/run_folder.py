@@ -11,17 +11,16 @@ from nnunetv2_slicemamba.common.json_reading import JsonKind
 STEPS_FOLDER, RUN_FILE = "steps", "run.json"
 _FOLD = {"dataset": str, "configuration": str, "plans_name": str, "folds": [str]}
 _SETTINGS = {"trainer": str, "supernet_trainer": str, "device": str, "search_arguments": [str], "npz": bool}
+# who runs or has submitted the steps, of runs and of comparisons
+BEGUN = {"command": str, "process": int, "host": str, "started": str, "jobs?": {str: str}}
+BEGUN_JSON = JsonKind("a description of steps at once", BEGUN, "Delete it; the command that began them writes it anew")
 RUN_JSON = JsonKind(
     "a run's description",
     {
         **_FOLD,
-        "settings": {**_SETTINGS, "quiet?": bool, "predict": bool, "search?": bool},
-        "command": str,
-        "process": int,
-        "host": str,
-        "started": str,
+        "settings": {**_SETTINGS, "quiet?": bool, "predict": bool, "search?": bool, "sliced?": bool},
+        **BEGUN,
         "planning?": {"size": str, "network": str, "gpu_memory": float, "holdout": (float, None)},
-        "jobs?": {str: str},
     },
     "Delete it; 'slicemamba run' writes it anew, and takes no finished step again",
 )
@@ -31,9 +30,9 @@ RUN_JSON = JsonKind(
 class RunFolder:
     """nnUNet_results/DATASET/steps/TRAINER__PLANS__CONFIG: what a run of several steps at once has asked for, and logs.
 
-    run.json describes the run, and has the jobs of one that was submitted to SLURM. Every step that was begun has a
-    folder of its name with its logs and records. The folder of the dataset's runs and the run's own are locked while
-    a process runs or submits the steps.
+    Of a comparison it is the folder `steps` beside its arms. run.json describes the run, and has the jobs of one that
+    was submitted to SLURM. Every step that was begun has a folder of its name with its logs and records. The folder of
+    the dataset's runs and the run's own are locked while a process runs or submits the steps.
     """
 
     path: Path
@@ -42,6 +41,11 @@ class RunFolder:
     def file(self) -> Path:
         """The run's description."""
         return self.path / RUN_FILE
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        return f"comparison in {self.path.parent}" if self.path.name == STEPS_FOLDER else self.path.name
 
     @property
     def is_at_work(self) -> bool:

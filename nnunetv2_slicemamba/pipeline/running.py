@@ -62,10 +62,10 @@ def run_here(
     )
     steps.begin(f"plans {first.plans_name}: ready" if is_planned(first) else f"plans {first.plans_name}")
     prepare(*names, first.plans_name, planning, shown)
-    selections = named_selections(*names, folds, first.plans_name)
+    selections = named_selections(*names, folds, first.plans_name, any_network=not settings.sliced)
     endings = ending_steps_of(selections, settings)
     prepare_folds(selections, settings, planning, shown)
-    if not settings.search:
+    if settings.sliced and not settings.search:
         tell_slicings(selections, settings, shown)
     title = f"{settings.trainer}, {first.configuration}"
     if places:

@@ -151,11 +151,13 @@ class Selection:
         return set_slicing_file(self.results_folder, self.plans_name, self.configuration, self.fold)
 
 
-def select(dataset: str, configuration: str, fold: str, plans_name: str | None = None) -> Selection:
+def select(
+    dataset: str, configuration: str, fold: str, plans_name: str | None = None, any_network: bool = False
+) -> Selection:
     """Checks dataset, plans, configuration and fold against nnUNet_preprocessed.
 
-    plans_name: None stands for the only SliceMamba plans of the dataset. Raises InputError naming what is there
-    instead.
+    plans_name: None stands for the only SliceMamba plans of the dataset. any_network: also take plans of networks that
+    are not this package's. Raises InputError naming what is there instead.
     """
     if plans_name is not None:
         check_plans_name(plans_name)
@@ -181,7 +183,7 @@ def select(dataset: str, configuration: str, fold: str, plans_name: str | None =
     selection = Selection(name, plans, plans_name, configuration, check_fold(fold, folder))
     _check_split(selection.fold, folder, folder / resolved["data_identifier"])
     network = resolved["architecture"]["network_class_name"]
-    if class_name(network) not in NETWORK_CLASSES:
+    if not any_network and class_name(network) not in NETWORK_CLASSES:
         raise InputError(
             f"plans {plans_name!r} hold the network {network}, not "
             f"{' or '.join(NETWORK_CLASSES)}; give the plans of 'slicemamba plan'"

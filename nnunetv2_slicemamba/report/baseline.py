@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.planning.outside_plans import STOCK_PLANS, planning_command
 
 from .models import Model
 from .plans import ConfigurationFacts
 
-STOCK, STOCK_PLANS = "nnUNetTrainer", "nnUNetPlans"
+STOCK = "nnUNetTrainer"
 STOCK_EPOCHS = (5, 10, 20, 50, 100, 250, 500, 750, 2000, 4000, 8000)  # of nnU-Net's trainers of other lengths
-PLANNED_BY_SHARED_DATA = ("2d", "3d_fullres")  # our plans' data are those of nnU-Net's
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def missing_baselines(
 ) -> tuple[Baseline, ...]:
     """The configurations in which our networks were validated, and nnU-Net's default was not.
 
-    The commands cover the folds that ours have, with as many epochs where nnU-Net has such a trainer.
+    The run covers the folds that ours have, with as many epochs where nnU-Net has such a trainer.
     """
     ours: dict[str, list[Model]] = {}
     for model in models:
@@ -42,27 +42,13 @@ def missing_baselines(
         if any(model.validated for model in theirs):
             continue
         planned = any((p.plans_name, p.configuration) == (STOCK_PLANS, configuration) for p in plans)
-        commands: tuple[str, ...] = () if planned or theirs else (_planning(number, configuration),)
+        commands: tuple[str, ...] = () if planned or theirs else (planning_command(number, STOCK_PLANS, configuration),)
         trainer = theirs[0].trainer if theirs else _stock_trainer(own[0].trainer)
-        names = dict.fromkeys(fold.name for model in own for fold in model.validated)
-        commands += tuple(_training(number, configuration, name, trainer, theirs[:1]) for name in names)
+        folds = dict.fromkeys(fold.name for model in own for fold in model.validated)
+        commands += (shell_line("slicemamba", "run", "-d", number, "-c", configuration, "-f", *folds, "-tr", trainer),)
         trained = any(fold.training for model in theirs for fold in model.folds)
         found.append(Baseline(configuration, "not validated" if trained else "not trained", commands))
     return tuple(found)
-
-
-def _planning(number: int, configuration: str) -> str:
-    shared = configuration in PLANNED_BY_SHARED_DATA
-    command = ("nnUNetv2_plan_experiment",) if shared else ("nnUNetv2_plan_and_preprocess", "-c", configuration)
-    return shell_line(command[0], "-d", number, *command[1:])
-
-
-def _training(number: int, configuration: str, fold: str, trainer: str, theirs: Sequence[Model]) -> str:
-    known = theirs[0].fold(fold) if theirs else None
-    begun = known.training if known else None
-    flags = ["--val" if begun.finished else "--c"] if begun else []
-    named = [] if trainer == STOCK else ["-tr", trainer]
-    return shell_line("nnUNetv2_train", number, configuration, fold, *named, *flags)
 
 
 def _stock_trainer(ours: str) -> str:

@@ -142,3 +142,65 @@ def test_quiet_leaves_the_table(steps: list[str], workspace: Path) -> None:
         [" 1    ", " 0.5000          "],
     ]
     assert len(done.out.splitlines()) == 7
+
+
+@pytest.fixture
+def stock_plans(workspace: Path) -> Path:
+    """nnU-Net's own plans of the dataset, on the data of ours."""
+    file = workspace / "nnUNet_preprocessed" / "Dataset901_Disks" / "nnUNetPlans.json"
+    plans = json.loads(file.with_name(f"{PLANS}.json").read_text()) | {"plans_name": "nnUNetPlans"}
+    network = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+    plans["configurations"]["2d"]["architecture"]["network_class_name"] = network
+    file.write_text(json.dumps(plans))
+    return file
+
+
+BASELINE = ("run", "-d", "901", "-c", "2d", "-f", "0", "1", "-device", "cpu", "-tr", "nnUNetTrainer_1epoch")
+
+
+def test_a_trainer_of_nnunet_is_trained_with_its_own_plans_and_nothing_is_searched(
+    steps: list[str], stock_plans: Path, workspace: Path
+) -> None:
+    ended = called(*BASELINE)
+    assert ended.code == 0, ended.message
+    assert steps == ["nnUNetTrainer_1epoch 0", "nnUNetTrainer_1epoch 1"]
+    assert "plans nnUNetPlans: ready" in ended.out
+    assert "Slicing" not in ended.out
+    assert [path.name for path in (workspace / "nnUNet_results" / "Dataset901_Disks").iterdir()] == [
+        "nnUNetTrainer_1epoch__nnUNetPlans__2d"
+    ]
+    # its network may be ours, whose slicings it does not take
+    assert called("slicing", "-d", "901", "-c", "2d", "-f", "0", "1", "-p", PLANS, "--set", "4x2").code == 0
+    assert called(*BASELINE, "-p", PLANS).code == 0
+    assert steps[2:] == steps[:2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--search",),
+            "--search is for networks with slicings, and nnUNetTrainer_1epoch is not one of their trainers",
+        ),
+        (("--size", "S"), "--size is for networks with slicings"),
+        (("-tr", "nnUNetTrainr"), "there is no trainer 'nnUNetTrainr'; give one of nnU-Net's, one from a folder in"),
+        (("-p", "nnUNetResEncUNetLPlans"), "nnUNetv2_plan_and_preprocess -d 901 -c 2d -pl nnUNetPlannerR"),
+        (("-c", "3d_lowres"), "plans 'nnUNetPlans' of Dataset901_Disks have no configuration '3d_lowres'"),
+        (("-tr", "SliceMambaSupernetTrainer"), "-tr SliceMambaSupernetTrainer must be a final trainer"),
+    ],
+)
+def test_what_a_baseline_cannot_have_is_refused(
+    options: tuple[str, ...], message: str, steps: list[str], stock_plans: Path
+) -> None:
+    ended = called(*BASELINE, *options)
+    assert ended.code == 2
+    assert message in ended.message
+    assert steps == []
+
+
+def test_a_baseline_without_plans_names_the_command_that_makes_them(steps: list[str], workspace: Path) -> None:
+    ended = called(*BASELINE)
+    assert ended.code == 2
+    assert "make them with 'nnUNetv2_plan_experiment -d 901', or name other plans" in ended.message
+    (workspace / "nnUNet_preprocessed" / "Dataset901_Disks" / "dataset_fingerprint.json").unlink()
+    assert "'nnUNetv2_plan_and_preprocess -d 901 -c 2d'" in called(*BASELINE).message

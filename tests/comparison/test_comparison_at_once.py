@@ -6,11 +6,20 @@ import sys
 import pytest
 
 from nnunetv2_slicemamba.pipeline import at_once
-from tests.comparison.comparison_workspace import calls
+from tests.cli.commands import called
+from tests.comparison.comparison_workspace import DATASET, calls
 from tests.comparison.stand_in_job import run_stand_in_training
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="submitit needs Linux or macOS")
 ARMS = ("--arms", "2x2,4x4")
+
+
+def states(*options: str) -> dict[str, str]:
+    """Training -> its state, as `slicemamba status` shows them."""
+    ended = called("status", "-d", DATASET, *options)
+    assert ended.code == 0, ended.err
+    cells = [[cell.strip() for cell in row.split("│")] for row in ended.out.splitlines() if row.startswith("│")]
+    return {row[1]: row[2] for row in cells}
 
 
 def test_trainings_at_once_fail_alone_continue_and_end_as_those_in_a_row(run, root, folder, monkeypatch):
@@ -21,6 +30,7 @@ def test_trainings_at_once_fail_alone_continue_and_end_as_those_in_a_row(run, ro
     assert "2 of 2 steps failed" in said
     assert "2x2, repeat 0: 'nnUNetv2_train" in said
     assert f"log {folder}/steps/2x2_0/" in said
+    assert states() == {"2x2, repeat 0": "failed", "4x4, repeat 0": "failed"}
     monkeypatch.delenv("STAND_IN_ENDS")
     code, said = run("compare", *ARMS, "--at-once", "2")
     assert code == 0, said
@@ -33,6 +43,8 @@ def test_trainings_at_once_fail_alone_continue_and_end_as_those_in_a_row(run, ro
     assert "2 finished" in said
     assert (folder / "comparison.json").read_text() == written
     assert len(calls(root)) == 4
+    assert states() == states("-o", str(folder)) == dict.fromkeys(["2x2, repeat 0", "4x4, repeat 0"], "finished")
+    assert f"comparison in {folder}: no process runs it" in called("cancel", "-d", DATASET).out
 
 
 def test_places_are_checked_before_anything_is_written(run, folder):
@@ -40,3 +52,9 @@ def test_places_are_checked_before_anything_is_written(run, folder):
     assert code == 2
     assert "--gpus 2 needs -device cuda" in said
     assert not folder.exists()
+
+
+def test_what_runs_nowhere_is_told(root):
+    ended = called("status", "-d", DATASET, "-o", str(root / "elsewhere"))
+    assert ended.code == 2
+    assert "elsewhere has no run with several steps at once" in ended.message

@@ -12,8 +12,9 @@ import pytest
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
+from nnunetv2_slicemamba.comparison.begun import begun_of
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
-from nnunetv2_slicemamba.pipeline.graph import graph_of, read_run, run_folder, runs_of, write_run
+from nnunetv2_slicemamba.pipeline.graph import graph_of, read_run, run_folder, write_run
 from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step, made_whole, unfinished
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
@@ -89,11 +90,11 @@ def test_predictions_appear_whole_and_are_made_anew_after_another_training(selec
 def test_a_run_is_read_again_from_its_folder(selections: list[Selection], workspace: Path) -> None:
     (workspace / "nnUNet_results" / "Dataset901_Disks").mkdir()
     with pytest.raises(InputError, match="has no run with several steps at once"):
-        runs_of("901")
+        begun_of("901")
     folder = run_folder(selections, SETTINGS)
     folder.path.mkdir(parents=True)
     write_run(folder, selections, SETTINGS, **SAID)
-    assert runs_of("901") == runs_of("901", "2d") == [folder]
+    assert begun_of("901") == begun_of("901", "2d") == [folder]
     steps, asked = read_run(folder)
     assert [step.name for step in steps] == [step.name for step in graph_of(selections, SETTINGS)]
     assert steps[0].look() == graph_of(selections, SETTINGS)[0].look()
@@ -105,7 +106,7 @@ def test_a_run_is_read_again_from_its_folder(selections: list[Selection], worksp
     folder.file.write_text(json.dumps(older))
     assert [step.name for step in read_run(folder)[0]] == [step.name for step in steps]
     with pytest.raises(InputError, match="has no run of configuration '3d_fullres'"):
-        runs_of("901", "3d_fullres")
+        begun_of("901", "3d_fullres")
     folder.file.write_text(folder.file.read_text()[:40])
     with pytest.raises(JsonFileError, match="run.json is no JSON"):
         read_run(folder)

@@ -121,11 +121,13 @@ def test_one_epoch_is_a_sentence_and_two_are_marked_points(tree):
 def test_nnunets_default_has_a_row_with_the_commands_that_train_it(tree):
     row = section(page_of(), "dice")
     assert "<strong>nnU-Net's default</strong>, 2d: not trained; this trains it:" in row
-    assert re.findall(r"<span>(nnUNetv2[^<]*)</span>", row) == ["nnUNetv2_train 501 2d 0 -tr nnUNetTrainer_5epochs"]
+    assert re.findall(r"<span>(slicemamba run[^<]*)</span>", row) == [
+        "slicemamba run -d 501 -c 2d -f 0 -tr nnUNetTrainer_5epochs"
+    ]
     (tree.folder("nnUNet_preprocessed") / "nnUNetPlans.json").unlink()
     assert "<span>nnUNetv2_plan_experiment -d 501</span>" in section(page_of(), "dice")
     tree.add_checkpoint(STOCK, 0, "nnUNetPlans")
-    assert "<span>nnUNetv2_train 501 2d 0 --val</span>" in section(page_of(), "dice")
+    assert "<span>slicemamba run -d 501 -c 2d -f 0 -tr nnUNetTrainer</span>" in section(page_of(), "dice")
     tree.add_validation(STOCK, 0, "nnUNetPlans")
     assert "this trains it" not in page_of()
 

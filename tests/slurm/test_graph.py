@@ -20,17 +20,19 @@ from PIL import Image
 from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
 from nnunetv2_slicemamba.demo.layout import DATASETS, lay_out
 from nnunetv2_slicemamba.pipeline.run_folder import RUN_JSON
+from nnunetv2_slicemamba.planning.sizes import plans_name_of
 from tests.conftest import use_folders
 from tests.slurm.cluster import said, told, wait_until
 from tests.trainers.short_trainings import assert_same
 
 DATASET = DATASETS["2d"].folder_name
-SUPERNET, FINAL, PLANS = "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_demo", "nnUNetSliceMambaSPlans"
+SUPERNET, FINAL, PLANS = "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_demo", plans_name_of("S", "hybrid")
 RUN = (
-    *("run", "-d", "501", "-c", "2d", "-f", "0", "1", "--size", "S", "--gpu-memory", "0.3", "-tr", FINAL),
+    *("run", "-d", "501", "-c", "2d", "-f", "0", "1", "--size", "S", "--network", "hybrid"),
+    *("--gpu-memory", "0.3", "-tr", FINAL),
     *("--supernet-trainer", SUPERNET, "--population", "3", "--generations", "0", "-device", "cpu", "--predict"),
 )
-ON_SLURM = ("--launcher", "slurm", "--partition", "low", "--time", "30")
+ON_SLURM = ("--launcher", "slurm", "--partition", "low", "--time", "30", "--search-nodes", "2")
 LONG = 3600.0  # seconds, for what takes as long as the machine needs
 
 
@@ -86,7 +88,7 @@ def hold(job: str) -> None:
 def start(job: str) -> None:
     """Lets a held job begin, without the two minutes that SLURM lets it wait."""
     told("scontrol", "release", job)
-    told("scontrol", "update", f"jobid={job}", "starttime=now")
+    said("scontrol", "update", f"jobid={job}", "starttime=now")  # which fails if they are over, and it has begun
 
 
 def has_processes(job: str) -> bool:
@@ -124,6 +126,12 @@ def test_an_interrupted_graph_ends_as_one_that_nothing_interrupts(
     refused = slicemamba(*RUN, "--at-once", "2")
     assert refused.returncode == 2
     assert "10 jobs of SLURM run or wait" in refused.stderr
+
+    # a search takes both nodes, so that no training may begin before it
+    told("scontrol", "hold", run.job("fold_0_final"))
+    wait_until(lambda: state(run.job("fold_1_search")) == "COMPLETED", LONG)
+    assert "$ torchrun --nnodes 2 --node-rank 0" in run.log("fold_1_search")
+    told("scontrol", "release", run.job("fold_0_final"))
 
     # preempted by jobs of another partition, both folds' trainings save and wait
     wait_until(lambda: min(run.epochs(0), run.epochs(1)) >= 1, LONG)

@@ -21,6 +21,7 @@ from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.stopping import exit_code
 from nnunetv2_slicemamba.pipeline.job import ENDED_FILE, JOB_FILE, recorded, run_step
 from nnunetv2_slicemamba.pipeline.run_folder import RUN_JSON, RunFolder
+from nnunetv2_slicemamba.pipeline.slurm.nodes import part_of_node
 from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step, is_finished
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class StepJob:
         """
         os.environ.update(self.variables)
         job, records = submitit.JobEnvironment(), self.folder.step(self.step)
+        if job.global_rank:  # of a search on several nodes: the first one's records are the step's
+            records /= f"node_{job.global_rank}"
+            records.mkdir(exist_ok=True)
         (records / ENDED_FILE).unlink(missing_ok=True)
         node = os.environ.get("SLURMD_NODENAME", job.hostname)
         record = {"job": job.job_id, "place": node, "log": str(job.paths.stdout), "started": now(), "command": ""}
@@ -58,9 +62,11 @@ class StepJob:
         began = time.monotonic()
         try:
             with _noticing_warning() as warned, recorded(records) as told:
-                self._take(record, told, warned, began)
+                self._take(record, records / JOB_FILE, told, warned, began)
         except SystemExit as end:
             if warned and end.code == exit_code(signal.SIGTERM):
+                if job.global_rank:
+                    return  # an exit code would end the first node, which has the job queued again
                 # submitit's handler, which counts the times, has SLURM queue the job again and ends this process
                 os.kill(os.getpid(), signal.Signals[WARNING])
             raise
@@ -69,16 +75,18 @@ class StepJob:
         """The work that submitit queues again: the same, which goes on from its files."""
         return submitit.helpers.DelayedSubmission(self)
 
-    def _take(self, record: dict[str, str], told: list[str], warned: list[float], began: float) -> None:
+    def _take(self, record: dict[str, str], file: Path, told: list[str], warned: list[float], began: float) -> None:
         """Does the step's work. Raises CommandError if it fails, and where its time is too short to get on."""
-        asked = RUN_JSON.read(self.folder.file)
+        asked, job = RUN_JSON.read(self.folder.file), submitit.JobEnvironment()
         step = self.step_now(asked, told)
         needed = looked_at(step)
         if isinstance(needed, Finished):
             print(needed.text)
             return
+        if job.num_nodes > 1:
+            needed = part_of_node(needed, job, asked["settings"]["device"])
         shown = shell_line(needed.name, *needed.arguments)
-        write_json(self.folder.step(self.step) / JOB_FILE, {**record, "command": shown})
+        write_json(file, {**record, "command": shown})
         before = kept(step)
         try:
             if step.kind == PLAN:
@@ -94,7 +102,8 @@ class StepJob:
                     "with --time"
                 ) from None
             raise
-        if not isinstance(looked_at(step), Finished):
+        # the first node writes the result, perhaps later than others end
+        if job.global_rank == 0 and not isinstance(looked_at(step), Finished):
             raise CommandError(f"'{shown}' succeeded, and left the step unfinished")
 
     def step_now(self, asked: dict[str, Any], told: list[str]) -> Step:

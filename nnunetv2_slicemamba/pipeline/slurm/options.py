@@ -28,10 +28,14 @@ _IN_MEMORY = {"tmpfs", "ramfs"}
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """How the jobs of a run are submitted. minutes: limit of time of every job. sbatch: options by their long names."""
+    """How the jobs of a run are submitted.
+
+    minutes: limit of time of every job. sbatch: options by their long names. search_nodes: nodes of a search's job.
+    """
 
     minutes: int
     sbatch: Mapping[str, str | bool] = field(default_factory=dict)
+    search_nodes: int = 1
 
     @property
     def asks_for_gpu(self) -> bool:
@@ -40,7 +44,12 @@ class SlurmOptions:
 
 
 def slurm_options(
-    launcher: str, partition: str | None, time: str | None, account: str | None, sbatch: Sequence[str]
+    launcher: str,
+    partition: str | None,
+    time: str | None,
+    account: str | None,
+    sbatch: Sequence[str],
+    search_nodes: int | None = None,
 ) -> SlurmOptions | None:
     """The options of `slicemamba run --launcher slurm`; None for --launcher local.
 
@@ -48,6 +57,7 @@ def slurm_options(
     that `checked_with_slurm` refuses.
     """
     given = {"--partition": partition, "--time": time, "--account": account, "--sbatch": next(iter(sbatch), None)}
+    given["--search-nodes"] = None if search_nodes is None else str(search_nodes)
     if launcher not in ("local", "slurm"):
         raise InputError(f"--launcher {launcher!r} does not exist; give local, this machine, or slurm, a cluster")
     if launcher == "local":
@@ -67,7 +77,7 @@ def slurm_options(
         if value is not None:
             others[name] = _checked(f"--{name}", value)
     checked_with_slurm(partition, minutes)
-    return SlurmOptions(minutes, others)
+    return SlurmOptions(minutes, others, search_nodes or 1)
 
 
 def _read(option: str) -> tuple[str, str | bool]:

@@ -88,13 +88,18 @@ def _submit(step: Step, folder: RunFolder, options: SlurmOptions, device: str, d
     """Submits a step; the number of its job. Raises InputError if SLURM refuses it."""
     executor = submitit.SlurmExecutor(folder.step(step.name), max_num_timeout=_TIMES)
     cores = options.sbatch.get("cpus-per-task")
+    # srun does not take it over from sbatch since SLURM 22.05
+    srun = [f"--cpus-per-task={cores}"] if cores else []
+    nodes = options.search_nodes if step.kind == "search" else 1
+    if nodes > 1:
+        executor.update_parameters(nodes=nodes, ntasks_per_node=1)
+        srun.append("--kill-on-bad-exit=1")  # the other nodes would wait for one that has failed
     executor.update_parameters(
         time=options.minutes,
         job_name=f"{folder.path.parents[1].name}.{step.name}",
         dependency=dependency,
         stderr_to_stdout=True,
-        # srun does not take it over from sbatch since SLURM 22.05
-        srun_args=[f"--cpus-per-task={cores}"] if cores else [],
+        srun_args=srun,
         additional_parameters=sbatch_options(step, options, device),
     )
     work = StepJob(str(folder.path.resolve()), step.name, carried_variables(), options.minutes)

@@ -11,9 +11,11 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.commands import ENTRY_POINTS
 from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.pipeline.slurm import job
 from nnunetv2_slicemamba.pipeline.slurm.job import StepJob
 from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step
 
+job.part_of_node = lambda command, *_: command  # a command takes the place of torchrun, too
 ENTRY_POINTS["work"] = ("tests.pipeline.slurm.stand_in_work", "work")
 
 

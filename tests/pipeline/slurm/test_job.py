@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import submitit
 
+from nnunetv2_slicemamba.pipeline.slurm.nodes import part_of_node
+from nnunetv2_slicemamba.pipeline.step import Command
 from tests.pipeline.slurm.fake_slurm import FakeSlurm
 from tests.pipeline.slurm.stand_in_work import StandInJob
 from tests.pipeline.test_at_once import wait_for
@@ -31,11 +33,13 @@ class Node:
         submission.set_timeout(minutes, 5)
         submission.dump(self.records / "101_submitted.pkl")
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, **variables: str) -> subprocess.Popen[str]:
         """The process that SLURM starts, in a group of its own with all that it starts."""
         call = [sys.executable, "-m", "submitit.core._submit", str(self.records)]
         log = (self.records / "101_0_log.out").open("a")
-        return subprocess.Popen(call, env={**os.environ, **VARIABLES}, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            call, env={**os.environ, **VARIABLES, **variables}, stdout=log, stderr=log, start_new_session=True
+        )
 
     def at_work(self) -> bool:
         return (self.folder / "at_work").is_file()
@@ -73,3 +77,34 @@ def test_a_step_whose_time_is_too_short_to_get_on_fails_in_place_of_being_queued
     assert process.wait(30) == 1
     assert not any("scontrol" in call for call in slurm.called)
     assert "over before there was anything to go on from; give more with --time" in node.record("ended")["message"]
+
+
+def test_each_node_of_a_search_runs_its_part_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"SLURM_JOB_NUM_NODES": "2", "SLURM_PROCID": "1", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7"}
+    for name, value in {**VARIABLES, **told}.items():
+        monkeypatch.setenv(name, value)
+    whole = Command("slicemamba", ("search", "-d", "501", "-c", "2d"), {"SLICEMAMBA_SEED": "3"})
+    part = part_of_node(whole, submitit.JobEnvironment(), "cuda")
+    assert (part.name, part.variables) == ("torchrun", whole.variables)
+    assert " ".join(part.arguments) == (
+        "--nnodes 2 --node-rank 1 --nproc-per-node gpu --master-addr 10.0.0.7 --master-port 20101 "
+        "-m nnunetv2_slicemamba.search -d 501 -c 2d"
+    )
+    monkeypatch.delenv("SLURM_LAUNCH_NODE_IPADDR")
+    monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu[07-08]")
+    assert " --nproc-per-node 1 --master-addr gpu07 " in " ".join(
+        part_of_node(whole, submitit.JobEnvironment(), "cpu").arguments
+    )
+
+
+def test_a_warned_node_that_is_not_the_first_leaves_the_queue_and_the_steps_records_to_that_one(
+    slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "run", minutes=60)
+    process = node.start(SLURM_PROCID="1", SLURM_JOB_NUM_NODES="2")
+    wait_for(node.at_work)
+    os.killpg(process.pid, signal.SIGUSR2)
+    assert process.wait(30) == 0
+    assert not any("scontrol requeue" in call for call in slurm.called)
+    assert not (node.records / "job.json").exists()
+    assert node.record("node_1/ended")["code"] == 143

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -70,12 +71,13 @@ def test_the_command_ends_after_submission_and_says_how_to_see_and_cancel(
 def test_without_plans_a_job_makes_them_and_the_others_follow_it(slurm: FakeSlurm, folder: RunFolder) -> None:
     (preprocessed,) = (folder.path.parents[3] / "nnUNet_preprocessed").glob("Dataset901*")
     shutil.rmtree(preprocessed)
-    ended = called(*RUN, *ON_SLURM, "--holdout", "0.5")
+    ended = called(*RUN, *ON_SLURM, "--holdout", "0.5", "--search-nodes", "2")
     assert ended.code == 0, ended.err
     assert rows(ended)["plan"] == ["101", ""]
     assert rows(ended)["fold 0, supernet"] == ["102", "afterok:101"]
     assert rows(ended)["fold 1, supernet"] == ["105", "afterok:101"]
     assert "gpus-per-node" not in slurm.submitted["101"]
+    assert [slurm.submitted[job]["nodes"] for job in ("102", "103", "104")] == ["1", "2", "1"]
     asked = RUN_JSON.read(folder.file)
     planning = Planning(**asked["planning"])
     assert planning == Planning("S", "paper", 8.0, 0.5)
@@ -83,6 +85,22 @@ def test_without_plans_a_job_makes_them_and_the_others_follow_it(slurm: FakeSlur
     needed = planning_step(selection, planning).look()
     assert isinstance(needed, Command)
     assert needed.arguments[:5] == ("plan", "-d", "Dataset901_Disks", "--size", "S")
+    assert called("status", "-d", "901").code == 0
+
+
+def test_a_baselines_jobs_are_its_trainings_and_what_follows_them(slurm: FakeSlurm, folder: RunFolder) -> None:
+    (file,) = (folder.path.parents[3] / "nnUNet_preprocessed").glob(f"Dataset901*/{PLANS}.json")
+    plans = json.loads(file.read_text().replace("SliceMambaUNet", "PlainConvUNet")) | {"plans_name": "nnUNetPlans"}
+    file.with_name("nnUNetPlans.json").write_text(json.dumps(plans))
+    baseline = ("run", "-d", "901", "-c", "2d", "-f", "0", "1", "-tr", "nnUNetTrainer_20epochs", "--predict")
+    ended = called(*baseline, *ON_SLURM)
+    assert ended.code == 0, ended.err
+    assert list(rows(ended)) == ["fold 0, final", "fold 1, final", "predict", "report"]
+    begun = folder.path.with_name("nnUNetTrainer_20epochs__nnUNetPlans__2d")
+    step = StepJob(str(begun), "fold_1_final", {}, 60).step_now(RUN_JSON.read(RunFolder(begun).file), [])
+    needed = step.look()
+    assert isinstance(needed, Command)
+    assert needed.arguments[:7] == ("Dataset901_Disks", "2d", "1", "-tr", "nnUNetTrainer_20epochs", "-p", "nnUNetPlans")
     assert called("status", "-d", "901").code == 0
 
 
@@ -121,12 +139,15 @@ def test_the_steps_of_all_folds_take_the_folds_that_there_are(
         ((*ON_SLURM, "-device", "mps"), "device 'mps' is none of a cluster's nodes; give cuda or cpu"),
         ((*ON_SLURM, "-f", "x"), "fold 'x' does not exist"),
         (("--partition", "gpu"), "--partition 'gpu' needs --launcher slurm"),
+        (("--search-nodes", "2"), "--search-nodes '2' needs --launcher slurm"),
+        ((*ON_SLURM, "--search-nodes", "2", "--no-search"), "--search-nodes 2 is for searches, and this run has none"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
     slurm: FakeSlurm, folder: RunFolder, options: tuple[str, ...], message: str
 ) -> None:
-    ended = called(*RUN, *options)
+    run = [word for word in RUN if "--no-search" not in options or word != "--search"]
+    ended = called(*run, *(word for word in options if word != "--no-search"))
     assert ended.code == 2
     assert message in ended.message
     assert slurm.submitted == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,21 @@ def test_steps_follow_what_they_need_and_those_of_all_folds_whatever_became_of_t
     assert [given.get("gpus-per-node") for given in options.values()] == ["1", "1", "1", "1", None]
     on_cpus = submit_run(graph(), folder, OPTIONS, "cpu")
     assert "gpus-per-node" not in slurm.submitted[on_cpus[0].job]
+
+
+def test_a_search_has_a_task_on_each_of_its_nodes_which_all_end_when_one_fails(
+    slurm: FakeSlurm, folder: RunFolder
+) -> None:
+    steps = [
+        Step("fold_0_supernet", "0", "supernet", (), lambda: Command("slicemamba", ())),
+        Step("fold_0_search", "0", "search", ("fold_0_supernet",), lambda: Command("slicemamba", ())),
+    ]
+    submit_run(steps, folder, replace(OPTIONS, search_nodes=4), "cuda")
+    supernet, search = slurm.submitted.values()
+    assert {"nodes": "4", "ntasks-per-node": "1", "gpus-per-node": "1"}.items() <= search.items()
+    assert "--kill-on-bad-exit=1" in search["starts"]
+    assert (supernet["nodes"], supernet.get("ntasks-per-node")) == ("1", None)
+    assert "--kill-on-bad-exit" not in supernet["starts"]
 
 
 def test_a_job_carries_the_variables_that_it_needs_whatever_the_cluster_hands_on(
