@@ -14,8 +14,9 @@ resenc-xl, and this package's s, m, l, s-hybrid, m-hybrid, l-hybrid. --more FILE
 benchmarks/candidates/residual.json holds those of the residual network: with blocks and without, scans, recipes,
 averaged weights. --trainers names a folder with trainer classes of one's own. A run that is finished, in --out or in
 benchmarks/results, is not run again; one that was stopped continues where --work has its checkpoint. Trainings end by
-themselves, with a checkpoint, before --seconds are over. Every run that was started has a row in runs.csv of --out,
-with its Dice in cases.csv and its losses in epochs.csv; `python benchmarks/results.py OUT` takes them over.
+themselves, with a checkpoint, before --seconds are over, and carry.py takes them to another machine. Every run that was
+started has a row in runs.csv of --out, with its Dice in cases.csv, its losses in epochs.csv and nnU-Net's summary.json
+in `summaries`; `python benchmarks/results.py OUT` takes the tables over.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,8 @@ from accuracy_training import CURVES, OUT_OF_TIME
 
 from nnunetv2_slicemamba.common.commands import environment
 
-CORES = os.cpu_count() or 1
+# those that this process may use, which taskset limits
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 SPARE = 20.0  # seconds between the end of trainings and that of the command
 CHECKPOINTS = ("checkpoint_latest.pth", "checkpoint_best.pth")
@@ -177,6 +180,8 @@ class Training:
             row |= {"state": "finished", **dice_columns(dice)}
             cases = [{"case": c, "label": k, "dice": v} for c, labels in dice.items() for k, v in labels.items()]
             results.write("cases", [{"run": self.run.id, **case} for case in cases], out)
+            (out / "summaries").mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(summary, out / "summaries" / f"{self.run.id}.json")
         elif row["state"] == "failed":
             row["note"] = last_line(self.folder / "log.txt")
         results.write("runs", [row], out)
@@ -230,13 +235,16 @@ def last_line(log: Path) -> str:
     return ends[0] if ends else ""
 
 
-def work_off(runs: Sequence[Run], shop: Workshop, every: float) -> None:
-    """Runs what there is time for, in the order given, as many at a time as there are places."""
+def work_off(runs: Sequence[Any], shop: Workshop, every: float, start: Callable[..., Any] | None = None) -> None:
+    """Runs what there is time for, in the order given, as many at a time as there are places.
 
-    def say(training: Training, text: str) -> None:
+    start: makes a training of a run, the workshop and a GPU; None is Training, which shows what it must have.
+    """
+
+    def say(training: Any, text: str) -> None:
         print(f"{time.strftime('%H:%M:%S')} {training.run.id}: {text}", flush=True)
 
-    waiting, running, said = list(runs), list[Training](), time.monotonic()
+    waiting, running, said = list(runs), list[Any](), time.monotonic()
     try:
         while time.monotonic() < shop.deadline - SPARE / 2:
             for training in [training for training in running if training.process.poll() is not None]:
@@ -247,7 +255,7 @@ def work_off(runs: Sequence[Run], shop: Workshop, every: float) -> None:
             if time.monotonic() > shop.deadline - 2 * SPARE:
                 waiting.clear()
             if waiting and load[gpu] < shop.per_gpu:
-                running.append(Training(waiting.pop(0), shop, gpu))
+                running.append((start or Training)(waiting.pop(0), shop, gpu))
                 say(running[-1], "started")
                 for training in running:
                     training.beside |= {other.run.id for other in running}

@@ -1,7 +1,7 @@
-"""Maker of the tables in docs/results.md and docs/performance.md, from the CSV tables in benchmarks/results.
+"""Maker of the tables and figures in docs/results.md, docs/performance.md and README.md, from benchmarks/results.
 
-    python benchmarks/pages.py            # writes the tables between the pages' markers
-    python benchmarks/pages.py --check    # exits with 1 where a page differs from what would be written
+    python benchmarks/pages.py            # writes the tables between the pages' markers, and the figures
+    python benchmarks/pages.py --check    # exits with 1 where a page or figure differs from what would be written
 
 A marker is a line `<!-- table: NAME -->`; the table ends at the next `<!-- end -->`. Everything else on a page is text.
 """
@@ -11,86 +11,27 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
 
-import numpy as np
+import costs
+import paper_table
 import results
-from numpy.typing import NDArray
-from results import Row, number
+import suite_figures
+import suite_results
+from results import Row
 from scipy.stats import kendalltau
+from trainings import Trainings, finished, markdown, mean_dice, reference_of
 
-from nnunetv2_slicemamba.comparison.statistics import paired_difference, spread
+from nnunetv2_slicemamba.comparison.statistics import spread
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
-PAGES = (DOCS / "results.md", DOCS / "performance.md")
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = (DOCS / "results.md", DOCS / "performance.md", ROOT / "README.md")
 MARKED = re.compile(r"^<!-- table: (.+?) -->\n.*?^<!-- end -->$", re.MULTILINE | re.DOTALL)
-# the candidate that others are compared with: nnU-Net's default network and trainer
-REFERENCE = "stock"
 CONTROLS = re.compile(r"-(random\d+|\d+(x\d+)+)$")
-Cells = Sequence[str]
-
-
-class Trainings:
-    """The trainings of runs.csv, with the Dice of their cases."""
-
-    def __init__(self, folder: Path = results.RESULTS) -> None:
-        self.runs = results.read("runs", folder)
-        self._dice: dict[str, dict[tuple[str, str], float]] = {}
-        for row in results.read("cases", folder):
-            value = number(row["dice"])
-            self._dice.setdefault(row["run"], {})[row["label"], row["case"]] = math.nan if value is None else value
-
-    def groups(self, compared: bool = True) -> dict[tuple[str, str], list[Row]]:
-        """Runs of the same data and the same number of iterations, those with the reference among them or the others.
-
-        Keys: (data, budget as "20 epochs of 250 iterations").
-        """
-        found: dict[tuple[str, str], list[Row]] = {}
-        for row in self.runs:
-            key = (row["data"], f"{row['epochs']} epochs of {row['iterations']} iterations")
-            found.setdefault(key, []).append(row)
-        return {k: rows for k, rows in found.items() if compared == any(r["candidate"] == REFERENCE for r in rows)}
-
-    def table(self, runs: Sequence[Row]) -> NDArray[np.float64] | None:
-        """Dice (trainings, labels, cases) of those runs whose cases are known; None where that is none of them."""
-        known = [self._dice[row["id"]] for row in runs if row["id"] in self._dice]
-        if not known:
-            return None
-        labels, cases = (sorted({key[i] for key in known[0]}) for i in (0, 1))
-        return np.array([[[dice[label, case] for case in cases] for label in labels] for dice in known])
-
-    def interval(self, pairs: Iterable[tuple[Sequence[Row], Sequence[Row]]]) -> str:
-        """95 % bootstrap interval over the cases of the difference between two candidates.
-
-        pairs: the trainings of both on each fold, of which those count whose cases are known; of several folds the
-        cases are put side by side, each with the mean over its trainings. "-" where a fold has none for one of them.
-        """
-        tables = [(self.table(one), self.table(other)) for one, other in pairs]
-        both = [(one, other) for one, other in tables if one is not None and other is not None]
-        if len(both) < len(tables):
-            return "-"
-        if len(both) == 1:
-            found = paired_difference(*both[0])
-        else:
-            one, other = (np.concatenate([pair[i].mean(axis=0) for pair in both], axis=-1)[None] for i in (0, 1))
-            found = paired_difference(one, other)
-        return "-" if math.isnan(found.low) else f"{found.low:+.4f} to {found.high:+.4f}"
-
-
-def finished(runs: Iterable[Row]) -> dict[str, dict[int, list[Row]]]:
-    """Finished runs with a Dice, by candidate and fold."""
-    found: dict[str, dict[int, list[Row]]] = {}
-    for row in runs:
-        if row["state"] == "finished" and row["dice"]:
-            found.setdefault(row["candidate"], {}).setdefault(int(row["fold"]), []).append(row)
-    return found
-
-
-def mean_dice(runs: Sequence[Row]) -> float:
-    return fmean(float(row["dice"]) for row in runs)
 
 
 def by_fold(trainings: Trainings) -> str:
@@ -98,16 +39,16 @@ def by_fold(trainings: Trainings) -> str:
     head = ("candidate", "Dice of each training", "mean ± SD", "to nnU-Net", "95 % over the cases", "M parameters")
     parts: list[str] = []
     for (data, budget), runs in trainings.groups().items():
-        candidates = finished(runs)
-        for fold in sorted(candidates.get(REFERENCE, {})):
-            reference, rows = candidates[REFERENCE][fold], []
+        candidates, against = finished(runs), str(reference_of(runs))
+        for fold in sorted(candidates.get(against, {})):
+            reference, rows = candidates[against][fold], []
             for name, folds in candidates.items():
                 if fold not in folds:
                     continue
                 own = folds[fold]
                 sd, apart = spread([float(r["dice"]) for r in own]), mean_dice(own) - mean_dice(reference)
-                interval = "-" if name == REFERENCE else trainings.interval([(own, reference)])
-                known = sum(row["id"] in trainings._dice for row in own)
+                interval = "-" if name == against else trainings.interval([(own, reference)])
+                known = trainings.known(own)
                 partly = f" ({known} of {len(own)})" if interval != "-" and known < len(own) else ""
                 rows.append(
                     (
@@ -132,10 +73,10 @@ def over_folds(trainings: Trainings) -> str:
     head = ("data", "candidate", "folds", "trainings", "to nnU-Net", "95 % over the cases", "fold by fold")
     rows = []
     for (data, _), runs in trainings.groups().items():
-        candidates = finished(runs)
+        candidates, against = finished(runs), str(reference_of(runs))
         for name, folds in candidates.items():
-            pairs = {f: (folds[f], of) for f, of in sorted(candidates[REFERENCE].items()) if f in folds}
-            if name == REFERENCE or len(pairs) < 2:
+            pairs = {f: (folds[f], of) for f, of in sorted(candidates.get(against, {}).items()) if f in folds}
+            if name == against or len(pairs) < 2:
                 continue
             apart = {fold: mean_dice(one) - mean_dice(other) for fold, (one, other) in pairs.items()}
             other_folds = [fold for fold in pairs if fold]
@@ -253,24 +194,25 @@ def _millions(parameters: str) -> str:
     return f"{float(parameters) / 1e6:.1f}" if parameters else "-"
 
 
-def markdown(head: Cells, rows: Sequence[Cells]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
 def tables() -> dict[str, Callable[[], str]]:
     """The makers of all tables, by the name in the pages' markers."""
     trainings = Trainings()
     steps = ("step", "step as a graph", "peak", "published step", "published peak", "host, step as a graph")
     scan = ("forward", "forward + backward", "published forward", "published forward + backward")
     inference = ("inference", "inference as a graph", "published inference")
+    drawn = suite_figures.figures(trainings)
     return {
+        "results": lambda: suite_results.short(trainings),
+        "long": lambda: suite_results.long(trainings),
+        "paper": lambda: paper_table.table(results.read("paper")),
+        **{f"figure {name}": figure.markdown for name, figure in drawn.items()},
         "over folds": lambda: over_folds(trainings),
         "by fold": lambda: by_fold(trainings),
         "unfinished": lambda: unfinished(trainings),
         "searched": lambda: searched(trainings),
         "worth": worth,
         "others": lambda: others(trainings),
+        "costs": costs.table,
         "epochs": lambda: timings("accuracy", ("epoch, median of four", "epoch, the last of four")),
         "scan": lambda: timings("scan_gpu", scan),
         "steps": lambda: timings("network_gpu", steps),
@@ -301,16 +243,21 @@ def made(text: str, makers: dict[str, Callable[[], str]]) -> str:
 
 
 def main(given: Sequence[str]) -> int:
-    makers, differing = tables(), []
+    makers, check, differing = tables(), "--check" in given, []
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         new = made(text, makers)
         if new != text:
             differing.append(page.name)
-            if "--check" not in given:
+            if not check:
                 page.write_text(new, encoding="utf-8")
-    print(f"{'differ' if '--check' in given else 'written'}: {', '.join(differing)}" if differing else "nothing to do")
-    return int("--check" in given and bool(differing))
+    for figure in suite_figures.figures(Trainings()).values():
+        if not figure.is_current(DOCS):
+            differing.append(figure.file)
+            if not check:
+                figure.write(DOCS)
+    print(f"{'differ' if check else 'written'}: {', '.join(differing)}" if differing else "nothing to do")
+    return int(check and bool(differing))
 
 
 if __name__ == "__main__":

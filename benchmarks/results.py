@@ -7,6 +7,8 @@ runs.csv: a row per training. state: finished, unfinished, failed, or lost, of w
 cases.csv: Dice of every label in every validation case of a run; empty where truth and prediction both lack the label.
 epochs.csv: nnU-Net's pseudo Dice and losses of every epoch of a run.
 timings.csv: a row per measured time, rate or memory. date and commit: of the measurement, or of the page that told it.
+paper.csv: a row per training of paper.py and set of test images, in percent. chosen: of the epoch with the least loss
+    on these images. slicing, of a supernet: what its search chose.
 searches.csv: a row per measurement of search_worth.py; gains are Dice points over a random path, above_random the
     number of searches whose path was better than a random one on the cases that did not choose it.
 """
@@ -39,6 +41,13 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "timings": (
         *("benchmark", "work", "size", "device", "figure", "repeat", "value", "unit", "date", "commit", "note"),
     ),
+    "paper": (
+        *("id", "data", "arm", "repeat", "test", "state", "protocol", "epochs", "epochs_done"),
+        *("miou", "dsc", "acc", "spe", "sen", "chosen_epoch"),
+        *("chosen_miou", "chosen_dsc", "chosen_acc", "chosen_spe", "chosen_sen"),
+        *("slicing", "fitness", "parameters", "train", "cases", "gpu", "cores", "beside"),
+        *("epoch_seconds", "peak_reserved_mib", "ended", "commit", "note"),
+    ),
     "searches": (
         *("data", "fold", "supernet", "path", "searches", "cases", "gain_choosing", "gain_choosing_sd"),
         *("gain_others", "gain_others_sd", "above_random", "date", "commit"),
@@ -50,6 +59,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "cases": ("run",),
     "epochs": ("run",),
     "timings": ("benchmark", "work", "size", "device", "figure", "date", "commit", "repeat"),
+    "paper": ("id",),
     "searches": ("data", "fold", "supernet", "path", "date", "commit"),
 }
 

@@ -1,14 +1,19 @@
-"""A budget for the training step of the architecture that a search chooses: its limit, and whether it can be kept."""
+"""A budget for the architecture that a search chooses: its limit, and whether it can be kept."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+from nnunetv2_slicemamba.search.evaluation.fixed_cost import fixed_cost_of
 from nnunetv2_slicemamba.search.evaluation.step_costs import StepCosts, step_costs_of
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import require_checkpoint
-from nnunetv2_slicemamba.search.objectives import Cost
+from nnunetv2_slicemamba.search.objectives import LIMITS, STEP, Cost, share_flag
+from nnunetv2_slicemamba.search.settings import SearchSettings
 from nnunetv2_slicemamba.search.workers.processes import Process
 
 
@@ -22,14 +27,30 @@ def require_affordable(cost: Cost, costs: StepCosts) -> None:
         )
 
 
-def step_limit(folder: SupernetFolder, share: float, device: torch.device, keep: bool = True) -> float:
-    """Milliseconds of a training step that are this share of the fixed network's, by the fold's table of step costs.
+def with_share(
+    settings: SearchSettings, kind: str, share: float, folder: SupernetFolder, device: torch.device, keep: bool = True
+) -> SearchSettings:
+    """The settings with a limit of a cost that is this share of the fixed network's.
 
-    In processes that help another one, which has the limit, any number.
+    kind: of the cost. keep: write what is measured of the fixed network. In processes that help another one, which has
+    the limit, it is any number. Raises ValueError where the settings have another limit or cost, before anything is
+    measured.
     """
+    if getattr(settings, LIMITS[kind]) is not None:
+        raise InputError(f"{share_flag(kind)} and {Cost(kind, False).flag} are the same limit; give one of them")
+    checked = _limited(settings, kind, 1.0)
     process = Process.from_environment()
     if not process.is_writer:
-        return 1.0
+        return checked
     require_checkpoint(folder)
-    costs = step_costs_of(folder, process.device(device), keep)
-    return round(share * costs.fixed, 3)
+    where = process.device(device)
+    if kind == STEP:
+        fixed = step_costs_of(folder, where, keep).fixed
+    else:
+        fixed = fixed_cost_of(folder, Cost(kind, False), where, keep)
+    return _limited(settings, kind, round(share * fixed, 3))
+
+
+def _limited(settings: SearchSettings, kind: str, limit: float) -> SearchSettings:
+    changed: dict[str, Any] = {LIMITS[kind]: limit}
+    return replace(settings, **changed)

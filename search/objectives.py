@@ -12,7 +12,7 @@ OBJECTIVES = (DICE, DICE_LATENCY, DICE_MEMORY, DICE_STEP)
 LATENCY, MEMORY, STEP = "latency", "memory", "step"
 _OF_OBJECTIVE = {DICE_LATENCY: LATENCY, DICE_MEMORY: MEMORY, DICE_STEP: STEP}
 # kind -> the setting that holds its limit, the unit, what people call it
-_LIMITS = {LATENCY: "max_latency_ms", MEMORY: "max_memory_mib", STEP: "max_step_ms"}
+LIMITS = {LATENCY: "max_latency_ms", MEMORY: "max_memory_mib", STEP: "max_step_ms"}
 _UNITS = {LATENCY: "ms", MEMORY: "MiB", STEP: "ms"}
 _TITLES = {LATENCY: "latency", MEMORY: "peak memory", STEP: "training step"}
 
@@ -43,12 +43,12 @@ class Cost:
     @property
     def name(self) -> str:
         """The cost's name in files: latency_ms, memory_mib or step_ms."""
-        return _LIMITS[self.kind].removeprefix("max_")
+        return LIMITS[self.kind].removeprefix("max_")
 
     @property
     def flag(self) -> str:
         """The option of `slicemamba search` that sets the limit."""
-        return flag_of(_LIMITS[self.kind])
+        return flag_of(LIMITS[self.kind])
 
     def allows(self, value: float | None) -> bool:
         """True if an architecture of this cost may be chosen."""
@@ -57,6 +57,11 @@ class Cost:
     def shown(self, value: float) -> str:
         """A value with its unit, for people to read."""
         return f"{value:.1f} {self.unit}" if self.kind == MEMORY else f"{value:.4g} {self.unit}"
+
+
+def share_flag(kind: str) -> str:
+    """The command line's option of a limit that is a share of the fixed network's cost."""
+    return f"--max-{kind}"
 
 
 def flag_of(setting: str) -> str:
@@ -76,10 +81,10 @@ def cost_of(
     limits = {LATENCY: max_latency_ms, MEMORY: max_memory_mib, STEP: max_step_ms}
     limited = [kind for kind, limit in limits.items() if limit is not None]
     for kind in limited:
-        _check_limit(_LIMITS[kind], limits[kind])
+        _check_limit(LIMITS[kind], limits[kind])
     kinds = dict.fromkeys([*([_OF_OBJECTIVE[objective]] if objective in _OF_OBJECTIVE else []), *limited])
     if len(kinds) > 1:
-        given = " and ".join([f"--objective {objective}", *(flag_of(_LIMITS[kind]) for kind in limited)])
+        given = " and ".join([f"--objective {objective}", *(flag_of(LIMITS[kind]) for kind in limited)])
         raise ValueError(
             f"{given} ask for two costs, {' and '.join(_TITLES[kind] for kind in kinds)}; a search measures one: give "
             "the limit of the objective's cost, or a single limit with --objective dice"
@@ -93,7 +98,7 @@ def cost_of(
 def stored_cost(settings: Mapping[str, Any]) -> Cost | None:
     """The cost of a search whose settings were kept as SearchSettings.as_dict gives them; None where it has none."""
     try:
-        return cost_of(settings.get("objective", DICE), *(settings.get(name) for name in _LIMITS.values()))
+        return cost_of(settings.get("objective", DICE), *(settings.get(name) for name in LIMITS.values()))
     except (TypeError, ValueError):  # a later version's
         return None
 

@@ -35,6 +35,7 @@ from nnunetv2_slicemamba.search.ledger.storage import LedgerError, location_of
 from nnunetv2_slicemamba.search.ledger.study_export import StudyExport
 from nnunetv2_slicemamba.search.loop import SearchResult, run_search
 from nnunetv2_slicemamba.search.objectives import STEP
+from nnunetv2_slicemamba.search.records import Record
 from nnunetv2_slicemamba.search.settings import SearchSettings
 from nnunetv2_slicemamba.search.workers.base import BatchedWorkers, Workers
 from nnunetv2_slicemamba.search.workers.meeting import meet
@@ -56,8 +57,8 @@ _CONDITIONS = "measured_with"
 class FoldSearch:
     """Result of a fold's search: the best fitness, the number of evaluations, and the files it wrote.
 
-    complete: False if the time budget ended it. location: where the evaluations are, for people to read. front, pareto:
-    the Pareto front and its file, None where the search measures no cost.
+    complete: False if the time budget ended it. location: where the evaluations are, for people to read. records: of
+    the evaluations. front, pareto: the Pareto front and its file, None where the search measures no cost.
     """
 
     fitness: float
@@ -68,6 +69,7 @@ class FoldSearch:
     complete: bool
     measured_on: MeasuredOn
     location: str
+    records: tuple[Record, ...] = ()
     front: Front | None = None
     pareto: Path | None = None
 
@@ -78,7 +80,8 @@ class SearchOptions:
 
     storage: Optuna storage URL of the study, the evaluations' copy; None for a SQLite file in the fold's slicing_search
     folder. study: its name. discard: delete evaluations and study. time_budget: seconds after which no further
-    evaluation begins, None for no end. cache_bytes: for features that architectures share, see PathEvaluation.
+    evaluation begins, None for no end. cache_bytes: for features that architectures share, see PathEvaluation. finals:
+    whether finals follow, before which the slicing file is not complete.
     """
 
     storage: str | None = None
@@ -86,6 +89,7 @@ class SearchOptions:
     discard: bool = False
     time_budget: float | None = None
     cache_bytes: int | None = None
+    finals: bool = False
 
 
 @dataclass(frozen=True)
@@ -194,7 +198,7 @@ def _search(prepared: PreparedSearch, options: SearchOptions, process: Process, 
             budget = options.time_budget
             result = run_search(workers, settings, ledger, True, console, budget, prepared.allowed)
         try:
-            return write_result(prepared, result, ledger, console)
+            return write_result(prepared, result, ledger, console, options.finals)
         except OSError as error:
             raise LedgerError(
                 f"the result could not be written to {folder.search} ({error}). All {len(result.records)} evaluations "
@@ -216,8 +220,13 @@ def take_part(
     help_out(store, process.rank, evaluator, folder.search / LOG_FOLDER)
 
 
-def write_result(prepared: PreparedSearch, result: SearchResult, ledger: Ledger, console: Console | None) -> FoldSearch:
-    """Writes best_slicing.json, the Pareto front where a cost was measured, and the figures."""
+def write_result(
+    prepared: PreparedSearch, result: SearchResult, ledger: Ledger, console: Console | None, finals: bool = False
+) -> FoldSearch:
+    """Writes best_slicing.json, the Pareto front where a cost was measured, and the figures.
+
+    finals: as of SearchOptions.
+    """
     folder, settings = prepared.folder, prepared.fingerprint.settings
     cost = settings.cost
     front = None
@@ -229,7 +238,7 @@ def write_result(prepared: PreparedSearch, result: SearchResult, ledger: Ledger,
         prepared.fingerprint.supernet_checkpoint_sha256,
         prepared.fingerprint.plans_sha256,
         prepared.fold.measured_on,
-        result.complete,
+        result.complete and not finals,
     )
     pareto = None
     if front is None:
@@ -245,6 +254,7 @@ def write_result(prepared: PreparedSearch, result: SearchResult, ledger: Ledger,
         complete=result.complete,
         measured_on=prepared.fold.measured_on,
         location=ledger.location,
+        records=result.records,
         front=front,
         pareto=pareto,
     )

@@ -153,7 +153,7 @@ class SliceMambaBaseTrainer(SafeLoading, GPUAugmentation):
         def sgd(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
             return torch.optim.SGD(groups, lr=self.initial_lr, momentum=self.setting("momentum"), nesterov=True)
 
-        if self.optimizer_used == "adamw":
+        if self.optimizer_used in ("adamw", "adamw-cosine"):
             return adamw(groups)
         if self.optimizer_used == "sgd":
             return sgd(groups)

@@ -12,9 +12,10 @@ from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import NothingChosenError, SeveralSlicingsError, slicing_file_for_training
 from nnunetv2_slicemamba.slicing.fixed import fixed_slicing, fixed_text
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
+from nnunetv2_slicemamba.trainers.held_out import HeldOutCases
 
 
-class SliceMambaTrainer(SliceMambaBaseTrainer):
+class SliceMambaTrainer(HeldOutCases, SliceMambaBaseTrainer):
     """Trains the planned network from scratch with the slicing that was chosen for the fold, or the fixed one.
 
     A fold without a slicing file gets the fixed slicing, and the log says so; not where a search is on its way. A

@@ -30,14 +30,16 @@ class Recipe:
 
 
 NNUNET = Recipe(1e-2, 3e-5, decays_all=True, warmup_iterations=1, schedule="poly-epochs", momentum=0.99)
-# adamw: learning rate and decay of the publication. sgd: nnU-Net's own. sgd-adamw: nnU-Net's, and AdamW for the blocks
+# adamw: learning rate and decay of the publication. adamw-cosine: chosen for residual networks, see docs/results.md.
+# sgd: nnU-Net's own. sgd-adamw: nnU-Net's, and AdamW for the blocks
 RECIPES = {
     "adamw": Recipe(1e-3, 1e-2, decays_all=False, warmup_iterations=1250, schedule="poly"),
+    "adamw-cosine": Recipe(3e-4, 1e-2, decays_all=False, warmup_iterations=250, schedule="cosine"),
     "sgd": NNUNET,
     "sgd-adamw": replace(NNUNET, block_learning_rate=3e-4, block_decay=1e-2),
 }
 # by the class that plans name; all others are trained with adamw
-OPTIMIZER_OF = {"SliceMambaResidualUNet": "sgd"}
+OPTIMIZER_OF = {"SliceMambaResidualUNet": "adamw-cosine"}
 
 SCHEDULES: dict[str, Callable[[float, int, int, int], Schedule]] = {
     "poly": lambda rate, warmup, total, epoch: WarmupPoly(rate, warmup, total),

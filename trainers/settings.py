@@ -22,3 +22,20 @@ SUPERNET_SETTINGS = {
     "_demo": {**SETTINGS["_demo"], "epochs": 3},
     "_demo3d": {**SETTINGS["_demo3d"], "epochs": 12},
 }
+FEWEST_EPOCHS = 5
+_EPOCHS = 1000  # of trainers without a suffix
+
+
+def tenth_of(trainer: str) -> str:
+    """Name of the trainer from scratch with a tenth of a final trainer's epochs.
+
+    Rounded down to a length that there is, and not below FEWEST_EPOCHS. Trainers with short epochs stand for
+    themselves.
+    """
+    suffix = next((one for one in SETTINGS if trainer.endswith(one)), "")
+    settings = SETTINGS.get(suffix, {})
+    if "iterations_per_epoch" in settings:
+        return f"SliceMambaTrainer{suffix}"
+    most = max(settings.get("epochs", _EPOCHS) // 10, FEWEST_EPOCHS)
+    lengths = [own["epochs"] for own in SETTINGS.values() if "epochs" in own and "iterations_per_epoch" not in own]
+    return f"SliceMambaTrainer_{max(length for length in lengths if length <= most)}epochs"

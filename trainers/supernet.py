@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,16 +18,9 @@ from nnunetv2_slicemamba.nets.path_supernet import Supernet
 from nnunetv2_slicemamba.slicing.candidate_sets import CHECKPOINT_KEY as CANDIDATES_KEY
 from nnunetv2_slicemamba.slicing.candidate_sets import check_trained_candidates
 from nnunetv2_slicemamba.slicing.candidates import Architecture
-from nnunetv2_slicemamba.slicing.holdout_file import (
-    CHECKPOINT_KEY,
-    Holdout,
-    check_fits,
-    check_trained_with,
-    holdout_in,
-    holdout_path,
-    read_holdout,
-)
+from nnunetv2_slicemamba.slicing.holdout_file import CHECKPOINT_KEY, check_trained_with, holdout_in
 from nnunetv2_slicemamba.trainers.base import SUPERNET_CLASS, SliceMambaBaseTrainer, build_from_plans
+from nnunetv2_slicemamba.trainers.held_out import HeldOutCases
 from nnunetv2_slicemamba.trainers.settings import PREVIOUS_STAGE_VARIABLE
 
 
@@ -41,7 +33,7 @@ def path_generator(seed: int, iteration: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))
 
 
-class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
+class SliceMambaSupernetTrainer(HeldOutCases, SliceMambaBaseTrainer):
     """Trains the supernet that `slicemamba search` evaluates.
 
     Every iteration draws an architecture (see Supernet.sample_architecture) and updates that path. Validation uses one
@@ -101,29 +93,6 @@ class SliceMambaSupernetTrainer(SliceMambaBaseTrainer):
         super().initialize()
         # a signal's checkpoint is written when another object stands for the network
         self.candidates = plain_json(self.supernet.candidates)
-
-    @cached_property
-    def holdout(self) -> Holdout | None:
-        """The fold's holdout as it was when this trainer first asked; None without one."""
-        return read_holdout(holdout_path(self.output_folder)) if self.output_folder else None
-
-    def full_split(self) -> tuple[list[str], list[str]]:
-        """The fold's training and validation cases in nnU-Net's split, before the holdout."""
-        return super().do_split()
-
-    def do_split(self) -> tuple[list[str], list[str]]:
-        training, validation = self.full_split()
-        if self.holdout is None:
-            return training, validation
-        path = holdout_path(self.output_folder)
-        names = (self.plans_manager.dataset_name, self.plans_manager.plans_name, self.configuration_name, self.fold)
-        check_fits(self.holdout, path, names, training, validation)
-        kept = self.holdout.without(training)
-        self.print_to_log_file(
-            f"{path} holds out {len(self.holdout.cases)} training cases, which take the place of the fold's validation "
-            f"cases; {len(kept)} are trained with"
-        )
-        return kept, list(self.holdout.cases)
 
     def save_checkpoint(self, filename: str) -> None:
         # of all that nnU-Net puts into a checkpoint, only this dictionary can be added to without a second writing

@@ -1,7 +1,8 @@
-"""`slicemamba export`: a fold's trained network as a file for other programs."""
+"""`slicemamba export`: a fold's trained network as a file for other programs, or a model as a zip for nnU-Net."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,9 +13,9 @@ from nnunetv2_slicemamba.cli.options import (
     PLANS,
     Configuration,
     Dataset,
-    Fold,
     Plans,
     choice,
+    fold_option,
     output_option,
     text,
     trainer_option,
@@ -27,7 +28,10 @@ from nnunetv2_slicemamba.common.verbosity import progress_console
 EXAMPLES = (
     "slicemamba export -d 501 -c 2d -f 0",
     "slicemamba export -d 501 -c 2d -f 0 --format torchscript -o lesions.ts",
+    "slicemamba export -d 501 -c 2d -f 0 1 2 3 4 --format zip",
 )
+
+ZIP = "zip"
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -37,9 +41,10 @@ def add_commands(app: typer.Typer) -> None:
 def export(
     dataset: Dataset,
     configuration: Configuration,
-    fold: Fold,
+    folds: Annotated[list[str], fold_option("Fold: 0, 1, ... or all; for a zip, several of them.")],
     format_name: Annotated[
-        str, choice("--format", names=("onnx", "torchscript", "pt2"), help="Format of the file.")
+        str,
+        choice("--format", names=("onnx", "torchscript", "pt2", "zip"), help="Format of the file; zip: for nnU-Net."),
     ] = "onnx",
     plans: Plans = PLANS,
     trainer: Annotated[str, trainer_option("Final trainer.")] = "SliceMambaTrainer",
@@ -48,17 +53,19 @@ def export(
         text("-chk", "--checkpoint", metavar="NAME", help="Checkpoint of the fold, as in nnUNetv2_predict."),
     ] = checkpoint_names.FINAL,
     output: Annotated[
-        Path | None, output_option("File to write. Default: network.onnx, .ts or .pt2 in the fold's folder.")
+        Path | None,
+        output_option("File to write. Default: network.onnx, .ts or .pt2 in the fold's folder, model.zip beside it."),
     ] = None,
     patches: Annotated[
         int, whole("--patches", least=1, most=10_000, help="Patches of a real case that are compared.")
     ] = 4,
 ) -> None:
-    """Write a fold's network to a file for other programs.
+    """Write a fold's network to a file for other programs, or a model to a zip for nnU-Net.
 
     The network keeps its own slicing, and the file is checked on patches of a real case. The file computes one patch:
     logits (1, classes, *patch) from an image (1, channels, *patch) that is resampled and normalised as in nnU-Net. The
-    exit code is 1 if file and network disagree.
+    exit code is 1 if file and network disagree. A zip holds all folds that -f names, and a model card;
+    nnUNetv2_install_pretrained_model_from_zip installs it.
     """
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.common.library_errors import library_errors
@@ -70,9 +77,13 @@ def export(
     from nnunetv2_slicemamba.planning.selection import select
     from nnunetv2_slicemamba.trainers.roles import require_final_trainer
 
-    if format_name not in FORMATS:
-        raise InputError(f"format {format_name!r} does not exist; give one of {', '.join(FORMATS)}")
-    chosen = FORMATS[format_name]
+    if format_name not in (*FORMATS, ZIP):
+        raise InputError(f"format {format_name!r} does not exist; give one of {', '.join((*FORMATS, ZIP))}")
+    if format_name == ZIP:
+        return export_model(dataset, configuration, folds, plans, trainer, checkpoint, output)
+    if len(folds) > 1:
+        raise InputError(f"--format {format_name} writes one network, -f names {len(folds)} folds; give one of them")
+    fold, chosen = folds[0], FORMATS[format_name]
     chosen.require()
     if output is not None:
         require_place(output, chosen.suffix)
@@ -105,3 +116,37 @@ def export(
             "another --format or PyTorch version",
         )
         raise typer.Exit(1)
+
+
+def export_model(
+    dataset: str,
+    configuration: str,
+    folds: Sequence[str],
+    plans: str | None,
+    trainer: str,
+    checkpoint: str,
+    output: Path | None,
+) -> None:
+    """Writes the zip of a model; options as `export` has them."""
+    from nnunetv2_slicemamba.exporting.export import require_place
+    from nnunetv2_slicemamba.exporting.fold_network import find_checkpoint
+    from nnunetv2_slicemamba.exporting.model_card import UNSTATED
+    from nnunetv2_slicemamba.exporting.model_zip import CARD, pack_model
+    from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
+    from nnunetv2_slicemamba.planning.selection import select
+    from nnunetv2_slicemamba.trainers.roles import require_final_trainer
+
+    require_final_trainer(trainer)
+    folders = [FoldFolder(select(dataset, configuration, fold, plans), trainer) for fold in dict.fromkeys(folds)]
+    for folder in folders:
+        find_checkpoint(folder, checkpoint)
+    file = output or folders[0].path.parent / "model.zip"
+    require_place(file, ".zip")
+    console = PlainConsole()
+    with progress_console().status(f"packing {len(folders)} folds"):
+        facts = pack_model(folders, checkpoint, file)
+    console.print(f"{file} ({file.stat().st_size / 1e6:.1f} MB), its hash in {file.name}.json, {CARD} inside")
+    if facts.licence == UNSTATED:
+        console.print("the terms of the data are not in dataset.json ('licence'): find them out before you share this")
+    if not all(one.dice for one in facts.folds):
+        console.print("a fold has no validation: its Dice is missing in the card ('nnUNetv2_train ... --val' makes it)")

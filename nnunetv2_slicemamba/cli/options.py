@@ -143,6 +143,21 @@ def share_option(flag: str, help: str) -> Any:
     return typer.Option(flag, parser=read, metavar="SHARE%", help=help)
 
 
+def limit_option(flag: str, help: str) -> Any:
+    """Option that takes a limit of a measured cost in the unit that ends its name."""
+    return number(flag, metavar=flag.rpartition("-")[2].upper(), above=0, most=1e7, help=help)
+
+
+def finalists_option() -> Any:
+    """Option --finalists of whatever searches."""
+    return whole(
+        "--finalists",
+        least=2,
+        most=100,
+        help="Train so many of the search's best for a tenth of the final training, and choose among them.",
+    )
+
+
 def population_option() -> Any:
     """Option --population of whatever searches."""
     return whole("--population", least=1, most=MANY, help="Architectures per generation.")

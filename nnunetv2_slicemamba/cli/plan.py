@@ -77,7 +77,7 @@ def plan(
         str,
         candidates_option(
             "What the search chooses from for a block: paper (thickness 2 or 4 per axis); wide (also 1 and 8 on all "
-            "axes, no-scan and no-block); or a list such as 1,2x4,8,no-scan."
+            "axes, no-scan and no-block); or a list such as 1,2x4,4@h,no-scan."
         ),
     ] = "paper",
     force: Annotated[bool, flag("--force", help="Overwrite plans that networks were trained with.")] = False,

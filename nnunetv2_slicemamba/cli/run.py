@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.cli.options import (
     Device,
     candidates_option,
     choice,
+    finalists_option,
     flag,
     fold_option,
     generations_option,
@@ -38,7 +39,15 @@ EXAMPLES = (
     "slicemamba run -d 501 -c 3d_fullres -f 0 1 -tr SliceMambaTrainer_100epochs --search",
 )
 # options of the search: whoever gives one asks for it
-SEARCH_OPTIONS = ("--supernet-trainer", "--seed", "--population", "--generations", "--budget", "--holdout")
+SEARCH_OPTIONS = (
+    "--supernet-trainer",
+    "--seed",
+    "--population",
+    "--generations",
+    "--budget",
+    "--finalists",
+    "--holdout",
+)
 
 
 def add_commands(app: typer.Typer) -> None:
@@ -89,6 +98,7 @@ def run(
         float | None,
         share_option("--budget", "Share of the fixed network's training step that the chosen one may take, e.g. 60%."),
     ] = None,
+    finalists: Annotated[int | None, finalists_option()] = None,
     holdout: Annotated[
         float | None,
         number(
@@ -173,6 +183,7 @@ def run(
         npz,
         predict=predict,
         search=bool(asked),
+        finalists=finalists,
     )
     if slurm is None:
         prepare(named, configuration, plans_name, planning, console)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from nnunetv2_slicemamba.cli.completion import final_trainers
 from nnunetv2_slicemamba.cli.help import SEARCH, listed
 from nnunetv2_slicemamba.cli.options import (
     MANY,
@@ -20,8 +20,10 @@ from nnunetv2_slicemamba.cli.options import (
     Plans,
     SupernetTrainer,
     choice,
+    finalists_option,
     flag,
     generations_option,
+    limit_option,
     next_run,
     number,
     population_option,
@@ -33,7 +35,7 @@ from nnunetv2_slicemamba.cli.options import (
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import final_trainer_name
-from nnunetv2_slicemamba.common.verbosity import progress_console
+from nnunetv2_slicemamba.common.verbosity import is_verbose, progress_console
 
 EXAMPLES = (
     "slicemamba search -d 501 -c 2d -f 0",
@@ -88,36 +90,28 @@ def search(
     ] = "dice",
     max_latency_ms: Annotated[
         float | None,
-        number(
-            "--max-latency-ms",
-            metavar="MS",
-            above=0,
-            most=1e7,
-            help="Measure the latency of a forward pass; never choose what is slower.",
-        ),
+        limit_option("--max-latency-ms", "Measure the latency of a forward pass; never choose what is slower."),
+    ] = None,
+    max_latency: Annotated[
+        float | None, share_option("--max-latency", "The same limit as a share of the fixed network's, e.g. 60%.")
     ] = None,
     max_memory_mib: Annotated[
         float | None,
-        number(
-            "--max-memory-mib",
-            metavar="MIB",
-            above=0,
-            most=1e7,
-            help="Measure the peak GPU memory of a forward pass; never choose what needs more.",
+        limit_option(
+            "--max-memory-mib", "Measure the peak GPU memory of a forward pass; never choose what needs more."
         ),
+    ] = None,
+    max_memory: Annotated[
+        float | None, share_option("--max-memory", "The same limit as a share of the fixed network's, e.g. 60%.")
     ] = None,
     max_step_ms: Annotated[
         float | None,
-        number(
-            "--max-step-ms",
-            metavar="MS",
-            above=0,
-            most=1e7,
-            help="Measure what every block adds to a training step; propose nothing that is slower.",
+        limit_option(
+            "--max-step-ms", "Measure what every block adds to a training step; propose nothing that is slower."
         ),
     ] = None,
     max_step: Annotated[
-        float | None, share_option("--max-step", "The same limit as a share of the fixed network's step, e.g. 60%.")
+        float | None, share_option("--max-step", "The same limit as a share of the fixed network's, e.g. 60%.")
     ] = None,
     time_budget: Annotated[
         float | None,
@@ -127,6 +121,16 @@ def search(
             above=0,
             most=MANY_MINUTES,
             help="Begin no further evaluation after this time.",
+        ),
+    ] = None,
+    finalists: Annotated[int | None, finalists_option()] = None,
+    final_trainer: Annotated[
+        str | None,
+        text(
+            "--final-trainer",
+            metavar="TRAINER",
+            help="Of which finalists train a tenth. Default: the one of the supernet's length.",
+            names=final_trainers,
         ),
     ] = None,
     cache_gb: Annotated[
@@ -165,16 +169,16 @@ def search(
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import choose_device, select
     from nnunetv2_slicemamba.search import SearchSettings
-    from nnunetv2_slicemamba.search.budget import step_limit
+    from nnunetv2_slicemamba.search.budget import with_share
+    from nnunetv2_slicemamba.search.objectives import LATENCY, MEMORY, STEP
     from nnunetv2_slicemamba.search.run import SearchOptions, search_fold
     from nnunetv2_slicemamba.search.workers.processes import Process
+    from nnunetv2_slicemamba.trainers.roles import require_final_trainer
 
     if sampler != "evolution" and (mutants is not None or crossovers is not None):
         raise InputError(
             f"--mutants and --crossovers are the evolution's, --sampler {sampler} has none; leave them out"
         )
-    if max_step is not None and max_step_ms is not None:
-        raise InputError("--max-step and --max-step-ms are the same limit; give one of them")
     settings = SearchSettings(
         population,
         generations,
@@ -198,11 +202,15 @@ def search(
         discard,
         time_budget=None if time_budget is None else 60 * time_budget,
         cache_bytes=None if cache_gb is None else round(cache_gb * 2**30),
+        finals=finalists is not None,
     )
+    final = final_trainer or final_trainer_name(trainer)
+    require_final_trainer(final)
     require_folder("nnUNet_results", writable=not dry_run)
-    if max_step is not None and not figures_only:
-        limit = step_limit(folder, max_step, choose_device(device), keep=not dry_run)
-        settings = replace(settings, max_step_ms=limit)
+    shares = {LATENCY: max_latency, MEMORY: max_memory, STEP: max_step}
+    for kind, share in shares.items():
+        if share is not None and not figures_only:
+            settings = with_share(settings, kind, share, folder, choose_device(device), keep=not dry_run)
     console = PlainConsole()
     if (dry_run or figures_only) and not Process.from_environment().is_writer:
         return
@@ -237,10 +245,18 @@ def search(
         f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
         f"Slicing: {found.file}\nFigures: {found.figures}" + (f"\nFront: {found.pareto}" if found.pareto else ""),
     )
+    if found.complete and finalists is not None:
+        from nnunetv2_slicemamba.comparison.finals import hold_finals, shown_finals
+
+        chosen = hold_finals(
+            folder, found, finalists, final, choose_device(device).type, progress_console(), is_verbose()
+        )
+        console.print(shown_finals(chosen))
+        console.print(f"Trainings of the finals: {chosen.choice.details['finalists']['folder']}")
     selection = folder.selection
     if selection.set_slicing_file.is_file():
         console.print(
             f"Trainings take the slicing that was set by hand; to take this one, delete {selection.set_slicing_file}"
         )
     if found.complete:
-        say_next(console, next_run(selection, final_trainer_name(trainer)))
+        say_next(console, next_run(selection, final))

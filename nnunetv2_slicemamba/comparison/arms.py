@@ -12,7 +12,7 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
-from nnunetv2_slicemamba.slicing.candidates import NAMED, Slicing, candidate_text
+from nnunetv2_slicemamba.slicing.candidates import NAMED, Slicing, candidate_text, one_axis
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import (
     SLICING_VARIABLE,
@@ -20,11 +20,13 @@ from nnunetv2_slicemamba.slicing.find import (
     SlicingNotFoundError,
     searched_slicing_file,
 )
+from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 
 SEARCHED, CONSENSUS, RANDOM, FIXED, FILE = "searched", "consensus", "random", "fixed", "file"
 SEARCHED_FRONT, AT_BUDGET = "front", "random-at-budget"
-# arms that no search chose
-CONTROLS = (RANDOM, FIXED)
+# arms that no search chose, and those that one did
+CONTROLS = (RANDOM, AT_BUDGET, FIXED)
+CHOSEN_BY_SEARCH = (SEARCHED, CONSENSUS, SEARCHED_FRONT)
 MOST_RANDOM = 100
 _FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -50,7 +52,7 @@ def default_arms(candidates: Slicing) -> str:
 
 def parse_arms(text: str) -> list[Arm]:
     """The arms of a comma-separated list: searched, consensus, 2x4, no-scan, cheapest, front:K, random:N,
-    random:seed=S, random-at-budget:N, FILE, NAME=FILE.
+    random:seed=S, random-at-budget:N, random-at-budget:seed=S, FILE, NAME=FILE.
 
     random:N stands for the N arms random_0 ... of the seeds 0 to N-1, and so does random-at-budget:N. Raises InputError
     naming the entry and the rule.
@@ -72,13 +74,11 @@ def _arms_of(entry: str) -> list[Arm]:
         return [Arm(entry, FIXED, entry)]
     if re.fullmatch(r"front:[0-9]{1,6}", entry):
         return [Arm(entry.replace(":", "_"), SEARCHED_FRONT, entry)]
-    if entry.startswith(f"{AT_BUDGET}:"):
-        seeds = _seeds(entry.replace(AT_BUDGET, RANDOM))
-        return [Arm(f"{AT_BUDGET}_{seed}", RANDOM, f"{AT_BUDGET}:{seed}") for seed in seeds]
-    if entry in NAMED or re.fullmatch(r"\d+(x\d+)+", entry):
+    if entry in NAMED or one_axis(entry) is not None or re.fullmatch(r"\d+(x\d+)+", entry):
         return [Arm(entry, FIXED, entry)]
-    if entry == RANDOM or entry.startswith(f"{RANDOM}:"):
-        return [Arm(f"{RANDOM}_{seed}", RANDOM, f"{RANDOM}:{seed}") for seed in _seeds(entry)]
+    kind = entry.partition(":")[0]
+    if kind in (RANDOM, AT_BUDGET):
+        return [Arm(f"{kind}_{seed}", kind, f"{kind}:{seed}") for seed in _seeds(entry, kind)]
     name, equals, path = entry.partition("=")
     if not equals:
         name, path = re.sub(r"[^A-Za-z0-9_.-]+", "_", Path(entry).stem), entry
@@ -89,20 +89,20 @@ def _arms_of(entry: str) -> list[Arm]:
         )
     if not Path(path).is_file():
         raise InputError(
-            f"the arm {entry!r} is neither {SEARCHED}, {CONSENSUS}, a thickness such as 2x4, {', '.join(NAMED)}, "
-            "random:N, random:seed=S nor a slicing file that exists"
+            f"the arm {entry!r} is neither {SEARCHED}, {CONSENSUS}, front:K, a thickness such as 2x4, 4@h, "
+            f"{', '.join(NAMED)}, cheapest, random:N, random:seed=S, random-at-budget:N nor a slicing file that exists"
         )
     return [Arm(name, FILE, path)]
 
 
-def _seeds(entry: str) -> Sequence[int]:
-    number = re.fullmatch(r"random:(seed=)?([0-9]{1,9})", entry)
+def _seeds(entry: str, kind: str) -> Sequence[int]:
+    number = re.fullmatch(rf"{kind}:(seed=)?([0-9]{{1,9}})", entry)
     if number is None:
-        raise InputError(f"the arm {entry!r} has no number; give random:3 for the seeds 0, 1, 2, or random:seed=7")
+        raise InputError(f"the arm {entry!r} has no number; give {kind}:3 for the seeds 0, 1, 2, or {kind}:seed=7")
     if number[1]:
         return [int(number[2])]
     if not 1 <= int(number[2]) <= MOST_RANDOM:
-        raise InputError(f"the arm {entry!r} must stand for 1 to {MOST_RANDOM} slicings; one seed is random:seed=7")
+        raise InputError(f"the arm {entry!r} must stand for 1 to {MOST_RANDOM} slicings; one seed is {kind}:seed=7")
     return range(int(number[2]))
 
 
@@ -148,7 +148,13 @@ def _resolve(arm: Arm, selection: Selection, supernet_trainer: str | None) -> Sl
         fold=selection.fold,
         supernet_checkpoint_sha256=None,
         plans_sha256=sha256_of_plans(selection.plans, selection.configuration),
+        measured_on=_measured_on(supernet()) if arm.kind == SEARCHED_FRONT else None,
     )
+
+
+def _measured_on(supernet: SupernetFolder) -> MeasuredOn | None:
+    """The cases that a search chose on, as far as its result says."""
+    return read_slicing_file(supernet.slicing_file).measured_on if supernet.slicing_file.is_file() else None
 
 
 def _searched(selection: Selection, supernet_trainer: str | None) -> SlicingFile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from nnunetv2_slicemamba.comparison.tables import show_trainings
 from nnunetv2_slicemamba.comparison.trainings import FINISHED, ArmTraining, listed_states, state_of, trainings_of
 from nnunetv2_slicemamba.pipeline.places import Place
 from nnunetv2_slicemamba.slicing.candidates import Slicing
+from nnunetv2_slicemamba.slicing.file import SlicingFile
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,18 @@ def compare(
         raise InputError(f"--repeats is {settings.repeats}, it must be at least 1")
     folder.require_first_stage()
     contents = resolve_arms(settings.arms, folder.selection, settings.supernet_trainer)
+    return train_arms(folder, contents, settings, console, dry_run, places)
+
+
+def train_arms(
+    folder: ComparisonFolder,
+    contents: Mapping[str, SlicingFile],
+    settings: CompareSettings,
+    console: Console,
+    dry_run: bool = False,
+    places: Sequence[Place] = (),
+) -> ComparisonResult | None:
+    """As `compare`, with the arms' slicings, by their names, at hand."""
     folder.check(contents)
     slicings = {arm: content.slicing for arm, content in contents.items()}
     trainings = trainings_of(folder, slicings, settings.repeats)

@@ -33,11 +33,16 @@ _ARM = JsonKind(
 
 @dataclass(frozen=True)
 class ComparisonFolder:
-    """Folder of one comparison. selection, trainer: what every arm trains. root: the folder that holds the arms."""
+    """Folder of one comparison.
+
+    selection, trainer: what every arm trains. root: the folder that holds the arms. first_stage_trainer: whose first
+    stage a cascade's arms read, None for that of `trainer`.
+    """
 
     selection: Selection
     trainer: str
     root: Path
+    first_stage_trainer: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -71,12 +76,16 @@ class ComparisonFolder:
         return self.results_root(arm, repeat) / own.relative_to(require_folder("nnUNet_results"))
 
     @property
+    def _first_trainer(self) -> str:
+        return self.first_stage_trainer or self.trainer
+
+    @property
     def first_stage(self) -> Path | None:
         """Result folder of a cascade's first stage, whose predictions all arms read; None without a cascade."""
         stage = self.selection.configuration_manager.previous_stage_name
         if stage is None:
             return None
-        return replace(self.selection, configuration=stage).configuration_folder(self.trainer)
+        return replace(self.selection, configuration=stage).configuration_folder(self._first_trainer)
 
     def require_first_stage(self) -> None:
         """Raises InputError, naming what makes them, if a cascade's first stage has not predicted for the second."""
@@ -84,17 +93,19 @@ class ComparisonFolder:
         if folder is None or (folder / "predicted_next_stage" / selection.configuration).is_dir():
             return
         stage = selection.configuration_manager.previous_stage_name
+        flags = f"-tr {self._first_trainer} -p {selection.plans_name}"
         raise InputError(
             f"{selection.configuration} needs the first stage's predictions in {folder}, which are not there: "
-            f"'nnUNetv2_train {selection.dataset} {stage} FOLD -tr {self.trainer} -p {selection.plans_name}' makes "
-            "them, for every FOLD"
+            f"'nnUNetv2_train {selection.dataset} {stage} FOLD {flags}' makes them, for every FOLD"
         )
 
     def link_first_stage(self, arm: str, repeat: int) -> None:
         """Links a cascade's first stage into the results of one training: nnU-Net looks for its predictions there."""
         if self.first_stage is None:
             return
-        link = self.results_root(arm, repeat) / self.selection.dataset / self.first_stage.name
+        # named as nnU-Net names it after the arms' trainer
+        name = self.first_stage.name.partition("__")[2]
+        link = self.results_root(arm, repeat) / self.selection.dataset / f"{self.trainer}__{name}"
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             link.unlink(missing_ok=True)  # to where the results were before

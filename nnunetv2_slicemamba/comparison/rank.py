@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,14 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file, sha256_of_names
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.json_reading import JsonKind
-from nnunetv2_slicemamba.comparison.correlation import FEWEST, Correlation, conclusion, rank_agreement
+from nnunetv2_slicemamba.comparison.arms import CHOSEN_BY_SEARCH
+from nnunetv2_slicemamba.comparison.correlation import FEWEST, Correlation, RankAgreement, conclusion, rank_agreement
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.comparison.ranking import RankedArm, Ranking
 from nnunetv2_slicemamba.comparison.results import ArmResult, ComparisonResult, collect
 from nnunetv2_slicemamba.comparison.scatter import write_scatter
 from nnunetv2_slicemamba.comparison.tables import dice
+from nnunetv2_slicemamba.comparison.work import work_of
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
     MIRRORING,
@@ -61,6 +63,7 @@ def rank_arms(folder: ComparisonFolder, supernet: SupernetFolder, device: torch.
         )
     check_same_plans(supernet)
     fitness = fitness_of([architecture for _, architecture in usable], folder, supernet, device, console)
+    works = work_of(folder.selection, [row.slicing for row, _ in usable])
     arms = tuple(
         RankedArm(
             row.arm.name,
@@ -70,8 +73,10 @@ def rank_arms(folder: ComparisonFolder, supernet: SupernetFolder, device: torch.
             row.mean,
             row.spread,
             len(row.dice),
+            work.parameters,
+            work.flops,
         )
-        for row, architecture in usable
+        for (row, architecture), work in zip(usable, works, strict=True)
     )
     undefined = [arm.name for arm in arms if math.isnan(arm.fitness)]
     if undefined:
@@ -81,6 +86,10 @@ def rank_arms(folder: ComparisonFolder, supernet: SupernetFolder, device: torch.
     except ValueError as error:
         raise InputError(f"the {len(arms)} arms in {folder.root} have no rank correlation: {error}") from error
     said = conclusion(found)
+    controls = {
+        "parameters": _control([arm.parameters for arm in arms], arms),
+        "FLOPs": _control([arm.flops for arm in arms], arms),
+    }
     selection = folder.selection
     title = f"{selection.dataset}, {selection.configuration}, fold {selection.fold}"
     figure = write_scatter(arms, found, title, folder.root / RANK_FIGURE)
@@ -94,11 +103,17 @@ def rank_arms(folder: ComparisonFolder, supernet: SupernetFolder, device: torch.
         "interval": "95 %, inverted one-sided tests under a bivariate normal distribution",
         "smallest_significant_tau": found.needed_tau,
         "conclusion": said,
+        "controls": {name: own and {"kendall_tau_b": asdict(own.kendall)} for name, own in controls.items()},
         "arms": [asdict(arm) for arm in arms],
         "left_out": left_out,
     }
     write_json(folder.root / RANK_FILE, content)
-    return Ranking(arms, found, said, left_out, folder.root / RANK_FILE, figure)
+    return Ranking(arms, found, said, left_out, folder.root / RANK_FILE, figure, controls)
+
+
+def _control(numbers: Sequence[int], arms: Sequence[RankedArm]) -> RankAgreement | None:
+    """Agreement of a number of each arm with its Dice; None where all have the same number."""
+    return rank_agreement(numbers, [arm.dice for arm in arms]) if len(set(numbers)) > 1 else None
 
 
 def usable_arms(
@@ -198,8 +213,11 @@ def show_ranking(ranking: Ranking, console: Console) -> None:
     found = ranking.agreement
     console.print(f"Kendall's tau-b  {_shown(found.kendall)}", highlight=False)
     console.print(f"Spearman's rho   {_shown(found.spearman)}", highlight=False)
+    for name, control in ranking.controls.items():
+        shown = "the same in all arms, no order" if control is None else _shown(control.kendall)
+        console.print(f"tau-b {name:<11}{shown}", highlight=False)
     console.print(f"n = {found.n}. {ranking.conclusion}", highlight=False)
-    if any(arm.kind in ("searched", "consensus") for arm in ranking.arms):
+    if any(arm.kind in CHOSEN_BY_SEARCH for arm in ranking.arms):
         console.print(
             "The fitness of what a search chose is the highest of many and therefore too high.", highlight=False
         )

@@ -15,7 +15,7 @@ class RankedArm:
     """One arm of a comparison with its fitness and its retrained Dice.
 
     fitness: of the arm's path in the supernet. source: where the fitness is from. dice: mean over the arm's trainings;
-    spread: their standard deviation, NaN for one training.
+    spread: their standard deviation, NaN for one training. parameters, flops: as `Work` has them.
     """
 
     name: str
@@ -26,11 +26,17 @@ class RankedArm:
     dice: float
     spread: float
     trainings: int
+    parameters: int
+    flops: int
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Arms, agreement and conclusion. left_out: names of arms and why. file, figure: the files that were written."""
+    """Arms, agreement and conclusion.
+
+    left_out: names of arms and why. file, figure: the files that were written. controls: of parameters and FLOPs with
+    the Dice, by their names; None where all arms have the same number.
+    """
 
     arms: tuple[RankedArm, ...]
     agreement: RankAgreement
@@ -38,3 +44,4 @@ class Ranking:
     left_out: Mapping[str, str]
     file: Path
     figure: Path
+    controls: Mapping[str, RankAgreement | None]

@@ -13,7 +13,7 @@ import numpy as np
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
 from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
-from nnunetv2_slicemamba.comparison.arms import RANDOM, SEARCHED, Arm, slicing_text
+from nnunetv2_slicemamba.comparison.arms import AT_BUDGET, RANDOM, SEARCHED, Arm, slicing_text
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.comparison.statistics import (
     DiceTable,
@@ -72,8 +72,8 @@ class ComparisonResult:
 
     arms: in the order in which they were named. cases, classes: of the validation. best_control: name of the control
     with the highest mean, None without one. noise: standard deviation between trainings of the same arm, pooled over
-    the arms, and its degrees of freedom. random: mean and standard deviation over the random arms, None for fewer than
-    two.
+    the arms, and its degrees of freedom. random, at_budget: mean and standard deviation over the random arms, and over
+    those at the budget, None for fewer than two.
     """
 
     arms: tuple[ArmResult, ...]
@@ -82,6 +82,7 @@ class ComparisonResult:
     best_control: str | None
     noise: tuple[float, int]
     random: tuple[float, float] | None
+    at_budget: tuple[float, float] | None
 
     @property
     def finished(self) -> tuple[ArmResult, ...]:
@@ -99,9 +100,14 @@ class ComparisonResult:
             "best_control": self.best_control,
             "noise_sd": self.noise[0],
             "noise_degrees_of_freedom": self.noise[1],
-            "random_arms": None if self.random is None else {"mean": self.random[0], "sd": self.random[1]},
+            "random_arms": _spread_entry(self.random),
+            "random_at_budget_arms": _spread_entry(self.at_budget),
             "arms": [_entry(arm) for arm in self.arms],
         }
+
+
+def _spread_entry(found: tuple[float, float] | None) -> dict[str, float] | None:
+    return None if found is None else {"mean": found[0], "sd": found[1]}
 
 
 def _entry(result: ArmResult) -> dict[str, Any]:
@@ -176,15 +182,21 @@ def _compared(rows: Sequence[ArmResult], cases: tuple[str, ...], classes: tuple[
             difference = paired_difference(row.table, best.table, CONFIDENCE)
             alike = equivalence(row.table, best.table, MARGIN)
         compared.append(ArmResult(row.arm, row.content, row.dice, row.table, difference, alike))
-    drawn = [row.mean for row in rows if row.arm.kind == RANDOM and row.dice]
     return ComparisonResult(
         arms=tuple(sorted(compared, key=lambda row: row.arm.kind != SEARCHED)),
         cases=cases,
         classes=classes,
         best_control=best.arm.name if best else None,
         noise=pooled_spread([row.dice for row in rows if row.dice]),
-        random=(float(np.mean(drawn)), spread(drawn)) if len(drawn) > 1 else None,
+        random=_over_slicings(rows, RANDOM),
+        at_budget=_over_slicings(rows, AT_BUDGET),
     )
+
+
+def _over_slicings(rows: Sequence[ArmResult], kind: str) -> tuple[float, float] | None:
+    """Mean and standard deviation over the arms of a kind; None for fewer than two."""
+    drawn = [row.mean for row in rows if row.arm.kind == kind and row.dice]
+    return (float(np.mean(drawn)), spread(drawn)) if len(drawn) > 1 else None
 
 
 def read_cases(file: Path) -> tuple[tuple[str, ...], tuple[str, ...], DiceTable]:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 _KINDS = {
     "searched": ("#D55E00", "*", 110),
     "consensus": ("#CC79A7", "P", 45),
+    "front": ("#E69F00", "^", 32),
     "fixed": ("#0072B2", "s", 28),
     "random": ("#7F7F7F", "o", 28),
+    "random-at-budget": ("#56B4E9", "o", 28),
     "file": ("#009E73", "D", 28),
 }
 

@@ -29,7 +29,7 @@ def foreground_dice(table: DiceTable) -> float:
 
     Per training nnU-Net's foreground mean: over the cases per class, then over the classes that are defined.
     """
-    return float(_means(table, np.arange(table.shape[-1])))
+    return float(dice_of_cases(table, np.arange(table.shape[-1])))
 
 
 def paired_difference(
@@ -46,7 +46,7 @@ def paired_difference(
         raise ValueError(f"tables of {one.shape[1:]} and {other.shape[1:]} classes and cases are not paired")
 
     def statistic(cases: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
-        return _means(one, cases) - _means(other, cases)
+        return dice_of_cases(one, cases) - dice_of_cases(other, cases)
 
     everything = np.arange(one.shape[-1])
     mean = float(statistic(everything))
@@ -98,8 +98,8 @@ def _differs(statistic: Callable[[NDArray[np.int64]], NDArray[np.float64]], n: i
     return bool(defined.size > 1 and np.ptp(defined) > 0)
 
 
-def _means(table: DiceTable, cases: NDArray[np.int64]) -> NDArray[np.float64]:
-    """foreground_dice over chosen cases. cases: (..., drawn) indices. Returns (...)."""
+def dice_of_cases(table: DiceTable, cases: NDArray[np.int64]) -> NDArray[np.float64]:
+    """foreground_dice over chosen cases, for bootstraps. cases: (..., drawn) indices. Returns (...)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         per_class = np.nanmean(table[:, :, cases], axis=-1)  # (trainings, classes, ...)

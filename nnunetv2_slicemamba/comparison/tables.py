@@ -10,14 +10,13 @@ from rich.table import Table
 
 from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.common.shell import quoted, shell_line
-from nnunetv2_slicemamba.comparison.arms import CONSENSUS, SEARCHED, slicing_text
+from nnunetv2_slicemamba.comparison.arms import CHOSEN_BY_SEARCH, SEARCHED, slicing_text
 from nnunetv2_slicemamba.comparison.results import MARGIN, ComparisonResult
 from nnunetv2_slicemamba.comparison.statistics import Difference
 from nnunetv2_slicemamba.comparison.trainings import FINISHED, ArmTraining
 from nnunetv2_slicemamba.slicing.file import SlicingFile
 from nnunetv2_slicemamba.slicing.measured_on import HOLDOUT
 
-CHOSEN_BY_SEARCH = (SEARCHED, CONSENSUS)
 OPTIMISTIC = (
     "The search chose on this fold's validation cases, so the Dice of what it chose is optimistic on them: judge on "
     "held-out cases."
@@ -75,9 +74,9 @@ def sentences(result: ComparisonResult) -> list[str]:
             "Every arm has one training, so how much repeating one changes its Dice is unknown, and the intervals hold "
             "the choice of cases only: --repeats 2 or more shows it."
         )
-    if result.random:
-        mean, sd = result.random
-        said.append(f"Random slicings: Dice {mean:.4f}, SD {sd:.4f} between slicings.")
+    for name, found in (("Random slicings", result.random), ("Random slicings at the budget", result.at_budget)):
+        if found is not None:
+            said.append(f"{name}: Dice {found[0]:.4f}, SD {found[1]:.4f} between slicings.")
     if any(row.arm.kind in CHOSEN_BY_SEARCH and not on_holdout(row.content) for row in result.finished):
         said.append(OPTIMISTIC)
     tested = [row for row in result.finished if row.equivalence is not None]

@@ -36,7 +36,8 @@ class BSS(nn.Module):
     """Gated selective scan over the 2n slice-wise scan orders of an image or volume.
 
     dim: channels C. n_dims: spatial axes n, 2 or 3. thickness: band thickness per axis (see ops.scan_orders), or () for
-    the scans' skip term in place of the scans; it may be changed at any time, no tensor's shape depends on it. d_state:
+    the scans' skip term in place of the scans. The attribute may be changed at any time, no tensor's shape depends on
+    it; with a 0 in it, bands are read along that axis alone, with the weights of its two directions. d_state:
     states N per channel. expand: inner channels E = expand * C. The low rank of dt is R = ceil(C / 16).
 
     The following options are not the paper's. scan: False leaves only the scans' skip term, the sum of D x over the
@@ -128,23 +129,38 @@ class BSS(nn.Module):
             self.in_proj.weight,
             self.conv.weight,
             self.conv.bias,
-            self.x_proj_weight,
-            self.dt_projs_weight,
-            self.dt_projs_bias,
-            self.A_logs,
-            self.Ds,
+            self.of_directions(self.x_proj_weight),
+            self.of_directions(self.dt_projs_weight),
+            self.of_directions(self.dt_projs_bias),
+            self.of_directions(self.A_logs),
+            self.of_directions(self.Ds),
             self.out_norm.weight,
             self.out_norm.bias,
             self.out_proj.weight,
         )
 
+    @property
+    def axis(self) -> int | None:
+        """The only axis along which bands are read; None for all."""
+        return self.thickness.index(0) if 0 in self.thickness else None
+
+    def of_directions(self, parameter: Tensor) -> Tensor:
+        """The part of a scan parameter, whose first axis has all directions, that belongs to those which are read."""
+        if self.axis is None:
+            return parameter
+        # axes come last first, each with both directions
+        return parameter.chunk(self.n_dims)[self.n_dims - 1 - self.axis]
+
     def scan(self, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        """Sum of the scans along all directions: (B, L, E) tokens in raster order -> (B, L, E)."""
-        directions, inner, n = self.directions, self.inner, self.d_state
+        """Sum of the scans along the directions that are read: (B, L, E) tokens in raster order -> (B, L, E)."""
+        inner, n = self.inner, self.d_state
         if not self.scans or not self.thickness:
-            return tokens * self.Ds.view(directions, inner).sum(0)
+            return tokens * self.Ds.view(self.directions, inner).sum(0)
+        directions = self.directions if self.axis is None else 2
         # dt, B and C are linear per token, so one product serves all directions before any reordering
-        projected = F.linear(tokens, self.x_proj_weight.flatten(0, 1)).unflatten(-1, (directions, -1))
+        projected = F.linear(tokens, self.of_directions(self.x_proj_weight).flatten(0, 1)).unflatten(
+            -1, (directions, -1)
+        )
         if block_dtype(tokens.dtype) != tokens.dtype and self.Ds.dtype == torch.float32:
             # autocast's; a module converted to float16 gets what it asks for
             tokens, projected = tokens.float(), projected.float()
@@ -157,12 +173,13 @@ class BSS(nn.Module):
             dt,
             B,
             C,
-            -torch.exp(self.A_logs.to(recurrence)).view(directions, inner, n),
-            self.Ds.to(recurrence).view(directions, inner),
+            -torch.exp(self.of_directions(self.A_logs).to(recurrence)).view(directions, inner, n),
+            self.of_directions(self.Ds).to(recurrence).view(directions, inner),
             sizes,
-            self.thickness,
-            delta_bias=self.dt_projs_bias.to(recurrence),
-            dt_weight=self.dt_projs_weight,
+            tuple(part or 1 for part in self.thickness),
+            delta_bias=self.of_directions(self.dt_projs_bias).to(recurrence),
+            dt_weight=self.of_directions(self.dt_projs_weight),
+            axis=self.axis,
         )
 
     def extra_repr(self) -> str:

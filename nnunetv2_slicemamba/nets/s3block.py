@@ -13,14 +13,21 @@ from nnunetv2_slicemamba.nets.bss import BSS
 from nnunetv2_slicemamba.nets.network_graphs import BlockGraphs
 from nnunetv2_slicemamba.nets.settings import SharedSettings
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
-from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, NO_SCAN, Candidate, check_candidate
+from nnunetv2_slicemamba.slicing.candidates import (
+    NO_BLOCK,
+    NO_SCAN,
+    Candidate,
+    candidate_of_reading,
+    check_candidate,
+    reading_of,
+)
 
 
 class S3Block(nn.Module):
     """S3 block: x + DropPath(BSS(LayerNorm(x))); after Fan et al. 2025. No MLP.
 
-    Arguments as in BSS, but thickness may be any candidate: also "no-scan", or "no-block", which makes the block the
-    identity. All weights are there whatever the candidate, which may be changed at any time. drop_path: probability
+    Arguments as in BSS, but thickness may be any candidate: also "4@h", "no-scan", or "no-block", which makes the block
+    the identity. All weights are there whatever the candidate, which may be changed at any time. drop_path: probability
     that a sample skips the block in training. checkpointed: keep only the input for the backward pass and compute the
     block again there, which costs a forward pass and saves its memory. Input and output: (B, *spatial, dim), channels
     last.
@@ -56,13 +63,13 @@ class S3Block(nn.Module):
     @property
     def candidate(self) -> Candidate:
         """What the block does: a thickness, "no-scan" or "no-block"."""
-        return NO_BLOCK if self.skipped else self.bss.thickness or NO_SCAN
+        return NO_BLOCK if self.skipped else candidate_of_reading(self.bss.thickness) or NO_SCAN
 
     def set_candidate(self, candidate: Candidate) -> None:
         """Changes what the block does; raises ValueError if it does not fit the block's axes."""
         checked = check_candidate(candidate, self.bss.n_dims)
         self.skipped = checked == NO_BLOCK
-        self.bss.thickness = () if isinstance(checked, str) else checked
+        self.bss.thickness = reading_of(checked)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.skipped:

@@ -95,7 +95,7 @@ def scan_and_gradients(
 ) -> dict[str, Tensor]:
     """The scan's output and its gradients for every input, computed in `dtype` on `device`; float64 on the CPU."""
     leaves = {name: value.to(device, dtype).requires_grad_() for name, value in inputs.items()}
-    output = slice_scan(**leaves, sizes=sizes, thickness=thickness, backend=backend)
+    output = slice_scan(**leaves, sizes=sizes, thickness=thickness, backend=backend, axis=None)
     upstream = torch.linspace(-1, 1, output.numel()).view(output.shape)
     (output * upstream.to(output)).sum().backward()
     gradients = {name: leaf.grad for name, leaf in leaves.items() if leaf.grad is not None}

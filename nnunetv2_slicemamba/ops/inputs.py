@@ -74,6 +74,7 @@ def check_inputs(
     sizes: tuple[int, ...],
     delta_bias: Tensor | None,
     dt_weight: Tensor | None,
+    axis: int | None = None,
 ) -> None:
     """Raises ValueError where a shape, type or device does not fit; names the tensor, both shapes and the meaning."""
     if x.dim() != 3:
@@ -83,7 +84,7 @@ def check_inputs(
         raise ValueError(
             f"x has {length} tokens, sizes {sizes} make {prod(sizes)}; give the sizes of the image that was flattened"
         )
-    directions = 2 * len(sizes)
+    directions = 2 * len(sizes) if axis is None else 2
     if A.dim() != 3:
         raise ValueError(f"A has shape {tuple(A.shape)}, it must be (K, E, N) = ({directions}, {channels}, N)")
     states = A.shape[2]

@@ -51,10 +51,10 @@ def loop_scan(
     x, dt, B, C, A, D = (tensor.to(dtype) for tensor in (x, dt, B, C, A, D))
     delta = F.softplus(expand_dt(dt, None if dt_weight is None else dt_weight.to(dtype)) + delta_bias.to(dtype))
     orders, inverse = _orders(sizes, thickness, x.device)
-    directions = range(2 * len(sizes))
+    directions = range(len(orders))
     tokens = torch.stack([x[:, orders[k]] for k in directions], 2)  # (batch, L, K, E)
     delta, B, C = (torch.stack([t[:, orders[k], k] for k in directions], 2) for t in (delta, B, C))
-    h = x.new_zeros(x.shape[0], 2 * len(sizes), x.shape[2], A.shape[2])
+    h = x.new_zeros(x.shape[0], len(orders), x.shape[2], A.shape[2])
     steps = tuple(tensor.transpose(0, 1) for tensor in (tokens, delta, B, C))  # tokens first
     visited = _scripted_loop(h, A, *steps) if torch.jit.is_tracing() else _operator_loop(h, A, *steps)
     y = (visited + D * steps[0]).transpose(0, 1)

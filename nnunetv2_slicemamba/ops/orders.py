@@ -78,12 +78,16 @@ def scan_orders(sizes: Sequence[int], thickness: Sequence[int]) -> Tensor:
 
 @lru_cache(maxsize=128)
 def cached_orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> Tensor:
-    """Scan orders (2n, L) on `device`, computed once; shared between callers, so never write to them."""
+    """Scan orders (2n, L) on `device`, computed once; shared between callers, so never write to them.
+
+    A thickness with a 0 has the two orders along that axis alone: (2, L).
+    """
     # nnU-Net predicts under inference_mode; an order first made there could not be used in training afterwards.
     with torch.inference_mode(False):
         rows = []
-        for travel in reversed(range(len(sizes))):
-            order = band_order(sizes, thickness, travel)
+        travels = [thickness.index(0)] if 0 in thickness else reversed(range(len(sizes)))
+        for travel in travels:
+            order = band_order(sizes, tuple(part or 1 for part in thickness), travel)
             rows += [order, order.flip(0)]
         return torch.stack(rows).to(device)
 

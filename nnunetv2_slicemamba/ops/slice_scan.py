@@ -24,6 +24,7 @@ def slice_scan(
     delta_bias: Tensor | None = None,
     dt_weight: Tensor | None = None,
     backend: str | None = None,
+    axis: int | None = None,
 ) -> Tensor:
     """Selective scan of an image along its K = 2n slicing directions, summed over the directions.
 
@@ -35,6 +36,7 @@ def slice_scan(
     dt_weight: (K, E, R) or None; direction k's step sizes are then dt_weight[k] @ dt.
     B, C: (batch, L, K, N). A: (K, E, N), negative. D: (K, E). delta_bias: (K, E), or None for zero.
     sizes, thickness: tokens and band thickness, one entry per spatial axis.
+    axis: read bands along this spatial axis alone, from 0; K is then 2, and its own thickness is unused. None for all.
     backend: a name of `available_backends()` or "auto"; None leaves it to the environment variable SLICEMAMBA_BACKEND.
 
     Returns (batch, L, E) in raster order, in x's type. The recurrence is computed in float32 whatever the autocast
@@ -44,7 +46,11 @@ def slice_scan(
     backend that cannot run here. After Fan et al. 2025 (slicing) and Gu & Dao 2023 (S6).
     """
     sizes, thickness = check_axes(sizes, thickness)
-    check_inputs(x, dt, B, C, A, D, sizes, delta_bias, dt_weight)
+    check_inputs(x, dt, B, C, A, D, sizes, delta_bias, dt_weight, axis)
+    if axis is not None:
+        if axis not in range(len(sizes)):
+            raise ValueError(f"axis is {axis}, it must be from 0 to {len(sizes) - 1}, or None for all axes")
+        thickness = tuple(0 if i == axis else part for i, part in enumerate(thickness))
     if delta_bias is None:
         delta_bias = D.new_zeros(D.shape)
     if is_exporting():

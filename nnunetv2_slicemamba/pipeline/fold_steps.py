@@ -19,6 +19,7 @@ from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.slicing.candidates import default_candidates
+from nnunetv2_slicemamba.slicing.choice import FINALISTS, SlicingChoice
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
 from nnunetv2_slicemamba.slicing.find import (
     SLICING_VARIABLE,
@@ -44,7 +45,8 @@ class RunSettings:
     npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
     quiet: show only the latest line of a training's output. predict: predict imagesTs with all folds at the end, and
     write the report. search: train a supernet and search the slicing first; False: train with the slicing that was
-    chosen before, or the fixed one.
+    chosen before, or the fixed one. finalists: number of the search's best slicings that are trained for a tenth, None
+    for no finals.
     """
 
     trainer: str
@@ -55,6 +57,7 @@ class RunSettings:
     quiet: bool = False
     predict: bool = False
     search: bool = True
+    finalists: int | None = None
 
 
 def run_fold(selection: Selection, settings: RunSettings, console: Console) -> float:
@@ -227,15 +230,30 @@ def search_needed(supernet: SupernetFolder, settings: RunSettings) -> Command | 
     if file.is_file():
         content = read_slicing_file(file)
         was_set = content.choice.how_chosen != "search"
-        if was_set or (content.complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet.checkpoint)):
+        complete = content.complete and has_finalists(content.choice, settings.finalists)
+        if was_set or (complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet.checkpoint)):
             return Finished(f"slicing, fold {selection.fold}: {content.choice.how_chosen}, in {file}")
     arguments = (
         "search",
         *("-d", selection.dataset, "-c", selection.configuration, "-f", str(selection.fold)),
         *("-p", selection.plans_name, "-tr", supernet.trainer, "-device", settings.device),
         *settings.search_arguments,
+        *finals_flags(settings),
     )
     return Command("slicemamba", arguments, run_variables(supernet, settings))
+
+
+def has_finalists(choice: SlicingChoice, asked: int | None) -> bool:
+    """True if a search's slicing was chosen in finals of as many, where they are asked for."""
+    told = choice.details.get(FINALISTS)
+    return asked is None or (isinstance(told, dict) and told.get("asked") == asked)
+
+
+def finals_flags(settings: RunSettings) -> tuple[str, ...]:
+    """Arguments of `slicemamba search` that have finals follow."""
+    if settings.finalists is None:
+        return ()
+    return "--finalists", str(settings.finalists), "--final-trainer", settings.trainer
 
 
 def check_final_slicing(final: FoldFolder, file: Path | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, check_final_slicing, chosen_file
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, check_final_slicing, chosen_file, has_finalists
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.choosing.set_slicing import named_choice, set_slicing
@@ -53,6 +53,11 @@ def check_slicings(selections: Sequence[Selection], settings: RunSettings) -> No
                         f"fold {selection.fold} is not searched, since its slicing was set by hand ({how}): leave "
                         f"the search out, or delete {file}"
                     )
+            if (final.is_trained or final.is_in_training) and not is_chosen(supernet, settings):
+                raise InputError(
+                    f"fold {selection.fold} is trained without these finals, in {final.path}: leave --finalists out, "
+                    "or move that folder away to train it anew"
+                )
             if final.is_trained and not supernet.slicing_file.is_file():
                 raise InputError(
                     f"fold {selection.fold} was trained without this search, in {final.path}: leave the search out, or "
@@ -61,6 +66,14 @@ def check_slicings(selections: Sequence[Selection], settings: RunSettings) -> No
         elif (chosen := chosen_file(supernet, settings)) is not None:
             read_slicing_file(chosen).check_fits(selection.n_blocks, selection.n_dims)
             check_final_slicing(final, chosen)
+
+
+def is_chosen(supernet: SupernetFolder, settings: RunSettings) -> bool:
+    """False where finals are asked for and the fold's search, which is complete, has chosen without them."""
+    if not supernet.slicing_file.is_file():
+        return True
+    content = read_slicing_file(supernet.slicing_file)
+    return not content.complete or has_finalists(content.choice, settings.finalists)
 
 
 def tell_slicings(selections: Sequence[Selection], settings: RunSettings, console: Console) -> None:

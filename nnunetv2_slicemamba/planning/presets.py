@@ -10,7 +10,7 @@ from nnunetv2.experiment_planning.experiment_planners.network_topology import ge
 from nnunetv2_slicemamba.nets import SlicedNetwork, SliceMambaResidualUNet, SliceMambaUNet
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
 from nnunetv2_slicemamba.planning.residual import plain_unet_kwargs, residual_kwargs
-from nnunetv2_slicemamba.planning.sizes import check_size_and_network
+from nnunetv2_slicemamba.planning.sizes import RECOMMENDED, check_size_and_network
 from nnunetv2_slicemamba.slicing.candidates import check_candidate
 from nnunetv2_slicemamba.slicing.fixed import fixed_slicing
 
@@ -23,7 +23,7 @@ SMALLEST_FEATURE_MAP, POOLINGS = 4, 999999
 def slicemamba_unet(
     dims: int = 2,
     size: str = "L",
-    network: str = "hybrid",
+    network: str = RECOMMENDED,
     *,
     in_channels: int = 1,
     classes: int = 2,
@@ -37,7 +37,8 @@ def slicemamba_unet(
 
     - dims: spatial axes, 2 or 3.
     - size: "S", "M" or "L", small to large.
-    - network: "hybrid" is the recommended one, "paper" the published one, "residual" nnU-Net's own with S3 blocks.
+    - network: "residual" is the recommended one, nnU-Net's own with S3 blocks, "paper" the published one, "hybrid"
+      that with convolutional stages around it.
     - in_channels: channels of the images.
     - classes: channels of the logits; count the background if a softmax follows.
     - patch_size: size of the images that it trains on, default 512x512 or 128x128x128. It decides how often the

@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.slicing.candidates import (
     axes_of,
     candidate_from_json,
     candidate_text,
+    check_candidate,
     check_candidates,
     check_thickness,
     listed,
@@ -37,7 +38,7 @@ def named_candidates(text: str, n_dims: int) -> Slicing | None:
     if text == WIDE:
         return wide_candidates(n_dims)
     entries = [entry.strip() for entry in text.split(",")]
-    axes = {number for entry in entries for number in [entry.count("x") + 1] if _is_thickness(entry) and number > 1}
+    axes = {number for entry in entries for number in [_axes_told(entry)] if number is not None}
     if len(axes) > 1 or not axes <= {2, 3}:
         raise ValueError(
             f"the candidates {text!r} have thicknesses of {' and '.join(map(str, sorted(axes)))} axes: give 2x4 in 2D, "
@@ -66,13 +67,25 @@ def check_named(text: str, configurations: Sequence[str] | None) -> None:
             )
 
 
+def _axes_told(entry: str) -> int | None:
+    """Number of axes that an entry is for; None for one that is for any."""
+    thickness, at, axis = entry.partition("@")
+    if not _is_thickness(thickness) or (thickness.isdecimal() and axis != "d"):
+        return None
+    return 3 if axis == "d" else thickness.count("x") + 1 + bool(at)
+
+
 def _candidate(entry: str, n_dims: int) -> Candidate:
     if entry in NAMED:
         return entry
+    thickness, at, axis = entry.partition("@")
+    if at and _is_thickness(thickness):
+        several = "x".join([thickness] * (n_dims - 1)) if thickness.isdecimal() else thickness
+        return check_candidate(f"{several}@{axis}", n_dims)
     if not _is_thickness(entry):
         raise ValueError(
-            f"the candidate {entry!r} does not exist: give {PAPER}, {WIDE}, or a list of thicknesses (2 or 2x4) and "
-            f"{' and '.join(NAMED)}, for example 1,2x4,8,no-scan"
+            f"the candidate {entry!r} does not exist: give {PAPER}, {WIDE}, or a list of thicknesses (2 or 2x4), bands "
+            f"along one axis (4@h), {' and '.join(NAMED)}, for example 1,2x4,8,no-scan"
         )
     numbers = tuple(map(int, entry.split("x")))
     return check_thickness(numbers * n_dims if len(numbers) == 1 else numbers, n_dims, f"{entry!r}")

@@ -1,7 +1,8 @@
 """Candidates of a block, what it does, and the notation for what a network's blocks choose among them.
 
-A candidate is a thickness, one number of tokens per spatial axis, "no-scan" or "no-block". It is the same plain value
-in plans, checkpoints and slicing files (there as JSON), in code, and in a network's buffer (as a row of numbers).
+A candidate is a thickness, one number of tokens per spatial axis; "4@h", bands of 4 tokens that are read along axis h
+alone; "no-scan" or "no-block". It is the same plain value in plans, checkpoints and slicing files (there as JSON), in
+code, and in a network's buffer (as a row of numbers).
 An architecture is one candidate index per block, in network order: encoder stages first, then decoder stages. In 2D the
 default indices 0..3 mean (2, 2), (2, 4), (4, 2), (4, 4).
 """
@@ -9,6 +10,7 @@ default indices 0..3 mean (2, 2), (2, 4), (4, 2), (4, 4).
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import Any, TypeAlias
@@ -23,8 +25,12 @@ NO_SCAN = "no-scan"
 # the block is the identity
 NO_BLOCK = "no-block"
 NAMED = (NO_SCAN, NO_BLOCK)
-# a network keeps its slicing in a uint8 buffer, in which a row of a named candidate is 0, .., 0, code
+# a network keeps its slicing in a uint8 buffer, in which a row of a named candidate is 0, .., 0, code, and a row of one
+# axis has its only 0 there; in 2D along h, where that is 0, code as well, the thickness comes behind the codes
 MAX_THICKNESS = 255
+# names of the axes, of which the last two or three are an image's
+AXES = "dhw"
+_ONE_AXIS = re.compile(r"([0-9]{1,3})(?:x([0-9]{1,3}))?@([dhw])")
 _CODES = {NO_SCAN: 1, NO_BLOCK: 2}
 
 
@@ -61,12 +67,49 @@ def check_candidate(candidate: Sequence[Any] | str, n_dims: int, what: str = "")
     """`candidate` as a name of NAMED or a checked thickness; arguments and errors as those of check_thickness."""
     if not isinstance(candidate, str):
         return check_thickness(candidate, n_dims, what)
-    if candidate not in NAMED:
+    if candidate in NAMED:
+        return candidate
+    reading = one_axis(candidate)
+    if reading is None:
         raise ValueError(
             f"candidate {candidate!r}{what and f' of {what}'} does not exist: give a thickness per axis, "
-            f"{' or '.join(NAMED)}"
+            f"{' or '.join(NAMED)}, or bands along one axis such as {'4@h' if n_dims == 2 else '2x4@d'}"
         )
-    return candidate
+    most = MAX_THICKNESS - len(_CODES) if n_dims == 2 else MAX_THICKNESS
+    if len(reading) != n_dims or reading.count(0) != 1 or max(reading) > most:
+        raise ValueError(
+            f"candidate {candidate!r}{what and f' of {what}'} must have a thickness from 1 to {most} for each of the "
+            f"{n_dims - 1} axes that bands do not follow, and one of the axes {', '.join(AXES[-n_dims:])}"
+        )
+    return candidate_of_reading(reading)
+
+
+def one_axis(candidate: str) -> Thickness | None:
+    """Thickness per axis of "4@h" or "2x4@d", 0 at the axis along which bands are read; None for other texts."""
+    found = _ONE_AXIS.fullmatch(candidate)
+    if found is None:
+        return None
+    numbers = [int(number) for number in found.groups()[:-1] if number is not None]
+    axes = AXES[-len(numbers) - 1 :]
+    if found[3] not in axes:
+        return None
+    numbers.insert(axes.index(found[3]), 0)
+    return tuple(numbers)
+
+
+def reading_of(candidate: Candidate) -> Thickness:
+    """Thickness per axis that a block scans with, 0 at an axis along which alone it reads; () without scans."""
+    if not isinstance(candidate, str):
+        return candidate
+    return () if candidate in NAMED else one_axis(candidate) or ()
+
+
+def candidate_of_reading(reading: Thickness) -> Candidate:
+    """The inverse of reading_of, where blocks have scans."""
+    if 0 not in reading:
+        return reading
+    axis = AXES[reading.index(0) - len(reading)]
+    return f"{'x'.join(str(number) for number in reading if number)}@{axis}"
 
 
 def check_slicing(slicing: Sequence[Sequence[Any] | str], what: str = "block") -> Slicing:
@@ -77,7 +120,7 @@ def check_slicing(slicing: Sequence[Sequence[Any] | str], what: str = "block") -
     if not slicing:
         raise ValueError(f"a slicing needs at least one {what}")
     first = next((i for i, one in enumerate(slicing) if not isinstance(one, str)), None)
-    n_dims = 2 if first is None else len(slicing[first])
+    n_dims = (axes_of(map(candidate_from_json, slicing)) or 2) if first is None else len(slicing[first])
     if first is not None and n_dims not in (2, 3):
         raise ValueError(
             f"thickness {tuple(slicing[first])} of {what} {first} must have one number per axis, 2 in 2D and 3 in 3D"
@@ -103,30 +146,39 @@ def candidate_from_json(value: Sequence[int] | str) -> Candidate:
 
 def row_of(candidate: Candidate, n_dims: int) -> Thickness:
     """The candidate as a row of a network's buffer: `n_dims` numbers from 0 to 255."""
-    return (*(0,) * (n_dims - 1), _CODES[candidate]) if isinstance(candidate, str) else candidate
+    if candidate in NAMED:
+        return (*(0,) * (n_dims - 1), _CODES[str(candidate)])
+    row = reading_of(candidate)
+    return (0, row[1] + len(_CODES)) if n_dims == 2 and row[0] == 0 else row
 
 
 def candidate_of_row(row: Sequence[int]) -> Candidate:
     """The candidate of a row of a network's buffer; ValueError if it is none."""
-    named = (name for name, code in _CODES.items() if not any(row[:-1]) and row[-1] == code)
-    return next(named, None) or check_thickness(row, len(row))
+    for name, code in _CODES.items():
+        if not any(row[:-1]) and row[-1] == code:
+            return name
+    if list(row).count(0) == 1:
+        reading = (0, row[1] - len(_CODES)) if len(row) == 2 and row[0] == 0 else tuple(row)
+        return check_candidate(candidate_of_reading(reading), len(row))
+    return check_thickness(row, len(row))
 
 
 def axes_of(slicing: Iterable[Candidate]) -> int | None:
     """Number of axes of the thicknesses in a slicing; None if it has none."""
-    return next((len(one) for one in slicing if not isinstance(one, str)), None)
+    return next((len(reading) for reading in map(reading_of, slicing) if reading), None)
 
 
 def candidate_text(candidate: Sequence[int] | str) -> str:
-    """A candidate as commands take it: 2x4, in 3D 2x4x2, no-scan or no-block."""
+    """A candidate as commands take it: 2x4, in 3D 2x4x2, 4@h, no-scan or no-block."""
     return candidate if isinstance(candidate, str) else "x".join(map(str, candidate))
 
 
 def in_order(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Different candidates: thicknesses by their numbers, then the named ones."""
+    """Different candidates: thicknesses by their numbers, then those of one axis, then the named ones."""
     distinct = set(candidates)
     thicknesses = sorted(one for one in distinct if not isinstance(one, str))
-    return [*thicknesses, *(name for name in NAMED if name in distinct)]
+    along_one = sorted(one for one in distinct if isinstance(one, str) and one not in NAMED)
+    return [*thicknesses, *along_one, *(name for name in NAMED if name in distinct)]
 
 
 def listed(candidates: Iterable[Sequence[int] | str]) -> str:

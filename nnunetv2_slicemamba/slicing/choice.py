@@ -10,6 +10,8 @@ from typing import Any
 from nnunetv2_slicemamba.slicing.candidates import Architecture, Slicing, check_slicing
 
 HOW_CHOSEN = ("search", "fixed", "random", "consensus", "file")
+# entry of a search's details: what its finals trained, and their Dice
+FINALISTS = "finalists"
 
 
 @dataclass(frozen=True)

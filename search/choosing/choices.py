@@ -18,7 +18,9 @@ from nnunetv2_slicemamba.slicing.candidates import (
     Slicing,
     axes_of,
     candidate_from_json,
+    check_candidate,
     check_thickness,
+    one_axis,
 )
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
@@ -35,15 +37,16 @@ def choose_slicing(
 ) -> SlicingChoice:
     """The slicing that a user asks for without a search.
 
-    value: "2x4" or, in 3D, "2x4x2", the same thickness (tokens per axis) in every block; "no-scan" or "no-block", in
-    every block too; "random:SEED", a candidate drawn uniformly for every block; "consensus", the architecture that the
-    searches of all folds agree on best; the path of a slicing file, or of a result file of the published search; or
-    that of a pareto.json with ":N", its N-th entry. candidates: of the architecture's indices. histories: called for a
-    consensus only, gives the evaluations of each fold's search. Raises ValueError (SlicingFileError for a file) naming
-    the value, the rule and the remedy.
+    value: "2x4" or, in 3D, "2x4x2", the same thickness (tokens per axis) in every block; "4@h", "no-scan" or
+    "no-block", in every block too; "random:SEED", a candidate drawn uniformly for every block; "consensus", the
+    architecture that the searches of all folds agree on best; the path of a slicing file, or of a result file of the
+    published search; or that of a pareto.json with ":N", its N-th entry. candidates: of the architecture's indices.
+    histories: called for a consensus only, gives the evaluations of each fold's search. Raises ValueError
+    (SlicingFileError for a file) naming the value, the rule and the remedy.
     """
     offered = tuple(map(candidate_from_json, candidates))
-    if value in NAMED:
+    if value in NAMED or one_axis(value) is not None:
+        check_candidate(value, n_dims)
         return _everywhere(value, n_blocks, offered)
     if re.fullmatch(r"\d+(x\d+)*", value):
         return _fixed(value, n_blocks, n_dims, offered)

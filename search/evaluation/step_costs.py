@@ -26,10 +26,10 @@ from nnunetv2_slicemamba.search.evaluation.step_timing import milliseconds
 from nnunetv2_slicemamba.search.objectives import STEP, Cost
 from nnunetv2_slicemamba.slicing.candidate_sets import are_same
 from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, Architecture, Slicing
+from nnunetv2_slicemamba.slicing.fixed import fixed_slicing
 from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 
 STEP_COSTS_FILE = "step_costs.json"
-FIXED = {2: (2, 4), 3: (2, 4, 2)}  # the slicing of the fixed network, of which a budget may be a share
 CHECKED = 3  # whole networks drawn at random that sums are compared with, beside the fixed one
 TOLERABLE = 0.05
 _KIND = JsonKind(
@@ -149,7 +149,7 @@ def measure_step_costs(
         if key not in known:
             known[key] = tuple(_block_milliseconds(block, one, x, device) for one in candidates)
         blocks.append(known[key])
-    rest, fixed = whole((NO_BLOCK,) * n), whole((FIXED[network.n_dims],) * n)
+    rest, fixed = whole((NO_BLOCK,) * n), whole(fixed_slicing(n, network.n_dims))
     costs = StepCosts(candidates, rest, tuple(blocks), fixed, 0.0, measured_with(Cost(STEP, False), device))
     rng = np.random.default_rng(0)
     errors = []

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from markupsafe import Markup
 
-from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, NO_SCAN, Candidate, Slicing, candidate_from_json, in_order
+from nnunetv2_slicemamba.slicing.candidates import (
+    NAMED,
+    NO_BLOCK,
+    NO_SCAN,
+    Candidate,
+    Slicing,
+    candidate_from_json,
+    in_order,
+    reading_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -81,9 +90,11 @@ def token_patch(
     from matplotlib.path import Path
 
     tall = size if height is None else height
-    if isinstance(candidate, str):
-        _frame(axes, x, y, size, tall, colour, candidate)
+    if candidate in NAMED:
+        _frame(axes, x, y, size, tall, colour, str(candidate))
         return
+    # nothing is cut across the axis along which alone bands are read
+    candidate = tuple(part or PATCH for part in reading_of(candidate))
     rows, columns = (_cells(part) for part in candidate[-2:])
     boxes = [(x + size * left, y + tall * top, size * width, tall * depth)
              for top, depth in rows for left, width in columns]  # fmt: skip

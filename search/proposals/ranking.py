@@ -23,6 +23,15 @@ def chosen_record(records: Sequence[Record], cost: Cost | None) -> Record | None
     return min(feasible_of(records, cost), key=lambda record: (-record.fitness, _cost(record)), default=None)
 
 
+def best_records(records: Sequence[Record], cost: Cost | None, number: int) -> list[Record]:
+    """The `number` records with the highest fitness, best first: of the front where the cost is minimised.
+
+    Otherwise of all that may be chosen. The first of them is chosen_record's. Fewer if there are not so many.
+    """
+    among = pareto_front(records, cost) if cost is not None and cost.minimised else feasible_of(records, cost)
+    return sorted(among, key=lambda record: (-record.fitness, _cost(record)))[:number]
+
+
 def feasible_of(records: Sequence[Record], cost: Cost | None) -> list[Record]:
     """Records with a defined fitness within the cost's limit, in the given order."""
     return [r for r in records if not math.isnan(r.fitness) and (cost is None or cost.allows(r.cost))]

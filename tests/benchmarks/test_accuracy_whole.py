@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import accuracy
+import costs
 import pytest
 import results
 from PIL import Image
@@ -90,6 +91,22 @@ def test_nnunets_network_and_ours_are_trained_in_2d_and_3d_and_only_once(root: P
         (root / "work/nnUNet_preprocessed/Dataset701_cells/nnUNetSliceMambaHybridSPlans_quick.json").read_text()
     )
     assert plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["d_state"] == 8
+
+    # what the models cost to use
+    done = subprocess.run(
+        [
+            sys.executable,
+            costs.__file__,
+            *("--work", str(root / "work"), "--out", str(root / "out")),
+            "--device",
+            "cpu",
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    timed = {(row["size"], row["work"], row["figure"]) for row in results.read("timings", root / "out")}
+    assert timed == {(*key, figure) for key in found for figure in (costs.PREDICTION, costs.ZIP)}
 
     before = {file: file.stat().st_mtime_ns for file in (root / "work").rglob("*") if file.is_file()}
     assert "finished: 4 of 4" in call(root, *asked).stdout

@@ -13,9 +13,11 @@ from rich.console import Console
 from scipy import stats
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.comparison import rank
 from nnunetv2_slicemamba.comparison.arms import parse_arms, resolve_arms
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder, comparison_folder
 from nnunetv2_slicemamba.comparison.rank import rank_arms, show_ranking
+from nnunetv2_slicemamba.comparison.work import Work
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.search import SearchSettings, read_ledger, read_slicing_file, slicing_search_folder
@@ -108,7 +110,26 @@ def test_every_arm_gets_the_fitness_that_the_search_would_give_it(selection, tmp
     console = Console(record=True, width=120, quiet=True)
     console.quiet = False
     show_ranking(ranking, console)
-    assert "Kendall's tau-b" in console.export_text()
+    said = console.export_text()
+    assert "Kendall's tau-b" in said
+    # thicknesses change neither
+    assert written["controls"] == {"parameters": None, "FLOPs": None}
+    assert "tau-b FLOPs      the same in all arms" in said
+
+
+def test_the_order_by_parameters_and_by_operations_is_set_beside_the_fitness(selection, tmp_path, monkeypatch):
+    made_up = [Work(3, 50), Work(2, 40), Work(3, 60), Work(1, 10), Work(1, 20)]
+    monkeypatch.setattr(rank, "work_of", lambda selection, slicings: made_up[: len(slicings)])
+    folder = compared(selection, tmp_path / "c", DICE)
+    ranking = rank_arms(folder, SupernetFolder(folder.selection, SUPERNET), DEVICE, Console(quiet=True))
+    assert [(arm.parameters, arm.flops) for arm in ranking.arms] == [(one.parameters, one.flops) for one in made_up]
+    written = json.loads((tmp_path / "c" / "rank.json").read_text())["controls"]
+    for name, numbers in (("parameters", [3, 2, 3, 1, 1]), ("FLOPs", [50, 40, 60, 10, 20])):
+        expected = stats.kendalltau(numbers, list(DICE.values())).statistic
+        assert written[name]["kendall_tau_b"]["value"] == pytest.approx(expected)
+    console = Console(record=True, width=120)
+    show_ranking(ranking, console)
+    assert "tau-b FLOPs      +0.600 (95 % CI" in console.export_text()
 
 
 def test_what_was_evaluated_is_kept_and_not_evaluated_again(selection, tmp_path, monkeypatch):

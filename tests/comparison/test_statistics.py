@@ -9,7 +9,7 @@ from scipy import stats
 
 from nnunetv2_slicemamba.comparison import correlation
 from nnunetv2_slicemamba.comparison.correlation import conclusion, needed_tau, rank_agreement
-from nnunetv2_slicemamba.comparison.statistics import foreground_dice, paired_difference, pooled_spread
+from nnunetv2_slicemamba.comparison.statistics import equivalence, foreground_dice, paired_difference, pooled_spread
 
 
 def tables(seed=0, n=30, shift=0.02):
@@ -54,6 +54,34 @@ def test_equal_differences_in_all_cases_have_no_interval():
     assert found.mean == 0
     assert math.isnan(found.low)
     assert math.isnan(paired_difference(one[..., :1], one[..., :1] - 0.1).high)
+
+
+def test_equivalence_is_shown_where_the_interval_of_both_one_sided_tests_lies_within_the_margin():
+    # 16 differences of 0.002 +- 0.01: their mean has a standard error of 0.0025, and 5 % lie beyond 1.645 of them
+    other = np.full((1, 1, 16), 0.8)
+    one = other + 0.002 + 0.01 * np.tile([1.0, -1.0], 8)
+    found = equivalence(one, other, 0.005)
+    half = 1.645 * 0.0025
+    assert (found.low, found.high) == pytest.approx((0.002 - half, 0.002 + half), abs=5e-4)
+    assert not found.is_shown, "0.0061 is above the margin"
+    assert equivalence(one, other, 0.0075).is_shown
+    assert equivalence(other, one, 0.0075).is_shown
+    assert not equivalence(other, one, 0.002).is_shown, "the lower bound counts as well"
+    assert not equivalence(one, one, 0.005).is_shown, "without an interval nothing is shown"
+
+
+def test_equivalence_decides_as_two_one_sided_t_tests_do():
+    difference = 0.002 + np.random.default_rng(4).normal(0, 0.012, 80)
+    other = np.full((1, 1, 80), 0.8)
+    decided = set()
+    for margin in (0.0005, 0.002, 0.003, 0.006, 0.008):
+        above = stats.ttest_1samp(difference, -margin, alternative="greater").pvalue
+        below = stats.ttest_1samp(difference, margin, alternative="less").pvalue
+        p = max(above, below)
+        assert not 0.03 < p < 0.08, "too near to the level for a comparison of two methods"
+        assert equivalence(other + difference, other, margin).is_shown == (p < 0.05)
+        decided.add(bool(p < 0.05))
+    assert decided == {True, False}
 
 
 def test_noise_is_pooled_over_the_arms():

@@ -46,7 +46,7 @@ ROWS = {
     "3d_fullres, hybrid, thick slices": Row(
         matrix_data.volumes_without_foreground, "3d_fullres", (0, 1, 2), network="hybrid"
     ),
-    "2d, residual": Row(matrix_data.one_nucleus, "2d", (0, 1), network="residual"),
+    "2d, residual": Row(matrix_data.one_nucleus, "2d", (0, 1), network="residual", slow=False),
     "3d_fullres, residual, thick slices": Row(
         matrix_data.volumes_without_foreground, "3d_fullres", (0, 1, 2), network="residual"
     ),

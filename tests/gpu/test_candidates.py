@@ -37,6 +37,20 @@ def test_a_block_without_scans_equals_the_composite_one_in_float64(name: str, dt
         assert error < TOLERANCE[dtype], (key, error)
 
 
+@pytest.mark.parametrize("dtype", [SINGLE, HALF, BFLOAT], ids=str)
+@pytest.mark.parametrize("name", ["2d", "odd channels", "one token", "3d", "many tokens", "wide"])
+def test_a_block_that_reads_along_one_axis_equals_the_composite_one_in_float64(name: str, dtype: torch.dtype) -> None:
+    module, x, dout = make(name)
+    for axis in range(module.n_dims):
+        module.thickness = tuple(0 if i == axis else 3 for i in range(module.n_dims))
+        assert module.fused(x) is not None
+        got = run(module, x, dout, dtype)
+        wanted = run(copy.deepcopy(module).double(), x.double(), dout.double(), torch.float64)
+        for key, value in got.items():
+            error = (value.double() - wanted[key]).norm() / max(wanted[key].norm().item(), 1e-12)
+            assert error < TOLERANCE[dtype], (axis, key, error)
+
+
 def test_folds_with_different_choices_predict_by_graphs_of_their_own() -> None:
     one, x = build().eval(), batches(1)[0]
     slicings = [[NO_SCAN, (2, 4), NO_BLOCK] * 2 + [(1, 1)], [NO_BLOCK, NO_SCAN, (8, 8)] * 2 + [NO_SCAN]]

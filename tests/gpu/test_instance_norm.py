@@ -173,12 +173,15 @@ def test_training_under_autocast_keeps_half_images_and_float32_parameters(launch
         out.float().square().mean().backward()
     assert launched == ["statistics", "normalise", "gradient_sums", "gradient_input"]
     assert weight.grad.dtype == bias.grad.dtype == SINGLE
-    got = [p.grad.clone() for p in (convolution.weight, weight, bias)]
-    for p in (convolution.weight, weight, bias):
-        p.grad = None
-    plain(convolution(x), weight, bias).square().mean().backward()
-    for a, p in zip(got, (convolution.weight, weight, bias), strict=True):
-        assert relative_error(a, p.grad) < 1e-2
+    parameters = (convolution.weight, weight, bias)
+    got = [p.grad.clone() for p in parameters]
+    with torch.autocast("cuda"):
+        loss = plain(convolution(x), weight, bias).float().square().mean()
+    of_half = torch.autograd.grad(loss, parameters)
+    of_single = torch.autograd.grad(plain(convolution(x), weight, bias).square().mean(), parameters)
+    for ours, pytorchs, right in zip(got, of_half, of_single, strict=True):
+        # a norm's gradient is a small difference of large numbers: PyTorch's own is the measure
+        assert relative_error(ours, right) < max(1e-2, 1.5 * relative_error(pytorchs, right))
 
 
 def test_gradients_that_float16_cannot_hold_are_infinite():

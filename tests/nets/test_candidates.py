@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +19,13 @@ from nnunetv2_slicemamba.nets import (
     Supernet,
     bss,
 )
+from nnunetv2_slicemamba.ops import available_backends
 from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, NO_SCAN, Slicing, wide_candidates
 from tests.nets.residual_networks import arguments
 
 Settings = Callable[..., dict[str, Any]]
+# those along the single axes, which together read as the thickness (2, 4) or (2, 4, 3) does
+ONE_AXIS = {2: ("4@h", "2@w"), 3: ("4x3@d", "2x3@h", "2x4@w")}
 KINDS = [(kind, n_dims) for kind in ("paper", "hybrid", "residual") for n_dims in (2, 3)]
 SIZES = {2: (16, 32), 3: (8, 16, 16)}
 
@@ -47,7 +51,7 @@ def awake(network: Any) -> Any:
 
 
 def choices(n_dims: int, n_blocks: int, turn: int) -> Slicing:
-    offered = wide_candidates(n_dims)
+    offered = (*wide_candidates(n_dims)[:-2], *ONE_AXIS[n_dims], NO_SCAN, NO_BLOCK)
     return tuple(offered[(turn * i - 1 - turn) % len(offered)] for i in range(n_blocks))
 
 
@@ -64,6 +68,7 @@ def test_folds_with_different_choices_predict_one_after_another_in_one_network(m
         fold.set_slicing(choices(n_dims, fold.n_blocks, turn))
         folds.append(fold)
     assert {NO_SCAN, NO_BLOCK} <= set(folds[0].get_slicing())
+    assert set(ONE_AXIS[n_dims]) & set(folds[1].get_slicing())
     assert folds[0].get_slicing() != folds[1].get_slicing()
     one = network(**kwargs).eval()
     for fold in (*folds, *folds):
@@ -100,6 +105,35 @@ def test_no_block_is_the_identity_and_no_scan_keeps_all_but_the_scans() -> None:
     assert block(x) is x
 
 
+@pytest.mark.parametrize("backend", available_backends("cpu"))
+@pytest.mark.parametrize("n_dims", [2, 3])
+def test_all_axes_read_as_the_single_ones_do_together(
+    n_dims: int, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLICEMAMBA_BACKEND", backend)
+    sizes = (5, 6, 7)[-n_dims:]
+    block = S3Block(8, n_dims, thickness=(2, 4, 3)[:n_dims], d_state=4)
+    tokens = torch.randn(2, math.prod(sizes), 16, generator=torch.Generator().manual_seed(1))
+    dout = torch.randn(tokens.shape, generator=torch.Generator().manual_seed(2))
+
+    def result(candidate: Any) -> list[torch.Tensor]:
+        block.set_candidate(candidate)
+        assert block.candidate == candidate
+        x = tokens.clone().requires_grad_()
+        own = dict(block.bss.named_parameters())
+        scans = [own[name] for name in ("x_proj_weight", "dt_projs_weight", "dt_projs_bias", "A_logs", "Ds")]
+        out = block.bss.scan(x, sizes)
+        return [out, *torch.autograd.grad(out, [x, *scans], dout)]
+
+    together = result((2, 4, 3)[:n_dims])
+    single = [result(candidate) for candidate in ONE_AXIS[n_dims]]
+    for whole, *parts in zip(together, *single, strict=True):
+        torch.testing.assert_close(sum(parts), whole, rtol=1e-4, atol=1e-4)
+    # its own two directions alone have a gradient
+    assert all((part[1].abs().sum() > 0) for part in single)
+    assert [int((part[3].flatten(1).abs().sum(1) > 0).sum()) for part in single] == [2] * n_dims
+
+
 def test_a_left_out_scan_or_block_runs_no_scan_and_gets_no_gradient(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,8 +158,8 @@ def test_an_unknown_choice_in_the_weights_or_by_name_is_refused(settings: Settin
     with pytest.raises(ValueError, match="candidate 'no-scans' does not exist: give a thickness per axis, no-scan or"):
         network.set_slicing(["no-scans"] * 8)
     weights = network.state_dict()
-    weights["slicing"] = torch.tensor([[0, 3]] * 8, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"thickness \(0, 3\) is out of range"):
+    weights["slicing"] = torch.tensor([[0, 0]] * 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"thickness \(0, 0\) is out of range"):
         network.load_state_dict(weights)
 
 

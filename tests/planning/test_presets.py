@@ -51,11 +51,11 @@ def test_it_is_the_planned_network(dims: int, dataset: int, network: str, worksp
 
 def test_the_default_is_the_recommended_network_with_the_recommended_slicing() -> None:
     with torch.device("meta"):
-        for dims, thickness in ((2, (2, 4)), (3, (2, 4, 2))):
+        for dims, thickness, blocks in ((2, (2, 4), 5), (3, (2, 4, 2), 3)):
             network = slicemamba_unet(dims)
-            assert network.settings == slicemamba_unet(dims, "L", "hybrid").settings
+            assert network.settings == slicemamba_unet(dims, "L", "residual").settings
             assert set(network.get_slicing()) == {thickness}
-            assert network.n_blocks == 22
+            assert network.n_blocks == blocks
 
 
 def test_one_thickness_serves_all_blocks_and_a_list_each_its_own() -> None:
@@ -75,7 +75,7 @@ def test_one_thickness_serves_all_blocks_and_a_list_each_its_own() -> None:
         ({"spacing": (1, 1, 3)}, r"spacing is \(1, 1, 3\), it must be 2 numbers above 0"),
         ({"slicing": 2}, r"thickness 2 is one number: give one per spatial axis, such as \(2, 2\)"),
         ({"slicing": (2, 4, 2)}, r"thickness \(2, 4, 2\) has 3 entries for 2 spatial axes"),
-        ({"slicing": [(2, 4)]}, "the slicing has 1 blocks, this network has"),
+        ({"slicing": [(2, 4)] * 9}, "the slicing has 9 blocks, this network has"),
         ({"in_channels": 0}, "input_channels and num_classes .* must all be at least 1"),
         ({"network": "residual", "patch_size": (4, 4)}, "a U-Net has 2 resolutions or more"),
     ],

@@ -201,3 +201,16 @@ def test_a_failing_reader_stops_the_training_and_says_why(loaders: Callable[...,
     with pytest.raises(RuntimeError, match="making batch .* failed:(.|\n)*there is no file .*pkl"):
         # some were ready
         list(itertools.islice(trainer.dataloader_train, 20))
+
+
+@pytest.mark.parametrize(("asked", "usable", "compiles"), [(None, True, False), (None, False, True), ("1", True, True)])
+def test_nnunets_network_is_compiled_on_request_or_where_its_units_cannot_be_fused(
+    asked: str | None, usable: bool, compiles: bool, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("nnUNet_compile", raising=False)
+    if asked is not None:
+        monkeypatch.setenv("nnUNet_compile", asked)
+    monkeypatch.setattr(gpu_augment, "unavailable_reason", lambda device, dtype: None if usable else "no GPU")
+    trainer = make(nnUNetTrainerGPUAugment)
+    trainer.device = torch.device("cuda")
+    assert trainer._do_i_compile() is compiles

@@ -15,7 +15,7 @@ from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.search import HoldoutError, read_holdout
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import SupernetFold
 from nnunetv2_slicemamba.search.holdout import hold_out, recorded_holdout, remove_holdout
-from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
+from nnunetv2_slicemamba.slicing.holdout_file import holdout_path, write_holdout
 from nnunetv2_slicemamba.trainers import TRAINERS
 
 SUPERNET, FINAL = "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_1epoch"
@@ -50,6 +50,11 @@ def test_the_supernet_leaves_the_held_out_cases_out_and_validates_on_them(select
     datasets = trainer_of(selection).get_tr_and_val_datasets()
     assert [sorted(dataset.identifiers) for dataset in datasets] == [sorted(kept), sorted(held_out.cases)]
 
+    # a finalist of the search has the same file in its own folder
+    own = holdout_path(selection.fold_folder(FINAL))
+    write_holdout(held_out, own)
+    assert trainer_of(selection, FINAL).do_split() == ours
+    own.unlink()
     assert remove_holdout(supernet_of(selection)) == file
     assert remove_holdout(supernet_of(selection)) is None
     assert trainer_of(selection).do_split() == (training, validation)

@@ -16,7 +16,7 @@ from torch import Tensor
 from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
 from nnunetv2_slicemamba.ops.cuda import bss_kernels as kernels
 from nnunetv2_slicemamba.ops.cuda import driver
-from nnunetv2_slicemamba.ops.inputs import differentiable_once
+from nnunetv2_slicemamba.ops.inputs import differentiable_once, no_autocast
 
 
 def apply(x: Tensor, parameters: BssParameters, dtype: torch.dtype) -> Tensor:
@@ -27,7 +27,8 @@ def apply(x: Tensor, parameters: BssParameters, dtype: torch.dtype) -> Tensor:
     p = parameters
     skip = p.D.view(p.x_proj.shape[0], -1).sum(0)
     own = (p.in_proj, p.conv_weight, p.conv_bias, skip, p.gamma, p.beta, p.out_proj)
-    result: Tensor = _Scanless.apply(x, *own, dtype)
+    with no_autocast(x.device):  # it would compute in its own type, not in `dtype`
+        result: Tensor = _Scanless.apply(x, *own, dtype)
     return result
 
 

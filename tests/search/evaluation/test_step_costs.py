@@ -11,12 +11,13 @@ from rich.console import Console
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_files import plain_json, write_json
+from nnunetv2_slicemamba.comparison.arms import parse_arms, resolve_arms
 from nnunetv2_slicemamba.nets import SliceMambaUNet
 from nnunetv2_slicemamba.nets.s3block import S3Block
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import Evaluation, SearchSettings, open_ledger, read_ledger, run_search
-from nnunetv2_slicemamba.search.budget import require_affordable, step_limit
+from nnunetv2_slicemamba.search.budget import require_affordable, with_share
 from nnunetv2_slicemamba.search.choosing.pareto import Front, write_front
 from nnunetv2_slicemamba.search.choosing.set_slicing import set_slicing
 from nnunetv2_slicemamba.search.evaluation import step_costs
@@ -26,7 +27,7 @@ from nnunetv2_slicemamba.search.evaluation.step_costs import (
     measure_step_costs,
     read_step_costs,
 )
-from nnunetv2_slicemamba.search.objectives import Cost
+from nnunetv2_slicemamba.search.objectives import STEP, Cost
 from nnunetv2_slicemamba.search.run import search_fold
 from nnunetv2_slicemamba.slicing.candidates import NO_BLOCK, NO_SCAN, wide_candidates
 from tests.cli.supernets import save_untrained_supernet
@@ -58,12 +59,12 @@ def test_the_table_adds_up_to_whole_networks(made_up: None) -> None:
     assert costs.cheapest == 10.0
 
 
-def test_a_block_that_is_left_out_takes_no_time_and_every_other_one_some() -> None:
+def test_a_block_that_is_left_out_takes_no_time() -> None:
     network = SliceMambaUNet(1, 2, 2, [8, 16], [[2, 2], [2, 2]], [1, 1], [1, 1], d_state=4)
     costs = measure_step_costs(network, ((2, 4), NO_SCAN, NO_BLOCK), (2, 1, 32, 32), CPU)
-    assert 0 < costs.rest < costs.fixed
-    for scan, without_scan, without_block in costs.blocks:
-        assert scan > without_scan > without_block == 0
+    assert min(costs.rest, costs.fixed) > 0
+    for *longer, without_block in costs.blocks:  # which is longest depends on what else the machine does
+        assert min(longer) > without_block == 0
 
 
 def test_nothing_dearer_than_the_limit_is_proposed_and_a_stopped_search_ends_alike(tmp_path: Path) -> None:
@@ -101,7 +102,7 @@ def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(w
     save_untrained_supernet(selection, SUPERNET)
     folder = SupernetFolder(selection, SUPERNET)
     whole = 10 + 3.0 * selection.n_blocks
-    limit = step_limit(folder, 1.0, CPU)
+    limit = with_share(SearchSettings(), STEP, 1.0, folder, CPU).max_step_ms
     assert limit == whole
     kept = read_step_costs(folder, CPU)
     assert kept is not None
@@ -151,3 +152,11 @@ def test_arms_at_the_budget_take_nearly_all_of_it_and_the_cheapest_the_least(wor
     assert all(18 <= choice.details["step_ms"] <= 20 for choice in drawn)
     first = tuple(WIDE[index] for index in front.records[0].architecture)
     assert set_slicing(folder, "front:1")[1].slicing == first
+    # arms of a comparison are the same slicings
+    arms = resolve_arms(parse_arms("front:1,cheapest,random-at-budget:2,no-scan"), folder.selection, SUPERNET)
+    assert [content.slicing for content in arms.values()] == [
+        first,
+        (NO_BLOCK,) * selection.n_blocks,
+        *(choice.slicing for choice in drawn[:2]),
+        (NO_SCAN,) * selection.n_blocks,
+    ]

@@ -1,0 +1,169 @@
+"""Tables of the recommended network beside nnU-Net's default on the five data sets of the suite, short and long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+from numpy.typing import NDArray
+from results import Row
+from scipy import stats
+from trainings import Table, Trainings, finished, markdown, mean_dice
+
+from nnunetv2_slicemamba.comparison.statistics import dice_of_cases, pooled_spread, spread
+
+SETS = {
+    "kvasir-998": "Kvasir",
+    "clinicdb-609": "ClinicDB",
+    "isic2017-1000": "ISIC 2017",
+    "acdc-60": "ACDC",
+    "hippocampus-260": "hippocampus",
+}
+NNUNET = "stock-gpu"
+NETWORKS = {
+    "res-s3-adamw": "recommended",
+    "res-s3-noscan-adamw": "the same without scans",
+    "res-conv-adamw": "the same without blocks",
+    NNUNET: "nnU-Net's default",
+}
+SHORT = 20  # epochs
+LONG = {"hippocampus-260": 1000, "acdc-60": 250}
+NOT_TRAINED = "not trained"
+RESAMPLES = 9999
+Folds = dict[int, list[Row]]
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Difference to nnU-Net's default in Dice points. low, high: its 95 % interval over the cases, NaN if unknown."""
+
+    points: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        interval = "" if math.isnan(self.low) else f" ({self.low:+.2f} to {self.high:+.2f})"
+        return f"{self.points:+.2f}{interval}"
+
+
+def trained(trainings: Trainings, data: str, epochs: int) -> dict[str, Folds]:
+    """Finished trainings of the table's networks on a dataset, by candidate and fold."""
+    runs = [row for row in trainings.runs if (row["data"], row["epochs"]) == (data, str(epochs))]
+    found = finished(row for row in runs if row["iterations"] == "250")
+    return {name: found[name] for name in NETWORKS if name in found}
+
+
+def dice(folds: Folds) -> float:
+    """Mean Dice in percent; every fold counts alike."""
+    return 100 * fmean(mean_dice(runs) for runs in folds.values())
+
+
+def pairs_of(own: Folds, theirs: Folds) -> list[tuple[list[Row], list[Row]]]:
+    """The trainings of two candidates on the folds that both have."""
+    return [(own[fold], theirs[fold]) for fold in sorted(own) if fold in theirs]
+
+
+def beside(trainings: Trainings, found: dict[str, Folds], name: str) -> Beside | None:
+    """A network beside nnU-Net's default on the folds that both were trained on; None without any."""
+    pairs = pairs_of(found.get(name, {}), found.get(NNUNET, {}))
+    if not pairs:
+        return None
+    points = fmean(mean_dice(one) - mean_dice(other) for one, other in pairs)
+    known = trainings.difference(pairs)
+    low, high = (math.nan, math.nan) if known is None else (known.low, known.high)
+    return Beside(100 * points, 100 * low, 100 * high)
+
+
+def mean_beside(trainings: Trainings, name: str) -> Beside | None:
+    """A network beside nnU-Net's default in the mean of the sets, each counting alike; None if one is not trained.
+
+    The interval is a bootstrap (BCa) that draws cases in every set apart.
+    """
+    by_set = [trained(trainings, data, SHORT) for data in SETS]
+    each = [beside(trainings, found, name) for found in by_set]
+    if any(one is None for one in each):
+        return None
+    points = fmean(one.points for one in each if one is not None)
+    tables = [trainings.paired(pairs_of(found[name], found[NNUNET])) for found in by_set]
+    known = [pair for pair in tables if pair is not None]
+    low, high = _bounds(known) if len(known) == len(SETS) else (math.nan, math.nan)
+    return Beside(points, 100 * low, 100 * high)
+
+
+def _bounds(pairs: Sequence[tuple[Table, Table]]) -> tuple[float, float]:
+    def statistic(*cases: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
+        drawn = zip(pairs, cases, strict=True)
+        return np.mean([dice_of_cases(one, c) - dice_of_cases(other, c) for (one, other), c in drawn], axis=0)
+
+    everything = tuple(np.arange(one.shape[-1]) for one, _ in pairs)
+    more = {"n_resamples": RESAMPLES, "batch": 500, "method": "BCa", "random_state": np.random.default_rng(0)}
+    found = stats.bootstrap(everything, statistic, vectorized=True, **more).confidence_interval
+    return float(found.low), float(found.high)
+
+
+def short(trainings: Trainings) -> str:
+    """The networks on the five sets: nnU-Net's Dice, the others' differences, and the spread between trainings."""
+    by_set = {data: trained(trainings, data, SHORT) for data in SETS}
+    lines = []
+    for name, words in NETWORKS.items():
+        if name == NNUNET:
+            means = [dice(found[NNUNET]) if NNUNET in found else None for found in by_set.values()]
+            cells = [NOT_TRAINED if mean is None else f"Dice {mean:.2f}" for mean in means]
+            whole = [mean for mean in means if mean is not None]
+            lines.append((words, *cells, f"Dice {fmean(whole):.2f}" if len(whole) == len(SETS) else "-"))
+            continue
+        each = [_cell(trainings, found, name) for found in by_set.values()]
+        mean = mean_beside(trainings, name)
+        lines.append((words, *each, "-" if mean is None else mean.text))
+    sds = [_between_trainings(found) for found in by_set.values()]
+    lines.append(("SD between trainings", *(f"{sd:.2f}" if sd == sd else "-" for sd in sds), "-"))
+    return markdown(("network", *SETS.values(), "mean"), lines)
+
+
+def _cell(trainings: Trainings, found: dict[str, Folds], name: str) -> str:
+    if name not in found:
+        return NOT_TRAINED
+    one = beside(trainings, found, name)
+    if one is None:
+        return f"Dice {dice(found[name]):.2f}"
+    numbers = {len(runs) for pair in pairs_of(found[name], found[NNUNET]) for runs in pair}
+    return one.text + (", one training" if numbers == {1} else "")
+
+
+def _between_trainings(found: dict[str, Folds]) -> float:
+    """SD of the Dice of trainings alike, in points, pooled over networks and folds; NaN if none has two."""
+    groups = [[100 * float(row["dice"]) for row in runs] for folds in found.values() for runs in folds.values()]
+    return pooled_spread(groups)[0]
+
+
+def hours(runs: Sequence[Row]) -> float:
+    """Hours of a training by its median epoch; NaN where none was timed."""
+    seconds = [float(row["epoch_seconds"]) * int(row["epochs"]) for row in runs if row["epoch_seconds"]]
+    return median(seconds) / 3600 if seconds else math.nan
+
+
+def long(trainings: Trainings) -> str:
+    """The trainings of full length, fold by fold, beside nnU-Net's default on the same folds."""
+    head = ("data", "network", "epochs", "Dice of the folds", "mean ± SD over folds", "to nnU-Net, same folds", "hours")
+    lines = []
+    for data, epochs in LONG.items():
+        found = trained(trainings, data, epochs)
+        for name, words in NETWORKS.items():
+            if name not in found:
+                if name in (NNUNET, next(iter(NETWORKS))):
+                    lines.append((SETS[data], words, str(epochs), NOT_TRAINED, "-", "-", "-"))
+                continue
+            folds = found[name]
+            means = {fold: 100 * mean_dice(runs) for fold, runs in sorted(folds.items())}
+            sd = spread(list(means.values()))
+            mean = f"{fmean(means.values()):.2f}" + ("" if math.isnan(sd) else f" ± {sd:.2f}")
+            each = ", ".join(f"{value:.2f} ({fold})" for fold, value in means.items())
+            one = None if name == NNUNET else beside(trainings, found, name)
+            took = hours([row for runs in folds.values() for row in runs])
+            time = "-" if math.isnan(took) else f"{took:.1f}"
+            lines.append((SETS[data], words, str(epochs), each, mean, "-" if one is None else one.text, time))
+    return markdown(head, lines)
