@@ -72,5 +72,7 @@ def test_images_of_the_pages_are_shipped() -> None:
         "search_page.png",
         "search_rank.png",
         "report.png",
+        "results_differences.png",
+        "results_hours.png",
     }
     assert {file.name for file in DOCS.rglob("*.png")} == shipped
