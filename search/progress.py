@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -13,12 +14,15 @@ from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
 from nnunetv2_slicemamba.search.records import Record, mean_fitness
 from nnunetv2_slicemamba.search.settings import SearchSettings
 
+LINE_SECONDS = 60.0  # at least, between two lines of one generation in a log file
+
 
 class SearchProgress:
     """A progress bar with the best fitness so far and the generation's mean; a context manager.
 
-    Where the console is no terminal (a log file), one line per generation takes the bar's place. enabled: False shows
-    nothing. n_stored: evaluations of an earlier run, which count as done but not for the time that remains.
+    Where the console is no terminal (a log file), one line per generation takes the bar's place, and one a minute.
+    enabled: False shows nothing. n_stored: evaluations of an earlier run, which count as done but not for the time that
+    remains.
     """
 
     def __init__(self, settings: SearchSettings, n_stored: int, console: Console, enabled: bool = True) -> None:
@@ -40,6 +44,7 @@ class SearchProgress:
         self._best: Record | None = None
         self._generation = 0
         self._in_generation: list[Record] = []
+        self._told = time.monotonic()
 
     def __enter__(self) -> SearchProgress:
         if self._is_bar:  # older versions of rich end a disabled bar with an empty line
@@ -63,20 +68,23 @@ class SearchProgress:
         self._best = chosen_record(so_far, self._settings.cost)
         mean = mean_fitness(self._in_generation)
         self._bar.update(self._task, advance=0 if stored else 1, best=self._shown_best(), mean=_shown(mean))
+        if self._lines and time.monotonic() - self._told >= LINE_SECONDS:
+            self._tell(f"{len(self._in_generation)} architectures, best so far {self._shown_best()}")
 
     def generation_ends(self) -> None:
         """All of the generation is evaluated."""
         if self._lines:
-            generation = f"generation {self._generation}/{self._settings.generations}"
             mean = mean_fitness(self._in_generation)
             seconds = math.fsum(record.seconds for record in self._in_generation)
-            self._console.print(
-                f"{generation}: {len(self._in_generation)} architectures in {duration_text(seconds)}, "
-                f"best so far {self._shown_best()}, mean {_shown(mean)}",
-                markup=False,
-                highlight=False,
-                soft_wrap=True,
+            self._tell(
+                f"{len(self._in_generation)} architectures in {duration_text(seconds)}, "
+                f"best so far {self._shown_best()}, mean {_shown(mean)}"
             )
+
+    def _tell(self, text: str) -> None:
+        self._told = time.monotonic()
+        generation = f"generation {self._generation}/{self._settings.generations}"
+        self._console.print(f"{generation}: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def _shown_best(self) -> str:
         return _shown(math.nan if self._best is None else self._best.fitness)

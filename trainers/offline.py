@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON
+from nnunetv2_slicemamba.common.silence import silently
 from nnunetv2_slicemamba.planning.case_files import damaged_cases
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.trainers.variants import TRAINERS
@@ -98,6 +98,6 @@ def _damaged(folder: Path, case: str, error: Exception) -> InputError:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Hides what nnU-Net prints whenever a trainer or predictor is made: citations, settings, warnings."""
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    with silently(errors=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

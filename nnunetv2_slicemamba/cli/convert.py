@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.cli.help import DATA, listed
-from nnunetv2_slicemamba.cli.options import processes_option, whole
+from nnunetv2_slicemamba.cli.options import processes_option, say_next, whole
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.common.verbosity import progress_console
 from nnunetv2_slicemamba.datasets.converter import Converter
 from nnunetv2_slicemamba.datasets.registry import all_converters, converter_of
 
@@ -117,7 +118,7 @@ def convert(
     from nnunetv2_slicemamba.datasets.convert import convert as run
     from nnunetv2_slicemamba.datasets.problems import count
     from nnunetv2_slicemamba.datasets.request import Request
-    from nnunetv2_slicemamba.datasets.splits import parse_split
+    from nnunetv2_slicemamba.datasets.splits import FOLDS, parse_split
 
     if key is None or dataset_id is None:
         raise InputError("give the dataset's name and -d ID; 'slicemamba convert --list' shows the names")
@@ -139,14 +140,10 @@ def convert(
     raw = require_folder("nnUNet_raw", writable=True)
     preprocessed, results = named_folder("nnUNet_preprocessed"), named_folder("nnUNet_results")
     limit = processes or min(os.cpu_count() or 1, converter.files_at_once)
-    try:
-        done = run(request, raw, preprocessed, results, limit, console)
-    except KeyboardInterrupt:
-        console.print("Interrupted; the same command continues.")
-        raise
+    done = run(request, raw, preprocessed, results, limit, progress_console())
     for note in done.conversion.notes:
-        console.print(f"  {note}")
-    console.print(f"  terms: {converter.licence}")
+        progress_console().print(f"  {note}")
+    progress_console().print(f"  terms: {converter.licence}")
     ready = len(done.conversion.cases) - done.written
     console.print(
         f"{done.folder}: {count(done.conversion.number('Tr'), 'training case')}, "
@@ -155,9 +152,11 @@ def convert(
     )
     flat = done.conversion.description.get("overwrite_image_reader_writer") == "NaturalImage2DIO"
     # beside a source's own division, further folds are there for other things
-    folds = ("-f", 0) if done.conversion.folds and request.split.kind == "published" else ()
+    folds = ("-f", "0") if done.conversion.folds and request.split.kind == "published" else ()
+    if not done.conversion.folds and done.conversion.number("Tr") < FOLDS:  # nnU-Net cannot draw any
+        folds = ("-f", "all")
     flags = ("-d", dataset_id, "-c", "2d" if flat else "3d_fullres", *folds)
-    console.print(f"Next: {shell_line('slicemamba', 'run', *flags)}")
+    say_next(console, shell_line("slicemamba", "run", *flags))
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import typer
 from nnunetv2_slicemamba.cli.help import SET_UP, listed
 from nnunetv2_slicemamba.cli.options import Device, choice, text
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.verbosity import progress_console
 
 EXAMPLES = (
     "slicemamba demo",
@@ -41,6 +42,8 @@ def demo(
 
     if data not in DATASETS:
         raise InputError(f"--data is {data!r}; give one of {', '.join(DATASETS)}")
+    # loading PyTorch takes seconds
+    progress_console().print(f"The demo works in {folder}; the same command continues one that was stopped")
     chosen = choose_device(device).type
     from nnunetv2_slicemamba.demo.run import run_demo
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dis
 import errno
-import linecache
 import os
 import platform
 import sys
@@ -17,6 +17,7 @@ from nnunetv2_slicemamba.common.provenance import installed_versions
 from nnunetv2_slicemamba.common.verbosity import is_verbose
 
 INPUT, BUG = 2, 1
+RAISE = dis.opmap["RAISE_VARARGS"]  # instruction of a raise statement
 REMEDIES = {
     errno.ENOENT: "check the path",
     errno.EACCES: "change its permissions, or name another folder",
@@ -70,13 +71,13 @@ def message_of(error: Exception) -> str | None:
 
 def is_raised_here(error: Exception) -> bool:
     """True if a `raise` of this package raised the error: its message was written for users."""
-    steps = list(traceback.walk_tb(error.__traceback__))
-    if not steps:
+    step = error.__traceback__
+    if step is None or isinstance(error, AssertionError):  # an assertion raises, too, and is for us
         return False
-    frame, line = steps[-1]
-    module = str(frame.f_globals.get("__name__", ""))
-    source = linecache.getline(frame.f_code.co_filename, line, frame.f_globals)
-    return module.partition(".")[0] == PACKAGE and source.lstrip().startswith("raise ")
+    while step.tb_next is not None:
+        step = step.tb_next
+    module = str(step.tb_frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] == PACKAGE and step.tb_frame.f_code.co_code[step.tb_lasti] == RAISE
 
 
 def refusal(error: OSError) -> str:

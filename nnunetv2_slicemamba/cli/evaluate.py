@@ -209,7 +209,7 @@ def _refuse_outputs(predictions: Path, file: Path, latex: Path | None, named: bo
 
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars on standard error, driven by a function of (phase, done, total); after Ctrl-C, how to continue."""
+    """Bars on standard error, driven by a function of (phase, done, total)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -221,12 +221,7 @@ def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
                 tasks[phase] = bar.add_task(phase)
             bar.update(tasks[phase], completed=done, total=total)
 
-        try:
-            yield progress
-        except KeyboardInterrupt:
-            bar.stop()
-            bar.console.print("Interrupted: the same command continues after the cases that are done.")
-            raise
+        yield progress
 
 
 def _whole_numbers(labels: list[str] | None) -> list[int] | None:

@@ -35,6 +35,8 @@ from nnunetv2_slicemamba.cli import (
 from nnunetv2_slicemamba.cli.errors import show_error
 from nnunetv2_slicemamba.cli.help import Commands
 from nnunetv2_slicemamba.cli.options import flag
+from nnunetv2_slicemamba.cli.stopped import STOPPED, tell_stopped
+from nnunetv2_slicemamba.common.console import forget_unusable_width
 from nnunetv2_slicemamba.common.folders import InputError, check_numbers
 from nnunetv2_slicemamba.common.stopping import interruptible
 from nnunetv2_slicemamba.common.verbosity import QUIET, VERBOSE, set_verbosity, show_warnings_as_lines
@@ -51,7 +53,12 @@ class Program(Commands):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
+            tell_stopped(ctx.invoked_subcommand)
             raise typer.Exit(130) from None
+        except SystemExit as ended:
+            if ended.code in STOPPED:
+                tell_stopped(ctx.invoked_subcommand)
+            raise
         except BrokenPipeError:  # `| head`
             raise
         except Exception as error:
@@ -163,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             # names of files need not be text in any encoding
             stream.reconfigure(errors="backslashreplace")
     show_warnings_as_lines()
+    forget_unusable_width()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name, value in itertools.pairwise(["", *given]):
         if value == "":

@@ -21,6 +21,7 @@ from nnunetv2_slicemamba.cli.completion import (
 )
 from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, DEFAULT_TRAINER, WITHIN_VARIABLE
 from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.common.verbosity import is_quiet
 from nnunetv2_slicemamba.slicing.candidate_sets import named_candidates
 
 if TYPE_CHECKING:
@@ -111,9 +112,9 @@ def processes_option(help: str) -> Any:
     return whole("-np", "--processes", least=1, most=1024, help=help)
 
 
-def gpu_memory_option() -> Any:
+def gpu_memory_option(help: str) -> Any:
     """Option --gpu-memory of whatever plans."""
-    return number("--gpu-memory", metavar="GB", above=0, most=4096, help="GPU memory to plan for.")
+    return number("--gpu-memory", metavar="GB", above=0, most=4096, help=help)
 
 
 def candidates_option(help: str) -> Any:
@@ -199,8 +200,8 @@ def output_option(help: str, metavar: str = "FILE") -> Any:
 
 
 def say_next(console: Console, command: str) -> None:
-    """Says what to type next; not within a command that goes on by itself."""
-    if WITHIN_VARIABLE not in os.environ:
+    """Says what to type next; not within a command that goes on by itself, nor where only results are wanted."""
+    if WITHIN_VARIABLE not in os.environ and not is_quiet():
         console.print(f"Next: {command}")
 
 

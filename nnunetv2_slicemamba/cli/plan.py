@@ -21,8 +21,8 @@ from nnunetv2_slicemamba.cli.options import (
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
-from nnunetv2_slicemamba.common.verbosity import libraries_heard
-from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, RECOMMENDED, SIZES
+from nnunetv2_slicemamba.common.verbosity import libraries_heard, progress_console
+from nnunetv2_slicemamba.planning.sizes import GPU_MEMORY, NETWORKS, PAPER, RECOMMENDED, SIZES
 
 EXAMPLES = (
     "slicemamba plan -d 501 -c 2d",
@@ -52,7 +52,7 @@ def plan(
         ),
     ] = None,
     hybrid: Annotated[bool, flag("--hybrid", help="The same as --network hybrid.")] = False,
-    gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
+    gpu_memory: Annotated[float, gpu_memory_option("GPU memory to plan for.")] = GPU_MEMORY,
     plans_name: Annotated[str | None, plans_option("Another name for the plans. Default: by network and size.")] = None,
     processes: Annotated[int | None, processes_option("Processes for preprocessing.")] = None,
     verify: Annotated[bool, flag("--verify_dataset_integrity", help="Check every file of the dataset first.")] = False,
@@ -88,7 +88,7 @@ def plan(
     they are. Plans that networks were trained with are only written again if they say the same.
     """
     from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
-    from nnunetv2_slicemamba.common.folders import InputError, require_folder
+    from nnunetv2_slicemamba.common.folders import InputError, require_apart, require_folder
     from nnunetv2_slicemamba.common.library_errors import library_errors
     from nnunetv2_slicemamba.common.names import check_plans_name
     from nnunetv2_slicemamba.planning.selection import require_dataset
@@ -103,6 +103,7 @@ def plan(
         raise InputError(f"{option} is for --network residual, this plans {chosen}: leave it out, or give that network")
     name = require_dataset(dataset, "nnUNet_raw")
     require_folder("nnUNet_preprocessed", writable=True)
+    require_apart("nnUNet_raw", "nnUNet_preprocessed")
 
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
     from nnunetv2_slicemamba.planning.present_plans import plans_flags
@@ -126,14 +127,14 @@ def plan(
             decoder_blocks,
             candidates,
         )
-    console = PlainConsole()
+    console, shown = PlainConsole(), progress_console()
     for file in done.set_aside:
-        console.print(f"Was damaged, and is made anew; what was left of it: {file}")
+        shown.print(f"Was damaged, and is made anew; what was left of it: {file}")
     for configuration in done.reused:
         mended = done.mended.get(configuration, ())
         made = f", but for damaged cases, which are made anew: {', '.join(mended)}" if mended else ""
         said = f"{configuration}: already preprocessed with the same settings, used as it is{made}"
-        console.print(said)
+        shown.print(said)
     planned = configurations or [*done.preprocessed, *done.reused]
     usual = "3d_fullres" if "3d_fullres" in planned else planned[0]
     flags = ("-d", dataset, "-c", usual, *plans_flags(require_folder("nnUNet_preprocessed") / name, done.plans_name))

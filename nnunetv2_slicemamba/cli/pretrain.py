@@ -22,10 +22,12 @@ from nnunetv2_slicemamba.cli.options import (
     fold_option,
     number,
     output_option,
+    say_next,
     seed_option,
     text,
     whole,
 )
+from nnunetv2_slicemamba.cli.stopped import tell_stopped
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 from nnunetv2_slicemamba.common.shell import shell_line
@@ -150,13 +152,12 @@ def pretrain(
     if not done.first_process:
         raise typer.Exit(0 if done.finished else 130)
     if not done.finished:
-        console.print(
-            f"Stopped after step {done.step} of {done.total}; everything is saved, the same command continues."
-        )
+        console.print(f"Stopped after step {done.step} of {done.total}")
+        tell_stopped("pretrain")
         raise typer.Exit(130)
     work = (dataset, configuration, "FOLD", "-tr", DEFAULT_TRAINER, "-p", selection.plans_name)
     console.print(
         f"Best top-1 {done.best['top1']:.2f} % after epoch {done.best['epoch'] + 1} "
-        f"({done.best['weights']} weights).\nWeights: {target}\n"
-        f"Next: {shell_line('nnUNetv2_train', *work, '-pretrained_weights', target)}",
+        f"({done.best['weights']} weights).\nWeights: {target}"
     )
+    say_next(console, shell_line("nnUNetv2_train", *work, "-pretrained_weights", target))

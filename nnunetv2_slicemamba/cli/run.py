@@ -32,7 +32,7 @@ from nnunetv2_slicemamba.cli.plan import network_named
 from nnunetv2_slicemamba.cli.slurm_options import Account, Launcher, Partition, Sbatch, Time
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
-from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, RECOMMENDED, SIZES
+from nnunetv2_slicemamba.planning.sizes import GPU_MEMORY, NETWORKS, PAPER, RECOMMENDED, SIZES
 
 EXAMPLES = (
     "slicemamba run -d 501 -c 2d --predict",
@@ -85,7 +85,9 @@ def run(
     candidates: Annotated[
         str, candidates_option("Candidates to plan, if there are no plans yet; see `slicemamba plan`.")
     ] = "paper",
-    gpu_memory: Annotated[float, gpu_memory_option()] = 8.0,
+    gpu_memory: Annotated[
+        float | None, gpu_memory_option(f"GPU memory to plan for if there are no plans. Default: {GPU_MEMORY:g}.")
+    ] = None,
     trainer: Annotated[str, trainer_option("Final trainer, e.g. SliceMambaTrainer_100epochs.")] = DEFAULT_TRAINER,
     supernet_trainer: Annotated[
         str | None,
@@ -133,11 +135,15 @@ def run(
     from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
     from nnunetv2_slicemamba.pipeline.graph import steps_folder
     from nnunetv2_slicemamba.pipeline.places import places_for
-    from nnunetv2_slicemamba.pipeline.preparing import Planning, all_folds, dataset_name, named_selections, prepare
+    from nnunetv2_slicemamba.pipeline.preparing import Planning, all_folds, dataset_name, named_selections
     from nnunetv2_slicemamba.pipeline.running import run_here, submit
     from nnunetv2_slicemamba.pipeline.slurm.options import slurm_options
     from nnunetv2_slicemamba.pipeline.slurm.submission import refuse_live_jobs
-    from nnunetv2_slicemamba.planning.present_plans import plans_to_use, size_and_network
+    from nnunetv2_slicemamba.planning.present_plans import (
+        plans_to_use,
+        require_planned_as_asked,
+        size_and_network,
+    )
     from nnunetv2_slicemamba.planning.selection import choose_device
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.trainers import TRAINERS
@@ -172,8 +178,11 @@ def run(
     check_plans_name(plans_name)
 
     refuse_live_jobs(steps_folder(named))
+    present = require_folder("nnUNet_preprocessed") / named / f"{plans_name}.json"
+    if said := require_planned_as_asked(present, size, planned, gpu_memory):
+        console.print(said)
     size, planned = size_and_network(plans_name, size, planned)
-    planning = Planning(size, planned, gpu_memory, holdout, candidates, slicing)
+    planning = Planning(size, planned, gpu_memory or GPU_MEMORY, holdout, candidates, slicing)
     limits = () if budget is None else ("--max-step", f"{100 * budget:g}%")
     settings = RunSettings(
         trainer,
@@ -185,8 +194,6 @@ def run(
         search=bool(asked),
         finalists=finalists,
     )
-    if slurm is None:
-        prepare(named, configuration, plans_name, planning, console)
     # every fold is checked before the first one trains for days
     selections = named_selections(named, configuration, folds or all_folds(named), plans_name)
     if slurm is None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.checkpoints import FORCE_SAFE
-from nnunetv2_slicemamba.common.console import styled
+from nnunetv2_slicemamba.common.console import PlainConsole, styled
 from nnunetv2_slicemamba.common.names import WITHIN_VARIABLE
 from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER, EXT_TRAINER_VARIABLE
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.stopping import exit_code, handling_signals
 from nnunetv2_slicemamba.common.verbosity import is_quiet
+from nnunetv2_slicemamba.common.watch import Watch
 
 # the functions behind console scripts, which need not be on the PATH
 ENTRY_POINTS = {
@@ -52,37 +55,38 @@ def run_command(
     arguments: Sequence[str],
     console: Console,
     variables: Mapping[str, str] | None = None,
-    quiet: bool = False,
+    watch: Watch | None = None,
 ) -> None:
     """Runs `slicemamba ...` or one of nnU-Net's commands and waits for it.
 
-    name: a key of ENTRY_POINTS. variables: environment variables to change. quiet: show only the latest line of output,
-    on a terminal, and all of it if the command fails; the same holds where --quiet was given. The command ends with
-    this process, however that ends (on Linux). A signal that asks this process to end is passed on; SystemExit with its
-    code follows once the command has ended. Raises CommandError naming the command and its exit code.
+    name: a key of ENTRY_POINTS. variables: environment variables to change. watch: what shows its output, which is
+    printed if the command fails; None for output as it comes. Where --quiet was given, output is shown only then. The
+    command ends with this process, however that ends (on Linux). A signal that asks this process to end is passed on;
+    SystemExit with its code follows once the command has ended. Raises CommandError naming the command and its exit
+    code.
     """
     shown = shell_line(name, *arguments)
-    if not is_quiet():
+    loud = PlainConsole() if console.quiet else console
+    if is_quiet():
+        watch = Watch(PlainConsole(quiet=True))
+    else:
         console.print(styled(f"$ {shown}", "bold cyan"), soft_wrap=True)
     start = [sys.executable, "-m", "nnunetv2_slicemamba.common.child", str(os.getpid()), *ENTRY_POINTS[name], name]
-    code, output, asked = run_process(
-        [*start, *arguments], environment(variables), console if quiet or is_quiet() else None
-    )
+    code, output, asked = run_process([*start, *arguments], environment(variables), watch)
     if asked is not None:
-        console.print(styled(f"{signal.Signals(asked).name}: ended '{shown}'; the same command continues"))
+        console.print(styled(f"{signal.Signals(asked).name}: ended '{shown}'"), soft_wrap=True)
         sys.exit(exit_code(asked))
     if code:
-        console.print(styled(output), soft_wrap=True)
+        if watch is None or not watch.shows_all:
+            loud.print(styled(output), soft_wrap=True)
         raise CommandError(f"'{shown}' {_how_it_ended(code)}; what was finished before it is kept")
 
 
-def run_process(
-    call: Sequence[str], variables: Mapping[str, str], console: Console | None
-) -> tuple[int, str, int | None]:
+def run_process(call: Sequence[str], variables: Mapping[str, str], watch: Watch | None) -> tuple[int, str, int | None]:
     """Runs a process to its end and passes on to it the signals that ask this process to end.
 
-    console: shows the latest line of output behind a spinner; None for output as it comes. Returns exit code, the whole
-    output if a console was given, and the first signal that was passed on, None without one.
+    watch: what shows its output; None for output as it comes. Returns exit code, the whole output if there was a watch,
+    and the first signal that was passed on, None without one.
     """
     asked: list[int] = []
     process: subprocess.Popen[str] | None = None
@@ -94,17 +98,19 @@ def run_process(
                 process.send_signal(number)
 
     with handling_signals(pass_on):
-        if console is None:
+        if watch is None:
             process = subprocess.Popen(call, env=variables, text=True)
         else:
             # unbuffered, or the latest line would be minutes old
             running = {**variables, "PYTHONUNBUFFERED": "1"}
-            process = subprocess.Popen(call, env=running, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            process = subprocess.Popen(
+                call, env=running, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            )
         with process:
             if asked:  # it came before there was a process to pass it on to
                 process.terminate()
             try:
-                output = _shown(process, console) if console is not None else ""
+                output = _watched(process, watch) if watch is not None else ""
                 process.wait()
             except BaseException:
                 process.terminate()
@@ -112,16 +118,39 @@ def run_process(
     return process.returncode, output, asked[0] if asked else None
 
 
-def _shown(process: subprocess.Popen[str], console: Console) -> str:
-    """Output of a process to its end; the latest line is shown behind a spinner."""
+def _watched(process: subprocess.Popen[str], watch: Watch) -> str:
+    """Output of a process to its end, which the watch has seen line by line."""
     kept = []
-    assert process.stdout is not None
-    with console.status("starting") as status:
-        for line in process.stdout:
-            kept.append(line)
-            if line.strip():
-                status.update(styled(line.strip()[: max(20, console.width - 4)]))
+    with watch:
+        for line in _lines(process):
+            if line is not None:
+                kept.append(line)
+                watch.read(line)
+            watch.look_at_the_time()
     return "".join(kept)
+
+
+def _lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
+    """Lines of a process's output, and None after each second without one."""
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.put(line)
+        lines.put(None)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    while True:
+        try:
+            line = lines.get(timeout=1.0)
+        except queue.Empty:
+            yield None
+            continue
+        if line is None:
+            return
+        yield line
 
 
 def _how_it_ended(code: int) -> str:

@@ -29,6 +29,13 @@ def styled(text: str, style: str = "") -> Text:
     return Text(printable(text), style)
 
 
+def forget_unusable_width() -> None:
+    """Removes COLUMNS from this process's environment where it holds no width: at 0 columns rich prints nothing."""
+    given = os.environ.get("COLUMNS")
+    if given is not None and not re.fullmatch("0*[1-9][0-9]{0,3}", given):
+        del os.environ["COLUMNS"]
+
+
 class PlainConsole(Console):
     """Console that prints strings as they are: paths and messages may hold brackets, which rich reads as markup.
 

@@ -26,6 +26,7 @@ WAIT_SECONDS = 1.0  # between two looks at a lock that is waited for
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 # of file systems that keep no locks
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+_MAY_NOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS)
 # Closing any descriptor of a file ends this process's lock of it, so no file is opened a second time.
 _held: set[Path] = set()
 
@@ -90,9 +91,31 @@ def in_use_after_others(folder: Path, say: Callable[[str], None]) -> Iterator[No
 
 def require_unused(folder: Path) -> None:
     """Raises FolderInUseError if another process has the lock of `folder`."""
-    if (folder / LOCK_FILE).is_file():
+    path = folder.resolve() / LOCK_FILE
+    if not path.is_file():
+        return
+    try:
         with in_use(folder):
             pass
+    except OSError as error:
+        if error.errno not in _MAY_NOT_WRITE or path in _held:
+            raise
+        _require_left(path)
+
+
+def _require_left(path: Path) -> None:
+    """`require_unused` of somebody who may only read the lock's file, such as that of another user.
+
+    A lock that is shared on another machine is not noticed.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        holder = _holder(descriptor)
+        is_taken = _lock(descriptor, shared=True) is None
+        if is_taken or (holder.get("host") == host() and not _is_left(holder)):
+            raise FolderInUseError(_refusal(path, holder, is_taken))
+    finally:
+        os.close(descriptor)
 
 
 def _acquire(path: Path, shared: bool) -> tuple[int, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def check_folder(folder: Path, variable: str, writable: bool = False) -> None:
         raise InputError(f"{variable}={folder} is not a folder; make it, or point {variable} to the right one")
     if writable and not is_writable(folder):
         raise InputError(f"{variable}={folder} is not writable; change its permissions or name another folder")
+
+
+def require_apart(*variables: str) -> None:
+    """Raises InputError if two of nnU-Net's variables name one folder, which their data would then share."""
+    for one, other in itertools.combinations(variables, 2):
+        folders = require_folder(one), require_folder(other)
+        if folders[0].samefile(folders[1]):
+            raise InputError(
+                f"{one}={folders[0]} and {other}={folders[1]} are one folder, where the files of both would replace "
+                f"one another; give {other} a folder of its own"
+            )
 
 
 def named_folder(variable: str) -> Path | None:

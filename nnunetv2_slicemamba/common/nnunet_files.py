@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from nnunetv2_slicemamba.common.json_reading import JsonKind
+from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 
 PLANS_JSON = JsonKind(
     "plans of nnU-Net",
     {
         "plans_name?": str,
         "dataset_name?": str,
-        "slicemamba_planned_with?": {
+        "experiment_planner_used?": str,
+        f"{OPTIONS_IN_PLANS}?": {
             "gpu_memory?": float,
             "activation_checkpointing?": bool,
             "blocks_from_stride?": int,
@@ -42,7 +44,8 @@ DATASET_JSON = JsonKind(
         "regions_class_order?": ([int], None),
         "dataset?": {str: {"images": [str], "label": str}},
     },
-    "Restore it: a whole one lies in nnUNet_raw, or is made by 'slicemamba convert'",
+    "Restore it: a whole one lies in nnUNet_raw, or is made by 'slicemamba convert' "
+    "(nnUNetv2_convert_old_nnUNet_dataset converts nnU-Net's old format)",
     for_nnunet=True,
 )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.silence import silently
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -32,18 +32,11 @@ def find_reader(dataset_json: Mapping[str, Any] | None, file_ending: str, exampl
             return determine_reader_writer_from_dataset_json(dict(dataset_json), file, verbose=False)
         return determine_reader_writer_from_file_ending(file_ending, file, verbose=False)
 
-    with silently():
+    with silently():  # the readers print warnings, and whole tracebacks of what they raise anyway
         for file in (str(example), None):  # that file may be the broken one: then by the ending alone
             with contextlib.suppress(RuntimeError):
                 return choose(file)
     raise InputError(f"nnU-Net has no reader for files that end with {file_ending!r}")
-
-
-@contextlib.contextmanager
-def silently() -> Iterator[None]:
-    """Nothing is printed inside: nnU-Net's readers print warnings and whole tracebacks of what they raise anyway."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
 
 
 def reason_of(error: Exception) -> str:

@@ -80,7 +80,7 @@ def read_checkpoint(
     """
     import torch
 
-    require_file(path)
+    require_file(path, remedy)
     try:
         archive = is_archive(path)
         if archive:
@@ -162,7 +162,7 @@ def check_array_pickle(path: Path, remedy: str) -> None:
 
     After that, unpickling it runs nothing but NumPy's own code.
     """
-    require_file(path)
+    require_file(path, remedy)
     try:
         _unpickled(path, _ARRAYS)
     except Exception as error:  # whatever bytes that are no pickle make it raise
@@ -177,13 +177,13 @@ def names_in(content: Mapping[Any, Any]) -> str:
     return ", ".join(first)[:200] or "nothing"
 
 
-def require_file(path: Path) -> None:
-    """Raises InputError unless there is such a file with something in it."""
+def require_file(path: Path, remedy: str = "give or make another") -> None:
+    """Raises InputError unless there is such a file with something in it. remedy: for an empty one."""
     require_no_special(path)
     if not path.is_file():
         raise InputError(f"there is no file {path}; give the path of one")
     if not path.stat().st_size:
-        raise InputError(f"{path} is empty, a kill or a full disk may have left it so; give or make another")
+        raise InputError(f"{path} is empty, a kill or a full disk may have left it so; {remedy}")
 
 
 def _unpickled(path: Path, known: Mapping[str, Any]) -> Any:

@@ -26,8 +26,6 @@ class SliceMambaWarning(UserWarning):
 def set_verbosity(level: str) -> None:
     """Sets QUIET or VERBOSE for this process and for those that it starts."""
     os.environ[VARIABLE] = level
-    if level == QUIET:
-        os.environ["TQDM_DISABLE"] = "1"  # bars of nnU-Net
 
 
 def is_quiet() -> bool:
@@ -47,14 +45,19 @@ def progress_console() -> PlainConsole:
 
 @contextlib.contextmanager
 def libraries_heard() -> Iterator[None]:
-    """Context in which what libraries print is dropped where only results are wanted."""
-    with contextlib.redirect_stdout(io.StringIO()) if is_quiet() else contextlib.nullcontext():
+    """Context in which what libraries print, their bars too, is dropped where only results are wanted."""
+    with contextlib.ExitStack() as stack:
+        if is_quiet():
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         yield
 
 
 def show_warnings_as_lines() -> None:
     """Has this process print its warnings as one line each, once, and those of libraries where more is wanted."""
     before, told = warnings.showwarning, set[str]()
+    console = PlainConsole(stderr=True)
+    console.file = sys.stderr  # of now: where libraries are not heard, our warnings are
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
         if issubclass(category, SliceMambaWarning):
@@ -62,7 +65,7 @@ def show_warnings_as_lines() -> None:
             if line in told:
                 return
             told.add(line)
-            PlainConsole(stderr=True).print(styled("warning: ", "yellow").append_text(styled(line)))
+            console.print(styled("warning: ", "yellow").append_text(styled(line)))
         elif is_verbose():
             before(message, category, *place, **more)
 

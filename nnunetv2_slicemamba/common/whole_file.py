@@ -44,6 +44,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename != str(temporary):
+            raise
+        # whoever reads the message knows the file's own name
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

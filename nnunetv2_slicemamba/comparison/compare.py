@@ -21,7 +21,9 @@ from nnunetv2_slicemamba.comparison.folder import RESULTS_FILE, ComparisonFolder
 from nnunetv2_slicemamba.comparison.results import ComparisonResult, collect
 from nnunetv2_slicemamba.comparison.tables import show_trainings
 from nnunetv2_slicemamba.comparison.trainings import FINISHED, ArmTraining, listed_states, state_of, trainings_of
+from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow
 from nnunetv2_slicemamba.pipeline.places import Place
+from nnunetv2_slicemamba.pipeline.training_watch import TrainingWatch
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 from nnunetv2_slicemamba.slicing.file import SlicingFile
 
@@ -100,14 +102,16 @@ def write_result(folder: ComparisonFolder, names: Sequence[str] | None = None) -
 def _run_all(
     trainings: Sequence[ArmTraining], slicings: dict[str, Slicing], settings: CompareSettings, console: Console
 ) -> None:
+    steps = StepsInARow(len(trainings), console)
     left = [training for training in trainings if training.state != FINISHED]
+    steps.number = len(trainings) - len(left)
     whole: list[float] = []
-    for number, training in enumerate(left, 1):
+    for number, training in enumerate(left):
         remaining = ""
         if whole:
-            seconds = sum(whole) / len(whole) * (len(left) - number + 1)
+            seconds = sum(whole) / len(whole) * (len(left) - number)
             remaining = f", about {duration_text(seconds)} left"
-        console.rule(f"{training.name}: {training.state} ({number} of {len(left)}{remaining})")
+        steps.begin(f"{training.name}, {training.state}{remaining}")
         started = time.monotonic()
         _run(training, slicings[training.arm], settings, console)
         write_result(training.folder)
@@ -140,7 +144,7 @@ def _run(training: ArmTraining, slicing: Slicing, settings: CompareSettings, con
             now.arguments(settings.device),
             console,
             now.variables(),
-            quiet=not settings.verbose,
+            watch=None if settings.verbose else TrainingWatch(fold_folder, console),
         )
         if state_of(fold_folder, training.folder, slicing) != FINISHED:
             raise InputError(f"nnUNetv2_train ended without a checkpoint and a validation in {fold_folder}")

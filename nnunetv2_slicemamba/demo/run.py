@@ -12,10 +12,13 @@ from rich.table import Table
 from nnunetv2_slicemamba.common.commands import run_command
 from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.common.verbosity import is_quiet, progress_console
 from nnunetv2_slicemamba.demo.layout import DATASETS, DemoDataset, lay_out
 from nnunetv2_slicemamba.demo.patch import patch_size, set_patch_size
 from nnunetv2_slicemamba.demo.picture import draw_cases
-from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, run_fold, summary_dice
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, steps_of_fold, summary_dice
+from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold, totals
+from nnunetv2_slicemamba.pipeline.preparing import named_selections
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.planning.sizes import plans_name_of
@@ -26,6 +29,8 @@ from nnunetv2_slicemamba.slicing.file import read_slicing_file
 SIZE, NETWORK = "S", "paper"
 PLANS = plans_name_of(SIZE, NETWORK)
 SEARCH = ("--population", "6", "--generations", "1")
+FOLDS = ("0", "1")
+SILENCE_SECONDS = 8.0  # at most, in a log file
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class DemoResult:
 def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResult:
     """Runs every step on a shipped dataset below `folder`; continues where an earlier run stopped.
 
-    data: "2d" or "3d". device: "cpu", "cuda" or "mps".
+    data: "2d" or "3d". device: "cpu", "cuda" or "mps". console: for the result.
     """
     dataset = DATASETS[data]
     for variable in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
@@ -48,44 +53,51 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
         os.environ[variable] = str((folder / variable).resolve())
     raw = folder / "nnUNet_raw"
     split = lay_out(dataset, raw)
-    console.print(
+    shown = progress_console()
+    shown.print(
         f"{len(split.folds[0]['train'])} training and {len(split.folds[0]['val'])} validation cases in each of two "
-        f"folds, {len(split.test)} test cases that neither fold sees ({dataset.licence})",
-        highlight=False,
+        f"folds, {len(split.test)} test cases that neither fold sees ({dataset.licence})"
     )
-    name, configuration = str(dataset.dataset_id), dataset.configuration
+    name, configuration = dataset.folder_name, dataset.configuration
     trainer, supernet = trainers_of(dataset)
-    plan_demo(dataset, console)
-
-    selections = [select(name, configuration, str(fold), PLANS) for fold in range(2)]
-    supernets = [SupernetFolder(selection, supernet) for selection in selections]
-    for selection in selections:
-        fold = str(selection.fold)
-        # by their own seeds the folds try other architectures, so their slicings differ
-        search = ("--seed", fold, *SEARCH)
-        flags = ("-d", name, "-c", configuration, "-f", fold, "--search", *search, "-tr", trainer, "-device", device)
-        console.print(f"The steps of: {shell_line('slicemamba', 'run', *flags)}", highlight=False, soft_wrap=True)
-        run_fold(selection, RunSettings(trainer, supernet, device, search, quiet=True), console)
-
-    predictions = {}
-    for title, folds in (("fold_0", ["0"]), ("fold_1", ["1"]), ("ensemble", ["0", "1"])):
-        predictions[title] = predict(dataset, folds, folder / "predictions" / title, device, console)
-    dice = {
-        title: evaluate(raw / dataset.folder_name / "labelsTs", output, selections[0], trainer, console)
-        for title, output in predictions.items()
-    }
-    picture = folder / f"demo_{data}.png"
-    draw_cases(raw / dataset.folder_name, predictions["ensemble"], split.test[:4], dataset.file_ending, picture)
-    show(dice, supernets, console)
-    console.print(f"Picture of image, truth and prediction: {picture}", highlight=False, soft_wrap=True)
-    report = ["-d", name, "-o", str(folder / "report.html"), "--predictions", str(predictions["ensemble"])]
-    run_command("slicemamba", ["report", *report], console)
-    own = ("--images", "IMAGES", "--masks", "MASKS", "-d", "ID", "--name", "NAME", "--labels", "LABEL")
-    console.print(
-        f"Next, with your own images: {shell_line('slicemamba', 'convert', 'folders', *own)}",
-        highlight=False,
-        soft_wrap=True,
+    # by their own seeds the folds try other architectures, so their slicings differ
+    settings = [RunSettings(trainer, supernet, device, ("--seed", fold, *SEARCH)) for fold in FOLDS]
+    folds = [
+        step
+        for selection, own in zip(named_selections(name, configuration, FOLDS, PLANS), settings, strict=True)
+        for step in steps_of_fold(selection, own)
+    ]
+    models = {"fold_0": ["0"], "fold_1": ["1"], "ensemble": ["0", "1"]}
+    steps = StepsInARow(len(folds) + len(models) + 2, shown, SILENCE_SECONDS)
+    shown.print(
+        f"{steps.total} steps: plans; supernet, search and final training of two folds ({totals(folds)}); predictions "
+        "by each fold and by both; the report"
     )
+    plan_demo(dataset, steps)
+
+    selections = [select(name, configuration, fold, PLANS) for fold in FOLDS]
+    for selection, own in zip(selections, settings, strict=True):
+        flags = ["-d", str(dataset.dataset_id), "-c", configuration, "-f", str(selection.fold), "--search"]
+        flags += [*own.search_arguments, "-tr", trainer, "-device", device]
+        shown.print(f"The next three steps are those of: {shell_line('slicemamba', 'run', *flags)}")
+        run_fold(selection, own, steps)
+
+    dice = {}
+    for title, numbers in models.items():
+        steps.begin(f"predict and evaluate the test cases, {title.replace('_', ' ')}")
+        output = predict(dataset, numbers, folder / "predictions" / title, device, steps)
+        dice[title] = evaluate(raw / dataset.folder_name / "labelsTs", output, selections[0], trainer, steps)
+    steps.begin("picture and report")
+    ensemble, picture = folder / "predictions" / "ensemble", folder / f"demo_{data}.png"
+    draw_cases(raw / dataset.folder_name, ensemble, split.test[:4], dataset.file_ending, picture)
+    report = folder / "report.html"
+    arguments = ["report", "-d", str(dataset.dataset_id), "-o", str(report), "--predictions", str(ensemble)]
+    run_command("slicemamba", arguments, shown, watch=steps.latest())
+    show(dice, [SupernetFolder(selection, supernet) for selection in selections], console)
+    console.print(f"Picture of image, truth and prediction: {picture}\nReport: {report}")
+    if not is_quiet():
+        own_images = ("--images", "IMAGES", "--masks", "MASKS", "-d", "ID", "--name", "NAME", "--labels", "LABEL")
+        console.print(f"Next, with your own images: {shell_line('slicemamba', 'convert', 'folders', *own_images)}")
     return DemoResult([dice["fold_0"], dice["fold_1"]], dice["ensemble"], picture)
 
 
@@ -94,25 +106,25 @@ def trainers_of(dataset: DemoDataset) -> tuple[str, str]:
     return f"SliceMambaTrainer{dataset.trainers}", f"SliceMambaSupernetTrainer{dataset.trainers}"
 
 
-def plan_demo(dataset: DemoDataset, console: Console) -> None:
+def plan_demo(dataset: DemoDataset, steps: StepsInARow) -> None:
     """Plans and preprocesses, with the demo's patch; does nothing if an earlier run did."""
     file = Path(os.environ["nnUNet_preprocessed"]) / dataset.folder_name / f"{PLANS}.json"
     patch = dataset.patch_size
     # planning again would be refused as soon as something is trained with that patch
     if file.is_file() and patch_size(file, dataset.configuration) == patch:
-        console.print("Plans: made before", highlight=False)
+        steps.begin(f"plans {PLANS}: finished before")
         return
+    steps.begin(f"plans {PLANS}")
     plan = ["-d", str(dataset.dataset_id), "-c", dataset.configuration, "--network", NETWORK, "--size", SIZE]
-    run_command("slicemamba", ["plan", *plan, "--gpu-memory", "2"], console, quiet=True)
+    run_command("slicemamba", ["plan", *plan, "--gpu-memory", "2"], steps.console, watch=steps.latest())
     planned = set_patch_size(file, dataset.configuration, patch)
-    console.print(
+    steps.console.print(
         f"Patch {'x'.join(map(str, patch))} in place of {'x'.join(map(str, planned))}, set in {file.name}: a CPU is "
-        "done in minutes",
-        highlight=False,
+        "done in minutes"
     )
 
 
-def predict(dataset: DemoDataset, folds: list[str], output: Path, device: str, console: Console) -> Path:
+def predict(dataset: DemoDataset, folds: list[str], output: Path, device: str, steps: StepsInARow) -> Path:
     """Predicts the test cases with nnU-Net's command."""
     images = Path(os.environ["nnUNet_raw"]) / dataset.folder_name / "imagesTs"
     flags = ["-c", dataset.configuration, "-p", PLANS, "-tr", trainers_of(dataset)[0], "-f", *folds, "-device", device]
@@ -130,15 +142,16 @@ def predict(dataset: DemoDataset, folds: list[str], output: Path, device: str, c
         "-nps",
         "0",
     ]
-    run_command("nnUNetv2_predict", arguments, console, quiet=True)
+    run_command("nnUNetv2_predict", arguments, steps.console, watch=steps.latest())
     return output
 
 
-def evaluate(truth: Path, output: Path, selection: Selection, trainer: str, console: Console) -> float:
+def evaluate(truth: Path, output: Path, selection: Selection, trainer: str, steps: StepsInARow) -> float:
     """Mean foreground Dice by nnU-Net's command."""
     folder = selection.configuration_folder(trainer)
     files = ["-djfile", str(folder / "dataset.json"), "-pfile", str(folder / "plans.json")]
-    run_command("nnUNetv2_evaluate_folder", [str(truth), str(output), *files], console, quiet=True)
+    arguments = [str(truth), str(output), *files]
+    run_command("nnUNetv2_evaluate_folder", arguments, steps.console, watch=steps.latest())
     return summary_dice(output / "summary.json")
 
 

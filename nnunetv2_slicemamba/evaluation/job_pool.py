@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunetv2_slicemamba.common.stopping import end_with_parent
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -61,6 +63,11 @@ class JobPool:
 
 
 def _prepare() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    # each worker holds the other end of the queue that it waits at, and would not notice a parent that was killed
+    end_with_parent(parent.pid)
     # Ctrl-C ends the worker at once and in silence; the main process reports
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     import torch

@@ -11,7 +11,8 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from numpy.typing import NDArray
 
-from nnunetv2_slicemamba.common.nnunet_readers import Reader, reason_of, silently
+from nnunetv2_slicemamba.common.nnunet_readers import Reader, reason_of
+from nnunetv2_slicemamba.common.silence import silently
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from nnunetv2_slicemamba.common.provenance import now
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.stopping import exit_code, handling_signals
 from nnunetv2_slicemamba.pipeline.job import ENDED_FILE, ENDED_JSON, JOB_FILE, record_of, run_job
-from nnunetv2_slicemamba.pipeline.progress import last_line
+from nnunetv2_slicemamba.pipeline.progress import TrainingProgress, last_line, training_progress
 from nnunetv2_slicemamba.pipeline.run_folder import RunFolder
 from nnunetv2_slicemamba.pipeline.slurm.submission import refuse_live_jobs
 from nnunetv2_slicemamba.pipeline.states import FAILED, FINISHED, RUNNING, STOPPED, StepState, outcome, progress_table
@@ -52,15 +52,22 @@ def only_run(folder: RunFolder) -> Iterator[None]:
 
 
 def run_at_once(
-    steps: Sequence[Step], places: Sequence[Place], folder: RunFolder, console: Console, title: str = ""
+    steps: Sequence[Step],
+    places: Sequence[Place],
+    folder: RunFolder,
+    console: Console,
+    title: str = "",
+    before: int = 0,
 ) -> None:
     """Takes all steps that are not finished, as many at once as there are places; what they need comes first.
 
+    before: number of the command's steps that came before these. Trainings are shown as a table with their last epoch,
+    where the console is no terminal as a line for an epoch.
     A step that fails does not stop the steps that do not need it. Steps end with this process, however that ends (on
     Linux); a signal that asks it to end is passed on to them, and SystemExit follows once they have ended. Raises
     CommandError at the end that names what failed.
     """
-    run = _Run(steps, places, folder, console)
+    run = _Run(steps, places, folder, console, before)
     asked: list[int] = []
     sent, shown = 0, 0.0
     live = Live(console=console, auto_refresh=False, transient=True)
@@ -74,13 +81,16 @@ def run_at_once(
             sent = len(asked)
             if not run.jobs:
                 break
-            if console.is_terminal and time.monotonic() - shown >= SHOW_SECONDS:
-                live.update(progress_table(run.states, title), refresh=True)
+            if time.monotonic() - shown >= SHOW_SECONDS:
                 shown = time.monotonic()
+                if console.is_terminal:
+                    live.update(progress_table(run.states, title), refresh=True)
+                else:
+                    run.tell_epochs()
             time.sleep(LOOK_SECONDS)
     console.print(progress_table(run.states, title))
     if asked:
-        console.print(styled(f"{signal.Signals(asked[0]).name}: ended all steps; the same command continues"))
+        console.print(styled(f"{signal.Signals(asked[0]).name}: ended all steps"))
         sys.exit(exit_code(asked[0]))
     run.tell_failures()
 
@@ -98,7 +108,14 @@ class _Job:
 class _Run:
     """The steps of a run with their states, and the jobs at work."""
 
-    def __init__(self, steps: Sequence[Step], places: Sequence[Place], folder: RunFolder, console: Console) -> None:
+    def __init__(
+        self, steps: Sequence[Step], places: Sequence[Place], folder: RunFolder, console: Console, before: int
+    ) -> None:
+        total = before + len(steps)
+        self.names = {
+            step.name: f"Step {number} of {total}, {step.title}" for number, step in enumerate(steps, before + 1)
+        }
+        self.told: dict[str, int | None] = {}  # the epoch that was told last, by the step's name
         self.states = [StepState(step) for step in steps]
         self.by_name = {state.step.name: state for state in self.states}
         self.free = list(places)
@@ -144,6 +161,7 @@ class _Run:
         record = {"job": job.job_id, "place": place.name, "log": str(state.log), "started": now(), "command": shown}
         write_json(folder / JOB_FILE, record)
         self.jobs.append(_Job(state, place, job, time.monotonic()))
+        self.told[state.step.name] = self.progress(state).ended
         self.tell(state, f"started on {place.name}, log {state.log}\n  $ {shown}")
 
     def collect(self) -> None:
@@ -177,7 +195,19 @@ class _Run:
         self.tell(state, f"{how}{after}{f': {message}' if message else ''}")
 
     def tell(self, state: StepState, text: str) -> None:
-        self.console.print(styled(f"{state.step.title}: {text}"), soft_wrap=True)
+        self.console.print(styled(f"{self.names[state.step.name]}: {text}"), soft_wrap=True)
+
+    def tell_epochs(self) -> None:
+        """Tells the last epoch of every training at work, once."""
+        for one in self.jobs:
+            now_at = self.progress(one.state)
+            if now_at.ended and now_at.ended != self.told[one.state.step.name]:
+                self.told[one.state.step.name] = now_at.ended
+                self.tell(one.state, now_at.line)
+
+    def progress(self, state: StepState) -> TrainingProgress:
+        """How far a step's training is, as its log says."""
+        return TrainingProgress() if state.step.training is None else training_progress(state.step.training)
 
     @contextlib.contextmanager
     def ending_with_an_error(self) -> Iterator[None]:

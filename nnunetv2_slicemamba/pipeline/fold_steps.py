@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.common.folder_lock import require_unused
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
+from nnunetv2_slicemamba.common.watch import Watch
 from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step, made_whole
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
@@ -43,10 +44,9 @@ class RunSettings:
 
     trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
     npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
-    quiet: show only the latest line of a training's output. predict: predict imagesTs with all folds at the end, and
-    write the report. search: train a supernet and search the slicing first; False: train with the slicing that was
-    chosen before, or the fixed one. finalists: number of the search's best slicings that are trained for a tenth, None
-    for no finals.
+    predict: predict imagesTs with all folds at the end, and write the report. search: train a supernet and search the
+    slicing first; False: train with the slicing that was chosen before, or the fixed one. finalists: number of the
+    search's best slicings that are trained for a tenth, None for no finals.
     """
 
     trainer: str
@@ -54,23 +54,9 @@ class RunSettings:
     device: str
     search_arguments: Sequence[str] = field(default_factory=tuple)
     npz: bool = False
-    quiet: bool = False
     predict: bool = False
     search: bool = True
     finalists: int | None = None
-
-
-def run_fold(selection: Selection, settings: RunSettings, console: Console) -> float:
-    """Supernet and search if they are asked for, final training and validation of one fold, without what is finished.
-
-    Returns the fold's mean validation Dice. Raises CommandError if a step fails, InputError if a finished final
-    training used another slicing than the fold's file holds now.
-    """
-    console.rule(f"fold {selection.fold}")
-    for step in steps_of_fold(selection, settings):
-        # of a search, which shows bars of its own, everything is shown
-        take(step.look(), console, quiet=settings.quiet and step.training is not None)
-    return summary_dice(FoldFolder(selection, settings.trainer).summary)
 
 
 def steps_of_fold(selection: Selection, settings: RunSettings) -> list[Step]:
@@ -96,13 +82,13 @@ def steps_of_fold(selection: Selection, settings: RunSettings) -> list[Step]:
     return steps
 
 
-def take(needed: Command | Finished, console: Console, quiet: bool = False) -> None:
-    """Runs the command that a step needs, or says that the step was finished before."""
+def take(needed: Command | Finished, console: Console, watch: Watch | None = None) -> None:
+    """Runs the command that a step needs, or says that the step was finished before. watch: as of run_command."""
     if isinstance(needed, Finished):
         console.print(needed.text, highlight=False)
         return
     with made_whole(needed):
-        run_command(needed.name, needed.arguments, console, needed.variables, quiet=quiet)
+        run_command(needed.name, needed.arguments, console, needed.variables, watch=watch)
 
 
 def hold_out_all(supernets: Sequence[SupernetFolder], fraction: float, console: Console) -> None:
@@ -151,7 +137,7 @@ def train(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings, c
     supernet: of the fold, whose slicing file a final trainer takes. Raises FolderInUseError while another process
     trains it.
     """
-    take(training_needed(folder, supernet, settings), console, settings.quiet)
+    take(training_needed(folder, supernet, settings), console)
 
 
 def training_needed(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings) -> Command | Finished:

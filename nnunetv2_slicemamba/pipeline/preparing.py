@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import run_command
-from nnunetv2_slicemamba.common.folders import InputError, require_folder
+from nnunetv2_slicemamba.common.folders import InputError, named_folder, require_folder
 from nnunetv2_slicemamba.common.library_errors import library_errors
 from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.common.nnunet_files import SPLITS_JSON
+from nnunetv2_slicemamba.common.verbosity import is_verbose, libraries_heard
+from nnunetv2_slicemamba.common.watch import Watch
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, hold_out_by_default
 from nnunetv2_slicemamba.pipeline.slicings import check_slicings, set_slicings
 from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step
@@ -61,10 +63,11 @@ def prepare(dataset: str, configuration: str, plans_name: str, planning: Plannin
     # data that are complete may lie where nothing can be written
     if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
         look = "its output above may say more, and slicemamba plan --verify_dataset_integrity checks every file"
-        with library_errors("nnunetv2", f"nnU-Net cannot preprocess {name}", look):
+        with library_errors("nnunetv2", f"nnU-Net cannot preprocess {name}", look), libraries_heard():
             complete_data(name, plans_name, configuration)
         return
-    run_command("slicemamba", planning.arguments(dataset, configuration, plans_name), console)
+    watch = None if is_verbose() else Watch(console)
+    run_command("slicemamba", planning.arguments(dataset, configuration, plans_name), console, watch=watch)
 
 
 def prepare_folds(selections: Sequence[Selection], settings: RunSettings, planning: Planning, console: Console) -> None:
@@ -107,6 +110,9 @@ def first_folder(selections: Sequence[Selection], settings: RunSettings) -> Fold
 def all_folds(dataset: str) -> list[str]:
     """The folds of a dataset's splits; those that nnU-Net draws where there are none yet. dataset: name."""
     splits = SPLITS_JSON.read_if_there(require_folder("nnUNet_preprocessed") / dataset / "splits_final.json")
+    raw = named_folder("nnUNet_raw")
+    if splits is None and raw is not None:  # from where nnU-Net's planner copies them
+        splits = SPLITS_JSON.read_if_there(raw / dataset / "splits_final.json")
     return [str(fold) for fold in range(DRAWN_FOLDS if splits is None else len(splits))]
 
 

@@ -15,7 +15,7 @@ RUN_JSON = JsonKind(
     "a run's description",
     {
         **_FOLD,
-        "settings": {**_SETTINGS, "quiet": bool, "predict": bool, "search?": bool},
+        "settings": {**_SETTINGS, "quiet?": bool, "predict": bool, "search?": bool},
         "command": str,
         "process": int,
         "host": str,

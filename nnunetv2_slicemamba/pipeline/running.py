@@ -15,11 +15,21 @@ from nnunetv2_slicemamba.common.folders import named_folder
 from nnunetv2_slicemamba.common.other_processes import host
 from nnunetv2_slicemamba.common.provenance import now
 from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.common.verbosity import is_quiet, progress_console
 from nnunetv2_slicemamba.pipeline.at_once import only_run, run_at_once
 from nnunetv2_slicemamba.pipeline.ending_steps import test_cases
-from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, draw_split, run_fold, summary_dice, take
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, draw_split, summary_dice
 from nnunetv2_slicemamba.pipeline.graph import ending_steps_of, graph_of, read_run, run_folder, write_run
-from nnunetv2_slicemamba.pipeline.preparing import Planning, first_folder, is_planned, prepare, prepare_folds
+from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold, totals
+from nnunetv2_slicemamba.pipeline.preparing import (
+    Planning,
+    first_folder,
+    is_planned,
+    named_selections,
+    planning_step,
+    prepare,
+    prepare_folds,
+)
 from nnunetv2_slicemamba.pipeline.slicings import tell_slicings
 from nnunetv2_slicemamba.pipeline.slurm.options import SlurmOptions, refuse_unshared_folders
 from nnunetv2_slicemamba.pipeline.slurm.submission import submit_run
@@ -37,25 +47,41 @@ def run_here(
     places: Sequence[Place],
     console: Console,
 ) -> None:
-    """Takes all steps of planned folds on this machine, and shows their Dice. places: of steps at once, if any."""
+    """Takes all steps of folds on this machine, planning first, and shows their Dice on the console.
+
+    selections: by their names alone, where there are no plans yet. places: of steps at once, if any.
+    """
+    first, shown = selections[0], progress_console()
+    folds = [str(selection.fold) for selection in selections]
+    names = (first.dataset, first.configuration)
+    graph = [planning_step(first, planning), *graph_of(selections, settings)]
+    steps = StepsInARow(len(graph), shown)
+    shown.print(
+        f"{first.dataset}, {first.configuration}, {'fold' if len(folds) == 1 else 'folds'} {', '.join(folds)}: "
+        f"{totals(graph)}."
+    )
+    steps.begin(f"plans {first.plans_name}: ready" if is_planned(first) else f"plans {first.plans_name}")
+    prepare(*names, first.plans_name, planning, shown)
+    selections = named_selections(*names, folds, first.plans_name)
     endings = ending_steps_of(selections, settings)
-    prepare_folds(selections, settings, planning, console)
-    console.print(f"Plans: {selections[0].plans_name}")
+    prepare_folds(selections, settings, planning, shown)
     if not settings.search:
-        tell_slicings(selections, settings, console)
-    title = f"{settings.trainer}, {selections[0].configuration}"
+        tell_slicings(selections, settings, shown)
+    title = f"{settings.trainer}, {first.configuration}"
     if places:
-        run_several(selections, settings, places, console, title)
+        run_several(selections, settings, places, shown, title)
         dice = [summary_dice(FoldFolder(selection, settings.trainer).summary) for selection in selections]
     else:
-        dice = [run_fold(selection, settings, console) for selection in selections]
+        dice = [run_fold(selection, settings, steps) for selection in selections]
         for step in endings:
-            take(step.look(), console)
-    table = Table("fold", "validation Dice", title=title)
+            steps.take(step)
+    table = Table("fold", "validation Dice")
     for selection, value in zip(selections, dice, strict=True):
         table.add_row(str(selection.fold), f"{value:.4f}")
+    console.print(title)  # over the table it would be wrapped to its width
     console.print(table)
-    tell_next(selections, settings, console)
+    if not is_quiet():
+        tell_next(selections, settings, console)
 
 
 def tell_next(selections: Sequence[Selection], settings: RunSettings, console: Console) -> None:
@@ -86,7 +112,8 @@ def run_several(
         draw_split(first_folder(selections, settings))
         command = shell_line("slicemamba", *sys.argv[1:])
         write_run(folder, selections, settings, command=command, process=os.getpid(), host=host(), started=now())
-        run_at_once(graph_of(selections, settings), places, folder, console, title)
+        # the first step was planning
+        run_at_once(graph_of(selections, settings), places, folder, console, title, before=1)
 
 
 def submit(
@@ -97,8 +124,8 @@ def submit(
     first, folder = selections[0], run_folder(selections, settings)
     with only_run(folder):
         if is_planned(first):  # then this takes no time
-            prepare(first.dataset, first.configuration, first.plans_name, planning, console)
-            prepare_folds(selections, settings, planning, console)
+            prepare(first.dataset, first.configuration, first.plans_name, planning, progress_console())
+            prepare_folds(selections, settings, planning, progress_console())
             draw_split(first_folder(selections, settings))
         said = {"command": shell_line("slicemamba", *sys.argv[1:]), "process": os.getpid(), "host": host()}
         write_run(folder, selections, settings, **said, started=now(), planning=asdict(planning), jobs={})

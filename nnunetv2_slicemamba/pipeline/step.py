@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from nnunetv2_slicemamba.common.folder_lock import FolderInUseError
 
 PLAN = "plan"  # the kind of the step before all folds
 
@@ -54,6 +56,13 @@ class Step:
     def title(self) -> str:
         """Name for people."""
         return f"fold {self.fold}, {self.kind}" if self.fold else self.kind
+
+
+def is_finished(step: Step) -> bool:
+    """Whether a step's files say that it is finished; False where they cannot be read."""
+    with suppress(ValueError, OSError, FolderInUseError):
+        return isinstance(step.look(), Finished)
+    return False
 
 
 def unfinished(folder: Path) -> Path:

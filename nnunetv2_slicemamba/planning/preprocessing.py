@@ -39,7 +39,7 @@ from nnunetv2_slicemamba.planning.data import (
 )
 from nnunetv2_slicemamba.planning.planner import SharedDataPlanner, planner_of
 from nnunetv2_slicemamba.planning.plans_name import require_same_name
-from nnunetv2_slicemamba.planning.raw_dataset import check_raw_dataset
+from nnunetv2_slicemamba.planning.raw_dataset import check_raw_dataset, check_splits
 from nnunetv2_slicemamba.planning.trained import refuse_other_plans
 from nnunetv2_slicemamba.slicing import candidate_sets
 from nnunetv2_slicemamba.slicing.candidate_sets import check_named
@@ -91,8 +91,8 @@ def plan_and_preprocess(
     planning.residual; None for the default. candidates: of the supernet, see candidate_sets. Raises ValueError for a
     size that does not exist, raw data that do not fit their dataset.json, a configuration that the plans do not have,
     where redoing data would spoil those of other plans, and plans would those of trainings; JsonFileError for a damaged
-    dataset.json, or damaged plans that networks were trained with. Waits while another process plans or preprocesses
-    the data set, and then uses what that one has made.
+    dataset.json or split, or damaged plans that networks were trained with. Waits while another process plans or
+    preprocesses the data set, and then uses what that one has made.
     """
     chosen = planner_of(size, network)
     name = plans_name or chosen.default_plans_name
@@ -100,6 +100,7 @@ def plan_and_preprocess(
     refuse_unknown_configurations(configurations or (), file)
     check_named(candidates, configurations)
     DATASET_JSON.read(Path(str(nnUNet_raw)) / dataset_name / "dataset.json")
+    check_splits(Path(str(nnUNet_raw)) / dataset_name, file.parent)
     check_raw_dataset(Path(str(nnUNet_raw)) / dataset_name, counted=verify)
     planner = planner_class(
         chosen, activation_checkpointing, file, not overwrite_plans, blocks_from_stride, decoder_blocks, candidates

@@ -7,10 +7,17 @@ from pathlib import Path
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
-from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, NO_PLANS, class_name
+from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, NO_PLANS, OPTIONS_IN_PLANS, class_name
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.common.shell import shell_line
-from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, RECOMMENDED, SIZES, plans_name_of
+from nnunetv2_slicemamba.planning.sizes import (
+    NETWORKS,
+    PAPER,
+    RECOMMENDED,
+    SIZES,
+    planner_name_of,
+    plans_name_of,
+)
 
 
 def present_plans(preprocessed: Path) -> list[str]:
@@ -51,6 +58,33 @@ def size_and_network(plans_name: str, size: str | None, network: str | None) -> 
     known = {plans_name_of(one, other): (one, other) for one in SIZES for other in NETWORKS}
     usual = known.get(plans_name, (PAPER, RECOMMENDED))
     return size or usual[0], network or usual[1]
+
+
+def require_planned_as_asked(file: Path, size: str | None, network: str | None, gpu_memory: float | None) -> str:
+    """Raises InputError if plans that are there were made with other options than those that a run is given.
+
+    file: plans, which need not be there. size, network, gpu_memory: None where it was not given. Returns a sentence
+    for the user where the plans do not tell what they were made with, else "".
+    """
+    given = {"--size": size, "--network": network, "--gpu-memory": gpu_memory}
+    if not file.is_file() or all(value is None for value in given.values()):
+        return ""
+    plans = PLANS_JSON.read(file)
+    planners = {planner_name_of(one, other): (one, other) for one in SIZES for other in NETWORKS}
+    made_size, made_network = planners.get(plans.get("experiment_planner_used", ""), (None, None))
+    made_memory = plans.get(OPTIONS_IN_PLANS, {}).get("gpu_memory")
+    made = {"--size": made_size, "--network": made_network, "--gpu-memory": made_memory}
+    asked = {flag: value for flag, value in given.items() if value is not None}
+    for flag, value in asked.items():
+        if made[flag] not in (None, value):
+            raise InputError(
+                f"the plans {file.stem} are there already and were made with {flag} {made[flag]}, not {value}: leave "
+                f"{flag} out to use them, or give new plans another name with -p"
+            )
+    unknown = [flag for flag in asked if made[flag] is None]
+    if not unknown:
+        return ""
+    return f"{', '.join(unknown)} changes nothing: the plans {file.stem} are there already and are used as they are"
 
 
 def plans_flags(preprocessed: Path, plans_name: str) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.common.nnunet_readers import find_reader, reason_of, silently
+from nnunetv2_slicemamba.common.nnunet_files import SPLITS_JSON
+from nnunetv2_slicemamba.common.nnunet_readers import find_reader, reason_of
+from nnunetv2_slicemamba.common.silence import silently
 from nnunetv2_slicemamba.common.special_files import require_no_special
 from nnunetv2_slicemamba.common.text_files import has_mark
 from nnunetv2_slicemamba.evaluation.labels import read_dataset_json
@@ -137,6 +139,24 @@ def check_truth(folder: Path, content: Mapping[str, Any], cases: Sequence[str]) 
             f"{len(missing)} of {len(files)} training cases have no labels: {_first(missing)}; add them, or move the "
             "images elsewhere"
         )
+
+
+def check_splits(raw: Path, preprocessed: Path) -> None:
+    """Raises InputError if a dataset's two splits differ in a fold of the raw data's, which nnU-Net does not take.
+
+    raw, preprocessed: the dataset's folders. Raises JsonFileError for a split that is damaged.
+    """
+    files = [folder / "splits_final.json" for folder in (raw, preprocessed)]
+    given, used = (SPLITS_JSON.read_if_there(file) for file in files)
+    if given is None or used is None:
+        return
+    for number, fold in enumerate(given):
+        same = number < len(used) and all(set(fold[part]) == set(used[number][part]) for part in ("train", "val"))
+        if not same:
+            raise InputError(
+                f"{files[0]} and {files[1]} differ in fold {number}, and nnU-Net takes no two divisions of one "
+                "dataset: copy the one that you mean over the other"
+            )
 
 
 def check_channels(

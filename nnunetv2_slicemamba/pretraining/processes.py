@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_slicemamba.common.launcher import launcher_number
+from nnunetv2_slicemamba.common.library_errors import library_errors
 from nnunetv2_slicemamba.planning.selection import choose_device
 
 
@@ -61,18 +63,19 @@ def processes(device: str) -> Iterator[Processes]:
     Gloo CPUs. Raises InputError for a device that is not there.
     """
     chosen = choose_device(device)
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = launcher_number("WORLD_SIZE", 1, least=1)
     if world == 1:
         yield Processes(0, 1, chosen)
         return
     if chosen.type == "cuda":
-        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        chosen = torch.device("cuda", launcher_number("LOCAL_RANK", below=torch.cuda.device_count()))
         torch.cuda.set_device(chosen)
     else:
         # choose_device gave all cores to this one of several processes
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", world))))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // launcher_number("LOCAL_WORLD_SIZE", world, least=1)))
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timedelta(minutes=30))
+    with library_errors("torch", "the processes of the pretraining cannot meet", "start all of them with torchrun"):
+        dist.init_process_group(backend, timeout=timedelta(minutes=30))
     try:
         yield Processes(dist.get_rank(), world, chosen)
     finally:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.launcher import MOST_PORT, launcher_number
+from nnunetv2_slicemamba.common.library_errors import library_errors
 from nnunetv2_slicemamba.search.workers.processes import Process
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ def meet(process: Process, folder: Path, environ: Mapping[str, str] = os.environ
             wait_for(told, "port")
             store = _connect_here(int(told.get("port")))
     else:
-        port = int(environ["MASTER_PORT"])
+        port = launcher_number("MASTER_PORT", below=MOST_PORT, environ=environ)
         # whichever starts first waits for the others, as torch's own store of a job does
         store = _listen_here(port, process.world) if process.is_writer else _connect_here(port, process.world)
     return _of_this_job(store, secret, process.is_writer)
@@ -153,7 +155,8 @@ def _launchers_store(process: Process) -> Store:
     from torch.distributed import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    store, _, _ = next(rendezvous("env://", process.rank, process.world))
+    with library_errors("torch", "the processes of the search cannot meet", "start all of them with torchrun"):
+        store, _, _ = next(rendezvous("env://", process.rank, process.world))
     return PrefixStore("slicing_search", store)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.launcher import launcher_number
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class Process:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Process:
-        """This process as the launcher describes it; alone without one."""
-        world = int(environ.get("WORLD_SIZE", "1"))
+        """This process as the launcher describes it; alone without one. InputError for what cannot be one."""
+        world = launcher_number("WORLD_SIZE", 1, least=1, environ=environ)
         if world == 1:
             return cls()
-        local_world = int(environ.get("LOCAL_WORLD_SIZE", str(world)))
-        return cls(int(environ["RANK"]), world, int(environ.get("LOCAL_RANK", environ["RANK"])), local_world)
+        rank = launcher_number("RANK", below=world, environ=environ)
+        local_world = launcher_number("LOCAL_WORLD_SIZE", world, least=1, below=world + 1, environ=environ)
+        return cls(rank, world, launcher_number("LOCAL_RANK", rank, below=world, environ=environ), local_world)
 
     @property
     def is_writer(self) -> bool:

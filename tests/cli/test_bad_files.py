@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from nnunetv2_slicemamba.common.commands import CommandError
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
+from nnunetv2_slicemamba.pipeline.graph import run_folder, write_run
 from nnunetv2_slicemamba.planning.selection import select
 from tests.cli.commands import broken_promise, called
 from tests.cli.supernets import save_untrained_supernet
@@ -32,6 +34,8 @@ COMPARE = ("compare", *FOLD, "-tr", FINAL, "-device", "cpu")
 EVALUATE = ("evaluate", "predictions", "truth", "--no-surface", "-np", "1")
 CONVERT = ("convert", "folders", "--images", "truth", "--masks", "masks", "-d", "77", "--name", "Own")
 HOLDOUT = ("holdout", *FOLD, "-tr", UNTRAINED, "--fraction", "0.5")
+STATUS = ("status", "-d", "901")
+STEPS = f"{RESULTS}/steps/{FINAL}__{PLANS}__2d"
 REPORT = ("report", "-d", "901", "-o", "report.html")
 # a file, and a command that reads it
 FILES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -51,7 +55,12 @@ FILES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("predictions/dataset.json", EVALUATE),
     ("nnUNet_raw/Dataset077_Own/dataset.json", CONVERT),
     ("nnUNet_raw/Dataset077_Own/slicemamba_convert.json", CONVERT),
+    (f"{STEPS}/run.json", STATUS),
+    (f"{STEPS}/fold_0_final/job.json", STATUS),
+    (f"{STEPS}/fold_0_final/ended.json", STATUS),
 )
+RUN_SAID = {"command": "slicemamba run", "process": 1, "host": "here", "started": "now"}
+JOB_SAID = {"job": "7", "place": "cores 0", "log": "missing.log", "started": "now", "command": "nnUNetv2_train"}
 # a report reads everything and takes its time: it gets fewer files and kinds of damage
 REPORTED = (
     f"{DATA}/{PLANS}.json",
@@ -112,6 +121,13 @@ def tree(planned: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         (root / SEARCHED / "debug.json").write_text(json.dumps({"num_epochs": "1"}))
         shutil.copy(root / SEARCHED / "slicing_search/best_slicing.json", root / "chosen.json")
         shutil.copy(root / SEARCHED / "slicing_search/pareto.json", root / "pareto.json")
+        selections, settings = [select("901", "2d", "0", PLANS)], RunSettings(FINAL, SUPERNET, "cpu", (), search=False)
+        step = run_folder(selections, settings).step("fold_0_final")
+        step.mkdir(parents=True)
+        write_run(run_folder(selections, settings), selections, settings, **RUN_SAID)
+        (step / "job.json").write_text(json.dumps(JOB_SAID))
+        (step / "ended.json").write_text(json.dumps({"job": "7", "code": 1, "message": "full", "ended": "now"}))
+        assert "full" in called(*STATUS).out
         for command in (HOLDOUT, CONVERT, (*COMPARE, "--arms", "2x4")):
             ended = called(*command)
             assert ended.code == 0 or "is not started" in ended.message, ended.message

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from nnunetv2_slicemamba.cli.errors import message_of
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.search.settings import SearchSettings
 from tests.cli.commands import Ended, called
@@ -98,6 +99,17 @@ def test_what_nobody_foresaw_is_called_a_bug_and_keeps_its_traceback(
     assert file.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.parametrize(
+    ("line", "message"), [("raise ValueError('twice')", "twice"), ("int('x')", None), ("assert False, 'x'", None)]
+)
+def test_what_the_package_raises_is_told_apart_without_its_source(line: str, message: str | None) -> None:
+    """As of a package that was compiled, or replaced while the command ran."""
+    place = {"__name__": "nnunetv2_slicemamba.nowhere"}
+    with pytest.raises((ValueError, AssertionError)) as caught:
+        exec(compile(f"if True: {line}", "/gone/nowhere.py", "exec"), place)
+    assert message_of(caught.value) == message
+
+
 def test_a_bug_is_told_where_no_file_can_be_written(
     ended_by: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -138,6 +150,13 @@ def test_a_variable_of_nnunets_that_holds_no_number_is_named_at_once(
     assert ended.code == 2
     assert ended.message.startswith(f"error: {variable}={value} is no whole number from")
     assert called("trainer-path").code == 0
+
+
+@pytest.mark.parametrize("columns", ["0", "000", "-5", "x", "\N{SUPERSCRIPT TWO}", "9" * 30])
+def test_a_terminal_of_no_width_hides_no_message(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.delenv("nnUNet_results", raising=False)
+    assert called("status", "-d", "1").message.startswith("error: nnUNet_results is not set")
 
 
 def test_a_name_that_is_no_text_is_shown(tmp_path: Path) -> None:

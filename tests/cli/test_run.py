@@ -44,7 +44,12 @@ def test_a_run_trains_every_fold_and_says_with_which_plans_and_slicing(steps: li
     done = called(*RUN)
     assert done.code == 0, done.message
     assert steps == [f"{FINAL} 0", f"{FINAL} 1"]
-    assert f"Plans: {PLANS}\n" in done.out
+    assert "Dataset901_Disks, 2d, folds 0, 1: 3 steps, none finished before.\n" in done.out
+    assert [line for line in done.out.splitlines() if line.startswith("Step ")] == [
+        f"Step 1 of 3: plans {PLANS}: ready",
+        "Step 2 of 3: fold 0, final",
+        "Step 3 of 3: fold 1, final",
+    ]
     assert "Slicing, fold 0, 1: 2x4 in all 7 blocks, the fixed one" in done.out
     assert done.out.endswith("Next: slicemamba report -d Dataset901_Disks\n")
 
@@ -126,3 +131,14 @@ def test_candidates_that_the_plans_do_not_have_are_refused_with_both_sets(steps:
     ended = called(*RUN, "--search", "--candidates", "1,2x4")
     assert f"the plans {PLANS} have the candidates 2x2, 2x4, 4x2, 4x4, --candidates 1,2x4 are 1x1, 2x4" in ended.message
     assert steps == []
+
+
+def test_quiet_leaves_the_table(steps: list[str], workspace: Path) -> None:
+    done = called(*RUN, "-q")
+    assert done.code == 0, done.message
+    assert done.out.splitlines()[0].strip() == f"{FINAL}, 2d"
+    assert [line.split("│")[1:3] for line in done.out.splitlines() if "0.5000" in line] == [
+        [" 0    ", " 0.5000          "],
+        [" 1    ", " 0.5000          "],
+    ]
+    assert len(done.out.splitlines()) == 7

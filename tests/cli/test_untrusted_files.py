@@ -17,6 +17,7 @@ from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 from tests.common.malicious import malicious_files
 from tests.comparison.test_rank import compared
+from tests.conftest import use_folders
 
 PLANS, SUPERNET, FINAL = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_1epoch"
 FOLD = ["-d", "901", "-c", "2d", "-f", "0", "-p", PLANS]
@@ -185,6 +186,39 @@ def test_a_preprocessed_case_is_read_as_data(
         ):
             refuses(words, cases[0].parent, capsys, r"case_\d.pkl is not read: .*it names .*system")
             assert not marker.exists(), (name, words)
+
+
+def test_images_masks_and_slices_are_read_as_data(
+    malicious: tuple[dict[str, Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every malicious file in the place of every kind of image that `convert` and `evaluate` read."""
+    files, marker = malicious
+    use_folders(tmp_path, monkeypatch)
+    places = [
+        *(("folders", end) for end in (".png", ".tif", ".nii.gz", ".mha")),
+        ("synapse", ".npz"),
+        ("synapse", ".h5"),
+    ]
+    for number, (key, ending) in enumerate(places):
+        source = tmp_path / f"source{number}"
+        for at, file in enumerate(files.values()):
+            for folder, name in {
+                ("folders", ending): (("images", f"c{at}"), ("masks", f"c{at}")),
+                ("synapse", ".npz"): (("train_npz", f"case{at:04d}_slice000"),),
+                ("synapse", ".h5"): (("test_vol_h5", f"case{at:04d}.npy"),),
+            }[key, ending]:
+                (source / folder).mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, source / folder / f"{name}{ending}")
+        own = ["--images", str(source / "images"), "--masks", str(source / "masks"), "--name", "Own"]
+        words = ["convert", key, *(own if key == "folders" else [str(source)]), "-d", str(70 + number)]
+        refuses(words, source if key == "synapse" else Path("images"), capsys)
+        assert not marker.exists(), words
+        if key == "folders":
+            refuses(["evaluate", own[1], own[3], "-np", "1"], Path(f"c0{ending}"), capsys)
+            assert not marker.exists(), ending
 
 
 def first_float(weights: dict[str, Any]) -> torch.Tensor:

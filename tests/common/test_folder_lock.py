@@ -85,6 +85,28 @@ def test_searches_share_a_folder_and_keep_a_training_out_until_the_last_has_ende
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["exclusive", "shared"])
+def test_who_may_only_read_a_folder_learns_who_has_it(
+    kind: str, hold: Callable[..., subprocess.Popen[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another user who asks for the state of a run, or on a disk that was mounted for reading."""
+    holder = hold(*(["shared"] if kind == "shared" else []))
+    opened = os.open
+
+    def read_only(path: Path, flags: int, *more: int) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return opened(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(FolderInUseError, match=f"in use by process {holder.pid} on "):
+        require_unused(tmp_path)
+    holder.kill()
+    holder.wait()
+    require_unused(tmp_path)
+    assert (tmp_path / LOCK_FILE).is_file()
+
+
 def test_one_process_does_not_take_a_folder_twice(tmp_path: Path) -> None:
     with in_use(tmp_path):
         with pytest.raises(FolderInUseError, match="by this process already"), in_use(tmp_path):

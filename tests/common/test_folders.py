@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_slicemamba.common.folders import InputError, named_folder, require_folder
+from nnunetv2_slicemamba.common.folders import InputError, named_folder, require_apart, require_folder
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +65,14 @@ def test_relative_folders_that_are_there_and_apostrophes_inside_are_taken(
         assert require_folder("nnUNet_raw", writable=True) == Path(value)
     monkeypatch.delenv("nnUNet_raw")
     assert named_folder("nnUNet_raw") is None
+
+
+def test_two_variables_that_name_one_folder_are_refused(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("raw", "preprocessed"):
+        (here / name).mkdir()
+        monkeypatch.setenv(f"nnUNet_{name}", str(here / name))
+    require_apart("nnUNet_raw", "nnUNet_preprocessed")
+    (here / "link").symlink_to(here / "raw")
+    monkeypatch.setenv("nnUNet_preprocessed", str(here / "link"))
+    with pytest.raises(InputError, match="are one folder.*give nnUNet_preprocessed a folder of its own"):
+        require_apart("nnUNet_raw", "nnUNet_preprocessed")

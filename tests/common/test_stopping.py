@@ -34,8 +34,10 @@ PARENT = """
 import sys
 from rich.console import Console
 from nnunetv2_slicemamba.common import commands
+from nnunetv2_slicemamba.common.watch import Watch
 commands.ENTRY_POINTS["train"] = ("training", "train")
-commands.run_command("train", [sys.argv[1]], Console(), quiet=len(sys.argv) > 2)
+watch = Watch(Console()) if len(sys.argv) > 2 else None
+commands.run_command("train", [sys.argv[1]], Console(), watch=watch)
 print("went on")
 """
 

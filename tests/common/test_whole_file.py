@@ -1,5 +1,6 @@
 """A reader finds the old file or the whole new one."""
 
+import errno
 import os
 import stat
 import subprocess
@@ -48,6 +49,16 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path, error):
         fail_half_way()
     assert file.read_text() == "old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_refusal_names_the_file_and_not_the_temporary_one(tmp_path):
+    file = tmp_path / "network.ts"
+    with pytest.raises(PermissionError) as refused, replacing(file) as temporary:
+        raise PermissionError(errno.EACCES, "Permission denied", str(temporary))
+    assert refused.value.filename == str(file)
+    with pytest.raises(PermissionError) as refused, replacing(file):
+        raise PermissionError(errno.EACCES, "Permission denied", "another")
+    assert refused.value.filename == "another"
 
 
 def test_the_bytes_are_on_disk_before_the_name_changes(tmp_path, monkeypatch):

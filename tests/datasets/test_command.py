@@ -53,10 +53,12 @@ def test_it_says_what_it_found_and_what_comes_next(
     assert cases_in(raw / "Dataset012_ISIC2017", "Tr") == set("abcdvw")
 
 
-def test_ones_own_folders(tmp_path: Path, raw: Path) -> None:
+def test_ones_own_folders(tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_pair(tmp_path / "i", tmp_path / "m", "a")
     call("convert", "folders", "--images", tmp_path / "i", "--masks", tmp_path / "m", "-d", 13, "--name", "Mine")
     assert cases_in(raw / "Dataset013_Mine", "Tr") == {"a"}
+    # one case makes no folds
+    assert "Next: slicemamba run -d 13 -c 2d -f all\n" in capsys.readouterr().out
 
 
 def test_the_list_names_every_dataset_and_imports_nothing_heavy() -> None:

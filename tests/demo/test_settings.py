@@ -16,6 +16,7 @@ from rich.console import Console
 from nnunetv2_slicemamba.common.commands import CommandError
 from nnunetv2_slicemamba.demo import run
 from nnunetv2_slicemamba.demo.layout import DATASETS, DemoDataset
+from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow
 from nnunetv2_slicemamba.planning.planner import PLANNERS
 from nnunetv2_slicemamba.trainers import TRAINERS
 
@@ -88,11 +89,11 @@ def test_its_plans_fit_their_target_and_have_the_demos_patch(
     with warnings.catch_warnings():
         # what the planner says of plans that do not fit
         warnings.simplefilter("error", UserWarning)
-        run.plan_demo(dataset, Console(file=io.StringIO()))
+        run.plan_demo(dataset, StepsInARow(1, Console(file=io.StringIO())))
     settings = json.loads((folder / f"{run.PLANS}.json").read_text())["configurations"][dataset.configuration]
     assert tuple(settings["patch_size"]) == dataset.patch_size
     assert settings["batch_size"] == 2
-    run.plan_demo(dataset, Console(file=io.StringIO()))
+    run.plan_demo(dataset, StepsInARow(1, Console(file=io.StringIO())))
     assert called == 1, "plans with the demo's patch are not made again"
 
 

@@ -60,7 +60,7 @@ def main() -> None:
         said: dict[str, Any] = {"command": "again", "process": os.getpid(), "host": host(), "started": "now"}
         asked = {"dataset": "", "configuration": "", "plans_name": "", "folds": []}
         settings = {"trainer": "", "supernet_trainer": "", "device": "", "search_arguments": []}
-        settings |= {"npz": False, "quiet": False, "predict": False}
+        settings |= {"npz": False, "predict": False}
         write_json(folder.file, {**asked, "settings": settings, **said})
         at_once.run_at_once(steps, [place() for _ in steps], folder, PlainConsole())
 

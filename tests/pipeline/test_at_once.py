@@ -109,7 +109,7 @@ def test_steps_end_with_their_run(end: str, folder: RunFolder, tmp_path: Path) -
 def test_a_run_of_another_machine_is_not_cancelled(folder: RunFolder, tmp_path: Path) -> None:
     with only_run(folder):
         settings = {"trainer": "", "supernet_trainer": "", "device": "", "search_arguments": []}
-        settings |= {"npz": False, "quiet": False, "predict": False}
+        settings |= {"npz": False, "predict": False}
         asked = {"dataset": "", "configuration": "", "plans_name": "", "folds": [], "settings": settings}
         said = {"command": "again", "process": os.getpid(), "host": "elsewhere", "started": "now"}
         write_json(folder.file, {**asked, **said})

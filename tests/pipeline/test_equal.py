@@ -21,8 +21,9 @@ from nnunetv2_slicemamba.common.commands import CommandError
 from nnunetv2_slicemamba.common.folder_lock import LOCK_FILE
 from nnunetv2_slicemamba.pipeline import fold_steps
 from nnunetv2_slicemamba.pipeline.at_once import only_run, run_at_once
-from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, draw_split, run_fold
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, draw_split
 from nnunetv2_slicemamba.pipeline.graph import graph_of, run_folder, write_run
+from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold
 from nnunetv2_slicemamba.pipeline.places import places_without_gpu
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
@@ -124,7 +125,7 @@ def test_two_folds_at_once_one_killed_and_continued_equal_two_in_a_row(
 
     made = [final.checkpoint for final in finals]
     for selection, checkpoint in zip(with_slicings(tmp_path / "row", monkeypatch), made, strict=True):
-        run_fold(selection, SETTINGS, silent())
+        run_fold(selection, SETTINGS, StepsInARow(2, silent()))
         files = (checkpoint, FoldFolder(selection, SHORT).checkpoint)
         assert files[0] != files[1]
         assert_same(*(torch.load(file, weights_only=False) for file in files))

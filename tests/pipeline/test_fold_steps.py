@@ -19,6 +19,7 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
 from nnunetv2_slicemamba.pipeline import fold_steps
+from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.preprocessing import complete_data
 from nnunetv2_slicemamba.planning.selection import Selection, select
@@ -100,7 +101,7 @@ def test_the_final_training_takes_the_slicing_of_the_chains_supernet_whatever_el
         other = put_slicing(SupernetFolder(selection, supernet), slicing)
     monkeypatch.setenv("SLICEMAMBA_SLICING", variable and str(other))
     with pytest.raises(JsonFileError, match="summary.json cannot be read"):  # nothing was trained
-        fold_steps.run_fold(selection, SETTINGS, silent())
+        run_fold(selection, SETTINGS, StepsInARow(3, silent()))
     (training,) = called
     assert training.arguments[:6] == ["nnUNetv2_train", "Dataset901_Disks", "2d", "0", "-tr", FINAL]
     results = selection.configuration_folder(FINAL).parent

@@ -30,12 +30,12 @@ def test_a_training_tells_epoch_loss_dice_and_the_time_that_is_left(folder: Path
     assert training_progress(folder) == TrainingProgress()
     log = folder / "training_log_2026_3_2.txt"
     log.write_text(EPOCH.format(0))
-    assert training_progress(folder) == TrainingProgress(0, 12, None, None, None)
+    assert training_progress(folder) == TrainingProgress(0, 12, ended=0)
     first = EPOCH.format(0) + END.format("-0.4321", "np.float32(0.25), np.float32(0.75)")
     log.write_text(first)
-    assert training_progress(folder) == TrainingProgress(0, 12, -0.4321, 0.5, 11 * 20.5)
+    assert training_progress(folder) == TrainingProgress(0, 12, -0.4321, 0.5, 11 * 20.5, 1)
     log.write_text(first + EPOCH.format(1))
-    assert training_progress(folder) == TrainingProgress(1, 12, -0.4321, 0.5, 11 * 20.5)
+    assert training_progress(folder) == TrainingProgress(1, 12, -0.4321, 0.5, 11 * 20.5, 1)
     log.write_text(first + EPOCH.format(11) + END.format("nan", "np.float32(nan), np.float32(0.75)"))
     now_at = training_progress(folder)
     assert now_at.seconds_left == 0
@@ -48,7 +48,7 @@ def test_what_is_half_written_or_damaged_costs_no_more_than_its_number(folder: P
     (folder / "debug.json").write_text('{"num_epo')
     log = folder / "training_log_2026_3_2.txt"
     log.write_bytes(b"\xff\x00" * 100_000 + EPOCH.format(3).encode() + b"2026: train_loss -0.")
-    assert training_progress(folder) == TrainingProgress(epoch=3)
+    assert training_progress(folder) == TrainingProgress(epoch=3, ended=3)
 
 
 def test_the_last_line_is_the_commands_not_its_launchers(tmp_path: Path) -> None:

@@ -326,6 +326,17 @@ def test_a_damaged_description_is_refused_before_anything_is_done(
     assert times(folder) == before
 
 
+@pytest.mark.parametrize("root", ["nnUNet_raw", "nnUNet_preprocessed"])
+def test_a_damaged_split_is_refused_by_name_before_anything_is_done(root: str, folder: Path, workspace: Path) -> None:
+    split = '[{"train": ["case_0"], "val": ["case_1"]}]'
+    for place in ("nnUNet_raw", "nnUNet_preprocessed"):
+        (workspace / place / DISKS / "splits_final.json").write_text(split if place != root else split[:20])
+    before = times(folder)
+    with pytest.raises(JsonFileError, match=f"{root}/{DISKS}/splits_final.json is no JSON"):
+        plan_and_preprocess(901, DISKS, "S", ["2d"], processes=1)
+    assert times(folder) == before
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_who_plans_or_preprocesses_while_another_process_does_waits_and_uses_what_that_one_made(
     damaged: bool, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

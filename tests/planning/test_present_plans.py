@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.planning.present_plans import plans_flags, plans_to_use, present_plans, size_and_network
+from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
+from nnunetv2_slicemamba.planning.present_plans import (
+    plans_flags,
+    plans_to_use,
+    present_plans,
+    require_planned_as_asked,
+    size_and_network,
+)
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.planning.sizes import RECOMMENDED, plans_name_of
 
@@ -69,3 +77,31 @@ def test_plans_that_are_named_after_a_network_are_of_that_network() -> None:
     assert size_and_network(PAPER_S, None, None) == ("S", "paper")
     assert size_and_network("nnUNetSliceMambaResidualPlans", "M", None) == ("M", "residual")
     assert size_and_network("MyPlans", None, None) == ("L", RECOMMENDED)
+
+
+def test_plans_that_are_there_are_not_taken_for_what_a_run_asks_for(folder: Path) -> None:
+    file = folder / f"{PAPER_S}.json"
+    made = json.loads(file.read_text())[OPTIONS_IN_PLANS]["gpu_memory"]
+    assert require_planned_as_asked(file, None, None, None) == ""
+    assert require_planned_as_asked(file, "S", "paper", made) == ""
+    assert require_planned_as_asked(folder / "NewPlans.json", "L", "hybrid", 99.0) == ""
+    for given, words in (
+        (("L", None, None), "made with --size S, not L: leave --size out"),
+        ((None, "hybrid", None), "made with --network paper, not hybrid"),
+        (("S", None, 99.0), f"made with --gpu-memory {made}, not 99.0"),
+    ):
+        with pytest.raises(InputError, match=re.escape(words)):
+            require_planned_as_asked(file, *given)
+
+
+def test_where_plans_do_not_tell_what_they_were_made_with_a_run_says_that_an_option_changes_nothing(
+    folder: Path,
+) -> None:
+    file = folder / f"{PAPER_S}.json"
+    older = {key: value for key, value in json.loads(file.read_text()).items() if key != OPTIONS_IN_PLANS}
+    file.write_text(json.dumps(older))
+    said = require_planned_as_asked(file, "S", None, 99.0)
+    assert said == f"--gpu-memory changes nothing: the plans {PAPER_S} are there already and are used as they are"
+    file.write_text(json.dumps(older | {OPTIONS_IN_PLANS: {"gpu_memory": "much"}}))
+    with pytest.raises(InputError, match=f"{file}.*{OPTIONS_IN_PLANS}.*gpu_memory"):
+        require_planned_as_asked(file, None, None, 99.0)

@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.planning import preprocessing
 from nnunetv2_slicemamba.planning.data import raw_cases
 from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
-from nnunetv2_slicemamba.planning.raw_dataset import check_raw_dataset
+from nnunetv2_slicemamba.planning.raw_dataset import check_raw_dataset, check_splits
 from tests.conftest import write_raw_dataset
 
 DISKS = "Dataset901_Disks"
@@ -148,3 +148,21 @@ def test_a_byte_order_mark_that_nnunet_cannot_read_is_refused(folder: Path) -> N
     (folder / "dataset.json").write_text(text, encoding="utf-8-sig")
     with pytest.raises(InputError, match=r"dataset\.json begins with a byte order mark, .* save it without one"):
         check_raw_dataset(folder)
+
+
+def test_two_divisions_of_one_dataset_are_refused_and_more_folds_are_not(tmp_path: Path) -> None:
+    """nnU-Net asserts it, without a word, when the fingerprint is made."""
+    folds = [{"train": ["a", "b"], "val": ["c"]}, {"train": ["c", "b"], "val": ["a"]}]
+    raw, used = tmp_path / "raw", tmp_path / "preprocessed"
+    for folder in (raw, used):
+        folder.mkdir()
+    check_splits(raw, used)
+    (raw / "splits_final.json").write_text(json.dumps(folds[:1]))
+    check_splits(raw, used)
+    turned = {part: names[::-1] for part, names in folds[0].items()}
+    (used / "splits_final.json").write_text(json.dumps([turned, folds[1]]))
+    check_splits(raw, used)
+    for other in (folds[1:], []):
+        (used / "splits_final.json").write_text(json.dumps(other))
+        with pytest.raises(InputError, match="differ in fold 0.*copy the one that you mean over the other"):
+            check_splits(raw, used)

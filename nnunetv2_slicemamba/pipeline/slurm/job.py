@@ -21,7 +21,7 @@ from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.stopping import exit_code
 from nnunetv2_slicemamba.pipeline.job import ENDED_FILE, JOB_FILE, recorded, run_step
 from nnunetv2_slicemamba.pipeline.run_folder import RUN_JSON, RunFolder
-from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step
+from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step, is_finished
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -142,13 +142,6 @@ def looked_at(step: Step) -> Command | Finished:
             if time.monotonic() > until:
                 raise
         time.sleep(_LOOK_SECONDS)
-
-
-def is_finished(step: Step) -> bool:
-    """Whether a step's files say that it is finished; False where they cannot be read."""
-    with contextlib.suppress(ValueError, OSError, FolderInUseError):
-        return isinstance(step.look(), Finished)
-    return False
 
 
 def kept(step: Step) -> list[tuple[str, int]]:

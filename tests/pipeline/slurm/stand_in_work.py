@@ -25,7 +25,7 @@ class StandInJob(StepJob):
     def __call__(self) -> None:
         asked: dict[str, Any] = {"dataset": "", "configuration": "", "plans_name": "", "folds": []}
         settings = {"trainer": "", "supernet_trainer": "", "device": "", "search_arguments": []}
-        settings |= {"npz": False, "quiet": False, "predict": False}
+        settings |= {"npz": False, "predict": False}
         said = {"command": "", "process": 1, "host": "", "started": ""}
         write_json(self.folder.file, {**asked, "settings": settings, **said})
         super().__call__()

@@ -43,7 +43,7 @@ def graph(done: tuple[str, ...] = DONE) -> list[Step]:
 def folder(tmp_path: Path) -> RunFolder:
     made = RunFolder(tmp_path / "Dataset501_Nuclei" / "steps" / "run")
     settings = {"trainer": "", "supernet_trainer": "", "device": "", "search_arguments": []}
-    settings |= {"npz": False, "quiet": False, "predict": False}
+    settings |= {"npz": False, "predict": False}
     asked = {"dataset": "", "configuration": "", "plans_name": "", "folds": [], "settings": settings}
     said = {"command": "slicemamba run again", "process": 1, "host": "login1", "started": "now", "jobs": {}}
     made.path.mkdir(parents=True)
