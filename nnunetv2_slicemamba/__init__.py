@@ -1,6 +1,11 @@
 """SliceMamba and its architecture search as an extension of nnU-Net v2."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+# In a clone, which Python finds first if it is the working directory, trainers/ and search/ lie beside the package.
+if not (_folder := Path(__file__).parent).joinpath("trainers").is_dir():
+    __path__.append(str(_folder.parent))
 
 from nnunetv2_slicemamba.common.version import __version__, require_nnunet
 

@@ -63,7 +63,9 @@ def convert(
             "--train", metavar="joint|own", help="Polyp benchmark: joint trains on both datasets as published, or own."
         ),
     ] = "joint",
-    organs: Annotated[int, whole("--organs", least=8, most=13, help="synapse: 8 organs, or all 13.")] = 8,
+    organs: Annotated[
+        int, whole("--organs", least=8, most=13, metavar="8|13", help="synapse: 8 organs, or all 13.")
+    ] = 8,
     images: Annotated[
         list[Path] | None,
         typer.Option(

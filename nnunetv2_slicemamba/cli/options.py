@@ -219,7 +219,7 @@ Dataset = Annotated[str, dataset_option()]
 Configuration = Annotated[str, configuration_option("Configuration of the plans, e.g. 2d or 3d_fullres.")]
 Fold = Annotated[str, fold_option("Fold: 0, 1, ... or all.")]
 Plans = Annotated[
-    str | None, plans_option("Name of the plans. Default: the SliceMamba plans of the dataset, if they are one.")
+    str | None, plans_option("Name of the plans. Default: the SliceMamba plans of the dataset, if there is only one.")
 ]
 SupernetTrainer = Annotated[str, trainer_option("Trainer of the supernet.", supernet_trainers)]
 Device = Annotated[

@@ -153,10 +153,11 @@ class SliceMambaPlanner(SharedDataPlanner):
         # where nnU-Net's search ended because the patch fits, it does so up to rounding
         if needed > 1.001 * target:
             patch = "x".join(str(int(size)) for size in plan["patch_size"])
+            smaller = "" if self.size == "S" else "plan a smaller size (--size S), "
             warnings.warn(
                 f"size {self.size}, patch {patch}, batch {plan['batch_size']} needs an estimated "
-                f"{needed / 2**30:.1f} GB, more than the {self.UNet_vram_target_GB:g} GB aimed at: plan a smaller size "
-                "(--size S), raise --gpu-memory or use --activation-checkpointing",
+                f"{needed / 2**30:.1f} GB, more than the {self.UNet_vram_target_GB:g} GB aimed at: {smaller}raise "
+                "--gpu-memory or use --activation-checkpointing",
                 SliceMambaWarning,
                 stacklevel=2,
             )

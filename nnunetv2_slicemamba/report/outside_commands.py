@@ -25,24 +25,39 @@ def conversion_command(folders: DatasetFolders) -> list[str]:
     if file is None or not _MANIFEST.is_readable(file):
         return []
     request: dict[str, Any] = _MANIFEST.read(file)["request"]
-    sources = [Path(str(source)).name for source in request.get("sources", ())]
     words: list[Any] = ["slicemamba", "convert", request.get("key", "NAME")]
-    if len(sources) == 2 and request.get("key") == "folders":
-        words += ["--images", sources[0], "--masks", sources[1]]
-    else:
-        words += sources
+    words += _own_folders(request) if request.get("key") == "folders" else _last_parts(request.get("sources"))
     words += ["-d", folders.number]
     words += ["--name", request["name"]] if request.get("name") else []
     words += ["--labels", ",".join(map(str, request["labels"]))] if request.get("labels") else []
     words += ["--resize", *request["resize"]] if request.get("resize") else []
     words += [word for name, usual in _USUAL.items() if request.get(name, usual) != usual
               for word in (f"--{name}", request[name])]  # fmt: skip
-    split = request.get("split")
-    kind = str(split.get("kind", "published")) if isinstance(split, dict) else "published"
-    if kind != "published":
-        seeded = isinstance(split, dict) and kind in ("random", "by-sequence")
-        words += ["--split", f"{kind}:{split.get('seed', 0)}" if seeded and split else kind]
+    words += _split(request.get("split"))
     return [shell_line(*words)]
+
+
+def _last_parts(paths: Any) -> list[str]:
+    return [Path(str(path)).name for path in paths or ()]
+
+
+def _own_folders(request: dict[str, Any]) -> list[str]:
+    """The options of `convert folders` that name folders and channels."""
+    *images, masks = _last_parts(request.get("sources")) or ["MASKS"]
+    test = _last_parts(request.get("test_images"))
+    words = [word for folder in images for word in ("--images", folder)] + ["--masks", masks]
+    words += [word for folder in test for word in ("--test-images", folder)]
+    words += ["--test-masks", Path(str(request["test_masks"])).name] if request.get("test_masks") else []
+    return words + (["--channels", ",".join(map(str, request["channels"]))] if request.get("channels") else [])
+
+
+def _split(split: Any) -> list[str]:
+    """The option --split; none for the usual one."""
+    kind = str(split.get("kind", "published")) if isinstance(split, dict) else "published"
+    if kind == "published":
+        return []
+    share = f":{split.get('fraction', 0)}" if kind == "holdout" else ""
+    return ["--split", kind if kind == "none" else f"{kind}{share}:{split.get('seed', 0)}"]
 
 
 def prediction_commands(

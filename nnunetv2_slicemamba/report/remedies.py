@@ -9,6 +9,7 @@ from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, final_tra
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.sizes import NETWORKS, PAPER, SIZES, plans_name_of
 from nnunetv2_slicemamba.slicing.candidates import candidate_text
+from nnunetv2_slicemamba.slicing.fixed import fixed_text
 
 from .dataset import DatasetFacts, DatasetFolders
 from .formats import folds_of
@@ -138,14 +139,16 @@ def _without_search(
     for model in finals:
         without = [name for name in _untrained(dataset, model) if name not in by_hand]
         value, trainer = _same_again(model, by_hand)
+        if value in (fixed_text(2), fixed_text(3)):
+            without = []  # trainings take it by themselves
         if without and value is None:
             remedies.append(_slicings(number, model, without, where))
         elif without and value is not None:
             setting = ("-d", number, "-c", plan.configuration)
             flags = ("-p", plan.plans_name, *_trainer_flag(trainer), "--set", value)
-            commands = tuple(shell_line("slicemamba", "slicing", *setting, "-f", fold, *flags) for fold in without)
+            command = shell_line("slicemamba", "slicing", *setting, "-f", *without, *flags)
             what = f"{where}: no slicing for {folds_of(without)}; this sets the same as in the other folds"
-            remedies.append(Remedy(what, commands))
+            remedies.append(Remedy(what, (command,)))
         who = f"{model.trainer} ({where})"
         told = without if value is None else ()
         remedies.extend(_trainings(number, dataset, model, who, validate=True, told=told))

@@ -56,12 +56,12 @@ CAPTIONS = {
     "fitness": (
         "Fitness over the generations",
         "Grey: every evaluation. Dashed: mean of the generation, the band one standard deviation to each side. Black: "
-        "best so far. Markers: the best of each generation, its shape and colour after how it came about.",
+        "best so far. Markers: the best of each generation; shape and colour say how it was proposed.",
     ),
     "pareto": (
         "Fitness against cost",
-        "Every architecture by its measured cost and its fitness. No other one is as good as one of the front for "
-        "less, or better for as much. Thicknesses hardly differ in cost, and a latency is a measurement: small "
+        "Every architecture by its measured cost and its fitness. For those on the front, no other is both cheaper and "
+        "at least as good. Thicknesses hardly differ in cost, and a latency is a measurement: small "
         "differences are noise.",
     ),
     "slicing": (
@@ -73,13 +73,13 @@ CAPTIONS = {
     "candidates": (
         "Candidates among the best",
         "How often each thickness appears at each block among the best {n_best} of {n} architectures, in percent. The "
-        "search breeds from its best, so neighbours resemble each other: blocks that hardly matter can look decided.",
+        "search breeds from its best, so these resemble each other: a block that hardly matters can look decided.",
     ),
     "importance": (
         "Importance of every block's choice",
         "Share of the fitness's variance that a block's choice explains by itself, by Optuna's functional ANOVA over "
-        "all evaluations. Every block also takes part with its choices shuffled; what does not exceed the best of "
-        "these (dashed) cannot be told from chance.",
+        "all evaluations. The dashed line is the largest share that shuffled choices reached: what does not exceed it "
+        "cannot be told from chance.",
     ),
     "agreement": (
         "Agreement between the folds",

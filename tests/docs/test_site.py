@@ -69,9 +69,10 @@ def test_images_of_the_pages_are_shipped() -> None:
     shipped = {
         "augmentation.png",
         "demo_2d.png",
-        "search_fitness.png",
-        "search_slicing.png",
+        "search_page.png",
         "search_rank.png",
         "report.png",
+        "results_differences.png",
+        "results_hours.png",
     }
     assert {file.name for file in DOCS.rglob("*.png")} == shipped

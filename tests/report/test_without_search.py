@@ -11,6 +11,8 @@ from PIL import Image
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
+from nnunetv2_slicemamba.datasets.request import Request
+from nnunetv2_slicemamba.datasets.splits import parse_split
 from nnunetv2_slicemamba.report import ReportSettings
 from nnunetv2_slicemamba.report.gather import gather
 from nnunetv2_slicemamba.report.page import build_page
@@ -65,7 +67,7 @@ def test_a_slicing_that_was_set_misses_no_supernet_and_no_search(tree, where):
     assert 'id="search"' not in html
     assert "optimistic" not in html
     missing = section(html, "progress")
-    assert f"slicemamba slicing -d 501 -c 2d -f 1 -p {PLANS} --set 2x4" in missing
+    assert "slicemamba slicing" not in missing  # trainings take the fixed slicing by themselves
     assert f"nnUNetv2_train 501 2d 1 -tr {FINAL} -p {PLANS}" in missing
     assert "slicemamba search" not in missing
     how = "set by hand" if file else "as trained"
@@ -145,8 +147,11 @@ def test_commands_begin_with_the_conversion_and_end_with_the_predictions(tree):
     plans.write_text(json.dumps(json.loads(plans.read_text()) | {OPTIONS_IN_PLANS: options}))
     request = {
         "key": "folders",
-        "sources": ["/home/me/my images", "/home/me/masks"],
+        "sources": ["/home/me/my images", "/home/me/other", "/home/me/masks"],
         "labels": ["lesion", "skin"],
+        "channels": ["T1", "T2"],
+        "test_images": ["/home/me/test", "/home/me/test2"],
+        "test_masks": "/home/me/test_masks",
         "split": {"kind": "random", "seed": 2},
         "name": "Own",
         "resize": None,
@@ -159,7 +164,8 @@ def test_commands_begin_with_the_conversion_and_end_with_the_predictions(tree):
     (predictions / "predict_from_raw_data_args.json").write_text(json.dumps(told))
     commands = gather(ReportSettings("501", predictions=(predictions,))).commands
     assert commands[:2] == (
-        "slicemamba convert folders --images 'my images' --masks masks -d 501 --name Own --labels lesion,skin "
+        "slicemamba convert folders --images 'my images' --images other --masks masks --test-images test "
+        "--test-images test2 --test-masks test_masks --channels T1,T2 -d 501 --name Own --labels lesion,skin "
         "--split random:2",
         "slicemamba plan -d 501 -c 2d --size S --network paper --gpu-memory 1.5 --blocks-from-stride 4 "
         "--decoder-blocks",
@@ -170,6 +176,15 @@ def test_commands_begin_with_the_conversion_and_end_with_the_predictions(tree):
         f"slicemamba evaluate ensemble {dataset}/labelsTs",
         "slicemamba report -d 501 --predictions ensemble",
     )
+
+
+def test_the_split_of_a_conversion_is_told_as_it_was_given(tree):
+    manifest = tree.folder("nnUNet_raw") / "slicemamba_convert.json"
+    for split in ("published", "none", "random:3", "by-sequence:1", "holdout:0.2:7"):
+        request = Request("clinicdb", (Path("/home/me/clinicdb"),), 501, parse_split(split))
+        manifest.write_text(json.dumps({"request": request.as_json()}))
+        told = gather(ReportSettings("501")).commands[0]
+        assert told == "slicemamba convert clinicdb clinicdb -d 501" + f" --split {split}" * (split != "published")
 
 
 def test_time_and_machine_are_told(tree):
