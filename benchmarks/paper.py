@@ -67,10 +67,10 @@ class PaperTraining:
         self.run, self.shop, self.gpu, self.began, self.beside = run, shop, gpu, time.monotonic(), set[str]()
         self.folder = shop.work / "paper" / run.id
         self.folder.mkdir(parents=True, exist_ok=True)
-        places = {"suite": str(run.suite), "folder": str(self.folder), "device": shop.device}
+        places = (str(run.suite), str(self.folder))
         until = time.time() + shop.deadline - accuracy.SPARE - time.monotonic()
         self.order = Order(
-            **places, data=run.data, arm=run.arm, slicing=run.slicing, repeat=run.repeat, until=until, **run.trial
+            *places, run.data, run.arm, run.slicing, run.repeat, device=shop.device, until=until, **run.trial
         )
         if not (self.folder / "checkpoint.pt").is_file():  # of an attempt that left nothing to go on from
             (self.folder / "notes.json").unlink(missing_ok=True)
