@@ -12,6 +12,7 @@ import accuracy
 import costs
 import pytest
 import results
+import torch
 from PIL import Image
 
 from nnunetv2_slicemamba.demo.layout import DATA
@@ -124,6 +125,9 @@ def test_a_training_without_enough_time_writes_a_checkpoint_and_goes_on_from_it(
     assert 0 < done < 400
     before = [epoch for epoch in results.read("epochs", root / "out") if epoch["run"] == run]
     assert len(before) == done
+    # the checkpoint is that of the last epoch, whatever the trainer's interval
+    (checkpoint,) = (root / "work" / "runs" / run).rglob("checkpoint_latest.pth")
+    assert torch.load(checkpoint, weights_only=False)["current_epoch"] == done
     again = call(root, *asked, "--seconds", "75")
     assert again.returncode == 1, again.stdout + again.stderr
     after = [epoch for epoch in results.read("epochs", root / "out") if epoch["run"] == run]
