@@ -96,7 +96,7 @@ def watch(notes: Notes, settings: dict[str, Any], until: float) -> None:
     """
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    build, end_epoch = nnUNetTrainer.initialize, nnUNetTrainer.on_epoch_end
+    build, start_epoch, end_epoch = nnUNetTrainer.initialize, nnUNetTrainer.on_epoch_start, nnUNetTrainer.on_epoch_end
     validate, save = nnUNetTrainer.perform_actual_validation, nnUNetTrainer.save_checkpoint
 
     @functools.wraps(build)
@@ -112,15 +112,20 @@ def watch(notes: Notes, settings: dict[str, Any], until: float) -> None:
     @functools.wraps(end_epoch)
     def on_epoch_end(self: Any) -> None:
         now = time.time()
-        last = until - now < 1.2 * (now - self.logger.get_value("epoch_start_timestamps", None)[-1])
-        if last:
+        self.is_out_of_time = until - now < 1.2 * (now - self.logger.get_value("epoch_start_timestamps", None)[-1])
+        if self.is_out_of_time:
             self.save_every = 1  # a checkpoint of this epoch
         end_epoch(self)
         notes.write(epochs=progress(self), memory=peak_memory(self.device, notes.content.get("memory", {})))
-        if last and self.current_epoch < self.num_epochs:
+
+    @functools.wraps(start_epoch)
+    def on_epoch_start(self: Any) -> None:
+        # not at the end of the epoch before: our trainers write its checkpoint after nnU-Net's part of that
+        if getattr(self, "is_out_of_time", False):
             notes.write(phase="out of time")
             # nnU-Net's workers would be waited for; accuracy.py ends the whole group of processes
             os._exit(OUT_OF_TIME)
+        start_epoch(self)
 
     @functools.wraps(validate)
     def perform_actual_validation(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -134,7 +139,7 @@ def watch(notes: Notes, settings: dict[str, Any], until: float) -> None:
         if os.path.isfile(f"{filename}.part"):
             os.replace(f"{filename}.part", filename)
 
-    for method in (initialize, on_epoch_end, perform_actual_validation, save_checkpoint):
+    for method in (initialize, on_epoch_start, on_epoch_end, perform_actual_validation, save_checkpoint):
         setattr(nnUNetTrainer, method.__name__, method)
 
 

@@ -97,7 +97,12 @@ def pack(work: Path, parts: Path, limit: float, part: float, finished: bool = Fa
             continue
         total += sum(map(len, made))
         for (file, data), small in zip(contents, made, strict=True):
-            entry = {"file": str(file.relative_to(work)), "bytes": len(data), "sha256": _hash(data), "parts": []}
+            entry: dict[str, Any] = {
+                "file": str(file.relative_to(work)),
+                "bytes": len(data),
+                "sha256": _hash(data),
+                "parts": [],
+            }
             for start in range(0, len(small), step):
                 name, piece = f"{len(index):03d}.{start // step:03d}", small[start : start + step]
                 (parts / name).write_bytes(piece)

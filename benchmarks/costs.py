@@ -62,12 +62,12 @@ def measure(work: Path, out: Path, device: str, n_cases: int) -> None:
     on_gpu = device == "cuda"
     name = torch.cuda.get_device_name().removeprefix("NVIDIA ") if on_gpu else f"CPU, {CORES} cores"
     for one in carry.trainings(work, finished=True):
-        order = json.loads((work / "runs" / one.run / "order.json").read_text())
-        data, candidate = order["dataset"][11:], one.run.split(f"-fold{order['fold']}-")[1].rsplit("-", 2)[0]
         (checkpoint,) = (file for file in one.files if file.name in carry.CHECKPOINTS)
+        dataset, fold = checkpoint.parents[2].name, checkpoint.parent.name.replace("_", "")
+        data, candidate = dataset[11:], one.run.split(f"-{fold}-")[1].rsplit("-", 2)[0]
         summary = json.loads((checkpoint.parent / carry.SUMMARY).read_text())["metric_per_case"]
         cases = [Path(case["prediction_file"]).name.partition(".") for case in summary[: n_cases + 1]]
-        raw = work / "nnUNet_raw" / order["dataset"] / "imagesTr"
+        raw = work / "nnUNet_raw" / dataset / "imagesTr"
         images = [raw / f"{case}_0000.{ending}" for case, _, ending in cases]
         seconds = seconds_per_case(checkpoint, images, device)
         found = [(candidate, data, PREDICTION, seconds, "s"), (candidate, data, ZIP, model_zip(checkpoint), "MB")]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accuracy_training import Notes
 from paper_training import Training
 
@@ -40,7 +41,7 @@ def search(training: Training, notes: Notes, settings: SearchSettings | None = N
     images, patch = training.tests["search"], (order.pixels, order.pixels)
     cases = []
     for i in range(len(images.pixels)):
-        data, mask = images.batch(training.train.pixels.new_tensor([i]).long())
+        data, mask = images.batch(torch.tensor([i]))
         cases.append(make_case(data[0], mask[0].cpu().numpy().astype("uint8"), patch, 0.5))
     # one head that says foreground above one half: a region, in nnU-Net's terms
     classes = Classes(foreground=((1,),), written=(1,))

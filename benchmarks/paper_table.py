@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from results import Row
+from suite_results import NETWORKS
 from trainings import markdown
 
 from nnunetv2_slicemamba.evaluation.metrics import POOLED_METRICS
@@ -47,7 +48,7 @@ def table(rows: Sequence[Row]) -> str:
             means = [f"{statistics.fmean(float(row[key]) for row in own):.2f}" for key in METRICS]
             each = ", ".join(f"{float(row['dsc']):.2f}" for row in own)
             chosen = ", ".join(f"{float(row['chosen_dsc']):.2f}" for row in own if row["chosen_dsc"]) or "-"
-            words = ARMS.get(arm, (None, arm))[1]
+            words = ARMS[arm][1] if arm in ARMS else NETWORKS.get(arm, arm)
             lines.append((words, f"{protocol}'s, {epochs} epochs", str(len(own)), *means, each, chosen))
         trained = {row["arm"] for row in done}
         missing = [words for arm, (_, words) in ARMS.items() if arm not in trained and arm != SUPERNET]

@@ -149,10 +149,16 @@ class Training:
     def record(self, images: Tensor) -> None:
         """Lets training steps replay CUDA graphs where they can; the results are the same."""
         self.is_recorded = True
+        if not self.scaler.is_enabled():
+            return
         if not isinstance(self.network, SliceMambaBase):
-            self.step = RecordedNetwork(self.network) if self.device.type == "cuda" else self.network
+            self.step = RecordedNetwork(self.network)
         elif training_graphs.unavailable_reason(self.network, self.device) is None:
-            training_graphs.record(self.network, images)
+            try:
+                training_graphs.record(self.network, images)
+            except RuntimeError as error:
+                training_graphs.drop(self.network, inference=False)
+                print(f"training goes on without CUDA graphs: {error}", flush=True)
 
     def epoch(self) -> float:
         """Trains for an epoch; the mean loss."""

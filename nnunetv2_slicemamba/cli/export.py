@@ -26,8 +26,7 @@ from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.verbosity import progress_console
 
 EXAMPLES = (
-    "slicemamba export -d 501 -c 2d -f 0",
-    "slicemamba export -d 501 -c 2d -f 0 --format torchscript -o lesions.ts",
+    "slicemamba export -d 501 -c 2d -f 0 --format onnx -o lesions.onnx",
     "slicemamba export -d 501 -c 2d -f 0 1 2 3 4 --format zip",
 )
 
@@ -60,7 +59,7 @@ def export(
         int, whole("--patches", least=1, most=10_000, help="Patches of a real case that are compared.")
     ] = 4,
 ) -> None:
-    """Write a fold's network to a file for other programs, or a model to a zip for nnU-Net.
+    """Write a fold's network for other programs, or a model to a zip for nnU-Net.
 
     The network keeps its own slicing, and the file is checked on patches of a real case. The file computes one patch:
     logits (1, classes, *patch) from an image (1, channels, *patch) that is resampled and normalised as in nnU-Net. The

@@ -1,1 +1,1 @@
-"""Export of a fold's trained network to one file for other programs: ONNX, TorchScript or PyTorch's own format."""
+"""Export of trained networks: one as ONNX, TorchScript or PyTorch's own format, or a model as a zip for nnU-Net."""

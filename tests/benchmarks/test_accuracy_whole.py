@@ -12,6 +12,7 @@ import accuracy
 import costs
 import pytest
 import results
+import torch
 from PIL import Image
 
 from nnunetv2_slicemamba.demo.layout import DATA
@@ -92,25 +93,24 @@ def test_nnunets_network_and_ours_are_trained_in_2d_and_3d_and_only_once(root: P
     )
     assert plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["d_state"] == 8
 
-    # what the models cost to use
-    done = subprocess.run(
-        [
-            sys.executable,
-            costs.__file__,
-            *("--work", str(root / "work"), "--out", str(root / "out")),
-            "--device",
-            "cpu",
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    timed = {(row["size"], row["work"], row["figure"]) for row in results.read("timings", root / "out")}
-    assert timed == {(*key, figure) for key in found for figure in (costs.PREDICTION, costs.ZIP)}
-
     before = {file: file.stat().st_mtime_ns for file in (root / "work").rglob("*") if file.is_file()}
     assert "finished: 4 of 4" in call(root, *asked).stdout
     assert {file: file.stat().st_mtime_ns for file in (root / "work").rglob("*") if file.is_file()} == before
+
+
+def test_what_the_trained_models_cost_to_use_is_measured(root: Path) -> None:
+    assert call(root, "quick-stock quick", "cells", "1x2", "--batch", "cells=2").returncode == 0
+    shutil.rmtree(root / "cells only", ignore_errors=True)
+    for run in (root / "work" / "runs").glob("cells-*-1x2-1"):
+        shutil.copytree(run, root / "cells only" / "runs" / run.name)
+    (root / "cells only" / "nnUNet_raw").symlink_to(root / "work" / "nnUNet_raw")
+    folders = ("--work", str(root / "cells only"), "--out", str(root / "out"))
+    command = [sys.executable, costs.__file__, *folders, "--device", "cpu", "--cases", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    timed = {(row["work"], row["figure"]): float(row["value"]) for row in results.read("timings", root / "out")}
+    assert timed.keys() == {(n, f) for n in ("quick", "quick-stock") for f in (costs.PREDICTION, costs.ZIP)}
+    assert all(value > 0 for value in timed.values())
 
 
 def test_a_training_without_enough_time_writes_a_checkpoint_and_goes_on_from_it(root: Path) -> None:
@@ -125,6 +125,9 @@ def test_a_training_without_enough_time_writes_a_checkpoint_and_goes_on_from_it(
     assert 0 < done < 400
     before = [epoch for epoch in results.read("epochs", root / "out") if epoch["run"] == run]
     assert len(before) == done
+    # the checkpoint is that of the last epoch, whatever the trainer's interval
+    (checkpoint,) = (root / "work" / "runs" / run).rglob("checkpoint_latest.pth")
+    assert torch.load(checkpoint, weights_only=False)["current_epoch"] == done
     again = call(root, *asked, "--seconds", "75")
     assert again.returncode == 1, again.stdout + again.stderr
     after = [epoch for epoch in results.read("epochs", root / "out") if epoch["run"] == run]
