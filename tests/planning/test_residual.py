@@ -114,8 +114,11 @@ def test_the_command_plans_it_with_the_data_that_are_there_and_with_blocks_where
     for arguments, message in (
         (("--network", "resnet"), "--network 'resnet' does not exist; give one of paper, hybrid, residual"),
         (("--network", "residual", "--hybrid"), "--hybrid and --network residual name two networks"),
-        (("--decoder-blocks",), "--decoder-blocks is for --network residual, this plans hybrid"),
-        (("--blocks-from-stride", "4"), "--blocks-from-stride is for --network residual, this plans hybrid"),
+        (("--network", "hybrid", "--decoder-blocks"), "--decoder-blocks is for --network residual, this plans hybrid"),
+        (
+            ("--network", "hybrid", "--blocks-from-stride", "4"),
+            "--blocks-from-stride is for --network residual, this plans hybrid",
+        ),
     ):
         assert message in said(call(*arguments))
 
