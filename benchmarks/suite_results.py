@@ -38,7 +38,7 @@ Folds = dict[int, list[Row]]
 
 @dataclass(frozen=True)
 class Beside:
-    """Difference to nnU-Net's default in Dice points. low, high: its 95 % interval over the cases, NaN if unknown."""
+    """Difference between two networks in Dice points. low, high: its 95 % interval over the cases, NaN if unknown."""
 
     points: float
     low: float
@@ -67,28 +67,28 @@ def pairs_of(own: Folds, theirs: Folds) -> list[tuple[list[Row], list[Row]]]:
     return [(own[fold], theirs[fold]) for fold in sorted(own) if fold in theirs]
 
 
-def beside(trainings: Trainings, found: dict[str, Folds], name: str) -> Beside | None:
-    """A network beside nnU-Net's default on the folds that both were trained on; None without any."""
-    pairs = pairs_of(found.get(name, {}), found.get(NNUNET, {}))
+def beside(trainings: Trainings, found: dict[str, Folds], name: str, other: str = NNUNET) -> Beside | None:
+    """A network beside another one on the folds that both were trained on; None without any."""
+    pairs = pairs_of(found.get(name, {}), found.get(other, {}))
     if not pairs:
         return None
-    points = fmean(mean_dice(one) - mean_dice(other) for one, other in pairs)
+    points = fmean(mean_dice(one) - mean_dice(two) for one, two in pairs)
     known = trainings.difference(pairs)
     low, high = (math.nan, math.nan) if known is None else (known.low, known.high)
     return Beside(100 * points, 100 * low, 100 * high)
 
 
-def mean_beside(trainings: Trainings, name: str) -> Beside | None:
-    """A network beside nnU-Net's default in the mean of the sets, each counting alike; None if one is not trained.
+def mean_beside(trainings: Trainings, name: str, other: str = NNUNET) -> Beside | None:
+    """A network beside another one in the mean of the sets, each counting alike; None if one is not trained.
 
     The interval is a bootstrap (BCa) that draws cases in every set apart.
     """
     by_set = [trained(trainings, data, SHORT) for data in SETS]
-    each = [beside(trainings, found, name) for found in by_set]
+    each = [beside(trainings, found, name, other) for found in by_set]
     if any(one is None for one in each):
         return None
     points = fmean(one.points for one in each if one is not None)
-    tables = [trainings.paired(pairs_of(found[name], found[NNUNET])) for found in by_set]
+    tables = [trainings.paired(pairs_of(found[name], found[other])) for found in by_set]
     known = [pair for pair in tables if pair is not None]
     low, high = _bounds(known) if len(known) == len(SETS) else (math.nan, math.nan)
     return Beside(points, 100 * low, 100 * high)
@@ -119,6 +119,10 @@ def short(trainings: Trainings) -> str:
         each = [_cell(trainings, found, name) for found in by_set.values()]
         mean = mean_beside(trainings, name)
         lines.append((words, *each, "-" if mean is None else mean.text))
+    ours, without = list(NETWORKS)[:2]
+    scans = [beside(trainings, found, ours, without) for found in by_set.values()]
+    mean = mean_beside(trainings, ours, without)
+    lines.append(("what the scans add", *(one.text if one else "-" for one in scans), mean.text if mean else "-"))
     sds = [_between_trainings(found) for found in by_set.values()]
     lines.append(("SD between trainings", *(f"{sd:.2f}" if sd == sd else "-" for sd in sds), "-"))
     return markdown(("network", *SETS.values(), "mean"), lines)
