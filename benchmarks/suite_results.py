@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -26,7 +26,7 @@ NNUNET = "stock-gpu"
 NETWORKS = {
     "res-s3-adamw": "recommended",
     "res-s3-noscan-adamw": "the same without scans",
-    "res-conv-adamw": "the same without blocks",
+    "res-conv-adamw": "nnU-Net's network, our optimiser",
     NNUNET: "nnU-Net's default",
 }
 SHORT = 20  # epochs
@@ -114,18 +114,20 @@ def short(trainings: Trainings) -> str:
             means = [dice(found[NNUNET]) if NNUNET in found else None for found in by_set.values()]
             cells = [NOT_TRAINED if mean is None else f"Dice {mean:.2f}" for mean in means]
             whole = [mean for mean in means if mean is not None]
-            lines.append((words, *cells, f"Dice {fmean(whole):.2f}" if len(whole) == len(SETS) else "-"))
+            mean = f"Dice {fmean(whole):.2f}" if len(whole) == len(SETS) else "-"
+            lines.append((words, *cells, mean, _number(by_set, name)))
             continue
         each = [_cell(trainings, found, name) for found in by_set.values()]
         mean = mean_beside(trainings, name)
-        lines.append((words, *each, "-" if mean is None else mean.text))
-    ours, without = list(NETWORKS)[:2]
-    scans = [beside(trainings, found, ours, without) for found in by_set.values()]
-    mean = mean_beside(trainings, ours, without)
-    lines.append(("what the scans add", *(one.text if one else "-" for one in scans), mean.text if mean else "-"))
+        lines.append((words, *each, "-" if mean is None else mean.text, _number(by_set, name)))
+    ours, *controls = NETWORKS
+    for control, words in zip(controls, ("what the scans add", "what the blocks add"), strict=False):
+        added = [beside(trainings, found, ours, control) for found in by_set.values()]
+        mean = mean_beside(trainings, ours, control)
+        lines.append((words, *(one.text if one else "-" for one in added), mean.text if mean else "-", ""))
     sds = [_between_trainings(found) for found in by_set.values()]
-    lines.append(("SD between trainings", *(f"{sd:.2f}" if sd == sd else "-" for sd in sds), "-"))
-    return markdown(("network", *SETS.values(), "mean"), lines)
+    lines.append(("SD between trainings", *(f"{sd:.2f}" if sd == sd else "-" for sd in sds), "-", ""))
+    return markdown(("network", *SETS.values(), "mean", "trainings"), lines)
 
 
 def _cell(trainings: Trainings, found: dict[str, Folds], name: str) -> str:
@@ -134,8 +136,13 @@ def _cell(trainings: Trainings, found: dict[str, Folds], name: str) -> str:
     one = beside(trainings, found, name)
     if one is None:
         return f"Dice {dice(found[name]):.2f}"
-    numbers = {len(runs) for pair in pairs_of(found[name], found[NNUNET]) for runs in pair}
-    return one.text + (", one training" if numbers == {1} else "")
+    return one.text
+
+
+def _number(by_set: Mapping[str, dict[str, Folds]], name: str) -> str:
+    """How many trainings a network has on a set: one number, or the least and the most."""
+    numbers = [sum(map(len, found[name].values())) if name in found else 0 for found in by_set.values()]
+    return " to ".join(map(str, sorted({min(numbers), max(numbers)})))
 
 
 def _between_trainings(found: dict[str, Folds]) -> float:

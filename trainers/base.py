@@ -334,7 +334,7 @@ def build_from_plans(
     if class_name(planned) not in NETWORK_CLASSES:
         raise ValueError(
             f"the plans {plans_manager.plans_name!r} hold the network {planned}, SliceMamba's trainers need plans of a "
-            f"SliceMamba planner: run 'slicemamba plan' and pass its plans with -p, e.g. -p nnUNetSliceMambaPlans"
+            f"SliceMamba planner: run 'slicemamba plan' and pass its plans, e.g. -p nnUNetSliceMambaResidualPlans"
         )
     return get_network_from_plans(
         NETWORK_CLASSES[class_name(planned)][kind],
