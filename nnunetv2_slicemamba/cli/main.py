@@ -169,8 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             # names of files need not be text in any encoding
             stream.reconfigure(errors="backslashreplace")
-    show_warnings_as_lines()
     forget_unusable_width()
+    show_warnings_as_lines()
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name, value in itertools.pairwise(["", *given]):
         if value == "":

@@ -52,6 +52,7 @@ class StudyExport:
             "search": self._ledger.log.search,
             "storage": str(storage if is_url(storage) else Path(storage).absolute()),
             "patience": PATIENCE_SECONDS,
+            "niceness": NICENESS,
         }
         self._said = tempfile.TemporaryFile("w+", encoding="utf-8")
         try:
@@ -110,9 +111,9 @@ class StudyExport:
 
 def main() -> None:
     """The process itself: reads its order from standard input, and ends when that is closed and all is copied."""
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
     order = json.loads(sys.stdin.readline())
+    if hasattr(os, "nice"):
+        os.nice(order["niceness"])
     is_over = threading.Event()
 
     def wait_for_end() -> None:
