@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= slicemamba_demo
+CPU_TORCH ?= https://download.pytorch.org/whl/cpu/torch/
 # one export process each: every worker of nnU-Net imports PyTorch, which costs more than it saves on few cores
 export nnUNet_def_n_proc ?= 1
 export nnUNet_n_proc_DA ?= 1
@@ -12,14 +13,26 @@ export GOMP_SPINCOUNT ?= 5000
 
 setup: .venv/installed
 
-.venv/installed: setup.py nnunetv2_slicemamba/common/version.py
+.venv/made:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.x")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@
 
-demo: setup
+.venv/installed: setup.py nnunetv2_slicemamba/common/version.py | .venv/made
+	@echo "Installing the package and what its tests need into .venv: some minutes."
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	touch $@ .venv/runs
+
+# what the demo needs; without an NVIDIA GPU PyTorch's build for CPUs where it can be had, a sixth of the other one's size
+.venv/runs: setup.py nnunetv2_slicemamba/common/version.py | .venv/made
+	@echo "Installing the package into .venv: some minutes."
+	command -v nvidia-smi > /dev/null || $(BIN)/python -c 'import torch' 2> /dev/null || \
+		$(BIN)/python -m pip install --quiet --no-deps --no-index --find-links $(CPU_TORCH) --retries 1 --timeout 10 torch || true
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+demo: .venv/runs
 	$(BIN)/slicemamba demo --folder $(DEMO)
 
 # the installed tree, as links: checkers and the reference cannot follow the mapping of trainers/ and search/ into the package
