@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO ?= slicemamba_demo
-CPU_TORCH ?= https://download.pytorch.org/whl/cpu/torch/
+CPU_TORCH ?= https://download.pytorch.org/whl/cpu
 # one export process each: every worker of nnU-Net imports PyTorch, which costs more than it saves on few cores
 export nnUNet_def_n_proc ?= 1
 export nnUNet_n_proc_DA ?= 1
@@ -24,11 +24,11 @@ setup: .venv/installed
 	$(BIN)/python -m pip install --quiet -e '.[test]'
 	touch $@ .venv/runs
 
-# what the demo needs; without an NVIDIA GPU PyTorch's build for CPUs where it can be had, a sixth of the other one's size
+# what the demo needs; without an NVIDIA GPU PyTorch's builds for CPUs where they can be had, a tenth of the download
 .venv/runs: setup.py nnunetv2_slicemamba/common/version.py | .venv/made
 	@echo "Installing the package into .venv: some minutes."
-	command -v nvidia-smi > /dev/null || $(BIN)/python -c 'import torch' 2> /dev/null || \
-		$(BIN)/python -m pip install --quiet --no-deps --no-index --find-links $(CPU_TORCH) --retries 1 --timeout 10 torch || true
+	command -v nvidia-smi > /dev/null || \
+		$(BIN)/python -m pip install --quiet --retries 0 --extra-index-url $(CPU_TORCH) torch torchvision || true
 	$(BIN)/python -m pip install --quiet -e .
 	touch $@
 
