@@ -190,9 +190,10 @@ def chosen_file(supernet: SupernetFolder, settings: RunSettings) -> Path | None:
         if final.is_trained or final.is_in_training:  # which has its slicing
             return None
         supernets = " and ".join(map(str, supernet_folders(*place)))
+        fixed = fixed_text(selection.n_dims) if selection.plans else "VALUE"
         raise InputError(
             f"fold {selection.fold} has no slicing yet, and a search seems to be on its way in {supernets}: go on with "
-            f"it (--search), or name a slicing (--slicing {fixed_text(selection.n_dims)})"
+            f"it (--search), or name a slicing (--slicing {fixed})"
         ) from error
     except SeveralSlicingsError as error:
         listed = "".join(f"\n  {file}" for file in error.files)
