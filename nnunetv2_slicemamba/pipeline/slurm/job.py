@@ -126,16 +126,16 @@ class StepJob:
 
 def prepare_run(asked: dict[str, Any]) -> None:
     """Makes plans, preprocessed data and folds of a run. Raises InputError for folds and networks that do not fit."""
-    from nnunetv2_slicemamba.pipeline.fold_steps import draw_split
-    from nnunetv2_slicemamba.pipeline.graph import selections_of, steps_of
-    from nnunetv2_slicemamba.pipeline.preparing import Planning, first_folder, prepare, prepare_folds
+    from nnunetv2_slicemamba.pipeline.graph import selections_of, settings_of, steps_of
+    from nnunetv2_slicemamba.pipeline.preparing import Planning, draw_folds, prepare, prepare_folds
 
     console, planning = PlainConsole(), Planning(**asked["planning"])
-    prepare(asked["dataset"], asked["configuration"], asked["plans_name"], planning, console)
+    sliced = settings_of(asked).sliced
+    prepare(asked["dataset"], asked["configuration"], asked["plans_name"], planning, console, sliced)
     selections, settings = selections_of(asked)
     steps_of(asked)  # which also refuses what cannot be predicted
     prepare_folds(selections, settings, planning, console)
-    draw_split(first_folder(selections, settings))
+    draw_folds(selections, settings)
 
 
 def looked_at(step: Step) -> Command | Finished:
