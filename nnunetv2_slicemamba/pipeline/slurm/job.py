@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 WARNING = f"SIG{submitit.JobEnvironment.USR_SIG}"
 PATIENCE_SECONDS = 120.0  # for the end of a process that still works in a step's folder
 _LOOK_SECONDS = 1.0
-# files of stopped trainings and searches that they go on from
-_KEPT = ("checkpoint_*.pth", "study.evaluations/*")
 
 
 class StepJob:
@@ -155,9 +153,8 @@ def looked_at(step: Step) -> Command | Finished:
 
 def kept(step: Step) -> list[tuple[str, int]]:
     """Names and times of the files that a stopped step goes on from."""
-    folder = step.keeps
-    files = [] if folder is None else [file for pattern in _KEPT for file in folder.glob(pattern)]
-    return sorted((file.name, file.stat().st_mtime_ns) for file in files)
+    files = [file for folder, pattern in step.keeps for file in folder.glob(pattern)]
+    return sorted((str(file), file.stat().st_mtime_ns) for file in files)
 
 
 def place_variables() -> dict[str, str]:
