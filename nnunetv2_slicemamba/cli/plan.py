@@ -91,12 +91,14 @@ def plan(
     from nnunetv2_slicemamba.common.folders import InputError, require_apart, require_folder
     from nnunetv2_slicemamba.common.library_errors import library_errors
     from nnunetv2_slicemamba.common.names import check_plans_name
+    from nnunetv2_slicemamba.planning.outside_plans import refuse_stock_name
     from nnunetv2_slicemamba.planning.selection import require_dataset
 
     if size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
     if plans_name is not None:
         check_plans_name(plans_name)
+        refuse_stock_name(plans_name)
     chosen = network_named(network, hybrid) or RECOMMENDED
     if (blocks_from_stride is not None or decoder_blocks) and chosen != "residual":
         option = "--decoder-blocks" if decoder_blocks else "--blocks-from-stride"

@@ -155,6 +155,7 @@ def run(
     )
     from nnunetv2_slicemamba.planning.selection import choose_device
     from nnunetv2_slicemamba.search import SearchSettings
+    from nnunetv2_slicemamba.trainers.roles import require_final_trainer
 
     console = PlainConsole()
     trainers = chosen_trainers(trainer, supernet_trainer)
@@ -162,6 +163,8 @@ def run(
         raise InputError(
             f"{own[0]} is for networks with slicings, and {trainer} is not one of their trainers: leave it out"
         )
+    if finalists is not None:
+        require_final_trainer(trainer)
     if size is not None and size not in SIZES:
         raise InputError(f"size {size!r} does not exist; give one of {', '.join(SIZES)}")
     asked = given(context, ("--search", *SEARCH_OPTIONS)) + (["-tr"] if trainers.inherits else [])
@@ -194,12 +197,14 @@ def run(
         console.print(said)
     size, planned = size_and_network(plans_name, size, planned)
     planning = Planning(size, planned, gpu_memory or GPU_MEMORY, holdout, candidates, slicing)
-    limits = () if budget is None else ("--max-step", f"{100 * budget:g}%")
+    sizes = {"--seed": seed, "--population": population, "--generations": generations}
+    arguments = [word for flag in given(context, list(sizes)) for word in (flag, str(sizes[flag]))]
+    arguments += [] if budget is None else ["--max-step", f"{100 * budget:g}%"]
     settings = RunSettings(
         trainers.final,
         trainers.supernet,
         chosen,
-        ("--seed", str(seed), "--population", str(population), "--generations", str(generations), *limits),
+        tuple(arguments),
         npz,
         predict=predict,
         search=bool(asked),

@@ -21,7 +21,7 @@ from nnunetv2_slicemamba.comparison.arms import FILE, Arm, slicing_text
 from nnunetv2_slicemamba.comparison.compare import CompareSettings, train_arms
 from nnunetv2_slicemamba.comparison.folder import ComparisonFolder
 from nnunetv2_slicemamba.comparison.tables import dice
-from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
+from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder, finals_root
 from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
 from nnunetv2_slicemamba.search.objectives import stored_cost
 from nnunetv2_slicemamba.search.proposals.ranking import best_records
@@ -100,7 +100,7 @@ def finals_folder(supernet: SupernetFolder, searched: SlicingFile, final_trainer
     folder = ComparisonFolder(supernet.selection, trainer, own, first_stage_trainer=final_trainer)
     cases = None if searched.measured_on is None else searched.measured_on.sha256
     key = sha256_of_names([json.dumps(folder.settings), str(cases)])[:8]
-    root = own.parent / "finals" / own.name / f"fold_{supernet.selection.fold}_{key}"
+    root = finals_root(supernet.selection, trainer) / f"fold_{supernet.selection.fold}_{key}"
     return replace(folder, root=root.absolute())
 
 

@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
 from nnunetv2_slicemamba.common.watch import Watch
 from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step, made_whole
-from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
+from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder, finals_root
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.slicing.candidates import default_candidates
@@ -33,16 +33,18 @@ from nnunetv2_slicemamba.slicing.find import (
 from nnunetv2_slicemamba.slicing.fixed import fixed_text
 from nnunetv2_slicemamba.slicing.trained import trained_slicing
 from nnunetv2_slicemamba.trainers.roles import SUPERNET, trainers_with
-from nnunetv2_slicemamba.trainers.settings import PREVIOUS_STAGE_VARIABLE
+from nnunetv2_slicemamba.trainers.settings import PREVIOUS_STAGE_VARIABLE, tenth_of
 
 DEFAULT_HOLDOUT = 0.2
+CHECKPOINTS = "checkpoint_*.pth"
 
 
 @dataclass(frozen=True)
 class RunSettings:
     """Settings that all folds of a run share.
 
-    trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`.
+    trainer, supernet_trainer: class names. device: as nnU-Net's -device. search_arguments: for `slicemamba search`,
+    pairs of an option and its value.
     npz: also write validation probabilities, which nnUNetv2_find_best_configuration needs for ensembles.
     predict: predict imagesTs with all folds at the end, and write the report. search: train a supernet and search the
     slicing first; False: train with the slicing that was chosen before, or the fixed one. sliced: whether the trainer
@@ -71,17 +73,26 @@ def steps_of_fold(selection: Selection, settings: RunSettings) -> list[Step]:
         check_final_slicing(final, chosen_file(supernet, settings))
         return training_needed(final, supernet, settings)
 
-    looks: dict[str, tuple[Callable[[], Command | Finished], Path]] = {}
+    looks: dict[str, tuple[Callable[[], Command | Finished], Path | None]] = {}
     if settings.search:
         looks["supernet"] = (lambda: training_needed(supernet, supernet, settings), supernet.path)
-        looks["search"] = (lambda: search_needed(supernet, settings), supernet.search)
+        looks["search"] = (lambda: search_needed(supernet, settings), None)
     looks["final"] = (look_at_final, final.path)
     steps: list[Step] = []
-    for kind, (look, keeps) in looks.items():
+    for kind, (look, training) in looks.items():
         after = tuple(step.name for step in steps[-1:])
-        training = None if kind == "search" else keeps
+        keeps = kept_of_search(supernet, settings) if training is None else ((training, CHECKPOINTS),)
         steps.append(Step(f"fold_{fold}_{kind}", fold, kind, after, look, training, keeps))
     return steps
+
+
+def kept_of_search(supernet: SupernetFolder, settings: RunSettings) -> tuple[tuple[Path, str], ...]:
+    """Folders and patterns of the files from which a search goes on, and its finals, if they are asked for."""
+    evaluations = (supernet.search, "study.evaluations/*")
+    if settings.finalists is None:
+        return (evaluations,)
+    finals = finals_root(supernet.selection, tenth_of(settings.trainer))
+    return evaluations, (finals, f"fold_{supernet.selection.fold}_*/*/repeat_*/**/{CHECKPOINTS}")
 
 
 def take(needed: Command | Finished, console: Console, watch: Watch | None = None) -> None:
@@ -190,9 +201,10 @@ def chosen_file(supernet: SupernetFolder, settings: RunSettings) -> Path | None:
         if final.is_trained or final.is_in_training:  # which has its slicing
             return None
         supernets = " and ".join(map(str, supernet_folders(*place)))
+        fixed = fixed_text(selection.n_dims) if selection.plans else "VALUE"
         raise InputError(
             f"fold {selection.fold} has no slicing yet, and a search seems to be on its way in {supernets}: go on with "
-            f"it (--search), or name a slicing (--slicing {fixed_text(selection.n_dims)})"
+            f"it (--search), or name a slicing (--slicing {fixed})"
         ) from error
     except SeveralSlicingsError as error:
         listed = "".join(f"\n  {file}" for file in error.files)
@@ -216,27 +228,35 @@ def search(supernet: SupernetFolder, settings: RunSettings, console: Console) ->
 
 def search_needed(supernet: SupernetFolder, settings: RunSettings) -> Command | Finished:
     """The command that searches a fold's slicing; Finished as `search` says."""
-    selection, file = supernet.selection, supernet.slicing_file
+    file = supernet.slicing_file
     if file.is_file():
         content = read_slicing_file(file)
         was_set = content.choice.how_chosen != "search"
-        complete = content.complete and has_finalists(content.choice, settings.finalists)
+        complete = content.complete and has_finals(content.choice, settings)
         if was_set or (complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet.checkpoint)):
-            return Finished(f"slicing, fold {selection.fold}: {content.choice.how_chosen}, in {file}")
-    arguments = (
+            return Finished(f"slicing, fold {supernet.selection.fold}: {content.choice.how_chosen}, in {file}")
+    return Command("slicemamba", search_arguments(supernet, settings), run_variables(supernet, settings))
+
+
+def search_arguments(supernet: SupernetFolder, settings: RunSettings) -> tuple[str, ...]:
+    """Arguments of `slicemamba` that search a fold's slicing."""
+    selection = supernet.selection
+    return (
         "search",
         *("-d", selection.dataset, "-c", selection.configuration, "-f", str(selection.fold)),
         *("-p", selection.plans_name, "-tr", supernet.trainer, "-device", settings.device),
         *settings.search_arguments,
         *finals_flags(settings),
     )
-    return Command("slicemamba", arguments, run_variables(supernet, settings))
 
 
-def has_finalists(choice: SlicingChoice, asked: int | None) -> bool:
-    """True if a search's slicing was chosen in finals of as many, where they are asked for."""
+def has_finals(choice: SlicingChoice, settings: RunSettings) -> bool:
+    """True if a search's slicing was chosen in the finals that are asked for, or none are."""
+    if settings.finalists is None:
+        return True
     told = choice.details.get(FINALISTS)
-    return asked is None or (isinstance(told, dict) and told.get("asked") == asked)
+    asked = (settings.finalists, tenth_of(settings.trainer))
+    return isinstance(told, dict) and (told.get("asked"), told.get("trainer")) == asked
 
 
 def finals_flags(settings: RunSettings) -> tuple[str, ...]:

@@ -69,14 +69,20 @@ def steps_of(asked: dict[str, Any], folds: Collection[str] | None = None) -> lis
     steps = graph_of(selections, settings)
     if asked.get("planning") is None:
         return steps
-    return after_planning(planning_step(selections[0], Planning(**asked["planning"])), steps)
+    planning = planning_step(selections, Planning(**asked["planning"]), settings.sliced)
+    return after_planning(planning, steps)
 
 
 def selections_of(asked: dict[str, Any], folds: Collection[str] | None = None) -> tuple[list[Selection], RunSettings]:
     """Selections and settings of a run by its description; as `steps_of`."""
     wanted = [fold for fold in asked["folds"] if folds is None or fold in folds]
-    # older runs do not say whether they search: all did
-    known = {one.name: asked["settings"].get(one.name, one.default) for one in fields(RunSettings)}
-    settings = RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})
+    settings = settings_of(asked)
     names = (asked["dataset"], asked["configuration"], wanted, asked["plans_name"])
     return named_selections(*names, any_network=not settings.sliced), settings
+
+
+def settings_of(asked: dict[str, Any]) -> RunSettings:
+    """Settings of a run by its description."""
+    # older runs do not say whether they search: all did
+    known = {one.name: asked["settings"].get(one.name, one.default) for one in fields(RunSettings)}
+    return RunSettings(**{**known, "search_arguments": tuple(known["search_arguments"])})

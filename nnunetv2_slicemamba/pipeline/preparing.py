@@ -8,16 +8,18 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import run_command
+from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
 from nnunetv2_slicemamba.common.folders import InputError, named_folder, require_folder
 from nnunetv2_slicemamba.common.library_errors import library_errors
 from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.common.nnunet_files import SPLITS_JSON
 from nnunetv2_slicemamba.common.verbosity import is_verbose, libraries_heard
 from nnunetv2_slicemamba.common.watch import Watch
-from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, hold_out_all, hold_out_by_default
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, draw_split, hold_out_all, hold_out_by_default
 from nnunetv2_slicemamba.pipeline.slicings import check_slicings, set_slicings
 from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
+from nnunetv2_slicemamba.planning.outside_plans import preprocessing_arguments
 from nnunetv2_slicemamba.planning.selection import DRAWN_FOLDS, Selection, require_dataset, select
 from nnunetv2_slicemamba.slicing import candidate_sets
 from nnunetv2_slicemamba.slicing.candidates import default_candidates, listed
@@ -55,11 +57,21 @@ def dataset_name(dataset: str) -> str:
         return require_dataset(dataset, "nnUNet_raw")
 
 
-def prepare(dataset: str, configuration: str, plans_name: str, planning: Planning, console: Console) -> None:
-    """Plans and preprocesses what is missing; plans that exist are used as they are."""
-    from nnunetv2_slicemamba.planning.preprocessing import complete_data  # which loads PyTorch
+def prepare(
+    dataset: str, configuration: str, plans_name: str, planning: Planning, console: Console, sliced: bool = True
+) -> None:
+    """Plans and preprocesses what is missing; plans that exist are used as they are.
+
+    sliced: as of RunSettings. Data of a baseline are used as they are; raises InputError if they are incomplete.
+    """
+    # which load PyTorch
+    from nnunetv2_slicemamba.planning.outside_data import require_outside_data
+    from nnunetv2_slicemamba.planning.preprocessing import complete_data
 
     name = dataset_name(dataset)
+    if not sliced:
+        require_outside_data(name, plans_name, configuration)
+        return
     # data that are complete may lie where nothing can be written
     if (require_folder("nnUNet_preprocessed") / name / f"{plans_name}.json").is_file():
         look = "its output above may say more, and slicemamba plan --verify_dataset_integrity checks every file"
@@ -102,9 +114,11 @@ def require_candidates(selection: Selection, asked: str) -> None:
         )
 
 
-def first_folder(selections: Sequence[Selection], settings: RunSettings) -> FoldFolder:
-    """The folder of the training that begins first."""
-    return FoldFolder(selections[0], settings.supernet_trainer if settings.search else settings.trainer)
+def draw_folds(selections: Sequence[Selection], settings: RunSettings) -> None:
+    """Has nnU-Net draw the dataset's folds where one is asked for by its number, unless they are there."""
+    trainer = settings.supernet_trainer if settings.search else settings.trainer
+    for selection in [one for one in selections if one.fold != "all"][:1]:
+        draw_split(FoldFolder(selection, trainer))
 
 
 def all_folds(dataset: str) -> list[str]:
@@ -134,23 +148,30 @@ def named_selections(
     return [Selection(name, {}, plans_name, configuration, number) for number in numbers]
 
 
-def is_planned(selection: Selection) -> bool:
-    """Whether there are plans, and preprocessed data."""
+def is_planned(selection: Selection, sliced: bool = True) -> bool:
+    """Whether there are plans, and preprocessed data. sliced: as of RunSettings."""
+    from nnunetv2_slicemamba.planning.outside_data import lack_of_data
     from nnunetv2_slicemamba.planning.preprocessing import has_data
 
     file = require_folder("nnUNet_preprocessed") / selection.dataset / f"{selection.plans_name}.json"
-    return file.is_file() and has_data(selection.dataset, selection.plans_name, selection.configuration)
+    names = (selection.dataset, selection.plans_name, selection.configuration)
+    return file.is_file() and (has_data(*names) if sliced else not lack_of_data(*names))
 
 
-def planning_step(selection: Selection, planning: Planning) -> Step:
-    """The step before all folds, which makes plans, data and folds."""
-    names = (selection.dataset, selection.configuration, selection.plans_name)
+def planning_step(selections: Sequence[Selection], planning: Planning, sliced: bool = True) -> Step:
+    """The step before all folds, which makes plans, data and folds. sliced: as of RunSettings."""
+    first = selections[0]
 
     def look() -> Command | Finished:
-        has_folds = (require_folder("nnUNet_preprocessed") / selection.dataset / "splits_final.json").is_file()
-        if has_folds and is_planned(selection):
-            return Finished(f"plans {selection.plans_name}: ready")
-        return Command("slicemamba", tuple(planning.arguments(*names)))
+        splits = require_folder("nnUNet_preprocessed") / first.dataset / "splits_final.json"
+        has_folds = splits.is_file() or all(selection.fold == "all" for selection in selections)
+        if has_folds and is_planned(first, sliced):
+            return Finished(f"plans {first.plans_name}: ready")
+        if not sliced:  # plans of ours would take the place of the baseline's
+            number = dataset_id_of(first.dataset)
+            arguments = preprocessing_arguments(number, first.plans_name, first.configuration)
+            return Command("nnUNetv2_preprocess", arguments)
+        return Command("slicemamba", tuple(planning.arguments(first.dataset, first.configuration, first.plans_name)))
 
     return Step(PLAN, "", PLAN, (), look)
 

@@ -18,12 +18,12 @@ from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.verbosity import is_quiet, progress_console
 from nnunetv2_slicemamba.pipeline.at_once import only_run, run_at_once
 from nnunetv2_slicemamba.pipeline.ending_steps import test_cases
-from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, draw_split, summary_dice
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, summary_dice
 from nnunetv2_slicemamba.pipeline.graph import ending_steps_of, graph_of, read_run, run_folder, write_run
 from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold, totals
 from nnunetv2_slicemamba.pipeline.preparing import (
     Planning,
-    first_folder,
+    draw_folds,
     is_planned,
     named_selections,
     planning_step,
@@ -54,14 +54,16 @@ def run_here(
     first, shown = selections[0], progress_console()
     folds = [str(selection.fold) for selection in selections]
     names = (first.dataset, first.configuration)
-    graph = [planning_step(first, planning), *graph_of(selections, settings)]
+    graph = [planning_step(selections, planning, settings.sliced), *graph_of(selections, settings)]
     steps = StepsInARow(len(graph), shown)
     shown.print(
         f"{first.dataset}, {first.configuration}, {'fold' if len(folds) == 1 else 'folds'} {', '.join(folds)}: "
         f"{totals(graph)}."
     )
-    steps.begin(f"plans {first.plans_name}: ready" if is_planned(first) else f"plans {first.plans_name}")
-    prepare(*names, first.plans_name, planning, shown)
+    steps.begin(
+        f"plans {first.plans_name}: ready" if is_planned(first, settings.sliced) else f"plans {first.plans_name}"
+    )
+    prepare(*names, first.plans_name, planning, shown, settings.sliced)
     selections = named_selections(*names, folds, first.plans_name, any_network=not settings.sliced)
     endings = ending_steps_of(selections, settings)
     prepare_folds(selections, settings, planning, shown)
@@ -109,7 +111,7 @@ def run_several(
     """Takes the steps of all folds in places at once."""
     folder = run_folder(selections, settings)
     with only_run(folder):
-        draw_split(first_folder(selections, settings))
+        draw_folds(selections, settings)
         command = shell_line("slicemamba", *sys.argv[1:])
         write_run(folder, selections, settings, command=command, process=os.getpid(), host=host(), started=now())
         # the first step was planning
@@ -123,10 +125,12 @@ def submit(
     refuse_unshared_folders()
     first, folder = selections[0], run_folder(selections, settings)
     with only_run(folder):
-        if is_planned(first):  # then this takes no time
-            prepare(first.dataset, first.configuration, first.plans_name, planning, progress_console())
+        # then this takes no time; a baseline's data are never made here
+        if not settings.sliced or is_planned(first):
+            names = (first.dataset, first.configuration, first.plans_name)
+            prepare(*names, planning, progress_console(), settings.sliced)
             prepare_folds(selections, settings, planning, progress_console())
-            draw_split(first_folder(selections, settings))
+            draw_folds(selections, settings)
         said = {"command": shell_line("slicemamba", *sys.argv[1:]), "process": os.getpid(), "host": host()}
         write_run(folder, selections, settings, **said, started=now(), planning=asdict(planning), jobs={})
         steps, _ = read_run(folder)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.folders import InputError
-from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, check_final_slicing, chosen_file, has_finalists
+from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.pipeline.fold_steps import (
+    RunSettings,
+    check_final_slicing,
+    chosen_file,
+    has_finals,
+    search_arguments,
+)
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.choosing.set_slicing import named_choice, set_slicing
@@ -53,6 +63,7 @@ def check_slicings(selections: Sequence[Selection], settings: RunSettings) -> No
                         f"fold {selection.fold} is not searched, since its slicing was set by hand ({how}): leave "
                         f"the search out, or delete {file}"
                     )
+            check_searched_as_asked(supernet, settings)
             if (final.is_trained or final.is_in_training) and not is_chosen(supernet, settings):
                 raise InputError(
                     f"fold {selection.fold} is trained without these finals, in {final.path}: leave --finalists out, "
@@ -68,12 +79,55 @@ def check_slicings(selections: Sequence[Selection], settings: RunSettings) -> No
             check_final_slicing(final, chosen)
 
 
+def check_searched_as_asked(supernet: SupernetFolder, settings: RunSettings) -> None:
+    """Raises InputError, naming both values, if a fold's finished search had another one than an option that is given.
+
+    A search that is not finished, or is of another training of the supernet, compares its settings itself.
+    """
+    if not supernet.slicing_file.is_file():
+        return
+    content = read_slicing_file(supernet.slicing_file)
+    had = content.choice.details.get("settings", {})
+    if not content.complete or not isinstance(had, dict):
+        return
+    words = settings.search_arguments
+    for option, asked in zip(words[::2], words[1::2], strict=True):
+        flag = "--budget" if option == "--max-step" else option
+        found = budget_of(supernet, had, asked) if flag == "--budget" else had.get(flag[2:])
+        if found is None or str(found) == asked:
+            continue
+        if not supernet.is_trained or content.supernet_checkpoint_sha256 != sha256_of_file(supernet.checkpoint):
+            return
+        anew = shell_line("slicemamba", *search_arguments(supernet, settings), "--discard")
+        raise InputError(
+            f"the slicing of fold {supernet.selection.fold} was searched with {flag} {found}, not {asked}: leave "
+            f"{flag} out to take it, or search anew with '{anew}'"
+        )
+
+
+def budget_of(supernet: SupernetFolder, had: Mapping[str, Any], asked: str) -> str | None:
+    """The budget that a search had, as a share of the fixed network's step; None where it is not known.
+
+    had: the search's settings. asked: which is returned where the search would make the same limit of it.
+    """
+    from nnunetv2_slicemamba.search.evaluation.step_costs import read_step_costs  # which loads PyTorch
+
+    limit = had.get("max_step_ms")
+    if limit is None:
+        return "none"
+    costs = read_step_costs(supernet, None)
+    if costs is None:
+        return None
+    same = math.isclose(limit, float(asked.rstrip("%")) / 100 * costs.fixed, abs_tol=0.001)
+    return asked if same else f"{100 * limit / costs.fixed:.4g}%"
+
+
 def is_chosen(supernet: SupernetFolder, settings: RunSettings) -> bool:
     """False where finals are asked for and the fold's search, which is complete, has chosen without them."""
     if not supernet.slicing_file.is_file():
         return True
     content = read_slicing_file(supernet.slicing_file)
-    return not content.complete or has_finalists(content.choice, settings.finalists)
+    return not content.complete or has_finals(content.choice, settings)
 
 
 def tell_slicings(selections: Sequence[Selection], settings: RunSettings, console: Console) -> None:

@@ -41,7 +41,7 @@ class Step:
     name: of its folder of logs. fold: "" for a step of all folds. kind: plan, supernet, search, final, predict,
     evaluate or report. after: names of the steps that must be finished before. look: looks at the files, and gives the
     command that is still needed or Finished. training: result folder of the fold that a training step trains. keeps:
-    folder of the files from which the step goes on when it was stopped, None for one that begins anew.
+    folders, and patterns in them, of the files from which the step goes on when it was stopped; none if it begins anew.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Step:
     after: tuple[str, ...]
     look: Callable[[], Command | Finished]
     training: Path | None = None
-    keeps: Path | None = None
+    keeps: tuple[tuple[Path, str], ...] = ()
 
     @property
     def title(self) -> str:

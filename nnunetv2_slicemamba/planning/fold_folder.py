@@ -62,6 +62,12 @@ class FoldFolder:
         return shell_line("nnUNetv2_train", *work, *flags)
 
 
+def finals_root(selection: Selection, trainer: str) -> Path:
+    """The folder of the finals of all folds' searches; those of a fold lie in `fold_X_...`. trainer: of the finals."""
+    own = selection.configuration_folder(trainer)
+    return own.parent / "finals" / own.name
+
+
 @dataclass(frozen=True)
 class SupernetFolder(FoldFolder):
     """The result folder of a fold's supernet, with the fold's slicing search in it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.shell import shell_line
@@ -20,6 +22,17 @@ def planning_command(number: int, plans_name: str, configuration: str, has_finge
         return shell_line("nnUNetv2_plan_experiment", "-d", number)
     planner = () if plans_name == STOCK_PLANS else ("-pl", _RESENC.get(plans_name, "PLANNER"))
     return shell_line("nnUNetv2_plan_and_preprocess", "-d", number, "-c", configuration, *planner)
+
+
+def preprocessing_arguments(number: int, plans_name: str, configuration: str) -> tuple[str, ...]:
+    """Arguments of nnUNetv2_preprocess that preprocess a dataset with plans that it has. number: of the dataset."""
+    return ("-d", str(number), "-plans_name", plans_name, "-c", configuration)
+
+
+def refuse_stock_name(plans_name: str) -> None:
+    """Raises InputError for a name of nnU-Net's own plans, which plans of ours would replace."""
+    if plans_name == STOCK_PLANS or fnmatchcase(plans_name, "nnUNetResEncUNet*Plans"):
+        raise InputError(f"{plans_name} is a name of nnU-Net's own plans: give SliceMamba plans another one with -p")
 
 
 def require_plans(dataset: str, plans_name: str, configuration: str) -> None:

@@ -92,6 +92,20 @@ def test_a_search_and_its_options_ask_for_the_whole_chain(option: tuple[str, ...
     )
 
 
+def test_finals_of_a_trainer_that_is_not_ours_are_refused_before_anything_starts(
+    steps: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "from nnunetv2_slicemamba.trainers import SliceMambaTrainer\nclass OwnTrainer(SliceMambaTrainer): ...\n"
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "own_trainer.py").write_text(own)
+    monkeypatch.setenv("nnUNet_extTrainer", str(tmp_path / "own"))
+    run = ("run", "-d", "901", "-c", "2d", "-f", "0", "-tr", "OwnTrainer", "-device", "cpu")
+    ended = called(*run, "--finalists", "2")
+    assert ended.code == 2
+    assert "'OwnTrainer' is no trainer of a final network; give -tr one of SliceMambaTrainer" in ended.message
+    assert steps == []
+
+
 def test_a_slicing_can_be_named_and_lies_with_plans_and_configuration(steps: list[str], workspace: Path) -> None:
     done = called(*RUN, "--slicing", "4x2")
     assert done.code == 0, done.message

@@ -13,8 +13,9 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.comparison.finals import finals_folder, hold_finals, shown_finals
 from nnunetv2_slicemamba.comparison.results import read_cases
-from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, search_needed, summary_dice
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, search_needed, steps_of_fold, summary_dice
 from nnunetv2_slicemamba.pipeline.slicings import check_slicings
+from nnunetv2_slicemamba.pipeline.slurm.job import kept
 from nnunetv2_slicemamba.pipeline.step import Command, Finished
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
@@ -106,8 +107,8 @@ def test_the_best_of_the_finalists_is_the_folds_slicing_also_after_finals_that_w
 def test_a_run_asks_for_finals_until_they_were_held(supernet: SupernetFolder) -> None:
     supernet.checkpoint.touch()
 
-    def needed(finalists: int | None) -> Command | Finished:
-        return search_needed(supernet, RunSettings(FINAL, SUPERNET, "cpu", finalists=finalists))
+    def needed(finalists: int | None, trainer: str = FINAL) -> Command | Finished:
+        return search_needed(supernet, RunSettings(trainer, SUPERNET, "cpu", finalists=finalists))
 
     content = replace(
         read_slicing_file(supernet.slicing_file), supernet_checkpoint_sha256=sha256_of_file(supernet.checkpoint)
@@ -117,11 +118,24 @@ def test_a_run_asks_for_finals_until_they_were_held(supernet: SupernetFolder) ->
     found = needed(3)
     assert isinstance(found, Command)
     assert found.arguments[-4:] == ("--finalists", "3", "--final-trainer", FINAL)
-    held = replace(content, choice=replace(content.choice, details={FINALISTS: {"asked": 3}}))
+    held = replace(content, choice=replace(content.choice, details={FINALISTS: {"asked": 3, "trainer": TENTH}}))
     write_slicing_file(held, supernet.slicing_file)
     assert isinstance(needed(3), Finished)
     assert isinstance(needed(None), Finished)
     assert isinstance(needed(4), Command)
+    # finals of another length are others
+    assert isinstance(needed(3, "SliceMambaTrainer_250epochs"), Command)
+
+
+def test_the_trainings_of_finals_are_progress_of_a_searchs_job(supernet: SupernetFolder) -> None:
+    settings = RunSettings(FINAL, SUPERNET, "cpu", finalists=3)
+    search, alone = (steps_of_fold(supernet.selection, one)[1] for one in (settings, replace(settings, finalists=None)))
+    before = kept(search)
+    folder = finals_folder(supernet, read_slicing_file(supernet.slicing_file), FINAL).fold_folder("slicing_1", 0)
+    folder.mkdir(parents=True)
+    (folder / "checkpoint_latest.pth").touch()
+    assert len(kept(search)) == len(before) + 1
+    assert kept(alone) == before
 
 
 def test_a_fold_that_is_trained_without_finals_is_not_given_another_slicing(supernet: SupernetFolder) -> None:

@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
 from nnunetv2_slicemamba.pipeline import fold_steps
-from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold
+from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold, steps_of_fold, totals
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.preprocessing import complete_data
 from nnunetv2_slicemamba.planning.selection import Selection, select
@@ -169,6 +169,15 @@ def test_a_torn_summary_counts_as_none_and_the_fold_is_validated_again(
     assert [call.arguments[-1] for call in called] == ["--val"]
     with pytest.raises(JsonFileError, match=r"summary.json is no JSON: .*Make it again: nnUNetv2_train ... --val"):
         fold_steps.summary_dice(summary)
+
+
+def test_a_supernet_without_plans_is_no_fault_of_the_steps_that_are_counted(selection: Selection) -> None:
+    SupernetFolder(selection, SUPERNET).path.mkdir(parents=True)
+    unplanned = replace(selection, plans={})
+    steps = steps_of_fold(unplanned, replace(SETTINGS, search=False))
+    assert totals(steps) == "1 step, none finished before"
+    with pytest.raises(InputError, match=r"a search seems to be on its way in .* \(--slicing VALUE\)"):
+        steps[0].look()
 
 
 def test_a_fold_that_is_being_trained_is_neither_trained_nor_searched(

@@ -11,12 +11,15 @@ import torch
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.hashing import sha256_of_file
+from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, run_variables, steps_of_fold
 from nnunetv2_slicemamba.pipeline.slicings import check_slicings, set_slicings, tell_slicings
 from nnunetv2_slicemamba.pipeline.step import Command
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
-from nnunetv2_slicemamba.search import SlicingFileError, read_slicing_file
+from nnunetv2_slicemamba.search import SearchSettings, SlicingFileError, read_slicing_file, write_slicing_file
+from nnunetv2_slicemamba.search.evaluation.step_costs import StepCosts
 from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 
 PLANS, SUPERNET, FINAL = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_1epoch"
@@ -124,3 +127,38 @@ def test_a_slicing_file_that_cannot_be_read_ends_the_run_before_it_trains(select
     selections[1].set_slicing_file.write_text("{")
     with pytest.raises(SlicingFileError, match=r"fold_1\.json is no JSON"):
         check_slicings(selections, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("limit", "arguments", "message"),
+    [
+        (6.0, ("--max-step", "60%"), ""),
+        (6.0, (), ""),
+        (8.0, ("--max-step", "60%"), "searched with --budget 80%, not 60%: leave --budget out to take it"),
+        (None, ("--max-step", "60%"), "searched with --budget none, not 60%"),
+        (None, ("--seed", "3", "--population", "4"), "searched with --population 50, not 4: leave --population out"),
+    ],
+)
+def test_an_option_that_a_finished_search_did_not_have_is_refused(
+    limit: float | None, arguments: tuple[str, ...], message: str, selections: list[Selection]
+) -> None:
+    supernet = SupernetFolder(selections[0], SUPERNET)
+    set_slicings(selections[:1], "2x4", SETTINGS)
+    supernet.search.mkdir(parents=True)
+    selections[0].set_slicing_file.rename(supernet.slicing_file)
+    supernet.checkpoint.write_text("trained")
+    content = read_slicing_file(supernet.slicing_file)
+    had = SearchSettings(seed=3, max_step_ms=limit).as_dict()
+    choice = replace(content.choice, how_chosen="search", details={"settings": had})
+    content = replace(content, choice=choice, supernet_checkpoint_sha256=sha256_of_file(supernet.checkpoint))
+    write_slicing_file(content, supernet.slicing_file)
+    costs = StepCosts(selections[0].candidates, 1.0, (), 10.0, 0.0)
+    write_json(supernet.search / "step_costs.json", costs.as_dict())
+    settings = replace(SEARCHING, search_arguments=arguments)
+    if not message:
+        check_slicings(selections, settings)
+        return
+    with pytest.raises(InputError, match=f"{message}.*'slicemamba search -d .* {' '.join(arguments)} --discard'"):
+        check_slicings(selections, settings)
+    supernet.checkpoint.write_text("trained anew")  # which is searched anew
+    check_slicings(selections, settings)

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 WARNING = f"SIG{submitit.JobEnvironment.USR_SIG}"
 PATIENCE_SECONDS = 120.0  # for the end of a process that still works in a step's folder
 _LOOK_SECONDS = 1.0
-# files of stopped trainings and searches that they go on from
-_KEPT = ("checkpoint_*.pth", "study.evaluations/*")
 
 
 class StepJob:
@@ -126,16 +124,16 @@ class StepJob:
 
 def prepare_run(asked: dict[str, Any]) -> None:
     """Makes plans, preprocessed data and folds of a run. Raises InputError for folds and networks that do not fit."""
-    from nnunetv2_slicemamba.pipeline.fold_steps import draw_split
-    from nnunetv2_slicemamba.pipeline.graph import selections_of, steps_of
-    from nnunetv2_slicemamba.pipeline.preparing import Planning, first_folder, prepare, prepare_folds
+    from nnunetv2_slicemamba.pipeline.graph import selections_of, settings_of, steps_of
+    from nnunetv2_slicemamba.pipeline.preparing import Planning, draw_folds, prepare, prepare_folds
 
     console, planning = PlainConsole(), Planning(**asked["planning"])
-    prepare(asked["dataset"], asked["configuration"], asked["plans_name"], planning, console)
+    sliced = settings_of(asked).sliced
+    prepare(asked["dataset"], asked["configuration"], asked["plans_name"], planning, console, sliced)
     selections, settings = selections_of(asked)
     steps_of(asked)  # which also refuses what cannot be predicted
     prepare_folds(selections, settings, planning, console)
-    draw_split(first_folder(selections, settings))
+    draw_folds(selections, settings)
 
 
 def looked_at(step: Step) -> Command | Finished:
@@ -155,9 +153,8 @@ def looked_at(step: Step) -> Command | Finished:
 
 def kept(step: Step) -> list[tuple[str, int]]:
     """Names and times of the files that a stopped step goes on from."""
-    folder = step.keeps
-    files = [] if folder is None else [file for pattern in _KEPT for file in folder.glob(pattern)]
-    return sorted((file.name, file.stat().st_mtime_ns) for file in files)
+    files = [file for folder, pattern in step.keeps for file in folder.glob(pattern)]
+    return sorted((str(file), file.stat().st_mtime_ns) for file in files)
 
 
 def place_variables() -> dict[str, str]:

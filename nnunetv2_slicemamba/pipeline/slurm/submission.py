@@ -93,7 +93,9 @@ def _submit(step: Step, folder: RunFolder, options: SlurmOptions, device: str, d
     nodes = options.search_nodes if step.kind == "search" else 1
     if nodes > 1:
         executor.update_parameters(nodes=nodes, ntasks_per_node=1)
-        srun.append("--kill-on-bad-exit=1")  # the other nodes would wait for one that has failed
+        # the other nodes would wait for one that has failed; those that have ended wait for the first one, which draws
+        # figures and holds finals, however long clusters let a job's tasks do so
+        srun += ["--kill-on-bad-exit=1", "--wait=0"]
     executor.update_parameters(
         time=options.minutes,
         job_name=f"{folder.path.parents[1].name}.{step.name}",

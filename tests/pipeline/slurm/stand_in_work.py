@@ -11,6 +11,7 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.commands import ENTRY_POINTS
 from nnunetv2_slicemamba.common.json_files import write_json
+from nnunetv2_slicemamba.pipeline.fold_steps import CHECKPOINTS
 from nnunetv2_slicemamba.pipeline.slurm import job
 from nnunetv2_slicemamba.pipeline.slurm.job import StepJob
 from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step
@@ -39,7 +40,7 @@ class StandInJob(StepJob):
         def look() -> Command | Finished:
             return Finished("finished before") if made.is_file() else Command("work", (str(folder), str(self.saves)))
 
-        return Step("final", "0", "final", (), look, keeps=folder)
+        return Step("final", "0", "final", (), look, keeps=((folder, CHECKPOINTS),))
 
 
 def work() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_slicemamba.pipeline.preparing import Planning, named_selections, planning_step
+from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
+from nnunetv2_slicemamba.pipeline.graph import steps_of
+from nnunetv2_slicemamba.pipeline.preparing import Planning, draw_folds, named_selections, planning_step
 from nnunetv2_slicemamba.pipeline.run_folder import RUN_JSON, RunFolder
 from nnunetv2_slicemamba.pipeline.slurm import job
 from nnunetv2_slicemamba.pipeline.slurm.job import StepJob
@@ -81,8 +83,7 @@ def test_without_plans_a_job_makes_them_and_the_others_follow_it(slurm: FakeSlur
     asked = RUN_JSON.read(folder.file)
     planning = Planning(**asked["planning"])
     assert planning == Planning("S", "paper", 8.0, 0.5)
-    (selection, _) = named_selections("901", "2d", ["0", "1"], PLANS)
-    needed = planning_step(selection, planning).look()
+    needed = planning_step(named_selections("901", "2d", ["0", "1"], PLANS), planning).look()
     assert isinstance(needed, Command)
     assert needed.arguments[:5] == ("plan", "-d", "Dataset901_Disks", "--size", "S")
     assert called("status", "-d", "901").code == 0
@@ -102,14 +103,31 @@ def test_a_baselines_jobs_are_its_trainings_and_what_follows_them(slurm: FakeSlu
     assert isinstance(needed, Command)
     assert needed.arguments[:7] == ("Dataset901_Disks", "2d", "1", "-tr", "nnUNetTrainer_20epochs", "-p", "nnUNetPlans")
     assert called("status", "-d", "901").code == 0
+    # what is missing is refused before a job is submitted, and its step is not a plan of ours
+    number = len(slurm.submitted)
+    next(file.parent.glob("*_2d/*.pkl")).unlink()
+    slurm.queue()  # none of them is left
+    ended = called(*baseline, *ON_SLURM)
+    assert ended.code == 2
+    assert "lacks 1 of 5 training cases" in ended.message
+    assert len(slurm.submitted) == number
+    planning = steps_of(RUN_JSON.read(RunFolder(begun).file))[0].look()
+    assert isinstance(planning, Command)
+    assert (planning.name, planning.arguments[2:4]) == ("nnUNetv2_preprocess", ("-plans_name", "nnUNetPlans"))
 
 
 def test_what_was_planned_is_told_from_what_was_half_planned(folder: RunFolder) -> None:
-    (selection, _) = named_selections("901", "2d", ["0", "all"], PLANS)
-    step = planning_step(selection, Planning("S", "paper", 8.0))
+    selections = named_selections("901", "2d", ["all", "1"], PLANS)
+    selection, planning = selections[0], Planning("S", "paper", 8.0)
+    step = planning_step(selections, planning)
     splits = selection.preprocessed_folder / "splits_final.json"
-    assert isinstance(step.look(), Finished) == splits.is_file()
-    splits.write_text("[]")
+    splits.unlink(missing_ok=True)
+    assert isinstance(step.look(), Command)
+    assert isinstance(planning_step(selections[:1], planning).look(), Finished)  # -f all has no split
+    settings = RunSettings(FINAL, "SliceMambaSupernetTrainer_1epoch", "cpu", search=False)
+    draw_folds(selections[:1], settings)
+    assert not splits.is_file()
+    draw_folds(selections, settings)
     assert isinstance(step.look(), Finished)
     next(selection.preprocessed_folder.glob("*_2d/*.pkl")).unlink()
     assert isinstance(step.look(), Command)

@@ -89,6 +89,7 @@ def test_a_search_has_a_task_on_each_of_its_nodes_which_all_end_when_one_fails(
     supernet, search = slurm.submitted.values()
     assert {"nodes": "4", "ntasks-per-node": "1", "gpus-per-node": "1"}.items() <= search.items()
     assert "--kill-on-bad-exit=1" in search["starts"]
+    assert "--wait=0" in search["starts"]  # the first node ends later than the others
     assert (supernet["nodes"], supernet.get("ntasks-per-node")) == ("1", None)
     assert "--kill-on-bad-exit" not in supernet["starts"]
 
