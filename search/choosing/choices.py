@@ -37,9 +37,10 @@ def choose_slicing(
     """The slicing that a user asks for without a search.
 
     value: "2x4" or, in 3D, "2x4x2", the same thickness (tokens per axis) in every block; "4@h" (in 3D "2x4@d" too),
-    "no-scan" or "no-block", in every block too; "random:SEED", a candidate drawn uniformly for every block; "consensus", the
-    architecture that the searches of all folds agree on best; the path of a slicing file, or of a result file of the
-    published search; or that of a pareto.json with ":N", its N-th entry. candidates: of the architecture's indices.
+    "no-scan" or "no-block", in every block too; "random:SEED", a candidate drawn uniformly for every block;
+    "consensus", the architecture that the searches of all folds agree on best; the path of a slicing file, or of a
+    result file of the published search; or that of a pareto.json with ":N", its N-th entry. candidates: of the
+    architecture's indices.
     histories: called for a consensus only, gives the evaluations of each fold's search. Raises ValueError
     (SlicingFileError for a file) naming the value, the rule and the remedy.
     """

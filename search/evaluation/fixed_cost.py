@@ -34,7 +34,8 @@ def fixed_cost_of(folder: SupernetFolder, cost: Cost, device: torch.device, keep
     known = content.get(cost.name)
     if isinstance(known, dict) and isinstance(known.get("with"), dict) and isinstance(known.get("value"), float):
         # costs of earlier versions do not say of which plans they are
-        if {"plans_sha256": plans_hash, **known["with"]} == conditions:
+        told = {"plans_sha256": plans_hash, **known["with"]}
+        if told == conditions:
             return float(known["value"])
     value = _measured(folder, cost, device)
     if keep:

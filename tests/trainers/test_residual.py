@@ -171,7 +171,9 @@ def test_a_training_is_not_continued_with_another_kind_of_optimiser(make: Callab
     began.save_checkpoint(str(latest))
     trainer = make("SliceMambaTrainer_20epochs")
     trainer.load_checkpoint(str(latest))
-    with pytest.raises(ValueError, match=r'began with SGD, SliceMambaTrainer_20epochs has AdamW: .*name = "sgd", after'):
+    with pytest.raises(
+        ValueError, match=r'began with SGD, SliceMambaTrainer_20epochs has AdamW: .*name = "sgd", after'
+    ):
         trainer.on_train_start()
     # what is trained can be validated all the same
     assert trainer.current_epoch == 1

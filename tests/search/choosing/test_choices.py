@@ -31,7 +31,12 @@ def test_a_thickness_that_is_no_candidate_has_no_architecture():
 
 @pytest.mark.parametrize(
     ("value", "n_dims", "candidate"),
-    [("04@h", 2, "4@h"), ("4@w", 2, "4@w"), ("2x04@d", 3, "2x4@d"), *((f"4@{axis}", 3, f"4x4@{axis}") for axis in "dhw")],
+    [
+        ("04@h", 2, "4@h"),
+        ("4@w", 2, "4@w"),
+        ("2x04@d", 3, "2x4@d"),
+        *((f"4@{axis}", 3, f"4x4@{axis}") for axis in "dhw"),
+    ],
 )
 def test_bands_along_one_axis_are_kept_as_plans_have_them(value, n_dims, candidate):
     choice = choose_slicing(value, 3, n_dims, ((2,) * n_dims, candidate))
