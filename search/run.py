@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_file, sha256_of_names
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.budget import require_affordable
 from nnunetv2_slicemamba.search.choosing.pareto import PARETO_FILE, Front, write_front
-from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
+from nnunetv2_slicemamba.search.choosing.write_choice import was_chosen_in_finals, write_choice
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import measured_with, require_measurable, require_same
 from nnunetv2_slicemamba.search.evaluation.step_costs import step_costs_of
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import (
@@ -59,6 +59,7 @@ class FoldSearch:
 
     complete: False if the time budget ended it. location: where the evaluations are, for people to read. records: of
     the evaluations. front, pareto: the Pareto front and its file, None where the search measures no cost.
+    chosen_in_finals: whether the slicing file was kept, since finals had chosen another slicing than the best.
     """
 
     fitness: float
@@ -72,6 +73,7 @@ class FoldSearch:
     records: tuple[Record, ...] = ()
     front: Front | None = None
     pareto: Path | None = None
+    chosen_in_finals: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,21 +227,19 @@ def write_result(
 ) -> FoldSearch:
     """Writes best_slicing.json, the Pareto front where a cost was measured, and the figures.
 
-    finals: as of SearchOptions.
+    What finals chose is kept if nothing was evaluated since. finals: as of SearchOptions.
     """
     folder, settings = prepared.folder, prepared.fingerprint.settings
+    hashes = prepared.fingerprint.supernet_checkpoint_sha256, prepared.fingerprint.plans_sha256
     cost = settings.cost
     front = None
     if cost is not None:
         front = Front.of(result.records, result.best, cost, measured_with(cost, prepared.fold.device))
-    file = write_choice(
-        folder,
-        chosen_by_search(prepared.fingerprint, result, ledger, front),
-        prepared.fingerprint.supernet_checkpoint_sha256,
-        prepared.fingerprint.plans_sha256,
-        prepared.fold.measured_on,
-        result.complete and not finals,
-    )
+    repeated = result.evaluated_now == 0 and not finals
+    in_finals = repeated and was_chosen_in_finals(folder.slicing_file, *hashes, settings.as_dict())
+    if not in_finals:
+        chosen = chosen_by_search(prepared.fingerprint, result, ledger, front)
+        write_choice(folder, chosen, *hashes, prepared.fold.measured_on, result.complete and not finals)
     pareto = None
     if front is None:
         (folder.search / PARETO_FILE).unlink(missing_ok=True)  # of a search that this one replaces
@@ -249,7 +249,7 @@ def write_result(
         fitness=result.best.fitness,
         evaluations=len(result.records),
         evaluated_now=result.evaluated_now,
-        file=file,
+        file=folder.slicing_file,
         figures=write_fold_figures(folder, result.records, console, cost),
         complete=result.complete,
         measured_on=prepared.fold.measured_on,
@@ -257,6 +257,7 @@ def write_result(
         records=result.records,
         front=front,
         pareto=pareto,
+        chosen_in_finals=in_finals,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from torch import Tensor, nn
@@ -28,6 +29,18 @@ def fuse_units(network: nn.Module) -> int:
         slope = unit.nonlin.negative_slope if hasattr(unit, "nonlin") else 1.0
         unit.forward = partial(_fused, unit.conv, unit.norm, slope)
     return len(units)
+
+
+def can_fuse(arch_kwargs: Mapping[str, Any]) -> bool:
+    """True if the units of a network of nnU-Net's with these arguments, as plans have them, can be fused."""
+    norm, activation = (str(arch_kwargs.get(name)).rpartition(".")[2] for name in ("norm_op", "nonlin"))
+    return (
+        norm in [one.__name__ for one in _NORMS]
+        and (arch_kwargs.get("norm_op_kwargs") or {}).get("affine", False)
+        and activation == nn.LeakyReLU.__name__
+        and arch_kwargs.get("dropout_op") is None
+        and not arch_kwargs.get("nonlin_first", False)
+    )
 
 
 def _can_be_fused(unit: ConvDropoutNormReLU) -> bool:

@@ -22,7 +22,7 @@ from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
 from nnunetv2_slicemamba.augmentation.patches import is_plain
 from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
 from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
-from nnunetv2_slicemamba.trainers.fused_units import fuse_units
+from nnunetv2_slicemamba.trainers.fused_units import can_fuse, fuse_units
 from nnunetv2_slicemamba.trainers.interruptible import InterruptibleTraining
 from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
@@ -200,8 +200,9 @@ def _wrapped(get_transforms: Callable[..., Any]) -> Callable[..., Untransformed]
 class nnUNetTrainerGPUAugment(SafeLoading, GPUAugmentation):
     """nnU-Net's trainer, networks and plans, with its augmentation on the GPU.
 
-    On one GPU its training steps replay CUDA graphs: the host starts a step's kernels at once. Nothing is compiled
-    there unless nnUNet_compile asks for it; norms and activations of nnU-Net's units run as one kernel instead.
+    On one GPU its training steps replay CUDA graphs: the host starts a step's kernels at once. Norms and activations of
+    nnU-Net's units run as one kernel there, and nothing is compiled unless nnUNet_compile asks for it. A network whose
+    units are others is compiled as nnU-Net does.
     """
 
     role: ClassVar[str] = "other"
@@ -233,7 +234,11 @@ class nnUNetTrainerGPUAugment(SafeLoading, GPUAugmentation):
 
     def _do_i_compile(self) -> bool:
         # fused units in a graph take less time than a compiled network, and start at once
-        fused = not self.is_ddp and unavailable_reason(self.device, torch.float16) is None
+        fused = (
+            not self.is_ddp
+            and unavailable_reason(self.device, torch.float16) is None
+            and can_fuse(self.configuration_manager.network_arch_init_kwargs)
+        )
         return super()._do_i_compile() and ("nnUNet_compile" in os.environ or not fused)
 
     def train_step(self, batch: dict) -> dict:

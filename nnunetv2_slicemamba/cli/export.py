@@ -127,6 +127,7 @@ def export_model(
     output: Path | None,
 ) -> None:
     """Writes the zip of a model; options as `export` has them."""
+    from nnunetv2_slicemamba.common.checkpoint_names import FINAL
     from nnunetv2_slicemamba.exporting.export import require_place
     from nnunetv2_slicemamba.exporting.fold_network import find_checkpoint
     from nnunetv2_slicemamba.exporting.model_card import UNSTATED
@@ -147,5 +148,7 @@ def export_model(
     console.print(f"{file} ({file.stat().st_size / 1e6:.1f} MB), its hash in {file.name}.json, {CARD} inside")
     if facts.licence == UNSTATED:
         console.print("the terms of the data are not in dataset.json ('licence'): find them out before you share this")
-    if not all(one.dice for one in facts.folds):
+    if checkpoint != FINAL:
+        console.print(f"the card has no Dice: nnU-Net validates {FINAL}, this model has {checkpoint}")
+    elif not all(one.dice for one in facts.folds):
         console.print("a fold has no validation: its Dice is missing in the card ('nnUNetv2_train ... --val' makes it)")

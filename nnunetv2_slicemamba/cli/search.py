@@ -245,6 +245,8 @@ def search(
         f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
         f"Slicing: {found.file}\nFigures: {found.figures}" + (f"\nFront: {found.pareto}" if found.pareto else ""),
     )
+    if found.chosen_in_finals:
+        console.print(f"The slicing is still the one that finals chose; to have the search's best, delete {found.file}")
     if found.complete and finalists is not None:
         from nnunetv2_slicemamba.comparison.finals import hold_finals, shown_finals
 

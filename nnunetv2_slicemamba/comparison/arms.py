@@ -12,7 +12,8 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
-from nnunetv2_slicemamba.slicing.candidates import NAMED, Slicing, candidate_text, one_axis
+from nnunetv2_slicemamba.slicing.candidate_sets import names_one_axis
+from nnunetv2_slicemamba.slicing.candidates import NAMED, Slicing, candidate_text
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import (
     SLICING_VARIABLE,
@@ -74,7 +75,7 @@ def _arms_of(entry: str) -> list[Arm]:
         return [Arm(entry, FIXED, entry)]
     if re.fullmatch(r"front:[0-9]{1,6}", entry):
         return [Arm(entry.replace(":", "_"), SEARCHED_FRONT, entry)]
-    if entry in NAMED or one_axis(entry) is not None or re.fullmatch(r"\d+(x\d+)+", entry):
+    if entry in NAMED or names_one_axis(entry) or re.fullmatch(r"\d+(x\d+)+", entry):
         return [Arm(entry, FIXED, entry)]
     kind = entry.partition(":")[0]
     if kind in (RANDOM, AT_BUDGET):

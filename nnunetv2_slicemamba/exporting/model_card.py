@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nnunetv2_slicemamba.common.checkpoint_names import FINAL
 from nnunetv2_slicemamba.common.shell import shell_line
 
 UNSTATED = "not stated"
@@ -14,7 +15,7 @@ UNSTATED = "not stated"
 
 @dataclass(frozen=True)
 class FoldFacts:
-    """A fold of a model. dice: validation Dice by class, and "mean"; empty without a validation.
+    """A fold of a model. dice: validation Dice by class, and "mean"; empty without a validation of the checkpoint.
 
     sha256: of its checkpoint as it lies in the zip. slicing: of its blocks, in words.
     """
@@ -28,7 +29,10 @@ class FoldFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """A model for its card. description: dataset.json. network: class name. versions: with which it was packed."""
+    """A model for its card. description: dataset.json. network: class name. versions: with which it was packed.
+
+    checkpoint: name of each fold's.
+    """
 
     dataset: str
     configuration: str
@@ -42,6 +46,7 @@ class ModelFacts:
     folds: Sequence[FoldFacts]
     versions: Mapping[str, str]
     created: str
+    checkpoint: str
 
     @property
     def licence(self) -> str:
@@ -79,11 +84,19 @@ def model_card(facts: ModelFacts, file: str) -> str:
     ]
     folds = tuple(str(one.fold) for one in facts.folds)
     model = ("-d", facts.dataset, "-c", facts.configuration, "-tr", facts.trainer, "-p", facts.plans, "-f", *folds)
+    is_final = facts.checkpoint == FINAL
+    chosen = () if is_final else ("-chk", facts.checkpoint)
+    validation = (
+        "Dice of nnU-Net's validation: each fold on its own cases, which its training has not seen"
+        + (" (fold all: on its training cases)." if "all" in folds else ".")
+        if is_final
+        else f"No Dice: nnU-Net validates {FINAL}, and this model has {facts.checkpoint}."
+    )
     commands = [
         "pip install nnunetv2-slicemamba",
         "slicemamba register",
         shell_line("nnUNetv2_install_pretrained_model_from_zip", file),
-        f"{shell_line('nnUNetv2_predict', *model)} -i IMAGES -o OUTPUT",
+        f"{shell_line('nnUNetv2_predict', *model, *chosen)} -i IMAGES -o OUTPUT",
     ]
     return "\n".join(
         [
@@ -93,8 +106,7 @@ def model_card(facts: ModelFacts, file: str) -> str:
             "",
             "## Validation",
             "",
-            "Dice of nnU-Net's validation: each fold on its own cases, which its training has not seen"
-            + (" (fold all: on its training cases)." if "all" in folds else "."),
+            validation,
             "",
             *_table(head, rows),
             "",

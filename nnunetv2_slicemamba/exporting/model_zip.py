@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_slicemamba.common.checkpoint_names import FINAL
 from nnunetv2_slicemamba.common.checkpoints import WEIGHTS, read_training
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
@@ -54,13 +55,13 @@ def pack_model(folders: Sequence[FoldFolder], checkpoint: str, file: Path) -> Mo
                 content = without_optimizer(read_training(folder.path / checkpoint, "train the fold anew"))
                 data = bytes_of(content)
                 add(folder.path / checkpoint, data)
-                folds.append(_facts_of(folder, content, data))
+                folds.append(_facts_of(folder, content, data, _dice_of(folder) if checkpoint == FINAL else {}))
                 # nnU-Net's networks have their encoder twice in the weights, in the same memory
                 weights = {t.data_ptr(): t.numel() for t in content[WEIGHTS].values() if t.is_floating_point()}
                 parameters = sum(weights.values())
             for name in (*SHARED, *(name for name in OPTIONAL if (model / name).is_file())):
                 add(model / name, (model / name).read_bytes())
-            facts = _model_facts(folders[0], folds, parameters)
+            facts = _model_facts(folders[0], folds, parameters, checkpoint)
             add(model / CARD, model_card(facts, file.name).encode())
         sizes = {"bytes": temporary.stat().st_size, "bytes_before": file.stat().st_size if file.exists() else 0}
         record = {"format": "zip", **sizes, "sha256": sha256_of_file(temporary), "created": facts.created}
@@ -85,15 +86,19 @@ def bytes_of(content: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _facts_of(folder: FoldFolder, content: Mapping[str, Any], data: bytes) -> FoldFacts:
-    dice: dict[str, float] = {}
-    if folder.summary.is_file():
-        summary = SUMMARY_JSON.read(folder.summary)
-        names = {
-            str(value): name for name, value in DATASET_JSON.read(folder.path.parent / "dataset.json")["labels"].items()
-        }
-        dice = {names.get(key, key): _number(one["Dice"]) for key, one in summary["mean"].items()}
-        dice["mean"] = _number(summary["foreground_mean"]["Dice"])
+def _dice_of(folder: FoldFolder) -> dict[str, float]:
+    """Dice by class, and "mean", of a fold's validation, which is the final checkpoint's; empty without one."""
+    if not folder.summary.is_file():
+        return {}
+    summary = SUMMARY_JSON.read(folder.summary)
+    labels = DATASET_JSON.read(folder.path.parent / "dataset.json")["labels"]
+    # nnU-Net's key of a region is the text of a tuple
+    names = {str(tuple(one) if isinstance(one, list) else one): name for name, one in labels.items()}
+    dice = {names.get(key, key): _number(one["Dice"]) for key, one in summary["mean"].items()}
+    return {**dice, "mean": _number(summary["foreground_mean"]["Dice"])}
+
+
+def _facts_of(folder: FoldFolder, content: Mapping[str, Any], data: bytes, dice: Mapping[str, float]) -> FoldFacts:
     rows = content[WEIGHTS].get("slicing")
     blocks = [] if rows is None else [candidate_text(candidate_of_row(row)) for row in rows.tolist()]
     alike = Counter(blocks).most_common(1)
@@ -106,7 +111,7 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)
 
 
-def _model_facts(folder: FoldFolder, folds: Sequence[FoldFacts], parameters: int) -> ModelFacts:
+def _model_facts(folder: FoldFolder, folds: Sequence[FoldFacts], parameters: int, checkpoint: str) -> ModelFacts:
     selection = folder.selection
     manager = selection.configuration_manager
     return ModelFacts(
@@ -122,4 +127,5 @@ def _model_facts(folder: FoldFolder, folds: Sequence[FoldFacts], parameters: int
         folds=folds,
         versions=installed_versions(),
         created=now(),
+        checkpoint=checkpoint,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_slicemamba.slicing.candidates import (
+    AXES,
     NAMED,
     Candidate,
     Slicing,
@@ -67,6 +68,22 @@ def check_named(text: str, configurations: Sequence[str] | None) -> None:
             )
 
 
+def names_one_axis(text: str) -> bool:
+    """True for a text such as 4@h or 2x4@d, whether or not a network has these axes."""
+    thickness, _, axis = text.partition("@")
+    return _is_thickness(thickness) and axis in tuple(AXES)
+
+
+def along_one_axis(text: str, n_dims: int) -> Candidate:
+    """The candidate of bands along one axis that "4@h" names, in 3D "2x4@d" too; one number is that of all other axes.
+
+    Raises ValueError as check_candidate does.
+    """
+    thickness, _, axis = text.partition("@")
+    several = "x".join([thickness] * (n_dims - 1)) if thickness.isdecimal() else thickness
+    return check_candidate(f"{several}@{axis}", n_dims)
+
+
 def _axes_told(entry: str) -> int | None:
     """Number of axes that an entry is for; None for one that is for any."""
     thickness, at, axis = entry.partition("@")
@@ -78,10 +95,9 @@ def _axes_told(entry: str) -> int | None:
 def _candidate(entry: str, n_dims: int) -> Candidate:
     if entry in NAMED:
         return entry
-    thickness, at, axis = entry.partition("@")
+    thickness, at, _ = entry.partition("@")
     if at and _is_thickness(thickness):
-        several = "x".join([thickness] * (n_dims - 1)) if thickness.isdecimal() else thickness
-        return check_candidate(f"{several}@{axis}", n_dims)
+        return along_one_axis(entry, n_dims)
     if not _is_thickness(entry):
         raise ValueError(
             f"the candidate {entry!r} does not exist: give {PAPER}, {WIDE}, or a list of thicknesses (2 or 2x4), bands "

@@ -11,6 +11,7 @@ import numpy as np
 from nnunetv2_slicemamba.search.choosing.consensus import consensus
 from nnunetv2_slicemamba.search.choosing.pareto import read_front_entry
 from nnunetv2_slicemamba.search.records import History
+from nnunetv2_slicemamba.slicing.candidate_sets import along_one_axis, names_one_axis
 from nnunetv2_slicemamba.slicing.candidates import (
     NAMED,
     Architecture,
@@ -18,9 +19,7 @@ from nnunetv2_slicemamba.slicing.candidates import (
     Slicing,
     axes_of,
     candidate_from_json,
-    check_candidate,
     check_thickness,
-    one_axis,
 )
 from nnunetv2_slicemamba.slicing.choice import SlicingChoice
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
@@ -37,16 +36,18 @@ def choose_slicing(
 ) -> SlicingChoice:
     """The slicing that a user asks for without a search.
 
-    value: "2x4" or, in 3D, "2x4x2", the same thickness (tokens per axis) in every block; "4@h", "no-scan" or
-    "no-block", in every block too; "random:SEED", a candidate drawn uniformly for every block; "consensus", the
-    architecture that the searches of all folds agree on best; the path of a slicing file, or of a result file of the
-    published search; or that of a pareto.json with ":N", its N-th entry. candidates: of the architecture's indices.
+    value: "2x4" or, in 3D, "2x4x2", the same thickness (tokens per axis) in every block; "4@h" (in 3D "2x4@d" too),
+    "no-scan" or "no-block", in every block too; "random:SEED", a candidate drawn uniformly for every block;
+    "consensus", the architecture that the searches of all folds agree on best; the path of a slicing file, or of a
+    result file of the published search; or that of a pareto.json with ":N", its N-th entry. candidates: of the
+    architecture's indices.
     histories: called for a consensus only, gives the evaluations of each fold's search. Raises ValueError
     (SlicingFileError for a file) naming the value, the rule and the remedy.
     """
     offered = tuple(map(candidate_from_json, candidates))
-    if value in NAMED or one_axis(value) is not None:
-        check_candidate(value, n_dims)
+    if names_one_axis(value):
+        return _everywhere(along_one_axis(value, n_dims), n_blocks, offered)
+    if value in NAMED:
         return _everywhere(value, n_blocks, offered)
     if re.fullmatch(r"\d+(x\d+)*", value):
         return _fixed(value, n_blocks, n_dims, offered)
@@ -112,10 +113,10 @@ def _front_entry(file: Path, number: int, n_blocks: int, n_dims: int) -> Slicing
 def _file(value: str, n_blocks: int, n_dims: int) -> SlicingChoice:
     path = Path(value)
     if not path.is_file():
-        example = "2x4" if n_dims == 2 else "2x4x2"
+        example, bands = ("2x4", "4@h") if n_dims == 2 else ("2x4x2", "4@h or 2x4@d")
         raise ValueError(
-            f"'{value}' is neither a thickness such as {example}, nor random:SEED, nor consensus, nor a file that "
-            f"exists, nor {' or '.join(NAMED)}"
+            f"'{value}' is neither a thickness such as {example}, nor bands along one axis such as {bands}, nor "
+            f"random:SEED, nor consensus, nor a file that exists, nor {' or '.join(NAMED)}"
         )
     from nnunetv2_slicemamba.slicing.published_search import is_published_search, read_for
 

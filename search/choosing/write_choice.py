@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nnunetv2_slicemamba.common.full_disk import full_disk_told
+from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.search.fitness import FITNESS_DEFINITION
-from nnunetv2_slicemamba.slicing.choice import SlicingChoice
+from nnunetv2_slicemamba.slicing.choice import FINALISTS, SlicingChoice
 from nnunetv2_slicemamba.slicing.file import SlicingFile, SlicingFileError, read_slicing_file, write_slicing_file
 from nnunetv2_slicemamba.slicing.measured_on import MeasuredOn
 
@@ -48,6 +51,17 @@ def write_choice(
     file.parent.mkdir(parents=True, exist_ok=True)
     write_slicing_file(content, file)
     return file
+
+
+def was_chosen_in_finals(file: Path, checkpoint_hash: str, plans_hash: str, settings: Mapping[str, Any]) -> bool:
+    """True if a slicing file has what finals chose among the results of this supernet's search with these settings."""
+    try:
+        content = read_slicing_file(file)
+    except SlicingFileError:
+        return False
+    of_same = (content.supernet_checkpoint_sha256, content.plans_sha256) == (checkpoint_hash, plans_hash)
+    details = content.choice.details
+    return content.complete and of_same and FINALISTS in details and details.get("settings") == plain_json(settings)
 
 
 def holds(file: Path, choice: SlicingChoice) -> bool:

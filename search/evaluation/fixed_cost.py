@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from nnunetv2_slicemamba.common.hashing import resolved_configuration
+from nnunetv2_slicemamba.common.hashing import resolved_configuration, sha256_of_plans
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
@@ -28,11 +28,15 @@ def fixed_cost_of(folder: SupernetFolder, cost: Cost, device: torch.device, keep
     """
     require_measurable(cost, device)
     file = folder.search / FIXED_COSTS_FILE
-    conditions = measured_with(cost, device)
+    plans_hash = sha256_of_plans(folder.selection.plans, folder.selection.configuration)
+    conditions = {**measured_with(cost, device), "plans_sha256": plans_hash}
     content = _KIND.read(file) if _KIND.is_readable(file) else {}
     known = content.get(cost.name)
-    if isinstance(known, dict) and known.get("with") == conditions and isinstance(known.get("value"), float):
-        return float(known["value"])
+    if isinstance(known, dict) and isinstance(known.get("with"), dict) and isinstance(known.get("value"), float):
+        # costs of earlier versions do not say of which plans they are
+        told = {"plans_sha256": plans_hash, **known["with"]}
+        if told == conditions:
+            return float(known["value"])
     value = _measured(folder, cost, device)
     if keep:
         write_json(file, {**content, cost.name: {"value": value, "with": conditions}})

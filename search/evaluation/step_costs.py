@@ -7,7 +7,7 @@ with all blocks left out. Sums are compared with whole networks; the largest dif
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.json_reading import JsonFileError, JsonKind
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
@@ -84,7 +85,7 @@ class StepCosts:
 
 
 def read_step_costs(folder: SupernetFolder, device: torch.device | None) -> StepCosts | None:
-    """The fold's table; None without one for these candidates, or, if a device is given, measured otherwise."""
+    """The fold's table; None without one for this network, or, if a device is given, measured otherwise."""
     file = folder.search / STEP_COSTS_FILE
     try:
         content = _KIND.read_if_there(file)
@@ -92,7 +93,9 @@ def read_step_costs(folder: SupernetFolder, device: torch.device | None) -> Step
         return None
     if content is None or not are_same(content["candidates"], folder.selection.candidates):
         return None
-    if device is not None and content["with"] != measured_with(Cost(STEP, False), device):
+    expected = {**_of_network(folder), **({} if device is None else measured_with(Cost(STEP, False), device))}
+    # tables of earlier versions do not say of which network they are
+    if any(content["with"].get(key, value) != value for key, value in expected.items()):
         return None
     blocks = tuple(tuple(map(float, own)) for own in content["blocks"])
     rest, fixed, error = (float(content[name]) for name in ("rest", "fixed", "error"))
@@ -114,6 +117,7 @@ def step_costs_of(folder: SupernetFolder, device: torch.device, keep: bool = Tru
     manager = trainer.configuration_manager
     shape = (manager.batch_size, trainer.num_input_channels, *manager.patch_size)
     measured = measure_step_costs(network, folder.selection.candidates, shape, device)
+    measured = replace(measured, conditions={**measured.conditions, **_of_network(folder)})
     file = folder.search / STEP_COSTS_FILE
     if keep:
         write_json(file, measured.as_dict())
@@ -123,6 +127,15 @@ def step_costs_of(folder: SupernetFolder, device: torch.device, keep: bool = Tru
             f"If other work ran on the device, have them measured again: {shell_line('rm', file)}"
         )
     return measured
+
+
+def _of_network(folder: SupernetFolder) -> dict[str, str]:
+    """The network and the batch that a table is of, as it says."""
+    selection = folder.selection
+    return {
+        "plans_sha256": sha256_of_plans(selection.plans, selection.configuration),
+        "batch_size": str(selection.configuration_manager.batch_size),  # which is not in the hash
+    }
 
 
 def measure_step_costs(

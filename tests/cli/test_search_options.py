@@ -6,6 +6,8 @@ import io
 import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,11 +33,14 @@ from nnunetv2_slicemamba.search import (
     read_slicing_file,
     sha256_of_file,
 )
+from nnunetv2_slicemamba.search import run as search_run
 from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
 from nnunetv2_slicemamba.search.dry_run import CostEstimate, time_paths, typical_tasks
+from nnunetv2_slicemamba.search.evaluation.supernet_fold import SupernetFold
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.search.records import Done, Task, tasks_of
 from nnunetv2_slicemamba.search.workers.base import More, no_more
+from nnunetv2_slicemamba.slicing.choice import FINALISTS
 from nnunetv2_slicemamba.slicing.holdout_file import holdout_path
 from tests.cli.commands import called
 from tests.cli.supernets import save_untrained_supernet
@@ -301,3 +306,44 @@ def test_a_search_with_a_cost_from_limit_to_front(call: Callable[..., str], quic
     assert not (folder / "pareto.json").exists()
     assert not (folder / "figures" / "pareto.png").exists()
     assert "cost" not in read_slicing_file(folder / "best_slicing.json").choice.details
+
+
+def test_a_search_that_is_repeated_keeps_what_finals_chose(
+    call: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def evaluated(fold: SupernetFold, tasks: Sequence[Task], *_: object) -> Iterator[Done]:
+        for task in tasks:
+            yield Done(task, Evaluation(sum(task.architecture) / 100, {}), 0.0)
+
+    monkeypatch.setattr(SupernetFold, "evaluate", evaluated)
+    # neither is asked for here, and both take seconds
+    monkeypatch.setattr(search_run, "write_fold_figures", lambda folder, *_: folder.search)
+    monkeypatch.setattr(search_run, "StudyExport", lambda *_: nullcontext())
+    folder = SupernetFolder(select("901", "2d", "0", PLANS), SUPERNET)
+    save_untrained_supernet(folder.selection, SUPERNET)
+    search = (*SEARCH[:-1], "0", "--parents", "1")
+    call(*search)
+    found = read_slicing_file(folder.slicing_file)
+    best = found.choice
+    (other,) = (one.architecture for one in read_ledger(folder.study)[1] if one.architecture != best.architecture)
+    chosen = replace(
+        best,
+        architecture=other,
+        slicing=tuple(found.candidates[index] for index in other),
+        details={**best.details, FINALISTS: {"asked": 2}},
+    )
+
+    def hold_finals(**changed: str) -> None:
+        hashes = {"checkpoint_hash": found.supernet_checkpoint_sha256, "plans_hash": found.plans_sha256, **changed}
+        write_choice(folder, chosen, measured_on=found.measured_on, **hashes)
+
+    hold_finals()
+    said = call(*search)
+    assert (
+        f"The slicing is still the one that finals chose; to have the search's best, delete {folder.slicing_file}"
+        in said
+    )
+    assert read_slicing_file(folder.slicing_file).choice == chosen
+    hold_finals(checkpoint_hash="0" * 64)
+    assert "that finals chose" not in call(*search)
+    assert read_slicing_file(folder.slicing_file).choice == best

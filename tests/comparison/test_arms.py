@@ -24,7 +24,7 @@ KNOWN = (
         ("2x4", [("2x4", "fixed", "2x4")]),
         ("2x4x2", [("2x4x2", "fixed", "2x4x2")]),
         ("no-scan,no-block", [("no-scan", "fixed", "no-scan"), ("no-block", "fixed", "no-block")]),
-        ("4@h", [("4@h", "fixed", "4@h")]),
+        ("4@h,4@d", [("4@h", "fixed", "4@h"), ("4@d", "fixed", "4@d")]),
         ("cheapest", [("cheapest", "fixed", "cheapest")]),
         ("front:12", [("front_12", "front", "front:12")]),
         ("random:2", [("random_0", "random", "random:0"), ("random_1", "random", "random:1")]),

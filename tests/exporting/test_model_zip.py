@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from nnunetv2.evaluation.evaluate_predictions import label_or_region_to_key
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.model_sharing import model_import
 
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER
+from nnunetv2_slicemamba.exporting.model_zip import pack_model
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.trainers import TRAINERS
@@ -104,6 +107,31 @@ def test_the_card_says_data_terms_dice_slicings_and_hashes(model: Path, tmp_path
     assert "| network | SliceMambaUNet, " in card
     assert "nnUNetv2_install_pretrained_model_from_zip disks.zip" in card
     assert f"-tr {FINAL} -p {PLANS} -f 0 1 -i IMAGES" in card
+
+
+def test_the_card_of_another_checkpoint_predicts_with_it_and_has_no_dice(model: Path, tmp_path: Path) -> None:
+    for fold in ("fold_0", "fold_1"):
+        shutil.copy(model / fold / CHECKPOINT, model / fold / "checkpoint_best.pth")
+    ended = called(*MODEL, "-f", "0", "1", "-chk", "checkpoint_best.pth", "-o", str(tmp_path / "disks.zip"))
+    assert "nnU-Net validates checkpoint_final.pth, this model has checkpoint_best.pth" in ended.out
+    with zipfile.ZipFile(tmp_path / "disks.zip") as archive:
+        card = archive.read(f"{model.parent.name}/{model.name}/model_card.md").decode()
+    assert "-f 0 1 -chk checkpoint_best.pth -i IMAGES" in card
+    assert "No Dice: nnU-Net validates checkpoint_final.pth, and this model has checkpoint_best.pth." in card
+    assert "0.8750" not in card
+
+
+def test_regions_have_their_names_in_the_card(model: Path, tmp_path: Path) -> None:
+    file = model / "dataset.json"
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "rim": 1}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "labels": labels, "regions_class_order": [1, 2, 1]}))
+    summary = model / "fold_0" / "validation" / "summary.json"
+    # keys as nnU-Net writes them
+    keys = [label_or_region_to_key(one) for one in ((1, 2), (2,), 1)]
+    mean = {key: {"Dice": 0.1 * (place + 1)} for place, key in enumerate(keys)}
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "mean": mean}))
+    facts = pack_model([FoldFolder(select("901", "2d", "0", PLANS), FINAL)], CHECKPOINT, tmp_path / "regions.zip")
+    assert dict(facts.folds[0].dice) == pytest.approx({"whole": 0.1, "core": 0.2, "rim": 0.3, "mean": 0.875})
 
 
 def test_what_cannot_be_packed_is_refused(model: Path, tmp_path: Path) -> None:

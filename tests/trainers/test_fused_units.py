@@ -8,7 +8,7 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 from dynamic_network_architectures.building_blocks.simple_conv_blocks import ConvDropoutNormReLU
 from torch import nn
 
-from nnunetv2_slicemamba.trainers.fused_units import fuse_units
+from nnunetv2_slicemamba.trainers.fused_units import can_fuse, fuse_units
 
 UNIT = {"norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin": nn.LeakyReLU, "nonlin_kwargs": {"inplace": True}}
 
@@ -59,3 +59,15 @@ def test_fused_units_give_the_same_results_and_gradients_from_the_same_checkpoin
 )
 def test_other_units_stay_as_they_are(changed):
     assert fuse_units(network(PlainConvUNet, 2, **changed)) == 0
+    assert not can_fuse(as_in_plans(changed))
+
+
+def test_plans_tell_whether_units_can_be_fused():
+    assert can_fuse(as_in_plans({}))
+    assert not can_fuse({"features": [4, 8]})
+
+
+def as_in_plans(changed):
+    """Arguments of `network` in 2D with names of classes in place of the classes."""
+    settings = {"norm_op": nn.InstanceNorm2d, **UNIT, **changed}
+    return {k: f"{v.__module__}.{v.__name__}" if isinstance(v, type) else v for k, v in settings.items()}

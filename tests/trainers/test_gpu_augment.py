@@ -28,7 +28,8 @@ from nnunetv2_slicemamba.trainers import (
     gpu_augment,
     nnUNetTrainerGPUAugment,
 )
-from tests.trainers.short_trainings import make
+from nnunetv2_slicemamba.trainers.fused_units import fuse_units
+from tests.trainers.short_trainings import STOCK, make
 
 CPU = torch.device("cpu")
 
@@ -203,14 +204,34 @@ def test_a_failing_reader_stops_the_training_and_says_why(loaders: Callable[...,
         list(itertools.islice(trainer.dataloader_train, 20))
 
 
-@pytest.mark.parametrize(("asked", "usable", "compiles"), [(None, True, False), (None, False, True), ("1", True, True)])
+@pytest.mark.parametrize(
+    ("asked", "usable", "changed", "compiles"),
+    [
+        (None, True, {}, False),
+        (None, False, {}, True),
+        ("1", True, {}, True),
+        (None, True, {"norm_op": "torch.nn.BatchNorm2d"}, True),
+        (None, True, {"dropout_op": "torch.nn.Dropout2d", "dropout_op_kwargs": {"p": 0.2}}, True),
+        (None, True, {"nonlin": "torch.nn.ReLU"}, True),
+        ("0", True, {"nonlin": "torch.nn.ReLU"}, False),
+    ],
+)
 def test_nnunets_network_is_compiled_on_request_or_where_its_units_cannot_be_fused(
-    asked: str | None, usable: bool, compiles: bool, workspace: Path, monkeypatch: pytest.MonkeyPatch
+    asked: str | None,
+    usable: bool,
+    changed: dict[str, Any],
+    compiles: bool,
+    workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("nnUNet_compile", raising=False)
     if asked is not None:
         monkeypatch.setenv("nnUNet_compile", asked)
     monkeypatch.setattr(gpu_augment, "unavailable_reason", lambda device, dtype: None if usable else "no GPU")
-    trainer = make(nnUNetTrainerGPUAugment)
+    kwargs, imported = STOCK["arch_kwargs"] | changed, [*STOCK["_kw_requires_import"], *changed.keys() & {"dropout_op"}]
+    trainer = make(
+        nnUNetTrainerGPUAugment, architecture={**STOCK, "arch_kwargs": kwargs, "_kw_requires_import": imported}
+    )
+    assert (fuse_units(trainer.network) == 0) is bool(changed)
     trainer.device = torch.device("cuda")
     assert trainer._do_i_compile() is compiles

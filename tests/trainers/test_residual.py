@@ -161,3 +161,29 @@ def test_without_blocks_no_slicing_is_asked_for(make: Callable[..., Any], monkey
         make("SliceMambaSupernetTrainer_1epoch", none)
     with pytest.raises(FileNotFoundError, match="slicemamba slicing"):
         make("SliceMambaTrainer_1epoch").on_train_start()
+
+
+def test_a_training_is_not_continued_with_another_kind_of_optimiser(make: Callable[..., Any]) -> None:
+    began = make("SliceMambaTrainer_20epochs", **SGD, optimizer_name="sgd")
+    latest = Path(began.output_folder) / "checkpoint_latest.pth"
+    latest.parent.mkdir(parents=True, exist_ok=True)
+    began._best_ema = 0.25
+    began.save_checkpoint(str(latest))
+    trainer = make("SliceMambaTrainer_20epochs")
+    trainer.load_checkpoint(str(latest))
+    with pytest.raises(
+        ValueError, match=r'began with SGD, SliceMambaTrainer_20epochs has AdamW: .*name = "sgd", after'
+    ):
+        trainer.on_train_start()
+    # what is trained can be validated all the same
+    assert trainer.current_epoch == 1
+    for name, weight in began.network.state_dict().items():
+        assert torch.equal(trainer.network.state_dict()[name], weight)
+    mixed = make("SliceMambaTrainer_20epochs", **SGD, optimizer_name="sgd-adamw")
+    mixed.load_checkpoint(str(latest))
+    assert "has AdamW and SGD" in mixed.refusal
+    began.load_checkpoint(str(latest))
+    assert began.refusal is None
+    trainer.save_checkpoint(str(latest))
+    began.load_checkpoint(str(latest))
+    assert 'optimizer_name = "adamw" or "adamw-cosine"' in began.refusal

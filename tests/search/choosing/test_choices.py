@@ -13,6 +13,7 @@ from nnunetv2_slicemamba.search import (
     consensus,
     write_slicing_file,
 )
+from nnunetv2_slicemamba.slicing.candidate_sets import named_candidates
 
 TWO_D = tuple(itertools.product((2, 4), repeat=2))
 THREE_D = tuple(itertools.product((2, 4), repeat=3))
@@ -26,6 +27,21 @@ def test_one_thickness_for_every_block():
 
 def test_a_thickness_that_is_no_candidate_has_no_architecture():
     assert choose_slicing("1x255", 3, 2, TWO_D) == SlicingChoice(((1, 255),) * 3, "fixed", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "n_dims", "candidate"),
+    [
+        ("04@h", 2, "4@h"),
+        ("4@w", 2, "4@w"),
+        ("2x04@d", 3, "2x4@d"),
+        *((f"4@{axis}", 3, f"4x4@{axis}") for axis in "dhw"),
+    ],
+)
+def test_bands_along_one_axis_are_kept_as_plans_have_them(value, n_dims, candidate):
+    choice = choose_slicing(value, 3, n_dims, ((2,) * n_dims, candidate))
+    assert choice == SlicingChoice((candidate,) * 3, "fixed", (1,) * 3)
+    assert named_candidates(f"2,{value}", n_dims) == ((2,) * n_dims, candidate)
 
 
 def test_random_draws_candidates_by_its_seed():
@@ -79,9 +95,13 @@ def test_a_file_of_another_network_is_refused(other_file):
         (
             "2x-4",
             2,
-            "'2x-4' is neither a thickness such as 2x4, nor random:SEED, nor consensus, nor a file that exists",
+            "'2x-4' is neither a thickness such as 2x4, nor bands along one axis such as 4@h, nor random:SEED, nor "
+            "consensus, nor a file that exists",
         ),
         ("2.5x4", 2, "neither a thickness"),
+        ("4@d", 2, "candidate '4@d' does not exist: .* such as 4@h"),
+        ("0@h", 2, "candidate '0@h' must have a thickness from 1 to 253"),
+        ("4x4x4@h", 3, "candidate '4x4x4@h' does not exist: .* such as 2x4@d"),
         ("", 2, "'' is neither"),
         ("missing.json", 3, "'missing.json' is neither a thickness such as 2x4x2, .* nor a file that exists"),
         ("consensus", 2, "a consensus needs the folds' searches; run `slicemamba search`"),

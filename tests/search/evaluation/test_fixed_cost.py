@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import SearchSettings
 from nnunetv2_slicemamba.search.budget import with_share
+from nnunetv2_slicemamba.search.evaluation import fixed_cost
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import CostMeter
-from nnunetv2_slicemamba.search.evaluation.fixed_cost import FIXED_COSTS_FILE
+from nnunetv2_slicemamba.search.evaluation.fixed_cost import FIXED_COSTS_FILE, fixed_cost_of
 from nnunetv2_slicemamba.search.evaluation.supernet_fold import SupernetError
-from nnunetv2_slicemamba.search.objectives import LATENCY, MEMORY, STEP
+from nnunetv2_slicemamba.search.objectives import LATENCY, MEMORY, STEP, Cost
 
 CPU = torch.device("cpu")
 
@@ -54,6 +56,27 @@ def test_a_share_of_the_latency_is_that_of_the_fixed_network_and_stays_what_it_w
     content["latency_ms"]["with"]["device"] = "another one"
     file.write_text(json.dumps(content))
     assert with_share(SearchSettings(), LATENCY, 0.6, folder, CPU).max_latency_ms == pytest.approx(0.6 * 37.5)
+
+
+def test_other_plans_are_another_network_and_measured_anew(
+    folder: SupernetFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fixed_cost, "_measured", lambda *_: 20.0)
+    cost = Cost(LATENCY, False)
+    assert fixed_cost_of(folder, cost, CPU) == 20
+    monkeypatch.setattr(fixed_cost, "_measured", lambda *_: 30.0)
+    assert fixed_cost_of(folder, cost, CPU) == 20
+    plans = json.loads(json.dumps(folder.selection.plans))
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["d_state"] = 3
+    other = replace(folder, selection=replace(folder.selection, plans=plans))
+    assert fixed_cost_of(other, cost, CPU) == 30
+    # a file of an earlier version is of whatever plans
+    file = folder.search / FIXED_COSTS_FILE
+    content = json.loads(file.read_text())
+    del content["latency_ms"]["with"]["plans_sha256"]
+    file.write_text(json.dumps(content))
+    monkeypatch.setattr(fixed_cost, "_measured", lambda *_: 40.0)
+    assert fixed_cost_of(folder, cost, CPU) == 30
 
 
 def test_what_cannot_be_a_limit_is_refused_before_anything_is_measured(folder: SupernetFolder) -> None:

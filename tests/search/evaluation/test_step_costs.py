@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,12 @@ def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(w
     kept = read_step_costs(folder, CPU)
     assert kept is not None
     assert kept.fixed == whole
+    for changed in ({"batch_size": 7}, {"patch_size": [64, 64]}):
+        plans = json.loads(json.dumps(selection.plans))
+        plans["configurations"]["2d"].update(changed)
+        other = SupernetFolder(replace(selection, plans=plans), SUPERNET)
+        assert read_step_costs(other, CPU) is None, "of another network"
+        assert read_step_costs(other, None) is None
     settings = SearchSettings(population=3, generations=1, parents=2, max_step_ms=limit)
     found = search_fold(folder, settings, CPU, console=Console(quiet=True))
     assert found is not None
