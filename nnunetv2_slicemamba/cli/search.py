@@ -248,12 +248,12 @@ def search(
     if found.chosen_in_finals:
         console.print(f"The slicing is still the one that finals chose; to have the search's best, delete {found.file}")
     if found.complete and finalists is not None:
-        from nnunetv2_slicemamba.comparison.finals import hold_finals, shown_finals
+        from nnunetv2_slicemamba.comparison.finals import hold_finals, show_finals
 
         chosen = hold_finals(
             folder, found, finalists, final, choose_device(device).type, progress_console(), is_verbose()
         )
-        console.print(shown_finals(chosen))
+        show_finals(chosen, console)
         console.print(f"Trainings of the finals: {chosen.choice.details['finalists']['folder']}")
     selection = folder.selection
     if selection.set_slicing_file.is_file():

@@ -74,11 +74,12 @@ def hold_finals(
     return read_slicing_file(supernet.slicing_file)
 
 
-def shown_finals(chosen: SlicingFile) -> Table:
-    """Table of the finalists by falling Dice; the first is chosen."""
+def show_finals(chosen: SlicingFile, console: Console) -> None:
+    """Prints the finalists by falling Dice; the first is chosen."""
     told = chosen.choice.details[FINALISTS]
     on = "" if chosen.measured_on is None else f" on {chosen.measured_on.number} {chosen.measured_on.kind} cases"
-    table = Table("slicing", title=f"Finals{on}, trained by {told['trainer']}", title_justify="left")
+    console.print(f"Finals{on}, trained by {told['trainer']}")  # over the table it would be wrapped to its width
+    table = Table("slicing")
     for heading in ("fitness", "Dice"):
         table.add_column(heading, justify="right")
     for one in sorted(told["trained"], key=lambda one: -_number(one["dice"])):
@@ -87,7 +88,7 @@ def shown_finals(chosen: SlicingFile) -> Table:
         reached = math.nan if one["dice"] is None else one["dice"]
         table.add_row(f"{mark}{slicing_text(slicing)}", dice(one["fitness"]), dice(reached))
     table.caption = "*: chosen, in best_slicing.json"
-    return table
+    console.print(table)
 
 
 def finals_folder(supernet: SupernetFolder, searched: SlicingFile, final_trainer: str) -> ComparisonFolder:

@@ -11,7 +11,7 @@ from rich.console import Console
 from nnunetv2_slicemamba.common.commands import CommandError
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
-from nnunetv2_slicemamba.comparison.finals import finals_folder, hold_finals, shown_finals
+from nnunetv2_slicemamba.comparison.finals import finals_folder, hold_finals, show_finals
 from nnunetv2_slicemamba.comparison.results import read_cases
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, search_needed, steps_of_fold, summary_dice
 from nnunetv2_slicemamba.pipeline.slicings import check_slicings
@@ -98,7 +98,7 @@ def test_the_best_of_the_finalists_is_the_folds_slicing_also_after_finals_that_w
     assert len(calls(root)) == 4
     assert not (root / "nnUNet_results" / DATASET / f"{TENTH}__{PLANS}__2d").exists()
     console = Console(width=120, record=True)
-    console.print(shown_finals(chosen))
+    show_finals(chosen, console)
     first = console.export_text().splitlines()[4]
     assert first.startswith("\N{BOX DRAWINGS LIGHT VERTICAL} * 1 of 2x2, 1 of 4x4")
     assert f"{dice[1]:.4f}" in first
