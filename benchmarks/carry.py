@@ -42,7 +42,7 @@ def packed(data: bytes) -> bytes:
 
 
 def unpacked(data: bytes, size: int) -> bytes:
-    """What `packed` made of `size` bytes."""
+    """The `size` bytes that `packed` was given."""
     return np.frombuffer(zlib.decompress(data), np.uint8).reshape(4, -1).T.tobytes()[:size]
 
 

@@ -1,4 +1,4 @@
-"""What trained models cost to use: size of the zip, and seconds per predicted case; with the table of all costs.
+"""Costs of using trained models: size of the zip, and seconds per predicted case; with the table of all costs.
 
     python benchmarks/costs.py --work DIR --out DIR [--device cuda] [--cases 5]    # after accuracy.py
     python benchmarks/costs.py --table

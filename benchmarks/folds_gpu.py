@@ -43,7 +43,7 @@ ROW, AT_ONCE = "in a row", "at once"
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run took. seconds: wall time. cpu: seconds of CPU. gpu: mean use in percent. memory: most GiB on a GPU."""
+    """Time and use of a run. seconds: wall time. cpu: seconds of CPU. gpu: mean use in %. memory: most GiB on a GPU."""
 
     seconds: float
     cpu: float

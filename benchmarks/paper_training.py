@@ -127,7 +127,7 @@ class Training:
         self.is_recorded = False
 
     def facts(self) -> dict[str, Any]:
-        """What is known before the first epoch."""
+        """Cells of its row that are known before the first epoch."""
         gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "none"
         tests = {name: len(cases) for name, cases in self.split.tests.items()}
         return {
@@ -235,7 +235,7 @@ class Training:
         self.history = content["history"]
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint's training must have in common with this one."""
+        """Settings that a checkpoint's training must share with this one."""
         kept = asdict(self.order)
         return {key: kept[key] for key in kept if key not in ("suite", "folder", "device", "until", "epochs")}
 

@@ -140,7 +140,7 @@ def _cell(trainings: Trainings, found: dict[str, Folds], name: str) -> str:
 
 
 def _number(by_set: Mapping[str, dict[str, Folds]], name: str) -> str:
-    """How many trainings a network has on a set: one number, or the least and the most."""
+    """The number of a network's trainings on a set, or the least and the most of them."""
     numbers = [sum(map(len, found[name].values())) if name in found else 0 for found in by_set.values()]
     return " to ".join(map(str, sorted({min(numbers), max(numbers)})))
 

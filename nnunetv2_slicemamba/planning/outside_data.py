@@ -34,7 +34,7 @@ def require_outside_data(dataset: str, plans_name: str, configuration: str) -> N
 
 
 def lack_of_data(dataset: str, plans_name: str, configuration: str) -> str:
-    """What the data of plans lack, in words; "" where nothing is known to be wrong. dataset: name."""
+    """Sentence on what the data of plans lack; "" where nothing is known to be wrong. dataset: name."""
     folder = require_folder("nnUNet_preprocessed") / dataset
     file = folder / f"{plans_name}.json"
     manager = PlansManager(PLANS_JSON.read(file))
