@@ -1,6 +1,6 @@
 """Blocks and whole networks on a GPU: time and memory of a training step and of inference, beside nnU-Net's networks.
 
-    python benchmarks/network_gpu.py [--quick | --blocks] [--compile] [--csv FOLDER]
+    python benchmarks/network_gpu.py [--quick | --blocks] [--networks WORD ...] [--compile] [--csv FOLDER]
 
 Prints one table and the time of a first call with nothing compiled before. Random data, fp16 autocast, medians after
 warm-up, GPU time by events. "graph" is the same work replayed as a CUDA graph, as the trainers and prediction do it,
@@ -257,15 +257,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer networks")
     parser.add_argument("--blocks", action="store_true", help="no networks")
+    parser.add_argument("--networks", nargs="+", metavar="WORD", help="only networks whose name has one of these words")
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--batch", type=int, default=32, help="images of 256x256")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile, as nnU-Net trains by default")
     add_csv(parser)
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
-    listed = [(*block, False) for block in blocks()]
+    wanted = arguments.networks or [""]
+    listed = [] if arguments.networks else [(*block, False) for block in blocks()]
     if not arguments.blocks:
-        listed += [(*network, True) for network in networks(arguments.quick, arguments.batch)]
+        found = networks(arguments.quick, arguments.batch)
+        listed += [(*network, True) for network in found if any(word in network[0] for word in wanted)]
     rows = []
     for work, size, build, shape, optimise in listed:
         for compiled in (False, True) if arguments.compile and optimise else (False,):

@@ -2,9 +2,9 @@
 
     python benchmarks/volumes_gpu.py [--target 8] [--sizes M L] [--csv FOLDER]
 
-Plans of the real planner for two made-up fingerprints, one like hippocampus crops and one like CT; PlainConvUNet as
-nnU-Net's planner builds it for the same patch, same batch, same run. Random data, fp16 autocast, medians after
-warm-up; columns as in network_gpu.py.
+Plans of the real planner for three made-up fingerprints: hippocampus crops, heart MRI with thick slices, CT.
+PlainConvUNet is as nnU-Net's planner builds it for the same patch and batch, eager and with torch.compile, as nnU-Net
+trains it. Random data, fp16 autocast, medians after warm-up; columns as in network_gpu.py.
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ from timing import add_csv
 from torch import nn
 
 from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE
+
+VOLUMES = {
+    **{name: dataset for name, dataset in DATASETS.items() if dataset[0] == "3d_fullres"},
+    "ACDC 3D": ("3d_fullres", 1, 4, (10, 160, 160), (10.0, 1.56, 1.56), 60),
+}
 
 
 def ours(configuration: dict[str, Any], channels: int, classes: int) -> nn.Module:
@@ -63,23 +68,22 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
         use_folders(Path(folder))
-        for name, (kind, channels, classes, _, spacing, _) in DATASETS.items():
-            if kind != "3d_fullres":
-                continue
+        for name, (kind, channels, classes, _, spacing, _) in VOLUMES.items():
             for size in arguments.sizes:
-                plans, _, _ = plan(name, DATASETS, size, arguments.target)
+                plans, _, _ = plan(name, VOLUMES, size, arguments.target)
                 configuration = plans["configurations"][kind]
                 _, _, _, patch, _ = get_pool_and_conv_props(spacing, configuration["patch_size"], 4, 999999)
                 batch = configuration["batch_size"]
                 shape = f"{name}, B{batch} {'x'.join(str(axis) for axis in patch)}"
-                for work, network in (
-                    (f"SliceMamba {size}", ours(configuration, channels, classes)),
-                    ("residual L", residual(spacing, patch, channels, classes, BLOCKS_FROM_STRIDE)),
-                    ("residual L without blocks", residual(spacing, patch, channels, classes, 0)),
-                    ("nnU-Net PlainConvUNet", plain(spacing, patch, channels, classes)),
+                for work, network, compiled in (
+                    (f"SliceMamba {size}", ours(configuration, channels, classes), False),
+                    ("residual L", residual(spacing, patch, channels, classes, BLOCKS_FROM_STRIDE), False),
+                    ("residual L without blocks", residual(spacing, patch, channels, classes, 0), False),
+                    ("nnU-Net PlainConvUNet", plain(spacing, patch, channels, classes), False),
+                    ("nnU-Net PlainConvUNet, torch.compile", plain(spacing, patch, channels, classes), True),
                 ):
                     x = torch.randn(batch, channels, *patch, device="cuda")
-                    rows.append(measure(work, shape, network, x, arguments.repeats, optimise=True))
+                    rows.append(measure(work, shape, network, x, arguments.repeats, True, compiled))
                     print(rows[-1], flush=True)
                     del network, x
                     gc.collect()
