@@ -203,6 +203,7 @@ def tables() -> dict[str, Callable[[], str]]:
     drawn = suite_figures.figures(trainings)
     return {
         "results": lambda: suite_results.short(trainings),
+        "designs": lambda: suite_results.designs(trainings),
         "long": lambda: suite_results.long(trainings),
         "paper": lambda: paper_table.table(results.read("paper")),
         **{f"figure {name}": figure.markdown for name, figure in drawn.items()},

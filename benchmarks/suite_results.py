@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -29,6 +29,12 @@ NETWORKS = {
     "res-conv-adamw": "nnU-Net's network, our optimiser",
     NNUNET: "nnU-Net's default",
 }
+# where a residual network has S3 blocks: the network with scans, and the same without them
+DESIGNS = {
+    "from stride 8 on (recommended)": ("res-s3-adamw", "res-s3-noscan-adamw"),
+    "from stride 4 on": ("res-s3-from4-adamw", "res-s3-from4-noscan-adamw"),
+    "from stride 4 on, in the decoder too": ("res-s3-from4-decoder-adamw", "res-s3-from4-decoder-noscan-adamw"),
+}
 SHORT = 20  # epochs
 LONG = {"hippocampus-260": 1000, "acdc-60": 250}
 NOT_TRAINED = "not trained"
@@ -50,11 +56,13 @@ class Beside:
         return f"{self.points:+.2f}{interval}"
 
 
-def trained(trainings: Trainings, data: str, epochs: int) -> dict[str, Folds]:
-    """Finished trainings of the table's networks on a dataset, by candidate and fold."""
+def trained(
+    trainings: Trainings, data: str, epochs: int, networks: Iterable[str] = tuple(NETWORKS)
+) -> dict[str, Folds]:
+    """Finished trainings of some networks on a dataset, by candidate and fold."""
     runs = [row for row in trainings.runs if (row["data"], row["epochs"]) == (data, str(epochs))]
     found = finished(row for row in runs if row["iterations"] == "250")
-    return {name: found[name] for name in NETWORKS if name in found}
+    return {name: found[name] for name in networks if name in found}
 
 
 def dice(folds: Folds) -> float:
@@ -83,7 +91,7 @@ def mean_beside(trainings: Trainings, name: str, other: str = NNUNET) -> Beside 
 
     The interval is a bootstrap (BCa) that draws cases in every set apart.
     """
-    by_set = [trained(trainings, data, SHORT) for data in SETS]
+    by_set = [trained(trainings, data, SHORT, (name, other)) for data in SETS]
     each = [beside(trainings, found, name, other) for found in by_set]
     if any(one is None for one in each):
         return None
@@ -128,6 +136,26 @@ def short(trainings: Trainings) -> str:
     sds = [_between_trainings(found) for found in by_set.values()]
     lines.append(("SD between trainings", *(f"{sd:.2f}" if sd == sd else "-" for sd in sds), "-", ""))
     return markdown(("network", *SETS.values(), "mean", "trainings"), lines)
+
+
+def designs(trainings: Trainings) -> str:
+    """What scans add, per place of the blocks, and how such a network does beside nnU-Net's default."""
+    lines = []
+    for words, (name, without) in DESIGNS.items():
+        by_set = {data: trained(trainings, data, SHORT, (name, without)) for data in SETS}
+        added = [beside(trainings, found, name, without) for found in by_set.values()]
+        means = [mean_beside(trainings, *pair) for pair in ((name, without), (name,), (without,))]
+        numbers = f"{_number(by_set, name)}; {_number(by_set, without)}"
+        lines.append((words, *(one.text if one else "-" for one in (*added, *means)), numbers))
+    head = (
+        "S3 blocks",
+        *SETS.values(),
+        "mean",
+        "with scans, to nnU-Net",
+        "without, to nnU-Net",
+        "trainings: with; without",
+    )
+    return markdown(head, lines)
 
 
 def _cell(trainings: Trainings, found: dict[str, Folds], name: str) -> str:

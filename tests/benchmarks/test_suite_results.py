@@ -102,6 +102,19 @@ def test_what_is_not_trained_is_said(tmp_path: Path) -> None:
     assert cells(table, "recommended")[3].startswith("Dice ")
 
 
+def test_a_design_is_compared_with_the_same_without_scans(tmp_path: Path) -> None:
+    made = []
+    for data in SETS:
+        base = np.linspace(0.7, 0.9, 20)
+        for name, gain in ((NNUNET, 0.0), ("res-s3-from4-adamw", 0.02), ("res-s3-from4-noscan-adamw", 0.03)):
+            made.append(training(data, name, 1, base + gain))
+    table = suite_results.designs(kept(tmp_path, *made))
+    *added, ours, without, numbers = cells(table, "from stride 4 on")
+    assert [cell.split(" ")[0] for cell in (*added, ours, without)] == ["-1.00"] * 6 + ["+2.00", "+3.00"]
+    assert numbers == "1; 1"
+    assert cells(table, "from stride 4 on, in the decoder too") == ["-"] * 8 + ["0; 0"]
+
+
 def test_long_trainings_are_compared_on_the_folds_that_both_have(tmp_path: Path) -> None:
     base = np.linspace(0.8, 0.9, 20)
     made = [training("hippocampus-260", "res-s3-adamw", 1, base + 0.01 * f, f, 1000) for f in range(5)]
