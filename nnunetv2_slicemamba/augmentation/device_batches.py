@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import atexit
 import logging
+import multiprocessing
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from queue import Empty, Full, Queue
@@ -17,6 +18,7 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch import Tensor
 
 from nnunetv2_slicemamba.augmentation.batch import Batch
+from nnunetv2_slicemamba.augmentation.cases import Case, cases_in_memory
 from nnunetv2_slicemamba.augmentation.patches import Slot, fill, make_slots
 from nnunetv2_slicemamba.augmentation.policy import Policy
 from nnunetv2_slicemamba.augmentation.recorded import Layout, RecordedPolicy
@@ -34,7 +36,7 @@ WAIT_SECONDS = 0.5  # between looks whether the other side still lives
 class ReadBatch:
     """Reads a batch's patches, and draws what its augmentation needs, into its place in shared memory.
 
-    layout: of the draws; None if they are drawn elsewhere.
+    layout: of the draws; None if they are drawn elsewhere. kept: cases in memory.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class ReadBatch:
         seed_of: SeedOf,
         policy: Policy,
         layout: Layout | None,
+        kept: Mapping[str, Case],
     ) -> None:
         self.loader, self.slots, self.labels, self.seed_of = loader, slots, labels, seed_of
-        self.policy, self.layout = policy, layout
+        self.policy, self.layout, self.kept = policy, layout, kept
 
     def __call__(self, number: int, place: int) -> list[str]:
         slot = self.slots[place]
@@ -55,7 +58,7 @@ class ReadBatch:
             arrays = self.policy.arrays(tuple(slot.data.shape), seed_of_policy(self.seed_of, number))
             self.layout.write(arrays, slot.draws.numpy())
         with generators_seeded(self.seed_of(number)):
-            return fill(slot, self.loader, self.labels)
+            return fill(slot, self.loader, self.labels, self.kept)
 
 
 def seed_of_policy(seed_of: SeedOf, number: int) -> np.random.SeedSequence:
@@ -91,7 +94,10 @@ class DeviceBatches:
             self.slots = [
                 replace(slot, draws=torch.zeros(size, dtype=torch.uint8).share_memory_()) for slot in self.slots
             ]
-        read = ReadBatch(loader, self.slots, labels, seed_of, policy, self.layout)
+        # processes that are not forked would each get a copy
+        shared = not processes or multiprocessing.get_start_method() == "fork"
+        kept = cases_in_memory(loader) if shared else {}
+        read = ReadBatch(loader, self.slots, labels, seed_of, policy, self.layout, kept)
         self.workers = BatchWorkers(read, first, processes, places=len(self.slots))
         self.ready: Queue[Made | BaseException] = Queue(READY)
         self.ended = threading.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ import torch
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from numpy.typing import NDArray
 from torch import Tensor
+
+from nnunetv2_slicemamba.augmentation.cases import Case
 
 Array = NDArray[Any]
 MOST_BYTES = 2**31  # of a loader's slots; nnU-Net's queues hold about as much
@@ -58,18 +60,22 @@ def make_slots(loader: nnUNetDataLoader, count: int) -> list[Slot]:
     ]
 
 
-def fill(slot: Slot, loader: nnUNetDataLoader, labels: Sequence[int]) -> list[str]:
+def fill(
+    slot: Slot, loader: nnUNetDataLoader, labels: Sequence[int], kept: Mapping[str, Case] | None = None
+) -> list[str]:
     """Reads a batch into a slot; the names of its cases.
 
-    Which cases and where, nnU-Net's loader draws. ValueError for labels that are not among `labels`.
+    Which cases and where, nnU-Net's loader draws. kept: cases that need not be loaded. ValueError for labels that are
+    not among `labels`.
     """
+    kept = kept or {}
     # a plane of one voxel along the first axis holds what is 2D
     data, seg = (t.unsqueeze(2) if loader.patch_size_was_2d else t for t in (slot.data, slot.seg))
     images, segs = data.numpy(), seg.numpy()
     cases = [str(case) for case in loader.get_indices()]
     for i, case in enumerate(cases):
         forced = loader.get_do_oversample(i)
-        image, labelled, previous, properties = loader._data.load_case(case)
+        image, labelled, previous, properties = kept.get(case) or loader._data.load_case(case)
         corner, _ = loader.get_bbox(image.shape[1:], forced, properties["class_locations"])
         paste(images[i], image, corner, OUTSIDE_IMAGE)
         paste(segs[i, : labelled.shape[0]], labelled, corner, OUTSIDE_SEG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_slicemamba.augmentation.cases import cases_in_memory
+from nnunetv2_slicemamba.augmentation.device_batches import DeviceBatches
 from nnunetv2_slicemamba.augmentation.patches import fill, is_plain, make_slots, paste
+from nnunetv2_slicemamba.augmentation.policy import Policy
 from nnunetv2_slicemamba.augmentation.seeds import Use, generators_seeded, sequence
 
 LABELS = (-1, 0, 1)
@@ -47,6 +51,48 @@ def test_a_filled_slot_is_nnunets_batch(loader: nnUNetDataLoader, number: int) -
     assert torch.equal(slot.seg, expected["target"])
     assert slot.seg.dtype == expected["target"].dtype
     assert slot.data.is_shared()
+
+
+def test_a_batch_of_kept_cases_is_the_same_and_loads_nothing(loader: nnUNetDataLoader, monkeypatch: Any) -> None:
+    monkeypatch.setattr(loader._data, "load_case", lambda case, load=loader._data.load_case: with_previous(*load(case)))
+    loaded, again = make_slots(loader, 2)
+    kept = cases_in_memory(loader)
+    with generators_seeded(sequence(5, Use.TRAINING_BATCHES, 0)):
+        fill(loaded, loader, LABELS)
+    monkeypatch.setattr(loader._data, "load_case", None)
+    with generators_seeded(sequence(5, Use.TRAINING_BATCHES, 0)):
+        fill(again, loader, LABELS, kept)
+    assert torch.equal(again.data, loaded.data)
+    assert torch.equal(again.seg, loaded.seg)
+
+
+def test_all_cases_are_kept_or_none(loader: nnUNetDataLoader) -> None:
+    kept = cases_in_memory(loader)
+    assert list(kept) == list(loader.indices)
+    needed = sum(case.bytes for case in kept.values())
+    assert needed > sum(case.image.nbytes + case.seg.nbytes for case in kept.values())
+    assert list(cases_in_memory(loader, needed)) == list(kept)
+    assert cases_in_memory(loader, needed - 1) == {}
+
+
+def test_cases_that_are_made_when_they_are_loaded_are_not_kept(loader: nnUNetDataLoader, monkeypatch: Any) -> None:
+    def load(case: str, load: Any = loader._data.load_case) -> tuple[Any, ...]:
+        data, seg, previous, properties = load(case)
+        return np.asarray(data[:]) + np.random.random(), seg, previous, properties  # noqa: NPY002
+
+    monkeypatch.setattr(loader._data, "load_case", load)
+    assert cases_in_memory(loader) == {}
+
+
+@pytest.mark.parametrize(("method", "processes", "keeps"), [("fork", 1, True), ("spawn", 1, False), ("spawn", 0, True)])
+def test_cases_are_kept_where_processes_share_them(
+    loader: nnUNetDataLoader, monkeypatch: Any, method: str, processes: int, keeps: bool
+) -> None:
+    monkeypatch.setattr("multiprocessing.get_start_method", lambda: method)
+    seed_of = partial(sequence, 5, Use.TRAINING_BATCHES)
+    made = DeviceBatches(loader, Policy(()), LABELS, torch.device("cpu"), seed_of, 0, processes)
+    made.close()
+    assert bool(made.workers.make.kept) == keeps  # type: ignore[attr-defined]
 
 
 def test_labels_that_dataset_json_does_not_name_are_refused(loader: nnUNetDataLoader) -> None:
