@@ -18,6 +18,7 @@ from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoMirroring import nnUNetTrainerNoMirroring
 
+from nnunetv2_slicemamba.augmentation import device_batches
 from nnunetv2_slicemamba.augmentation.device_batches import DeviceBatches
 from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
 from nnunetv2_slicemamba.augmentation.mirroring import Mirror
@@ -194,6 +195,8 @@ def test_nnunets_stronger_augmentation_stays_on_the_cpu(loaders: Callable[..., A
 @pytest.mark.usefixtures("on_cpu")
 def test_a_failing_reader_stops_the_training_and_says_why(loaders: Callable[..., Any], monkeypatch: Any) -> None:
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    # as of a large data set
+    monkeypatch.setattr(device_batches, "cases_in_memory", lambda loader: {})
     trainer = loaders(nnUNetTrainerGPUAugment)
     next(trainer.dataloader_train)
     folder = Path(trainer.preprocessed_dataset_folder)
