@@ -233,7 +233,11 @@ def tables() -> dict[str, Callable[[], str]]:
             ),
         ),
         "folds": lambda: timings(
-            "folds_gpu", ("in a row", "at once", "share of the row", "GPU in a row", "GPU at once")
+            "folds_gpu",
+            (
+                *("in a row", "at once", "share of the row"),
+                *("CPU in a row", "CPU at once", "GPU in a row", "GPU at once", "memory at once"),
+            ),
         ),
         "pretraining": lambda: timings("pretrain_gpu", ("images", "step", "peak", "parameters")),
         "memory": lambda: timings("memory_gpu", ("estimate", "reserved")),

@@ -75,5 +75,5 @@ def _before_it_began(found: StepState, node: str) -> str:
     where = f" on node {node}" if node else ""
     said = last_line(found.log)
     if said:
-        return f"its job ended{where} before it began: {said}. Is this package there, in {sys.executable}?"
-    return f"its job ended{where} before it began, and left no log: does the node see {found.log}?"
+        return f"its job ended{where} before it began: {said}. Every node needs this package, in {sys.executable}"
+    return f"its job ended{where} before it began, and left no log. Every node must see its folder: {found.log}"

@@ -217,5 +217,5 @@ def test_a_node_without_the_package_is_told_by_status_and_nothing_after_it_begin
     told("scontrol", "release", ",".join(jobs.values()))
     wait_until(lambda: state(jobs["report"]) == "CANCELLED", 300)
     shown = slicemamba("status", "-d", "501").stdout
-    assert f"error: execve(): {environment}/bin/python: No such file or directory. Is this package there" in shown
+    assert f"error: execve(): {environment}/bin/python: No such file or directory. Every node needs this" in shown
     assert states() == {name: "failed" if name in ("plan", "predict") else "waiting" for name in states()}

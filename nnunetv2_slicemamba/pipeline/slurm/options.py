@@ -112,7 +112,9 @@ def checked_with_slurm(partition: str | None, minutes: int) -> None:
         raise InputError(f"this cluster has no default partition; give --partition, one of {', '.join(there)}")
     for name in names:
         if name not in there:
-            raise InputError(f"--partition {name!r} does not exist; sinfo names {', '.join(there) or 'none'}")
+            raise InputError(
+                f"--partition {name!r} does not exist; give one that sinfo names: {', '.join(there) or 'none'}"
+            )
     limits = [there[name].minutes for name in names]
     most = max((limit for limit in limits if limit is not None), default=None)
     if None not in limits and most is not None and minutes > most:

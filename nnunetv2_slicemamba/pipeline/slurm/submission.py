@@ -15,6 +15,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from nnunetv2_slicemamba.common.folders import FOLDERS, InputError, named_folder
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
+from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.pipeline.job import ENDED_FILE, JOB_FILE
 from nnunetv2_slicemamba.pipeline.run_folder import RUN_FILE, RUN_JSON, RunFolder
 from nnunetv2_slicemamba.pipeline.slurm.client import ask, live_jobs
@@ -122,14 +123,22 @@ def _cancelling_on_error(submitted: Mapping[str, Submitted]) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        jobs = [one.job for one in submitted.values()]
-        with contextlib.suppress(InputError):
-            cancel_jobs(jobs)
+        left = _taken_back([one.job for one in submitted.values()])
         if not isinstance(error, (FailedJobError, FailedSubmissionError)):
             raise
         said = " ".join(str(error).split()).removeprefix("sbatch: error: ")
-        left = f"; the {len(jobs)} jobs submitted before it are cancelled" if jobs else "; nothing was submitted"
-        raise InputError(f"sbatch refuses a job: {said}{left}. Correct --partition, --account or --sbatch") from error
+        raise InputError(f"sbatch refuses a job: {said}; {left}. Correct --partition, --account or --sbatch") from error
+
+
+def _taken_back(jobs: Sequence[str]) -> str:
+    """Cancels jobs, and says what became of them."""
+    if not jobs:
+        return "nothing was submitted"
+    try:
+        cancel_jobs(jobs)
+    except InputError as error:
+        return f"jobs submitted before it are left ({error}), end them with '{shell_line('scancel', *jobs)}'"
+    return f"jobs submitted before it are cancelled: {', '.join(jobs)}"
 
 
 def cancel_jobs(jobs: Sequence[str]) -> None:

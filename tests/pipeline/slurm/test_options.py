@@ -51,7 +51,7 @@ def test_what_is_given_is_handed_on_by_sbatchs_names(slurm: FakeSlurm) -> None:
         (("slurm", "gpu", None, None, ()), "needs --time, the longest time of one job"),
         (("slurm", "gpu", "soon", None, ()), "--time 'soon' is no time; give HH:MM:SS"),
         (("slurm", "gpu", "2", None, ()), "--time '2' is too short; give at least 3 minutes"),
-        (("slurm", "fast", "60", None, ()), "--partition 'fast' does not exist; sinfo names cpu, gpu"),
+        (("slurm", "fast", "60", None, ()), "--partition 'fast' does not exist; give one that sinfo names: cpu, gpu"),
         (("slurm", None, "61", None, ()), "--time is 61 minutes; partition cpu allows at most 60"),
         (("slurm", "gpu", "60", None, ("array=0-3",)), "--sbatch 'array=0-3' is what the run decides"),
         (("slurm", "gpu", "60", None, ("nodes=2",)), "--sbatch 'nodes=2' is what the run decides"),

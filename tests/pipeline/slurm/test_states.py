@@ -97,11 +97,11 @@ def test_a_node_without_the_package_or_the_folder_is_told(slurm: FakeSlurm, tmp_
     said = "ModuleNotFoundError: No module named 'nnunetv2_slicemamba'"
     without = state(slurm, tmp_path, "FAILED|NonZeroExitCode|n1", began=False, log=said)
     assert without.state == "failed"
-    assert f"its job ended on node n1 before it began: {said}. Is this package there, in " in without.message
+    assert f"its job ended on node n1 before it began: {said}. Every node needs this package, in " in without.message
     log = tmp_path / "steps" / "run" / "final" / "101_0_log.out"
     log.unlink()
     unshared = state(slurm, tmp_path, "FAILED|NonZeroExitCode|n1", began=False, log=None)
-    assert f"before it began, and left no log: does the node see {log}?" in unshared.message
+    assert f"before it began, and left no log. Every node must see its folder: {log}" in unshared.message
 
 
 def test_what_ended_a_job_is_told_also_from_the_accounting_of_older_ones(slurm: FakeSlurm, tmp_path: Path) -> None:

@@ -114,9 +114,13 @@ def test_a_refused_job_takes_those_before_it_along(slurm: FakeSlurm, folder: Run
     with pytest.raises(InputError, match=r"sbatch refuses a job: .*No such account; nothing was submitted"):
         submit_run(graph(), folder, OPTIONS, "cuda")
     slurm.says("refuse", "103")
-    with pytest.raises(InputError, match="the 2 jobs submitted before it are cancelled"):
+    with pytest.raises(InputError, match="jobs submitted before it are cancelled: 101, 102. Correct"):
         submit_run(graph(), folder, OPTIONS, "cuda")
     assert slurm.called[-1] == "scancel 102 101"
+    slurm.says("refuse", "104")
+    slurm.says("scancel_fails", "scancel: error: slurmctld is down")
+    with pytest.raises(InputError, match="are left .*slurmctld is down.*, end them with 'scancel 103'"):
+        submit_run(graph(), folder, OPTIONS, "cuda")
 
 
 def test_a_dataset_has_one_run_and_cancel_ends_it_last_job_first(slurm: FakeSlurm, folder: RunFolder) -> None:
