@@ -38,6 +38,7 @@ from nnunetv2_slicemamba.slicing.file import read_slicing_file
 from nnunetv2_slicemamba.slicing.fixed import fixed_slicing
 
 TRAINER = "SliceMambaSupernetTrainer"
+DRAWS = 20  # at the budget, of which the first different ones are trained
 FRONT, BUDGET, DICE = "front", "budget", "dice"  # the searches, and the parts of the benchmark
 
 
@@ -139,9 +140,13 @@ class Job:
             (BUDGET, "searched", read_slicing_file(self.folder.slicing_file).slicing),
             (BUDGET, "fixed", resolve_arms(parse_arms(fixed), selection, TRAINER)[fixed].slicing),
         ]
-        for name in (*(f"random-at-budget:seed={seed}" for seed in range(self.order["random"])), "no-scan", "cheapest"):
-            ((arm, content),) = resolve_arms(parse_arms(name), selection, TRAINER).items()
-            found.append((BUDGET, arm.replace("_", "-"), content.slicing))
+        drawn = resolve_arms(parse_arms(f"random-at-budget:{DRAWS}"), selection, TRAINER)
+        different: dict[Slicing, str] = {}
+        for arm, content in drawn.items():
+            different.setdefault(content.slicing, arm.replace("_", "-"))
+        found += [(BUDGET, arm, one) for one, arm in list(different.items())[: self.order["random"]]]
+        controls = resolve_arms(parse_arms("no-scan,cheapest"), selection, TRAINER)
+        found += [(BUDGET, arm, content.slicing) for arm, content in controls.items()]
         found.append((BUDGET, "dice-alone", path(best)))
         front = spread_over_front(self.records(FRONT), self.order["front"])
         return [*found, *((FRONT, f"front-{i:02d}", path(record)) for i, record in enumerate(front, 1))]

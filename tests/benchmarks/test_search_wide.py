@@ -1,4 +1,4 @@
-"""Tests of the benchmark of wide candidates: what is trained, in which order, and what its tables say of made-up Dice."""
+"""Tests of the benchmark of wide candidates: what is trained, in which order, and what its tables say."""
 
 from __future__ import annotations
 
