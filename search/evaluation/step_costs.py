@@ -118,7 +118,7 @@ def step_costs_of(folder: SupernetFolder, device: torch.device, keep: bool = Tru
     manager = trainer.configuration_manager
     shape = (manager.batch_size, trainer.num_input_channels, *manager.patch_size)
     candidates, console = folder.selection.candidates, progress_console()
-    console.print(f"Timing what {len(candidates)} candidates add to a training step at {network.n_blocks} blocks ...")
+    console.print(f"Timing what each of {len(candidates)} candidates adds to a training step ...")
     with console.status("timing blocks") as status:
         measured = measure_step_costs(network, candidates, shape, device, status.update)
     measured = replace(measured, conditions={**measured.conditions, **_of_network(folder)})
