@@ -10,8 +10,8 @@ timings.csv: a row per measured time, rate or memory. date and commit: of the me
 paper.csv: a row per training of paper.py and set of test images, in percent. chosen: of the epoch with the least loss
     on these images. slicing, of a supernet: what its search chose.
 arms.csv: a row per slicing that search_wide.py trains, and the part of it that it is trained for. step_ms: of a
-    training step, added up; limit_ms: of the search with a budget; fixed_ms, least_ms: of the fixed and of the cheapest
-    slicing; step_error: largest share by which a sum differs from a whole network's step.
+    training step, added up; limit_ms: of the search with a budget; fixed_ms, least_ms: step_ms of the fixed and of the
+    cheapest slicing; step_error: largest share by which a sum differs from a whole network's step.
 searches.csv: a row per measurement of search_worth.py; gains are Dice points over a random path, above_random the
     number of searches whose path was better than a random one on the cases that did not choose it.
 """

@@ -58,14 +58,15 @@ def spread_over_front(records: Sequence[Record], number: int) -> list[Record]:
     return [taken[round(i * (len(taken) - 1) / (number - 1))] for i in range(number)]
 
 
-def limit_of(costs: StepCosts, share: float) -> float:
-    """Milliseconds of the budget: the share of the fixed network's step.
+def limit_of(costs: StepCosts, fixed: float, share: float) -> float:
+    """Milliseconds of the budget: the share of the fixed network's step, which is `fixed` as a sum.
 
-    Where even the cheapest architecture takes more, it is the share of what can be saved: of the fixed network's step
-    above the cheapest one's.
+    Where even the cheapest architecture takes more, it is the cheapest one's step and the share of what `fixed` is
+    above it. Rounded up to a thousandth.
     """
     wanted = share * costs.fixed
-    return wanted if wanted >= costs.cheapest else costs.cheapest + share * (costs.fixed - costs.cheapest)
+    limit = wanted if wanted >= costs.cheapest else costs.cheapest + share * max(fixed - costs.cheapest, 0)
+    return math.ceil(1000 * limit) / 1000
 
 
 class Job:
@@ -98,7 +99,9 @@ class Job:
         size = ("--population", str(self.order["population"]), "--generations", str(self.order["generations"]))
         command = ["search", *self.flags, "--study", name, "-device", self.order["device"], *size, *more]
         print("$ slicemamba", *command, flush=True)
-        subprocess.run([sys.executable, "-m", "nnunetv2_slicemamba", *command], check=True)
+        code = subprocess.run([sys.executable, "-m", "nnunetv2_slicemamba", *command]).returncode
+        if code:
+            sys.exit(code)  # the command's own message stays the log's last
         seconds, records = time.perf_counter() - began, self.records(name)
         if is_new:
             work, size = f"wide, for {name}", f"{self.cases} cases of {self.order['data']}"
@@ -113,6 +116,18 @@ class Job:
         found = read_step_costs(self.folder, None)
         assert found is not None
         return found
+
+    @property
+    def fixed(self) -> float:
+        """Milliseconds of the fixed slicing's step, added up."""
+        selection = self.folder.selection
+        slicing = fixed_slicing(selection.n_blocks, selection.n_dims)
+        return self.costs.measure(tuple(map(selection.candidates.index, slicing)))
+
+    @property
+    def limit(self) -> float:
+        """Milliseconds of the budget."""
+        return limit_of(self.costs, self.fixed, self.order["share"])
 
     @property
     def cases(self) -> int:
@@ -157,7 +172,7 @@ class Job:
         known = {r.architecture: r.fitness for name in (FRONT, BUDGET, DICE) for r in self.records(name)}
         whole = {
             **{"data": self.order["data"], "supernet": Path(self.order["notes"]).parent.name, "cases": self.cases},
-            **{"limit_ms": limit_of(costs, self.order["share"]), "fixed_ms": costs.fixed, "least_ms": costs.cheapest},
+            **{"limit_ms": self.limit, "fixed_ms": self.fixed, "least_ms": costs.cheapest},
             **{"step_error": costs.error, "device": self.device},
             **{"date": time.strftime("%Y-%m-%d"), "commit": results.commit()},
         }
@@ -182,7 +197,7 @@ def main(order: dict[str, Any]) -> None:
         elif phase == DICE:
             job.search(DICE)
         else:
-            job.search(BUDGET, "--max-step-ms", f"{limit_of(job.costs, order['share']):.3f}")
+            job.search(BUDGET, "--max-step-ms", f"{job.limit:.3f}")
     job.write()
     notes.write(phase="done")
 

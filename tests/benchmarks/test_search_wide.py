@@ -70,9 +70,12 @@ def test_slicings_are_spread_over_the_front_and_filled_up_from_the_fronts_behind
 
 def test_the_budget_is_the_share_of_the_step_or_of_what_can_be_saved() -> None:
     small_rest = StepCosts(((2, 4), "no-block"), 2.0, ((8.0, 0.0),), 10.0, 0.0)
-    assert limit_of(small_rest, 0.6) == pytest.approx(6)
+    assert limit_of(small_rest, 10.0, 0.6) == pytest.approx(6)
     large_rest = StepCosts(((2, 4), "no-block"), 8.0, ((2.0, 0.0),), 10.0, 0.0)
-    assert limit_of(large_rest, 0.6) == pytest.approx(9.2)
+    assert limit_of(large_rest, 10.0, 0.6) == pytest.approx(9.2)
+    # a whole network that was timed faster than one without blocks
+    noisy = StepCosts(((2, 4), "no-block"), 15.7391, ((0.2, 0.0),), 14.7, 0.1)
+    assert noisy.cheapest <= limit_of(noisy, 15.9391, 0.6) == pytest.approx(15.8591, abs=1e-3)
 
 
 def test_what_the_row_needs_is_trained_twice_and_second_trainings_come_last(tmp_path: Path) -> None:
