@@ -96,7 +96,9 @@ class Workshop:
 
 
 class Training:
-    """A run at work. beside: ids of those that ran at some time while it did."""
+    """A run at work. beside: ids of those that ran at some time while it did. script: what its process runs."""
+
+    script = "accuracy_training.py"
 
     def __init__(self, run: Run, shop: Workshop, gpu: str) -> None:
         """Starts preparation, training and validation on a GPU, or goes on with them."""
@@ -129,10 +131,11 @@ class Training:
             "processes": shop.processes,
             "notes": str(self.folder / "notes.json"),
             "until": time.time() + shop.deadline - SPARE - time.monotonic(),
+            **self.more(),
         }
         (self.folder / "nnUNet_results").mkdir(parents=True, exist_ok=True)
         (self.folder / "order.json").write_text(json.dumps(order))
-        script = Path(__file__).with_name("accuracy_training.py")
+        script = Path(__file__).with_name(self.script)
         with (self.folder / "log.txt").open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(script), str(self.folder / "order.json")],
@@ -142,6 +145,10 @@ class Training:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # it is ended with all its workers
             )
+
+    def more(self) -> dict[str, Any]:
+        """Entries of the order that only another script reads."""
+        return {}
 
     @property
     def notes(self) -> dict[str, Any]:

@@ -21,8 +21,9 @@ class Candidate:
     planner: the command that writes the plans, without dataset and configuration. plans: the name of these plans.
     arch: changes of their arch_kwargs. configuration: changes of the rest of the configuration, such as batch_size.
     settings: attributes of the trainer that are set before it builds its network, such as initial_lr.
-    slicing: text for `slicemamba slicing --set`; "fixed" is 2x4, 2x4x2 in 3D; a number is the thickness of all axes;
-    None for networks without one.
+    slicing: text for `slicemamba slicing --set`, or a candidate for every block, with spaces between; "fixed" is 2x4,
+    2x4x2 in 3D; a number is the thickness of all axes; None for networks without one.
+    columns: further cells of runs.csv, such as the fitness of the slicing.
     prediction: what is expected and why, written before the training.
     """
 
@@ -34,6 +35,7 @@ class Candidate:
     configuration: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     slicing: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
     prediction: str = ""
 
     def __post_init__(self) -> None:
@@ -144,6 +146,7 @@ class Run:
             **{"plans": self.plans, "plans_changes": _json(self.changes), "trainer": candidate.trainer},
             **{"trainer_settings": _json(candidate.settings), "slicing": self.slicing},
             "prediction": candidate.prediction,
+            **candidate.columns,
         }
 
 

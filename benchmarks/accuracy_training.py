@@ -4,7 +4,8 @@
 
 ORDER.json has these keys. dataset: name of nnU-Net's folder. source: the folder it comes from. configuration, fold,
 trainer, device. planner: command that writes the plans `planned`. plans: those to train with, a copy with `changes`
-where the names differ. slicing: for `slicemamba slicing --set`, or null. settings: attributes of the trainer. flags:
+where the names differ. slicing: for `slicemamba slicing --set`, a candidate for every block with spaces between, or
+null. settings: attributes of the trainer. flags:
 --c, --val or none. processes: for preprocessing. notes: file of the notes. until: on the clock of time.time; a training
 that would not end its next epoch until then writes a checkpoint and exits with OUT_OF_TIME.
 """
@@ -18,6 +19,7 @@ import platform
 import sys
 import time
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,23 @@ def watch(notes: Notes, settings: dict[str, Any], until: float) -> None:
         setattr(nnUNetTrainer, method.__name__, method)
 
 
+def slicing_to_set(order: dict[str, Any]) -> str:
+    """The value for `slicemamba slicing --set`: a file where every block has a candidate of its own."""
+    words = str(order["slicing"]).split()
+    if len(words) == 1:
+        return words[0]
+    from nnunetv2_slicemamba.slicing.candidate_sets import named_candidates
+    from nnunetv2_slicemamba.slicing.choice import SlicingChoice
+    from nnunetv2_slicemamba.slicing.file import SlicingFile, write_slicing_file
+
+    n_dims = 3 if order["configuration"].startswith("3d") else 2
+    choice = SlicingChoice(tuple(chain.from_iterable(named_candidates(one, n_dims) or () for one in words)), "file")
+    of = (order["dataset"], order["configuration"], order["plans"], order["fold"])
+    file = Path(order["notes"]).with_name("slicing.json")
+    write_slicing_file(SlicingFile(choice, (), None, *of, None, None), file)
+    return str(file)
+
+
 def main(order: dict[str, Any]) -> None:
     from nnunetv2.run.run_training import run_training_entry
 
@@ -152,7 +171,7 @@ def main(order: dict[str, Any]) -> None:
     names = (order["dataset"], order["configuration"], str(order["fold"]))
     if order["slicing"] is not None and not order["flags"]:
         flags = [text for pair in zip(("-d", "-c", "-f"), names, strict=True) for text in pair]
-        call(["slicemamba", "slicing", *flags, "-p", order["plans"], "--set", order["slicing"]])
+        call(["slicemamba", "slicing", *flags, "-p", order["plans"], "--set", slicing_to_set(order)])
     watch(notes, order["settings"], order["until"])
     options = ("-tr", order["trainer"], "-p", order["plans"], "-device", order["device"])
     sys.argv = ["nnUNetv2_train", *names, *options, *order["flags"]]

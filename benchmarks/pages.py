@@ -19,6 +19,7 @@ from statistics import fmean, median
 import costs
 import paper_table
 import results
+import search_wide_table
 import suite_figures
 import suite_results
 from results import Row
@@ -212,6 +213,12 @@ def tables() -> dict[str, Callable[[], str]]:
         "unfinished": lambda: unfinished(trainings),
         "searched": lambda: searched(trainings),
         "worth": worth,
+        "wide ranking": search_wide_table.ranking,
+        "wide budget": search_wide_table.budget,
+        "wide arms": search_wide_table.arms,
+        "wide search": lambda: timings(
+            "search_wide", ("command, 1,050 architectures", "evaluations, 1,050 architectures")
+        ),
         "others": lambda: others(trainings),
         "costs": costs.table,
         "epochs": lambda: timings("accuracy", ("epoch, median of four", "epoch, the last of four")),

@@ -9,6 +9,9 @@ epochs.csv: nnU-Net's pseudo Dice and losses of every epoch of a run.
 timings.csv: a row per measured time, rate or memory. date and commit: of the measurement, or of the page that told it.
 paper.csv: a row per training of paper.py and set of test images, in percent. chosen: of the epoch with the least loss
     on these images. slicing, of a supernet: what its search chose.
+arms.csv: a row per slicing that search_wide.py trains, and the part of it that it is trained for. step_ms: of a
+    training step, added up; limit_ms: of the search with a budget; fixed_ms, least_ms: step_ms of the fixed and of the
+    cheapest slicing; step_error: largest share by which a sum differs from a whole network's step.
 searches.csv: a row per measurement of search_worth.py; gains are Dice points over a random path, above_random the
     number of searches whose path was better than a random one on the cases that did not choose it.
 """
@@ -48,6 +51,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("slicing", "fitness", "parameters", "train", "cases", "gpu", "cores", "beside"),
         *("epoch_seconds", "peak_reserved_mib", "ended", "commit", "note"),
     ),
+    "arms": (
+        *("data", "part", "arm", "slicing", "fitness", "step_ms", "limit_ms", "fixed_ms", "least_ms", "step_error"),
+        *("supernet", "cases", "device", "date", "commit"),
+    ),
     "searches": (
         *("data", "fold", "supernet", "path", "searches", "cases", "gain_choosing", "gain_choosing_sd"),
         *("gain_others", "gain_others_sd", "above_random", "date", "commit"),
@@ -60,6 +67,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "epochs": ("run",),
     "timings": ("benchmark", "work", "size", "device", "figure", "date", "commit", "repeat"),
     "paper": ("id",),
+    "arms": ("data", "arm"),
     "searches": ("data", "fold", "supernet", "path", "date", "commit"),
 }
 

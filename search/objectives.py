@@ -56,7 +56,8 @@ class Cost:
 
     def shown(self, value: float) -> str:
         """A value with its unit, for people to read."""
-        return f"{value:.1f} {self.unit}" if self.kind == MEMORY else f"{value:.4g} {self.unit}"
+        # no power of ten for slow steps
+        return f"{value:.1f} {self.unit}" if self.kind == MEMORY or value >= 1000 else f"{value:.4g} {self.unit}"
 
 
 def share_flag(kind: str) -> str:

@@ -6,7 +6,7 @@ with all blocks left out. Sums are compared with whole networks; the largest dif
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.json_reading import JsonFileError, JsonKind
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
 from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.common.verbosity import progress_console
 from nnunetv2_slicemamba.nets import S3Block, SlicedNetwork
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.search.evaluation.cost_measurement import measured_with
@@ -116,7 +117,10 @@ def step_costs_of(folder: SupernetFolder, device: torch.device, keep: bool = Tru
     network = trainer.bare_network
     manager = trainer.configuration_manager
     shape = (manager.batch_size, trainer.num_input_channels, *manager.patch_size)
-    measured = measure_step_costs(network, folder.selection.candidates, shape, device)
+    candidates, console = folder.selection.candidates, progress_console()
+    console.print(f"Timing what each of {len(candidates)} candidates adds to a training step ...")
+    with console.status("timing blocks") as status:
+        measured = measure_step_costs(network, candidates, shape, device, status.update)
     measured = replace(measured, conditions={**measured.conditions, **_of_network(folder)})
     file = folder.search / STEP_COSTS_FILE
     if keep:
@@ -139,11 +143,15 @@ def _of_network(folder: SupernetFolder) -> dict[str, str]:
 
 
 def measure_step_costs(
-    network: SlicedNetwork, candidates: Slicing, shape: Sequence[int], device: torch.device
+    network: SlicedNetwork,
+    candidates: Slicing,
+    shape: Sequence[int],
+    device: torch.device,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> StepCosts:
     """Measures a network's blocks and, to compare, whole networks; its slicing is another one afterwards.
 
-    network: on the device. shape: of a batch.
+    network: on the device. shape: of a batch. tell: is given what is timed next, in words.
     """
     network.train()
     data = torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0)).to(device)
@@ -156,12 +164,14 @@ def measure_step_costs(
     inputs = block_inputs(network, data, device)
     known: dict[Any, tuple[float, ...]] = {}
     blocks = []
-    for block, x in zip(network.block_positions(), inputs, strict=True):
+    for number, (block, x) in enumerate(zip(network.block_positions(), inputs, strict=True), 1):
         assert isinstance(block, S3Block)
+        tell(f"timing the candidates of block {number} of {n}")
         key = (x.shape, x.dtype, block.drop_path.drop_prob > 0)
         if key not in known:
             known[key] = tuple(_block_milliseconds(block, one, x, device) for one in candidates)
         blocks.append(known[key])
+    tell("timing whole networks")
     rest, fixed = whole((NO_BLOCK,) * n), whole(fixed_slicing(n, network.n_dims))
     costs = StepCosts(candidates, rest, tuple(blocks), fixed, 0.0, measured_with(Cost(STEP, False), device))
     rng = np.random.default_rng(0)

@@ -92,3 +92,4 @@ def test_a_limit_allows_what_is_not_above_it_and_nothing_that_was_not_measured()
     assert not limited.allows(None)
     assert Cost("latency", True).allows(1e9)
     assert (limited.shown(3.14159), Cost("memory", True).shown(812.345)) == ("3.142 ms", "812.3 MiB")
+    assert Cost("step", False).shown(15739.12) == "15739.1 ms"

@@ -54,7 +54,9 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_table_adds_up_to_whole_networks(made_up: None) -> None:
     network = SliceMambaUNet(1, 2, 2, [4, 8], [[2, 2], [2, 2]], [1, 2], [1, 1], d_state=2)
-    costs = measure_step_costs(network, WIDE, (2, 1, 16, 16), CPU)
+    told: list[str] = []
+    costs = measure_step_costs(network, WIDE, (2, 1, 16, 16), CPU, told.append)
+    assert told == [*(f"timing the candidates of block {i} of 5" for i in range(1, 6)), "timing whole networks"]
     assert (costs.rest, costs.fixed, costs.error) == (10.0, 10 + 5 * 3.0, 0.0)
     assert costs.measure((0, 4, 5, 6, 7)) == 10 + 3 + 5 + 4 + 2 + 0
     assert costs.cheapest == 10.0
@@ -98,13 +100,17 @@ def test_nothing_dearer_than_the_limit_is_proposed_and_a_stopped_search_ends_ali
     assert found == search(tmp_path / "whole.db")
 
 
-def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(workspace: Path, made_up: None) -> None:
+def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(
+    workspace: Path, made_up: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     selection = select("901", "2d", "0", PLANS)
     save_untrained_supernet(selection, SUPERNET)
     folder = SupernetFolder(selection, SUPERNET)
     whole = 10 + 3.0 * selection.n_blocks
     limit = with_share(SearchSettings(), STEP, 1.0, folder, CPU).max_step_ms
     assert limit == whole
+    said = "Timing what each of 4 candidates adds to a training step ..."
+    assert capsys.readouterr().out.count(said) == 1
     kept = read_step_costs(folder, CPU)
     assert kept is not None
     assert kept.fixed == whole
@@ -117,6 +123,7 @@ def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(w
     settings = SearchSettings(population=3, generations=1, parents=2, max_step_ms=limit)
     found = search_fold(folder, settings, CPU, console=Console(quiet=True))
     assert found is not None
+    assert said not in capsys.readouterr().out
     assert {record.cost for record in read_ledger(folder.study)[1]} == {whole}
     assert '"name": "step_ms"' in folder.slicing_file.read_text()
     with pytest.raises(ValueError, match="there is none numbered 99"):
