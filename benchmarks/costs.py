@@ -5,7 +5,7 @@
 
 DIR is the --work of accuracy.py: every finished training in it is measured. Prediction is nnU-Net's own, from image
 file to segmentation, with one fold and mirroring; the first case is a warm-up. --cases 0 leaves the seconds out. A
-zip's size is that of one fold's checkpoint without the optimiser's state, which a training of a few steps has, too.
+zip's size is that of one fold's checkpoint without the optimiser's state; a training of a few steps is enough for it.
 Rows go into timings.csv. Hours and memory of the table are those of runs.csv.
 """
 

@@ -162,7 +162,7 @@ def test_a_training_without_enough_time_writes_a_checkpoint_and_goes_on_elsewher
     states = content["optimizer_state"]["state"].values()
     assert {float(state["step"]) for state in states} == {2.0 * len(after)}
     rates = make_schedule("poly", 2e-3, 1250, 400, 2)
-    assert content["logging"]["lrs"] == [rates(2 * epoch + 1) for epoch in range(len(after))]
+    assert content["logging"]["lrs"] == [rates(2 * epoch) for epoch in range(len(after))]
 
 
 def test_what_cannot_be_planned_or_set_fails_with_the_reason_and_alone(root: Path) -> None:
