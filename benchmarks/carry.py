@@ -4,12 +4,13 @@
     python benchmarks/carry.py unpack PARTS WORK                             # on the next one, before accuracy.py
     python benchmarks/carry.py pack WORK PARTS --finished                    # trained models, to be used
 
-PARTS is a new folder of files of at most --part MiB, and index.json with their hashes. A training's checkpoint is kept
-to the last bit, about a fifth smaller: 37 MiB for nnU-Net's network of the hippocampus with SGD, 57 MiB for the
-residual one with AdamW. Trainings that have come furthest are packed first, as many as --limit allows; the others are
-named, and the exit code is 1. `unpack` checks all parts before it writes, and leaves files alone that are there.
---finished packs the models of finished trainings, without the optimiser's state: unpacked, they lie in
-WORK/runs/RUN/nnUNet_results.
+PARTS is a new folder. Its folders 0, 1, ... are copied one by one. Each has at most --limit MiB, files of at most
+--part MiB, and index.json with their hashes. A training's checkpoint is kept to the last bit, about a fifth smaller:
+37 MiB for nnU-Net's network of the hippocampus with SGD, 60 MiB for the residual one with AdamW. Trainings that have
+come furthest are packed first. One that is larger than --limit is named, and the exit code is 1. Trainings may run
+meanwhile: what is packed is their latest checkpoint. `unpack` takes the folders that are there, checks all parts before
+it writes, and leaves files alone that are there. --finished packs the models of finished trainings, without the
+optimiser's state: unpacked, they lie in WORK/runs/RUN/nnUNet_results.
 """
 
 from __future__ import annotations
@@ -80,58 +81,72 @@ def content_of(file: Path, finished: bool) -> bytes:
 
 
 def pack(work: Path, parts: Path, limit: float, part: float, finished: bool = False) -> list[str]:
-    """Packs trainings into `parts`, at most `limit` MiB; the names of those that had no room.
+    """Packs trainings into folders `parts`/0, 1, ... of at most `limit` MiB; the names of those that are larger.
 
     Raises ValueError for a folder that is not empty.
     """
     if parts.is_dir() and any(parts.iterdir()):
         raise ValueError(f"{parts} is not empty: give a new folder, so that no parts of two times are mixed")
-    parts.mkdir(parents=True, exist_ok=True)
-    index: list[dict[str, Any]] = []
-    left_out, total, step = [], 0, int(part * MIB)
+    indices: list[list[dict[str, Any]]] = []
+    sizes: list[int] = []
+    left_out = []
     for one in trainings(work, finished):
         contents = [(file, content_of(file, finished)) for file in one.files]
         made = [packed(data) for _, data in contents]
-        if total + sum(map(len, made)) > limit * MIB:
-            left_out.append(one.run)
+        size = sum(map(len, made))
+        if size > limit * MIB:
+            left_out.append(f"{one.run}, which has {size / MIB:.1f} MiB")
             continue
-        total += sum(map(len, made))
+        box = next((i for i, used in enumerate(sizes) if used + size <= limit * MIB), len(sizes))
+        if box == len(sizes):
+            sizes.append(0)
+            indices.append([])
+            (parts / str(box)).mkdir(parents=True)
+        sizes[box] += size
         for (file, data), small in zip(contents, made, strict=True):
-            entry: dict[str, Any] = {
-                "file": str(file.relative_to(work)),
-                "bytes": len(data),
-                "sha256": _hash(data),
-                "parts": [],
-            }
-            for start in range(0, len(small), step):
-                name, piece = f"{len(index):03d}.{start // step:03d}", small[start : start + step]
-                (parts / name).write_bytes(piece)
-                entry["parts"].append({"name": name, "sha256": _hash(piece)})
-            index.append(entry)
-    (parts / INDEX).write_text(json.dumps(index, indent=1))
+            entry = {"file": str(file.relative_to(work)), "bytes": len(data), "sha256": _hash(data)}
+            pieces = _write_pieces(parts / str(box), len(indices[box]), small, int(part * MIB))
+            indices[box].append({**entry, "parts": pieces})
+    for box, index in enumerate(indices):
+        (parts / str(box) / INDEX).write_text(json.dumps(index, indent=1))
     return left_out
 
 
+def _write_pieces(folder: Path, number: int, data: bytes, step: int) -> list[dict[str, str]]:
+    """Writes file `number` of a folder in pieces of at most `step` bytes; their names and hashes."""
+    found = []
+    for start in range(0, len(data), step):
+        name, piece = f"{number:03d}.{start // step:03d}", data[start : start + step]
+        (folder / name).write_bytes(piece)
+        found.append({"name": name, "sha256": _hash(piece)})
+    return found
+
+
 def unpack(parts: Path, work: Path) -> list[str]:
-    """Writes what `parts` hold below `work`, but for files that are there; names of the files written.
+    """Writes what the folders in `parts` hold below `work`, but for files that are there; names of the files written.
 
     Raises ValueError naming a part that is missing or torn; nothing is written then.
     """
-    index = json.loads((parts / INDEX).read_text())
-    for part in (part for entry in index for part in entry["parts"]):
-        file = parts / part["name"]
-        if not file.is_file() or _hash(file.read_bytes()) != part["sha256"]:
-            raise ValueError(f"{file} is missing or torn; copy the parts again")
+    entries = []
+    for folder in sorted(file.parent for file in parts.glob(f"*/{INDEX}")):
+        index = json.loads((folder / INDEX).read_text())
+        for part in (part for entry in index for part in entry["parts"]):
+            file = folder / part["name"]
+            if not file.is_file() or _hash(file.read_bytes()) != part["sha256"]:
+                raise ValueError(f"{file} is missing or torn; copy the parts again")
+        entries += [(folder, entry) for entry in index]
+    if not entries:
+        raise ValueError(f"{parts} holds no folder with {INDEX}; give the folder that `pack` wrote")
     written = []
-    for entry in index:
+    for folder, entry in entries:
         target = work / entry["file"]
         if not target.resolve().is_relative_to(work.resolve()):
-            raise ValueError(f"{parts / INDEX} names {entry['file']}, which is outside of {work}")
+            raise ValueError(f"{folder / INDEX} names {entry['file']}, which is outside of {work}")
         if target.exists():
             continue
-        data = unpacked(b"".join((parts / part["name"]).read_bytes() for part in entry["parts"]), entry["bytes"])
+        data = unpacked(b"".join((folder / part["name"]).read_bytes() for part in entry["parts"]), entry["bytes"])
         if _hash(data) != entry["sha256"]:
-            raise ValueError(f"{entry['file']} in {parts} is not what was packed; copy the parts again")
+            raise ValueError(f"{entry['file']} in {folder} is not what was packed; copy the parts again")
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{target.name}.part")
         temporary.write_bytes(data)
@@ -150,8 +165,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("do", choices=("pack", "unpack"))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--limit", type=float, default=60, help="MiB of all parts together")
-    parser.add_argument("--part", type=float, default=15, help="MiB of a part at most")
+    parser.add_argument("--limit", type=float, default=63, help="MiB of a folder at most")
+    parser.add_argument("--part", type=float, default=15.9, help="MiB of a part at most")
     parser.add_argument("--finished", action="store_true", help="pack trained models in place of unfinished trainings")
     arguments = parser.parse_args(given)
     try:
@@ -163,8 +178,9 @@ def main(given: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}")
         return 2
-    size = sum(file.stat().st_size for file in arguments.target.iterdir()) / MIB
-    print(f"packed: {size:.1f} MiB", *(f"no room for {run}" for run in left_out), sep="\n")
+    for folder in sorted(arguments.target.glob("*")):
+        print(f"{folder}: {sum(file.stat().st_size for file in folder.iterdir()) / MIB:.1f} MiB")
+    print(*(f"no room for {run}" for run in left_out), sep="\n")
     return int(bool(left_out))
 
 

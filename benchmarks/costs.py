@@ -4,8 +4,9 @@
     python benchmarks/costs.py --table
 
 DIR is the --work of accuracy.py: every finished training in it is measured. Prediction is nnU-Net's own, from image
-file to segmentation, with one fold and mirroring; the first case is a warm-up. A zip's size is that of one fold's
-checkpoint without the optimiser's state. Rows go into timings.csv. Hours and memory of the table are those of runs.csv.
+file to segmentation, with one fold and mirroring; the first case is a warm-up. --cases 0 leaves the seconds out. A
+zip's size is that of one fold's checkpoint without the optimiser's state; a training of a few steps is enough for it.
+Rows go into timings.csv. Hours and memory of the table are those of runs.csv.
 """
 
 from __future__ import annotations
@@ -69,10 +70,11 @@ def measure(work: Path, out: Path, device: str, n_cases: int) -> None:
         cases = [Path(case["prediction_file"]).name.partition(".") for case in summary[: n_cases + 1]]
         raw = work / "nnUNet_raw" / dataset / "imagesTr"
         images = [raw / f"{case}_0000.{ending}" for case, _, ending in cases]
-        seconds = seconds_per_case(checkpoint, images, device)
-        found = [(candidate, data, PREDICTION, seconds, "s"), (candidate, data, ZIP, model_zip(checkpoint), "MB")]
+        found = [(candidate, data, ZIP, model_zip(checkpoint), "MB")]
+        if n_cases:
+            found.append((candidate, data, PREDICTION, seconds_per_case(checkpoint, images, device), "s"))
         results.write_timings(out, "costs", name, found)
-        print(f"{one.run}: {seconds:.3f} s per case on {name}, zip {found[1][3]:.1f} MB", flush=True)
+        print(f"{one.run} on {name}:", ", ".join(f"{what} {v:.3f} {unit}" for _, _, what, v, unit in found), flush=True)
 
 
 def table(folder: Path = results.RESULTS) -> str:
@@ -114,7 +116,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, help="folder of accuracy.py's trainings")
     parser.add_argument("--out", type=Path, default=results.RESULTS, help="folder of timings.csv")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--cases", type=int, default=5)
+    parser.add_argument("--cases", type=int, default=5, help="images to predict; 0: measure the zips alone")
     parser.add_argument("--table", action="store_true", help="print the table only")
     arguments = parser.parse_args(given)
     if not arguments.table:

@@ -10,13 +10,15 @@ Protocol: images of 256x256 stretched to 0..255, flips and rotations, batch 32, 
 AdamW 1e-3 with weight decay 1e-2, a cosine down to 1e-5 and up again every 100 epochs, 300 epochs. Nothing is
 pretrained. ISIC 2017: 7:3 of 2,000 images, drawn with a seed. Polyps: Kvasir and ClinicDB together, the polyp
 benchmark's test images apart. Arms: see ARMS. `searched` needs the slicing that `supernet` found for the same data and
-repeat. A run that has ended is not run again; one that was stopped goes on from its checkpoint in --work.
+repeat. A run that has ended is not run again; one that was stopped goes on from its checkpoint in --work. A checkpoint
+has 0.4 GB, a supernet's 1.6 GB: too much to carry to another machine, where a run begins anew.
 
 nnU-Net's protocol: `accuracy.py --data isic2017=DIR/isic2017 polyps=DIR/polyps` on what --lay-out wrote; --summaries
-takes its OUT/summaries/*.json. Checkpoints have 0.4 GB, a supernet's 1.6 GB.
+takes its OUT/summaries/*.json.
 
-Metrics are the paper's: of the pixels of all test images together. They are given after the last epoch, and after the
-epoch with the least loss on the test images, which is what the published code reports. Rows are in paper.csv.
+Metrics are the paper's: of the pixels of all test images together. They are given after the last epoch, whose rate is
+the highest of the cosine, after the latest epoch with the lowest rate (DSC alone), and after the epoch with the least
+loss on the test images, which is what the published code reports. Rows are in paper.csv.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from accuracy import Workshop, last_line, work_off
 from accuracy_training import OUT_OF_TIME
 from paper_data import DATA, lay_out, split_of
 from paper_table import ARMS, SEARCHED, SUPERNET, table
-from paper_training import Order, best_epoch, pooled, pooled_at
+from paper_training import Order, best_epoch, lowest_rate_epoch, pooled, pooled_at
 
 from nnunetv2_slicemamba.evaluation.confusion import Counts
 
@@ -139,7 +141,9 @@ def rows_of(order: Order, run: str, notes: Mapping[str, Any]) -> list[dict[str, 
     for test in epochs[-1]["tests"]:
         best = best_epoch(epochs, test)
         last, chosen = pooled_at(epochs, test, len(epochs)), pooled_at(epochs, test, best)
+        low = lowest_rate_epoch(len(epochs))
         figures = {**last, **{f"chosen_{key}": value for key, value in chosen.items()}, "chosen_epoch": best}
+        figures |= {"low_epoch": low, "low_dsc": pooled_at(epochs, test, low)["dsc"]}
         found.append({**row, "test": test, "cases": notes["cases"]["test"][test], **figures})
     return found
 

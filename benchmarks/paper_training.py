@@ -34,7 +34,7 @@ from nnunetv2_slicemamba.nets import SliceMambaSupernet, Supernet, training_grap
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
 
-CHECKPOINT, EVERY = "checkpoint.pt", 25  # epochs between two checkpoints: a supernet's has 1.7 GB
+CHECKPOINT, EVERY = "checkpoint.pt", 120.0  # seconds between two checkpoints: a supernet's has 1.7 GB
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ class Training:
         self.train, self.tests = read(self.split.train), {name: read(c) for name, c in self.split.tests.items()}
         torch.manual_seed(order.repeat)
         self.network = build(order).to(self.device)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3, weight_decay=1e-2)
+        # fused: it need not wait for the scaler's check of every step
+        on_gpu = {"fused": self.device.type == "cuda"}
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=1e-3, weight_decay=1e-2, **on_gpu)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=order.half and self.device.type == "cuda")
         self.history: list[dict[str, Any]] = []
         self.step: Callable[[Tensor], Tensor] = self.network
@@ -153,12 +155,16 @@ class Training:
             return
         if not isinstance(self.network, SliceMambaBase):
             self.step = RecordedNetwork(self.network)
-        elif training_graphs.unavailable_reason(self.network, self.device) is None:
+            return
+        reason = training_graphs.unavailable_reason(self.network, self.device)
+        if reason is None:
             try:
                 training_graphs.record(self.network, images)
             except RuntimeError as error:
                 training_graphs.drop(self.network, inference=False)
-                print(f"training goes on without CUDA graphs: {error}", flush=True)
+                reason = str(error)
+        if reason is not None:
+            print(f"training goes on without CUDA graphs: {reason}", flush=True)
 
     def epoch(self) -> float:
         """Trains for an epoch; the mean loss."""
@@ -171,6 +177,8 @@ class Training:
         self.network.train()
         total = torch.zeros((), device=self.device)
         for chosen in self.batches(0, torch.randperm(len(self.train.pixels), generator=generator)):
+            # before the forward pass: a graph copies the gradients that are left
+            self.optimizer.zero_grad(set_to_none=True)
             images, masks = augmented(*self.train.batch(chosen), generator)
             with self.autocast():
                 if not self.is_recorded:
@@ -179,7 +187,6 @@ class Training:
                 if isinstance(self.network, Supernet):
                     self.network.sample_architecture(generator)
                 loss = losses(self.step(images), masks).mean()
-            self.optimizer.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -203,7 +210,7 @@ class Training:
 
     def run(self, notes: Notes) -> bool:
         """Trains to the end, or as long as there is time; whether it is the end."""
-        took = 0.0
+        took, saved = 0.0, time.time()
         while len(self.history) < self.order.epochs:
             began = time.time()
             if began + 1.2 * took > self.order.until:
@@ -213,8 +220,9 @@ class Training:
             tests = {name: self.evaluate(images) for name, images in self.tests.items()}
             took = time.time() - began
             self.history.append({"train_loss": loss, "seconds": took, "tests": tests})
-            if len(self.history) % EVERY == 0 or len(self.history) == self.order.epochs:
+            if time.time() - saved > EVERY or len(self.history) == self.order.epochs:
                 self.save()
+                saved = time.time()
             memory = peak_memory(self.device, notes.content.get("memory", {}))
             notes.write(phase="training", epochs=self.history, memory=memory)
         return True
@@ -245,6 +253,12 @@ def best_epoch(history: Sequence[dict[str, Any]], test: str) -> int:
     return 1 + min(range(len(history)), key=lambda i: history[i]["tests"][test]["loss"])
 
 
+def lowest_rate_epoch(done: int) -> int:
+    """The latest of `done` epochs, from 1, with the lowest rate: 251 of 300."""
+    rates = [round(learning_rate(epoch), 9) for epoch in range(done)]
+    return done - rates[::-1].index(min(rates))
+
+
 def pooled_at(history: Sequence[dict[str, Any]], test: str, epoch: int) -> dict[str, float]:
     """The paper's metrics after an epoch, from 1."""
     found = history[epoch - 1]["tests"][test]
@@ -259,9 +273,10 @@ def main(order: Order) -> int:
     if not training.run(notes):
         notes.write(phase="out of time")
         return OUT_OF_TIME
-    if order.arm == SUPERNET:
+    if isinstance(training.network, Supernet):
         from paper_search import search
 
+        training_graphs.drop(training.network, inference=True)
         found = search(training, notes)
         if found is None:
             notes.write(phase="out of time")
@@ -272,4 +287,5 @@ def main(order: Order) -> int:
 
 
 if __name__ == "__main__":
+    torch.backends.cudnn.benchmark = True  # as nnU-Net's trainings
     sys.exit(main(Order(**json.loads(Path(sys.argv[1]).read_text()))))

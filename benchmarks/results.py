@@ -8,7 +8,7 @@ cases.csv: Dice of every label in every validation case of a run; empty where tr
 epochs.csv: nnU-Net's pseudo Dice and losses of every epoch of a run.
 timings.csv: a row per measured time, rate or memory. date and commit: of the measurement, or of the page that told it.
 paper.csv: a row per training of paper.py and set of test images, in percent. chosen: of the epoch with the least loss
-    on these images. slicing, of a supernet: what its search chose.
+    on these images, low: the latest one with the lowest rate. slicing, of a supernet: what its search chose.
 arms.csv: a row per slicing that search_wide.py trains, and the part of it that it is trained for. step_ms: of a
     training step, added up; limit_ms: of the search with a budget; fixed_ms, least_ms: step_ms of the fixed and of the
     cheapest slicing; step_error: largest share by which a sum differs from a whole network's step.
@@ -47,6 +47,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "paper": (
         *("id", "data", "arm", "repeat", "test", "state", "protocol", "epochs", "epochs_done"),
         *("miou", "dsc", "acc", "spe", "sen", "chosen_epoch"),
+        *("low_epoch", "low_dsc"),
         *("chosen_miou", "chosen_dsc", "chosen_acc", "chosen_spe", "chosen_sen"),
         *("slicing", "fitness", "parameters", "train", "cases", "gpu", "cores", "beside"),
         *("epoch_seconds", "peak_reserved_mib", "ended", "commit", "note"),

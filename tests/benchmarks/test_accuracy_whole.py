@@ -6,16 +6,20 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import accuracy
+import carry
 import costs
+import models
 import pytest
 import results
 import torch
 from PIL import Image
 
 from nnunetv2_slicemamba.demo.layout import DATA
+from nnunetv2_slicemamba.trainers.recipe import make_schedule
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("accuracy")]
 QUICK = {"num_val_iterations_per_epoch": 1}
@@ -113,7 +117,22 @@ def test_what_the_trained_models_cost_to_use_is_measured(root: Path) -> None:
     assert all(value > 0 for value in timed.values())
 
 
-def test_a_training_without_enough_time_writes_a_checkpoint_and_goes_on_from_it(root: Path) -> None:
+def test_a_trained_model_becomes_a_zip_with_a_card(root: Path) -> None:
+    assert call(root, "quick", "cells", "1x2", "--batch", "cells=2").returncode == 0
+    file, of = root / "cells.zip", ("--data", "cells", "--candidate", "quick", "--budget", "1x2")
+    command = [sys.executable, models.__file__, str(root / "work"), str(file), *of, "--dataset", "Dataset009_Cells"]
+    done = subprocess.run([*command, "--about", "licence=CC0"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(file) as archive:
+        (card,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/model_card.md"))
+        assert any(name.endswith("fold_0/checkpoint_final.pth") for name in archive.namelist())
+    assert card.startswith("# Dataset009_Cells, 2d")
+    assert "| terms of the data | CC0 |" in card
+    dice = next(float(row["dice"]) for row in rows(root).values() if row["id"] == "cells-fold0-quick-1x2-1")
+    assert f"| {dice:.4f} |" in card
+
+
+def test_a_training_without_enough_time_writes_a_checkpoint_and_goes_on_elsewhere_from_it(root: Path) -> None:
     run = "cells-fold0-quick-400x2-1"
     asked = ("quick", "cells", "400x2", "--batch", "cells=2", "--every", "10")
     stopped = call(root, *asked, "--seconds", "120")
@@ -128,12 +147,22 @@ def test_a_training_without_enough_time_writes_a_checkpoint_and_goes_on_from_it(
     # the checkpoint is that of the last epoch, whatever the trainer's interval
     (checkpoint,) = (root / "work" / "runs" / run).rglob("checkpoint_latest.pth")
     assert torch.load(checkpoint, weights_only=False)["current_epoch"] == done
-    again = call(root, *asked, "--seconds", "75")
+    # another machine has nothing but what was packed
+    assert carry.pack(root / "work", root / "parts", 63, 15.9) == []
+    elsewhere = root / "elsewhere"
+    carry.unpack(root / "parts", elsewhere)
+    again = call(root, *asked, "--seconds", "120", "--work", str(elsewhere))
     assert again.returncode == 1, again.stdout + again.stderr
     after = [epoch for epoch in results.read("epochs", root / "out") if epoch["run"] == run]
-    # it went on with the epoch after the last one
+    # it went on with the epoch after the last one, and is where it would be without the stop
     assert after[:done] == before
     assert len(after) > done
+    (checkpoint,) = (elsewhere / "runs" / run).rglob("checkpoint_latest.pth")
+    content = torch.load(checkpoint, weights_only=False)
+    states = content["optimizer_state"]["state"].values()
+    assert {float(state["step"]) for state in states} == {2.0 * len(after)}
+    rates = make_schedule("poly", 2e-3, 1250, 400, 2)
+    assert content["logging"]["lrs"] == [rates(2 * epoch) for epoch in range(len(after))]
 
 
 def test_what_cannot_be_planned_or_set_fails_with_the_reason_and_alone(root: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import carry
@@ -31,9 +32,10 @@ def test_unfinished_trainings_come_out_as_they_went_in(tmp_path: Path, capsys: p
     (done.parent / "validation").mkdir()
     (done.parent / "validation" / "summary.json").write_text("{}")
     assert carry.main(["pack", str(work), str(parts), "--part", "0.03"]) == 0
-    assert all(file.stat().st_size <= 0.03 * carry.MIB for file in parts.iterdir())
+    (folder,) = parts.iterdir()
+    assert all(file.stat().st_size <= 0.03 * carry.MIB for file in folder.iterdir())
     # float32 numbers lose a part of their exponents
-    assert sum(file.stat().st_size for file in parts.iterdir()) < 0.92 * 2 * 100_001
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 0.92 * 2 * 100_001
     assert carry.main(["unpack", str(parts), str(other)]) == 0
     notes = [work / "runs" / name / "notes.json" for name in "ab"]
     found = sorted(file.relative_to(other) for file in other.rglob("*") if file.is_file())
@@ -51,7 +53,7 @@ def test_unfinished_trainings_come_out_as_they_went_in(tmp_path: Path, capsys: p
 def test_a_torn_or_missing_part_is_named_and_nothing_is_written(tmp_path: Path) -> None:
     run(tmp_path / "work", "a", 5, "checkpoint_latest.pth")
     carry.pack(tmp_path / "work", tmp_path / "parts", limit=60, part=0.03)
-    last = max(file for file in (tmp_path / "parts").iterdir() if file.name != carry.INDEX)
+    last = max(file for file in (tmp_path / "parts" / "0").iterdir() if file.name != carry.INDEX)
     whole = last.read_bytes()
     last.write_bytes(whole[:-1])
     with pytest.raises(ValueError, match=rf"{last.name} is missing or torn; copy the parts again"):
@@ -62,12 +64,21 @@ def test_a_torn_or_missing_part_is_named_and_nothing_is_written(tmp_path: Path) 
     assert not (tmp_path / "other").exists()
 
 
-def test_without_room_for_all_the_furthest_come_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path / "work", "early", 5, "checkpoint_latest.pth")
-    run(tmp_path / "work", "late", 500, "checkpoint_latest.pth")
-    assert carry.main(["pack", str(tmp_path / "work"), str(tmp_path / "parts"), "--limit", "0.1"]) == 1
-    assert "no room for early" in capsys.readouterr().out
-    assert {file.split("/")[1] for file in carry.unpack(tmp_path / "parts", tmp_path / "other")} == {"late"}
+def test_every_folder_is_a_load_of_its_own_and_the_furthest_are_in_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work, parts, other = (tmp_path / name for name in ("work", "parts", "other"))
+    for name, epochs, size in (("early", 5, 100_001), ("late", 500, 100_001), ("huge", 50, 200_001)):
+        run(work, name, epochs, "checkpoint_latest.pth", size)
+    assert carry.main(["pack", str(work), str(parts), "--limit", "0.1"]) == 1
+    assert re.search(r"no room for huge, which has 0\.2 MiB", capsys.readouterr().out)
+    assert all(sum(file.stat().st_size for file in folder.iterdir()) < 0.11 * carry.MIB for folder in parts.iterdir())
+    (parts / "1").rename(tmp_path / "later")
+    assert {file.split("/")[1] for file in carry.unpack(parts, other)} == {"late"}
+    (tmp_path / "later").rename(parts / "1")
+    assert {file.split("/")[1] for file in carry.unpack(parts, other)} == {"early"}
+    with pytest.raises(ValueError, match=r"holds no folder with index\.json"):
+        carry.unpack(work, other)
 
 
 def test_finished_models_come_without_the_optimisers_state(tmp_path: Path) -> None:

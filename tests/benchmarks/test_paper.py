@@ -17,7 +17,7 @@ import torch
 from accuracy_training import Notes
 from paper_data import Images, augmented, lay_out, split_of
 from paper_search import search
-from paper_training import Order, Training, best_epoch, build, count, learning_rate, losses, pooled
+from paper_training import Order, Training, best_epoch, build, count, learning_rate, losses, lowest_rate_epoch, pooled
 from PIL import Image
 
 from nnunetv2_slicemamba.datasets.converters import clinicdb, kvasir
@@ -94,6 +94,7 @@ def test_rate_loss_and_metrics_are_the_published_ones() -> None:
         assert learning_rate(epoch) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6)
         optimizer.step()
         schedule.step()
+    assert [lowest_rate_epoch(done) for done in (2, 51, 60, 300)] == [2, 51, 51, 251]
     logits = torch.tensor([[[[0.0, 100.0], [-100.0, -100.0]]]])
     truth = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]]])
     # cross-entropies log 2, 0, 100, 0; intersection 1.5, sums 1.5 and 3
