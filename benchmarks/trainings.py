@@ -83,8 +83,8 @@ class Trainings:
 
 
 def reference_of(runs: Iterable[Row]) -> str | None:
-    """The candidate among the runs that the others are compared with; None without one."""
-    names = {row["candidate"] for row in runs}
+    """The candidate among the finished runs that the others are compared with; None without one."""
+    names = {row["candidate"] for row in runs if row["state"] == "finished"}
     return next((name for name in REFERENCES if name in names), None)
 
 

@@ -59,8 +59,8 @@ def compare(
     continued, so the same command continues a comparison that was stopped. Arms and repeats can be added later. With
     --gpus or --at-once several train side by side. -v shows all of nnU-Net's output.
 
-    nnU-Net does not seed its augmentation, so trainings of the same slicing differ, too. A difference between arms
-    means something only beyond that noise (--repeats).
+    An arm is a slicing that is compared. Repeated trainings of one slicing differ too, since nnU-Net does not seed its
+    augmentation (--repeats). A difference between arms means something only if it is larger than that.
 
     The validation Dice is optimistic for 'searched' and 'consensus' where the search chose on the same cases. Let it
     choose on others (`slicemamba holdout`), or judge on held-out cases.

@@ -29,9 +29,9 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def help_of_name() -> str:
-    """`isic2017, ..., or folders for one's own.`"""
+    """`isic2017, ..., or folders for your own images.`"""
     keys = [converter.key for converter in all_converters() if not converter.two_folders]
-    return f"{', '.join(keys)}, or folders for one's own."
+    return f"{', '.join(keys)}, or folders for your own images."
 
 
 def convert(

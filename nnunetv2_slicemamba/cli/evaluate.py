@@ -111,7 +111,7 @@ def evaluate(
     ] = "undefined",
     surface: Annotated[
         bool,
-        flag("--surface/--no-surface", help="Compute the metrics of masks, too, which take longest."),
+        flag("--surface/--no-surface", help="Also compute the metrics of masks (HD95, NSD), which take longest."),
     ] = True,
     seed: Annotated[int, seed_option("Seed of the bootstrap.")] = 0,
     partial: Annotated[bool, flag("--chill", help="Leave out cases without a prediction, as in nnU-Net.")] = False,

@@ -39,7 +39,7 @@ def holdout(
     trainer: SupernetTrainer = SUPERNET_TRAINER,
     fraction: Annotated[float, number("--fraction", above=0, below=1, help="Part of the fold's training cases.")] = 0.2,
     seed: Annotated[int, seed_option("Seed of the draw.")] = 0,
-    remove: Annotated[bool, flag("--remove", help="Give the cases back: choose on validation again.")] = False,
+    remove: Annotated[bool, flag("--remove", help="Remove the holdout: choose on the validation cases again.")] = False,
 ) -> None:
     """Set training cases of a fold aside for its search.
 

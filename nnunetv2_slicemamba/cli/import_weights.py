@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 
 EXAMPLES = (
-    "slicemamba import vmunet_best.pth -d 501 -c 2d -o vmunet_ours.pth",
-    "slicemamba import best.pth -d 501 -c 3d_fullres -o ours.pth --source slicemamba --inflate center",
+    "slicemamba import vmunet_best.pth -d 501 -c 2d -p nnUNetSliceMambaPlans -o vmunet_ours.pth",
+    "slicemamba import best.pth -d 501 -c 3d_fullres -p nnUNetSliceMambaPlans -o ours.pth --inflate center",
 )
 
 
@@ -78,8 +78,9 @@ def import_(
 ) -> None:
     """Turn published or own weights into pretrained weights.
 
-    Weights of SliceMamba, VM-UNet and VMamba can be imported for the network of the plans. What does not fit is refused
-    with a list of every mismatch. Nothing in the file is run.
+    Weights of SliceMamba, VM-UNet and VMamba can be imported for the network of the plans. The plans must be those of
+    `slicemamba plan --network paper` or `--network hybrid`. What does not fit is refused with a list of every mismatch.
+    No code in the file is run.
     """
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.planning.selection import select

@@ -155,7 +155,7 @@ def finalists_option() -> Any:
         "--finalists",
         least=2,
         most=100,
-        help="Train so many of the search's best for a tenth of the final training, and choose among them.",
+        help="Train this many of the best slicings for a tenth of the final training, and take the best of them.",
     )
 
 

@@ -39,16 +39,16 @@ def plan(
     configurations: Annotated[
         list[str] | None, configuration_option("Configurations to preprocess. Default: all that the plans have.")
     ] = None,
-    size: Annotated[str, choice("--size", names=tuple(SIZES), help=f"Size of the network; {PAPER} is the paper's.")] = (
-        PAPER
-    ),
+    size: Annotated[
+        str, choice("--size", names=tuple(SIZES), help=f"Widths of the network; {PAPER} has nnU-Net's or the paper's.")
+    ] = (PAPER),
     network: Annotated[
         str | None,
         choice(
             "--network",
             names=NETWORKS,
-            help="paper: the published network. hybrid: convolutional stages around it. residual: nnU-Net's network "
-            f"with S3 blocks added. Default: {RECOMMENDED}.",
+            help="residual: nnU-Net's network with SliceMamba blocks, recommended. paper: the published network. "
+            f"hybrid: the published network with convolutional stages. Default: {RECOMMENDED}.",
         ),
     ] = None,
     hybrid: Annotated[bool, flag("--hybrid", help="The same as --network hybrid.")] = False,
@@ -59,7 +59,7 @@ def plan(
     clean: Annotated[bool, flag("--clean", help="Redo fingerprint and preprocessing.")] = False,
     checkpointing: Annotated[
         bool,
-        flag("--activation-checkpointing", help="Compute blocks twice instead of keeping them: larger patches fit."),
+        flag("--activation-checkpointing", help="Compute blocks twice to save memory: larger patches fit."),
     ] = False,
     blocks_from_stride: Annotated[
         int | None,
@@ -85,7 +85,7 @@ def plan(
     """Plan the network of a dataset, and preprocess its images.
 
     The dataset lies in nnUNet_raw. Data that nnU-Net or an earlier call preprocessed with the same settings are used as
-    they are. Plans that networks were trained with are only written again if they say the same.
+    they are. Plans that networks were trained with are not overwritten by other plans, unless --force is given.
     """
     from nnunetv2_slicemamba.common.dataset_names import dataset_id_of
     from nnunetv2_slicemamba.common.folders import InputError, require_apart, require_folder

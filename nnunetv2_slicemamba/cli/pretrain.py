@@ -34,8 +34,8 @@ from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.verbosity import progress_console
 
 EXAMPLES = (
-    "slicemamba pretrain imagenet -d 501 -c 2d -o pretrained.pth",
-    "slicemamba pretrain imagenet -d 501 -c 2d -o pretrained.pth --slicing 2x4 --epochs 100 --precision bf16",
+    "slicemamba pretrain imagenet -d 501 -c 2d -p nnUNetSliceMambaPlans -o pretrained.pth --slicing 2x4",
+    "slicemamba pretrain imagenet -d 501 -c 2d -p nnUNetSliceMambaPlans -o pretrained.pth --epochs 100",
 )
 
 
@@ -81,7 +81,7 @@ def pretrain(
     ] = "fp16",
     seed: Annotated[int, seed_option("Seed of everything random.")] = 0,
     workers: Annotated[
-        int, whole("--workers", least=0, most=1024, help="Processes that load images, for each process.")
+        int, whole("--workers", least=0, most=1024, help="Processes that load images, for each training process.")
     ] = 8,
     train_shards: Annotated[
         str | None,
@@ -101,13 +101,13 @@ def pretrain(
     ] = 10.0,
     look_every: Annotated[int, whole("--log-every", least=1, most=10**9, help="Steps between lines of the log.")] = 50,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
-    discard: Annotated[bool, flag("--discard", help="Delete its checkpoints and begin anew.")] = False,
+    discard: Annotated[bool, flag("--discard", help="Delete earlier checkpoints and logs, and begin anew.")] = False,
     device: Device = "auto",
 ) -> None:
     """Pretrain the network's encoder on labelled images.
 
     It follows VMamba's published recipe, and runs under torchrun on any number of processes. The same command continues
-    a training that was stopped.
+    a training that was stopped. The plans must be those of `slicemamba plan --network paper` or `--network hybrid`.
     """
     from nnunetv2_slicemamba.common.folders import InputError
     from nnunetv2_slicemamba.planning.selection import select

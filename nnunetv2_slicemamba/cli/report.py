@@ -54,7 +54,7 @@ def report(
     """Write everything about a dataset on one HTML page.
 
     The page shows plans, trainings, searches, slicings, Dice and cases, and needs no other file. It works with whatever
-    is there and names the commands that get what is missing. Nothing in a checkpoint is run.
+    is there and names the commands that make what is missing. No code in a checkpoint is run.
     """
     from nnunetv2_slicemamba.report import ReportSettings, write_report
 

@@ -96,14 +96,16 @@ def run(
     trainer: Annotated[str, trainer_option("Final trainer; for a baseline, one of nnU-Net's.")] = DEFAULT_TRAINER,
     supernet_trainer: Annotated[
         str | None,
-        text("--supernet-trainer", metavar="TRAINER", help="Default: the one with the final trainer's length."),
+        text(
+            "--supernet-trainer", metavar="TRAINER", help="Trainer of the supernet. Default: as long as the final one."
+        ),
     ] = None,
     seed: Annotated[int, seed_option("Seed of the searches.")] = 0,
     population: Annotated[int, population_option()] = 50,
     generations: Annotated[int, generations_option()] = 20,
     budget: Annotated[
         float | None,
-        share_option("--budget", "Share of the fixed network's training step that the chosen one may take, e.g. 60%."),
+        share_option("--budget", "Longest training step, as a share of the step with the fixed slicing, e.g. 60%."),
     ] = None,
     finalists: Annotated[int | None, finalists_option()] = None,
     holdout: Annotated[
@@ -112,7 +114,7 @@ def run(
             "--holdout",
             least=0,
             below=1,
-            help="Part of each fold's training cases to choose on, see `slicemamba holdout`; 0: none. Default: 0.2 "
+            help="Part of each fold's training cases that the search chooses on; 0: none. Default: 0.2 "
             "with other candidates than the paper's, else none.",
         ),
     ] = None,
@@ -133,9 +135,10 @@ def run(
 ) -> None:
     """Plan, preprocess, train and validate the folds of a dataset.
 
-    Folds follow one another, or several steps are done at once or on a cluster. What is finished is skipped, so that
-    the same command continues a run that was stopped anywhere. Options of the search ask for one, too. A trainer of
-    nnU-Net or of another project is trained with its own plans, nnUNetPlans by default.
+    Folds are trained one after another, or several at once with --gpus, --at-once or --launcher slurm. What is finished
+    is skipped, so the same command continues a run that was stopped anywhere. An option of the search, such as
+    --population, turns the search on. With -tr, a trainer of nnU-Net or of another project trains with its own plans,
+    nnUNetPlans by default.
     """
     from nnunetv2_slicemamba.common.folders import InputError, require_folder
     from nnunetv2_slicemamba.common.names import check_plans_name

@@ -58,7 +58,7 @@ def search(
     generations: Annotated[int, generations_option()] = 20,
     parents: Annotated[int, whole("--parents", least=1, most=MANY, help="Best architectures that breed.")] = 10,
     mutants: Annotated[
-        int | None, whole("--mutants", least=0, most=MANY, help="Mutants per generation. Default: half.")
+        int | None, whole("--mutants", least=0, most=MANY, help="Mutants per generation. Default: half the population.")
     ] = None,
     crossovers: Annotated[
         int | None, whole("--crossovers", least=0, most=MANY, help="Crossovers per generation. Default: the rest.")
@@ -93,7 +93,8 @@ def search(
         limit_option("--max-latency-ms", "Measure the latency of a forward pass; never choose what is slower."),
     ] = None,
     max_latency: Annotated[
-        float | None, share_option("--max-latency", "The same limit as a share of the fixed network's, e.g. 60%.")
+        float | None,
+        share_option("--max-latency", "The same limit as a share of that with the fixed slicing, e.g. 60%."),
     ] = None,
     max_memory_mib: Annotated[
         float | None,
@@ -102,16 +103,17 @@ def search(
         ),
     ] = None,
     max_memory: Annotated[
-        float | None, share_option("--max-memory", "The same limit as a share of the fixed network's, e.g. 60%.")
+        float | None,
+        share_option("--max-memory", "The same limit as a share of that with the fixed slicing, e.g. 60%."),
     ] = None,
     max_step_ms: Annotated[
         float | None,
         limit_option(
-            "--max-step-ms", "Measure what every block adds to a training step; propose nothing that is slower."
+            "--max-step-ms", "Measure what every block adds to a training step; evaluate nothing that is slower."
         ),
     ] = None,
     max_step: Annotated[
-        float | None, share_option("--max-step", "The same limit as a share of the fixed network's, e.g. 60%.")
+        float | None, share_option("--max-step", "The same limit as a share of that with the fixed slicing, e.g. 60%.")
     ] = None,
     time_budget: Annotated[
         float | None,
@@ -129,7 +131,7 @@ def search(
         text(
             "--final-trainer",
             metavar="TRAINER",
-            help="Of which finalists train a tenth. Default: the one of the supernet's length.",
+            help="Final trainer whose epochs --finalists divides by ten. Default: as long as the supernet's.",
             names=final_trainers,
         ),
     ] = None,

@@ -47,7 +47,10 @@ def slicing(
     plans: Plans = PLANS,
     trainer: SupernetTrainer = SUPERNET_TRAINER,
 ) -> None:
-    """Set the slicing of one or more folds without a search, before they are trained."""
+    """Set the slicing of one or more folds without a search, before they are trained.
+
+    The fixed slicing, 2x4 (2x4x2 in 3D) in all blocks, need not be set: folds without another one take it.
+    """
     from nnunetv2_slicemamba.common.folders import require_folder
     from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
     from nnunetv2_slicemamba.planning.selection import select

@@ -19,7 +19,7 @@ Partition = Annotated[
 ]
 Time = Annotated[
     str | None,
-    text("--time", metavar="HH:MM:SS", help="slurm: limit of a job's time; trainings go on in another job."),
+    text("--time", metavar="HH:MM:SS", help="slurm: time limit of a job; trainings continue in another job."),
 ]
 Account = Annotated[str | None, text("--account", metavar="NAME", help="slurm: account.")]
 Sbatch = Annotated[

@@ -29,7 +29,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 def status(dataset: Dataset, configuration: ConfigurationOfRun = None, output: Compared = None) -> None:
-    """Show the steps of what was begun with --gpus, --at-once or --launcher slurm.
+    """Show the steps of a run with --gpus, --at-once or --launcher slurm.
 
     Steps are those of runs, and the trainings of comparisons. A line has the step's state, job, time, epoch and last
     line of its log. The command reads files and asks SLURM about jobs, from any shell and on any day, and changes
@@ -67,9 +67,10 @@ def status(dataset: Dataset, configuration: ConfigurationOfRun = None, output: C
 
 
 def cancel(dataset: Dataset, output: Compared = None) -> None:
-    """End what was begun with --gpus, --at-once or --launcher slurm.
+    """End a run with --gpus, --at-once or --launcher slurm.
 
-    What is finished is kept. Trainings save their last finished epoch. The same command continues it later.
+    What is finished is kept. Trainings save their last finished epoch. The command of the run continues it later.
+    Comparisons with --gpus or --at-once are ended in the same way.
     """
     from nnunetv2_slicemamba.comparison.begun import begun_of
     from nnunetv2_slicemamba.pipeline.cancelling import cancel_run

@@ -150,3 +150,11 @@ def test_nnunets_network_with_augmentation_on_the_gpu_is_a_reference_too(tmp_pat
     assert {reference_of(runs) for runs in trainings.groups().values()} == {NNUNET}
     assert "| res-s3-adamw |" in pages.by_fold(trainings)
     assert "res-s3-adamw" not in pages.others(trainings)
+
+
+def test_a_reference_whose_trainings_are_all_lost_hides_no_table(tmp_path: Path) -> None:
+    dice = np.array([0.8, 0.9])
+    row, _ = training("acdc-60", "stock", 1, dice)
+    others = [training("acdc-60", name, 1, dice + GAINS[name]) for name in ("res-s3-adamw", NNUNET)]
+    trainings = kept(tmp_path, ({**row, "state": "lost"}, []), *others)
+    assert "| res-s3-adamw |" in pages.by_fold(trainings)

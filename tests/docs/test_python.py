@@ -58,7 +58,7 @@ def test_the_page_on_prediction_predicts_with_every_folds_slicing(
     preprocessed = workspace / "nnUNet_preprocessed" / "Dataset901_Disks"
     plans = json.loads((preprocessed / "nnUNetSliceMambaSPlans.json").read_text())
     description = json.loads((preprocessed / "dataset.json").read_text())
-    model = "nnUNet_results/Dataset501_Lesions/SliceMambaTrainer__nnUNetSliceMambaHybridPlans__2d"
+    model = "nnUNet_results/Dataset501_Lesions/SliceMambaTrainer__nnUNetSliceMambaResidualPlans__2d"
     for fold, thickness in enumerate([(2, 4), (4, 2)]):
         given = {**plans, "continue_training": False}
         trainer = TRAINERS["SliceMambaTrainer"](given, "2d", fold, description, torch.device("cpu"))
