@@ -170,7 +170,7 @@ def measure(
     graph_step = graph_host = None
     if not compiled:
         with torch.autocast("cuda"):
-            graph = TrainingGraph(module, module.forward, x)
+            graph = TrainingGraph(module, module.forward, (x,))
             graph_step = gpu_milliseconds(lambda: step(graph), repeats)
             graph_host = queueing_milliseconds(lambda: step(graph))
         del graph
