@@ -241,6 +241,7 @@ def networks(quick: bool, batch: int) -> list[Work]:
     builders: list[tuple[str, Callable[[], nn.Module], tuple[str, tuple[int, ...]]]] = [
         *((f"SliceMamba {size}", partial(slicemamba2d, size), small) for size in "LMS"),
         ("residual L", partial(residual2d, BLOCKS_FROM_STRIDE), small),
+        ("residual L, blocks from stride 4", partial(residual2d, 4), small),
         ("residual L without blocks", partial(residual2d, 0), small),
         ("nnU-Net PlainConvUNet", partial(unet2d, PlainConvUNet), small),
     ]

@@ -78,6 +78,7 @@ def main() -> None:
                 for work, network, compiled in (
                     (f"SliceMamba {size}", ours(configuration, channels, classes), False),
                     ("residual L", residual(spacing, patch, channels, classes, BLOCKS_FROM_STRIDE), False),
+                    ("residual L, blocks from stride 4", residual(spacing, patch, channels, classes, 4), False),
                     ("residual L without blocks", residual(spacing, patch, channels, classes, 0), False),
                     ("nnU-Net PlainConvUNet", plain(spacing, patch, channels, classes), False),
                     ("nnU-Net PlainConvUNet, torch.compile", plain(spacing, patch, channels, classes), True),
