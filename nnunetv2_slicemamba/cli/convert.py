@@ -143,7 +143,8 @@ def convert(
     done = run(request, raw, preprocessed, results, limit, progress_console())
     for note in done.conversion.notes:
         progress_console().print(f"  {note}")
-    progress_console().print(f"  terms: {converter.licence}")
+    if converter.home:  # one's own data come from nowhere, and their terms are their owner's matter
+        progress_console().print(f"  terms: {converter.licence}")
     ready = len(done.conversion.cases) - done.written
     console.print(
         f"{done.folder}: {count(done.conversion.number('Tr'), 'training case')}, "
@@ -155,7 +156,8 @@ def convert(
     folds = ("-f", "0") if done.conversion.folds and request.split.kind == "published" else ()
     if not done.conversion.folds and done.conversion.number("Tr") < FOLDS:  # nnU-Net cannot draw any
         folds = ("-f", "all")
-    flags = ("-d", dataset_id, "-c", "2d" if flat else "3d_fullres", *folds)
+    tests = ("--predict",) if done.conversion.number("Ts") else ()
+    flags = ("-d", dataset_id, "-c", "2d" if flat else "3d_fullres", *folds, *tests)
     say_next(console, shell_line("slicemamba", "run", *flags))
 
 

@@ -65,8 +65,9 @@ def doctor() -> None:
     console = PlainConsole()
     failed = 0
     for title, examine in SECTIONS.items():
+        console.print(styled(title, "bold"))  # at once: a section may take some seconds
         findings = examined(examine)
-        show(console, title, findings)
+        show(console, findings)
         failed += sum(finding.status == "FAIL" for finding in findings)
     if failed:
         console.print(styled(f"{failed} problem{'s' if failed > 1 else ''}, marked FAIL above.", "bold red"))
@@ -87,8 +88,7 @@ def examined(examine: Callable[[], Iterator[Finding]]) -> list[Finding]:
     return findings
 
 
-def show(console: Console, title: str, findings: list[Finding]) -> None:
-    console.print(styled(title, "bold"))
+def show(console: Console, findings: list[Finding]) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right", min_width=6)
     table.add_column(no_wrap=True)
@@ -228,7 +228,8 @@ def compared(
         return Finding("FAIL", title, f"{runs} stops with {type(error).__name__}: {error}", avoid)
     worst = max((name for name in errors if name != "output"), key=lambda name: errors[name])
     right = all(error <= tolerance for error in errors.values())  # NaN is not right either
-    detail = f"{what}, 2D and 3D: output {errors['output']:.1e}, gradients at most {errors[worst]:.1e} ({worst})"
+    largest = f"error of the output {errors['output']:.1e}, of the gradients at most {errors[worst]:.1e} ({worst}'s)"
+    detail = f"{what}, 2D and 3D: {largest}"
     if right:
         return Finding("ok", title, detail)
     return Finding("FAIL", title, f"{detail}; more than {tolerance:.0e}", avoid)

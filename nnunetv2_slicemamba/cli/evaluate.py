@@ -218,7 +218,7 @@ def _progress_bar() -> Iterator[Callable[[str, int, int], None]]:
 
         def progress(phase: str, done: int, total: int) -> None:
             if phase not in tasks:
-                tasks[phase] = bar.add_task(phase)
+                tasks[phase] = bar.add_task(phase, total=total)
             bar.update(tasks[phase], completed=done, total=total)
 
         yield progress

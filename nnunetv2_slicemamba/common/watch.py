@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.common.durations import duration_text
 SILENCE_SECONDS = 300.0
 SHOWN = 80  # characters of the latest line, in a line that says that work goes on
 MOMENT = re.compile(r"^\d{4}-\d\d-\d\d [\d:.]+: ")  # before every line of nnU-Net's trainings
+WITHOUT_WORDS = re.compile(r"\W*$|\{")  # rules of ####, and dictionaries that nnU-Net prints
 WARNING = "warning: "  # begin of a line with a warning of ours
 
 
@@ -46,7 +47,7 @@ class Watch:
         text = MOMENT.sub("", line).strip()
         if text.startswith(WARNING):
             self.tell(text)
-        elif text:
+        elif not WITHOUT_WORDS.match(text):
             self.show(text)
 
     def show(self, text: str) -> None:

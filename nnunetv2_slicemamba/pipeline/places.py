@@ -49,7 +49,7 @@ def places_for(device: str, gpus: int | None, per_gpu: int, at_once: int | None)
 
         there = torch.cuda.device_count()
         if gpus > there:
-            raise InputError(f"--gpus is {gpus}; give at most {there}, those that CUDA_VISIBLE_DEVICES leaves")
+            raise InputError(f"--gpus is {gpus}; give at most {there}: no more are visible (CUDA_VISIBLE_DEVICES)")
     elif gpus is not None:
         raise InputError(f"--gpus {gpus} needs -device cuda, and this run is on {device}; give --at-once {gpus}")
     if gpus is not None and at_once is not None:

@@ -93,7 +93,8 @@ def tell_next(selections: Sequence[Selection], settings: RunSettings, console: C
     flags = ["-d", first.dataset, "-i", "INPUT", "-o", "OUTPUT", "-c", first.configuration, "-p", first.plans_name]
     flags += ["-tr", settings.trainer, "-f", *(str(selection.fold) for selection in selections)]
     predict = shell_line("nnUNetv2_predict", *flags, "-device", settings.device)
-    console.print(f"Predict other images with the ensemble of the folds:\n  {predict}")
+    which = "the ensemble of the folds" if len(selections) > 1 else f"fold {first.fold}"
+    console.print(f"Predict other images, named as in imagesTs, with {which}:\n  {predict}")
     if settings.predict:
         return
     if tests and first.configuration_manager.previous_stage_name is None:

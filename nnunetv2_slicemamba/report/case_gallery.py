@@ -112,7 +112,7 @@ def _note(missing: list[str], pictures: list[CasePicture]) -> str:
     """What a case's caption says of parts that were not found, and of speckles."""
     told = [f"{' and '.join(missing)} not found, shown without"] if missing else []
     filled = list(dict.fromkeys(kind for picture in pictures for kind in picture.filled))
-    told += [f"{' and '.join(filled)} filled, since speckled"] if filled else []
+    told += [f"{' and '.join(filled)} filled, for its many small parts"] if filled else []
     return "; ".join(told)
 
 

@@ -116,7 +116,7 @@ class GatherProgress:
     def update(self, phase: str, done: int, total: int) -> None:
         """Moves a bar. phase: the kind of work. done, total: how far it is."""
         if phase not in self._tasks:
-            self._tasks[phase] = self._bar.add_task(phase)
+            self._tasks[phase] = self._bar.add_task(phase, total=total)
         self._bar.update(self._tasks[phase], completed=done, total=total)
 
 

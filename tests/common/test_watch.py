@@ -49,7 +49,8 @@ def test_a_terminal_shows_the_latest_line_in_one_place(clock: list[float]) -> No
         watch.read("reading cases\n")
         clock[0] += 100
         watch.look_at_the_time()
-        watch.read("\n")
+        for without_words in ("\n", "#####\n", "2026-03-02 10:00:00.1: {'batch_size': 2}\n"):
+            watch.read(without_words)
         assert watch.latest == "reading cases"
     assert "at work" not in shown.getvalue()
     assert shown.getvalue().count("\n") == 1

@@ -57,8 +57,19 @@ def test_ones_own_folders(tmp_path: Path, raw: Path, capsys: pytest.CaptureFixtu
     write_pair(tmp_path / "i", tmp_path / "m", "a")
     call("convert", "folders", "--images", tmp_path / "i", "--masks", tmp_path / "m", "-d", 13, "--name", "Mine")
     assert cases_in(raw / "Dataset013_Mine", "Tr") == {"a"}
-    # one case makes no folds
-    assert "Next: slicemamba run -d 13 -c 2d -f all\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Next: slicemamba run -d 13 -c 2d -f all\n" in out, "one case makes no folds"
+    assert "terms" not in out, "those of one's own data are one's own matter"
+
+
+def test_the_next_command_predicts_test_images_where_there_are_some(
+    tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pair(tmp_path / "i", tmp_path / "m", "a")
+    write_pair(tmp_path / "ti", tmp_path / "tm", "b")
+    own = ("--images", tmp_path / "i", "--masks", tmp_path / "m")
+    call("convert", "folders", *own, "--test-images", tmp_path / "ti", "--test-masks", tmp_path / "tm", "-d", 14)
+    assert "Next: slicemamba run -d 14 -c 2d -f all --predict\n" in capsys.readouterr().out
 
 
 def test_the_list_names_every_dataset_and_imports_nothing_heavy() -> None:

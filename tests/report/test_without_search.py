@@ -220,7 +220,7 @@ def test_a_speckled_prediction_is_an_area_and_a_smooth_one_an_outline(tree):
     figures = re.findall(r'<figure class="case">.*?</figure>', section(page_of(), "cases"), re.DOTALL)
     (speckled,) = [figure for figure in figures if case in figure]
     assert 'class="area class-0"' in speckled
-    assert "prediction filled, since speckled" in speckled
+    assert "prediction filled, for its many small parts" in speckled
     assert len(speckled) < 400_000
     for figure in figures:
         assert (figure == speckled) == ("<mask" in figure)
