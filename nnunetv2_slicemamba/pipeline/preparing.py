@@ -166,7 +166,7 @@ def planning_step(selections: Sequence[Selection], planning: Planning, sliced: b
         splits = require_folder("nnUNet_preprocessed") / first.dataset / "splits_final.json"
         has_folds = splits.is_file() or all(selection.fold == "all" for selection in selections)
         if has_folds and is_planned(first, sliced):
-            return Finished(f"plans {first.plans_name}: ready")
+            return Finished(first.plans_name)
         if not sliced:  # plans of ours would take the place of the baseline's
             number = dataset_id_of(first.dataset)
             arguments = preprocessing_arguments(number, first.plans_name, first.configuration)
