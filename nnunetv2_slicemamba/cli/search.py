@@ -175,7 +175,7 @@ def search(
     from nnunetv2_slicemamba.search.objectives import LATENCY, MEMORY, STEP
     from nnunetv2_slicemamba.search.run import SearchOptions, search_fold
     from nnunetv2_slicemamba.search.workers.processes import Process
-    from nnunetv2_slicemamba.trainers.roles import require_final_trainer
+    from nnunetv2_slicemamba.trainers.roles import require_final_trainer, require_supernet_trainer
 
     if sampler != "evolution" and (mutants is not None or crossovers is not None):
         raise InputError(
@@ -207,7 +207,8 @@ def search(
         finals=finalists is not None,
     )
     final = final_trainer or final_trainer_name(trainer)
-    require_final_trainer(final)
+    require_supernet_trainer(trainer)
+    require_final_trainer(final, "--final-trainer")
     require_folder("nnUNet_results", writable=not dry_run)
     shares = {LATENCY: max_latency, MEMORY: max_memory, STEP: max_step}
     for kind, share in shares.items():
