@@ -141,5 +141,5 @@ def submit(
     for one in submitted:
         table.add_row(one.step.title, one.job, one.dependency or "")
     console.print(table)
-    for command, what in (("status", "See them"), ("cancel", "End them")):
+    for command, what in () if is_quiet() else (("status", "See them"), ("cancel", "End them")):
         console.print(f"{what}: {shell_line('slicemamba', command, '-d', first.dataset)}")
