@@ -209,7 +209,7 @@ def slicing_text(slicing: Slicing) -> str:
         name = candidate_text(candidate)
         counts[name] = counts.get(name, 0) + 1
     if len(counts) == 1:
-        return f"{next(iter(counts))} in all {len(slicing)}"
+        return f"{next(iter(counts))} in {'the one block' if len(slicing) == 1 else f'all {len(slicing)}'}"
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return ", ".join(f"{number} of {name}" for name, number in ordered)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
@@ -65,7 +66,7 @@ def prediction_needed(
     ending = DATASET_JSON.read(raw / "dataset.json")["file_ending"]
     done = len(list(folder.glob(f"*{ending}")))
     if done >= test_cases(raw) and _is_newer(folder / _PREDICTED, [final.checkpoint for final in finals]):
-        return Finished(f"{done} cases in {folder}")
+        return Finished(f"{count(done, 'case')} in {folder}")
     selection = finals[0].selection
     arguments = (
         *("-d", selection.dataset, "-i", str(raw / "imagesTs"), "-o", str(unfinished(folder))),
