@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.search.ledger.ledger import read_ledger
 from nnunetv2_slicemamba.search.ledger.storage import LedgerError, NoSearchError, location_of
@@ -62,17 +63,22 @@ class CostEstimate:
         """Architectures that are still to be evaluated."""
         return max(self.architectures - self.kept, 0)
 
-    def lines(self) -> list[str]:
-        """The estimate for people to read."""
-        spread = f"mean of {len(self.seconds)} paths; {min(self.seconds):.3g} to {max(self.seconds):.3g} s"
+    def lines(self, finalists: int | None = None, trainer: str = "") -> list[str]:
+        """The estimate for people to read. finalists, trainer: of the trainings that follow, None for none."""
+        spread = f"mean of {count(len(self.seconds), 'path')}; {min(self.seconds):.3g} to {max(self.seconds):.3g} s"
         ledger = self.refused or f"{self.kept} of them are in {self.location}, {self.left} are left"
         return [
-            f"architectures:  {self.architectures}, each on {self.cases} {self.kind} cases",
+            f"architectures:  {self.architectures}, each on {count(self.cases, f'{self.kind} case')}",
             f"ledger:         {ledger}",
             f"seconds each:   {self.mean:.3g} ({spread})",
             f"total:          {duration_text(self.mean * self.architectures)}; "
             f"what is left: {duration_text(self.mean * self.left)}",
+            *([] if finalists is None else [self._finals(finalists, trainer)]),
         ]
+
+    def _finals(self, finalists: int, trainer: str) -> str:
+        trainings = count(min(finalists, self.architectures), "training")
+        return f"finals:         at most {trainings} by {trainer} and their validation, which the total is without"
 
 
 def estimate_cost(

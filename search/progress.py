@@ -9,6 +9,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.search.proposals.ranking import chosen_record
 from nnunetv2_slicemamba.search.records import Record, mean_fitness
@@ -69,7 +70,7 @@ class SearchProgress:
         mean = mean_fitness(self._in_generation)
         self._bar.update(self._task, advance=0 if stored else 1, best=self._shown_best(), mean=_shown(mean))
         if self._lines and time.monotonic() - self._told >= LINE_SECONDS:
-            self._tell(f"{len(self._in_generation)} architectures, best so far {self._shown_best()}")
+            self._tell(f"{count(len(self._in_generation), 'architecture')}, best so far {self._shown_best()}")
 
     def generation_ends(self) -> None:
         """All of the generation is evaluated."""
@@ -77,7 +78,7 @@ class SearchProgress:
             mean = mean_fitness(self._in_generation)
             seconds = math.fsum(record.seconds for record in self._in_generation)
             self._tell(
-                f"{len(self._in_generation)} architectures in {duration_text(seconds)}, "
+                f"{count(len(self._in_generation), 'architecture')} in {duration_text(seconds)}, "
                 f"best so far {self._shown_best()}, mean {_shown(mean)}"
             )
 

@@ -10,7 +10,7 @@ from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import NothingChosenError, SeveralSlicingsError, slicing_file_for_training
-from nnunetv2_slicemamba.slicing.fixed import fixed_slicing, fixed_text
+from nnunetv2_slicemamba.slicing.fixed import fixed_in_words, fixed_slicing
 from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 from nnunetv2_slicemamba.trainers.held_out import HeldOutCases
 
@@ -86,7 +86,7 @@ class SliceMambaTrainer(HeldOutCases, SliceMambaBaseTrainer):
         work = ("-d", self.plans_manager.dataset_name, "-c", self.configuration_name, "-f", self.fold)
         chooses = shell_line("slicemamba", "slicing", *work, "-p", self.plans_manager.plans_name, "--set", "VALUE")
         self.print_to_log_file(
-            f"Slicing {fixed_text(network.n_dims)} in all {network.n_blocks} blocks, the fixed one, since none was "
+            f"Slicing {fixed_in_words(network.n_dims, network.n_blocks)}, the fixed one, since none was "
             f"chosen; '{chooses}' chooses another before a training begins, 'slicemamba run --search' searches one"
         )
 

@@ -114,9 +114,9 @@ def convert(
     if listing:
         show_converters(console)
         return
+    from nnunetv2_slicemamba.common.counts import count
     from nnunetv2_slicemamba.common.folders import InputError, named_folder, require_folder
     from nnunetv2_slicemamba.datasets.convert import convert as run
-    from nnunetv2_slicemamba.datasets.problems import count
     from nnunetv2_slicemamba.datasets.request import Request
     from nnunetv2_slicemamba.datasets.splits import FOLDS, parse_split
 

@@ -23,6 +23,7 @@ from nnunetv2_slicemamba.cli.options import (
 )
 from nnunetv2_slicemamba.common import checkpoint_names
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.verbosity import progress_console
 
 EXAMPLES = (
@@ -95,7 +96,7 @@ def export(
     console = PlainConsole()
     with progress_console().status("reading network and case") as status:
         source = load_fold_network(folder, weights, patches)
-        status.update(f"exporting {source.network.n_blocks} blocks, minutes for large networks")
+        status.update(f"exporting {count(source.network.n_blocks, 'block')}, minutes for large networks")
         other = "try another --format or PyTorch version"
         with library_errors("torch", f"PyTorch cannot write this network as {format_name}", other):
             parity = export_network(source, chosen, file)
@@ -128,9 +129,9 @@ def export_model(
 ) -> None:
     """Writes the zip of a model; options as `export` has them."""
     from nnunetv2_slicemamba.common.checkpoint_names import FINAL
+    from nnunetv2_slicemamba.common.nnunet_files import UNSTATED
     from nnunetv2_slicemamba.exporting.export import require_place
     from nnunetv2_slicemamba.exporting.fold_network import find_checkpoint
-    from nnunetv2_slicemamba.exporting.model_card import UNSTATED
     from nnunetv2_slicemamba.exporting.model_zip import CARD, pack_model
     from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
     from nnunetv2_slicemamba.planning.selection import select
@@ -143,7 +144,7 @@ def export_model(
     file = output or folders[0].path.parent / "model.zip"
     require_place(file, ".zip")
     console = PlainConsole()
-    with progress_console().status(f"packing {len(folders)} folds"):
+    with progress_console().status(f"packing {count(len(folders), 'fold')}"):
         facts = pack_model(folders, checkpoint, file)
     console.print(f"{file} ({file.stat().st_size / 1e6:.1f} MB), its hash in {file.name}.json, {CARD} inside")
     if facts.licence == UNSTATED:

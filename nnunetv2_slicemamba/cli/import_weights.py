@@ -21,10 +21,12 @@ from nnunetv2_slicemamba.cli.options import (
     flag,
     fold_option,
     output_option,
+    say_next,
     text,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
+from nnunetv2_slicemamba.common.verbosity import is_quiet
 
 if TYPE_CHECKING:
     from nnunetv2_slicemamba.pretraining.import_file import ImportResult
@@ -128,11 +130,11 @@ def show(console: Console, target: Path, result: ImportResult) -> None:
         f"Slicing: {distinct or '-'} ({result.slicing_origin})",
         f"Weights for {result.network}: {target}",
         f"Report: {result.record_file}",
-        f"Next: {shell_line('nnUNetv2_train', *work, *flags)}",
     ]
-    if result.slicing:
-        lines.append("SliceMambaTrainer then uses the fold's slicing; nnU-Net starts the class heads anew.")
     console.print("\n".join(lines))
+    say_next(console, shell_line("nnUNetv2_train", *work, *flags))
+    if result.slicing and not is_quiet():
+        console.print("SliceMambaTrainer then uses the fold's slicing; nnU-Net starts the class heads anew.")
 
 
 def grouped(reasons: dict[str, str]) -> dict[str, list[str]]:

@@ -50,7 +50,7 @@ def rank(
     selection = select(dataset, configuration, fold, plans).with_blocks()
     require_folder("nnUNet_results", writable=True)
     supernet = SupernetFolder(selection, supernet_trainer) if supernet_trainer else searched_supernet(selection)
-    require_supernet_trainer(supernet.trainer)
+    require_supernet_trainer(supernet.trainer, "--supernet-trainer")
     console = PlainConsole()
     ranking = rank_arms(
         comparison_folder(selection, trainer, output), supernet, choose_device(device), progress_console()

@@ -34,6 +34,7 @@ from nnunetv2_slicemamba.cli.options import (
     whole,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.names import final_trainer_name
 from nnunetv2_slicemamba.common.verbosity import is_verbose, progress_console
 
@@ -175,7 +176,8 @@ def search(
     from nnunetv2_slicemamba.search.objectives import LATENCY, MEMORY, STEP
     from nnunetv2_slicemamba.search.run import SearchOptions, search_fold
     from nnunetv2_slicemamba.search.workers.processes import Process
-    from nnunetv2_slicemamba.trainers.roles import require_final_trainer
+    from nnunetv2_slicemamba.trainers.roles import require_final_trainer, require_supernet_trainer
+    from nnunetv2_slicemamba.trainers.settings import tenth_of
 
     if sampler != "evolution" and (mutants is not None or crossovers is not None):
         raise InputError(
@@ -207,7 +209,8 @@ def search(
         finals=finalists is not None,
     )
     final = final_trainer or final_trainer_name(trainer)
-    require_final_trainer(final)
+    require_supernet_trainer(trainer)
+    require_final_trainer(final, "--final-trainer")
     require_folder("nnUNet_results", writable=not dry_run)
     shares = {LATENCY: max_latency, MEMORY: max_memory, STEP: max_step}
     for kind, share in shares.items():
@@ -220,7 +223,7 @@ def search(
         from nnunetv2_slicemamba.search.dry_run import estimate_cost
 
         estimate = estimate_cost(folder, settings, choose_device(device), options, progress_console())
-        for line in estimate.lines():
+        for line in estimate.lines(finalists, tenth_of(final)):
             console.print(line)
         return
     if figures_only:
@@ -243,8 +246,8 @@ def search(
         console.print(front_table(found.front, folder.selection.candidates))
     best = "Best fitness" if found.complete else "Best fitness so far"
     console.print(
-        f"{best} {found.fitness:.4f} of {found.evaluations} architectures "
-        f"({found.evaluated_now} evaluated now), on {found.measured_on.number} {found.measured_on.kind} cases.\n"
+        f"{best} {found.fitness:.4f} of {count(found.evaluations, 'architecture')} "
+        f"({found.evaluated_now} evaluated now), on {found.measured_on.in_words}.\n"
         f"Slicing: {found.file}\nFigures: {found.figures}" + (f"\nFront: {found.pareto}" if found.pareto else ""),
     )
     if found.chosen_in_finals:

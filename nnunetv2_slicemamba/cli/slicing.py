@@ -19,6 +19,7 @@ from nnunetv2_slicemamba.cli.options import (
     say_next,
 )
 from nnunetv2_slicemamba.common.console import PlainConsole
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.names import final_trainer_name
 
 EXAMPLES = (
@@ -63,5 +64,7 @@ def slicing(
     for folder in folders:
         file, choice = set_slicing(folder, value)
         shown = " ".join(map(candidate_text, in_order(choice.slicing)))
-        console.print(f"Slicing of {len(choice.slicing)} blocks ({choice.how_chosen}: {shown}) written to {file}")
+        console.print(
+            f"Slicing of {count(len(choice.slicing), 'block')} ({choice.how_chosen}: {shown}) written to {file}"
+        )
     say_next(console, next_run(folders[0].selection, final_trainer_name(trainer), folds))

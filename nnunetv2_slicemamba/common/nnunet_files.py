@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from nnunetv2_slicemamba.common.json_reading import JsonKind
@@ -34,6 +35,7 @@ PLANS_JSON = JsonKind(
     for_nnunet=True,
 )
 
+UNSTATED = "not stated"
 DATASET_JSON = JsonKind(
     "nnU-Net's description of a dataset",
     {
@@ -82,3 +84,10 @@ SUMMARY_JSON = JsonKind(
 )
 
 DEBUG_JSON = JsonKind("nnU-Net's debug.json of a training", dict, "Delete it; a training writes it anew")
+
+
+def terms_of(description: Mapping[str, Any]) -> str:
+    """The data's terms of use as a dataset.json has them, under either spelling; UNSTATED where it has none."""
+    told = str(description.get("licence") or description.get("license") or "")
+    # the second is what earlier versions wrote for converted images of one's own
+    return UNSTATED if told in ("", "one's own") else told

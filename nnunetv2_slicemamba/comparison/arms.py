@@ -74,9 +74,14 @@ def _arms_of(entry: str) -> list[Arm]:
     if entry == "cheapest":
         return [Arm(entry, FIXED, entry)]
     if re.fullmatch(r"front:[0-9]{1,6}", entry):
-        return [Arm(entry.replace(":", "_"), SEARCHED_FRONT, entry)]
-    if entry in NAMED or names_one_axis(entry) or re.fullmatch(r"\d+(x\d+)+", entry):
+        front = _without_zeros(entry)
+        return [Arm(front.replace(":", "_"), SEARCHED_FRONT, front)]
+    if entry in NAMED:
         return [Arm(entry, FIXED, entry)]
+    if names_one_axis(entry) or re.fullmatch(r"\d+(x\d+)+", entry):
+        value = _without_zeros(entry)
+        # in 3D 4@h is 4x4@h
+        return [Arm(re.sub(r"^(\d+)x\1@", r"\1@", value), FIXED, value)]
     kind = entry.partition(":")[0]
     if kind in (RANDOM, AT_BUDGET):
         return [Arm(f"{kind}_{seed}", kind, f"{kind}:{seed}") for seed in _seeds(entry, kind)]
@@ -94,6 +99,11 @@ def _arms_of(entry: str) -> list[Arm]:
             f"{', '.join(NAMED)}, cheapest, random:N, random:seed=S, random-at-budget:N nor a slicing file that exists"
         )
     return [Arm(name, FILE, path)]
+
+
+def _without_zeros(entry: str) -> str:
+    """An entry with its numbers in one spelling: 04 is 4."""
+    return re.sub(r"\d+", lambda number: str(int(number[0])), entry)
 
 
 def _seeds(entry: str, kind: str) -> Sequence[int]:
@@ -199,7 +209,7 @@ def slicing_text(slicing: Slicing) -> str:
         name = candidate_text(candidate)
         counts[name] = counts.get(name, 0) + 1
     if len(counts) == 1:
-        return f"{next(iter(counts))} in all {len(slicing)}"
+        return f"{next(iter(counts))} in {'the one block' if len(slicing) == 1 else f'all {len(slicing)}'}"
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return ", ".join(f"{number} of {name}" for name, number in ordered)
 

@@ -104,7 +104,7 @@ def _step(training: ArmTraining, slicing: Slicing, device: str) -> Step:
         require_unused(fold_folder)
         now = ArmTraining(folder, arm, repeat, state_of(fold_folder, folder, slicing))
         if now.state == FINISHED:
-            return Finished("finished before")
+            return Finished()
         return Command("nnUNetv2_train", tuple(now.arguments(device)), now.variables())
 
     return Step(f"{arm}_{repeat}", "", training.name, (), look, fold_folder)

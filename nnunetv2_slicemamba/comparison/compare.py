@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.commands import run_command
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.common.folder_lock import require_unused
 from nnunetv2_slicemamba.common.folders import InputError
@@ -77,7 +78,7 @@ def train_arms(
     trainings = trainings_of(folder, slicings, settings.repeats)
     for one, other in same_slicings(contents):
         console.print(f"Note: {one!r} and {other!r} have the same slicing; they differ by noise.", highlight=False)
-    console.print(f"{len(trainings)} trainings in {folder.root}: {listed_states(trainings)}.", soft_wrap=True)
+    console.print(f"{count(len(trainings), 'training')} in {folder.root}: {listed_states(trainings)}.", soft_wrap=True)
     if dry_run:
         show_trainings(trainings, settings.device, console)
         return None

@@ -77,7 +77,7 @@ def hold_finals(
 def show_finals(chosen: SlicingFile, console: Console) -> None:
     """Prints the finalists by falling Dice; the first is chosen."""
     told = chosen.choice.details[FINALISTS]
-    on = "" if chosen.measured_on is None else f" on {chosen.measured_on.number} {chosen.measured_on.kind} cases"
+    on = "" if chosen.measured_on is None else f" on {chosen.measured_on.in_words}"
     console.print(f"Finals{on}, trained by {told['trainer']}")  # over the table it would be wrapped to its width
     table = Table("slicing")
     for heading in ("fitness", "Dice"):

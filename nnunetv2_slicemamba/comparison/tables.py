@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.common.console import styled
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.shell import quoted, shell_line
 from nnunetv2_slicemamba.comparison.arms import CHOSEN_BY_SEARCH, SEARCHED, slicing_text
 from nnunetv2_slicemamba.comparison.results import MARGIN, ComparisonResult
@@ -62,7 +63,9 @@ def sentences(result: ComparisonResult) -> list[str]:
     """Conclusions that the table allows, in words."""
     said = []
     if result.cases:
-        said.append(f"Dice: mean foreground Dice of {len(result.cases)} validation cases; SD: between trainings.")
+        said.append(
+            f"Dice: mean foreground Dice of {count(len(result.cases), 'validation case')}; SD: between trainings."
+        )
     noise, freedom = result.noise
     if freedom:
         said.append(

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from nnunetv2_slicemamba.datasets.problems import Problem, count
+from nnunetv2_slicemamba.common.counts import count
+from nnunetv2_slicemamba.datasets.problems import Problem
 
 # nnU-Net's raw data: CASE_0000.png is the case's first channel, CASE.png its mask
 CHANNEL_SUFFIX = re.compile(r"_(\d{4})$", re.ASCII)

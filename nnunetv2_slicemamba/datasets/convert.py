@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.dataset_names import dataset_id_of, datasets_in, sharing_id
 from nnunetv2_slicemamba.common.folder_lock import in_use_after_others
 from nnunetv2_slicemamba.common.folders import check_folder
@@ -16,7 +17,6 @@ from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.manifest import fingerprint, read_begun, write_json, write_manifest
 from nnunetv2_slicemamba.datasets.parallel import for_each
 from nnunetv2_slicemamba.datasets.part_files import remove_parts
-from nnunetv2_slicemamba.datasets.problems import count
 from nnunetv2_slicemamba.datasets.registry import converter_of
 from nnunetv2_slicemamba.datasets.request import Request
 from nnunetv2_slicemamba.datasets.request_check import check_request

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.datasets.pairing import SEARCH, Pair
-from nnunetv2_slicemamba.datasets.problems import Problem, count
+from nnunetv2_slicemamba.datasets.problems import Problem
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nnunetv2_slicemamba.common.counts import count
+
 SHOWN_PER_KIND = 25
 
 
@@ -31,11 +33,6 @@ def describe(problems: Sequence[Problem], source: str, unused: str = "") -> str:
         if len(details) > SHOWN_PER_KIND:
             lines.append(f"    and {len(details) - SHOWN_PER_KIND} more")
     return "\n".join([*lines, f"  {unused}"] if unused else lines)
-
-
-def count(number: int, noun: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def count_notes(there: Mapping[str, int], complete: Mapping[str, int], noun: str) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.dataset_names import HIGHEST_ID
 from nnunetv2_slicemamba.datasets.converter import Converter
-from nnunetv2_slicemamba.datasets.problems import count
 from nnunetv2_slicemamba.datasets.registry import all_converters
 from nnunetv2_slicemamba.datasets.request import Request
 

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.datasets.examined import ExaminedPair
 from nnunetv2_slicemamba.datasets.pairing import SEARCH, TEST, TRAIN, VAL, Pair
-from nnunetv2_slicemamba.datasets.problems import count
 
 
 @dataclass(frozen=True)

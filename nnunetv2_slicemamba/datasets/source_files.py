@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.special_files import require_no_special
-from nnunetv2_slicemamba.datasets.problems import count
 
 # files that belong to no case, whose absence nobody would notice
 _HARMLESS = (".txt", ".md", ".csv", ".json")

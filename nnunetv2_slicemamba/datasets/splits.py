@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from nnunetv2_slicemamba.datasets.problems import count
+from nnunetv2_slicemamba.common.counts import count
 
 FOLDS = 5
 TEST_FRACTION = 0.1

@@ -10,10 +10,11 @@ from typing import ClassVar
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.datasets.cases import Case, Rules
 from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.converter import Converter
-from nnunetv2_slicemamba.datasets.problems import count, count_notes, describe
+from nnunetv2_slicemamba.datasets.problems import count_notes, describe
 from nnunetv2_slicemamba.datasets.request import Request
 from nnunetv2_slicemamba.datasets.scans import ExaminedScan, FoundScans
 from nnunetv2_slicemamba.datasets.source_files import left_out

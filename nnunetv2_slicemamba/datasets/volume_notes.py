@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.datasets.examined import ExaminedPair
-from nnunetv2_slicemamba.datasets.problems import count
 from nnunetv2_slicemamba.datasets.volume_pairs import ExaminedVolume
 
 # air in Hounsfield units is -1000

@@ -19,6 +19,7 @@ from nnunetv2_slicemamba.demo.picture import draw_cases
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, steps_of_fold, summary_dice
 from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold, totals
 from nnunetv2_slicemamba.pipeline.preparing import named_selections
+from nnunetv2_slicemamba.pipeline.step import PLAN, Finished
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.planning.sizes import plans_name_of
@@ -70,7 +71,7 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     models = {"fold_0": ["0"], "fold_1": ["1"], "ensemble": ["0", "1"]}
     steps = StepsInARow(len(folds) + len(models) + 2, shown, SILENCE_SECONDS)
     shown.print(
-        f"{steps.total} steps: plans; supernet, search and final training of two folds ({totals(folds)}); predictions "
+        f"{steps.total} steps: plan; supernet, search and final training of two folds ({totals(folds)}); predictions "
         "by each fold and by both; the report"
     )
     plan_demo(dataset, steps)
@@ -112,9 +113,9 @@ def plan_demo(dataset: DemoDataset, steps: StepsInARow) -> None:
     patch = dataset.patch_size
     # planning again would be refused as soon as something is trained with that patch
     if file.is_file() and patch_size(file, dataset.configuration) == patch:
-        steps.begin(f"plans {PLANS}: finished before")
+        steps.begin(f"{PLAN}: {Finished(PLANS).text}")
         return
-    steps.begin(f"plans {PLANS}")
+    steps.begin(PLAN)
     plan = ["-d", str(dataset.dataset_id), "-c", dataset.configuration, "--network", NETWORK, "--size", SIZE]
     run_command("slicemamba", ["plan", *plan, "--gpu-memory", "2"], steps.console, watch=steps.latest())
     planned = set_patch_size(file, dataset.configuration, patch)

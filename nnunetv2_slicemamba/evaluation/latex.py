@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from nnunetv2_slicemamba.common.console import printable
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.evaluation.metrics import METRICS, POOLED_METRICS, Metric
 from nnunetv2_slicemamba.evaluation.results import PROTOCOLS, Evaluation, Summary
 
@@ -45,7 +46,7 @@ def _paper(evaluation: Evaluation) -> str:
         name: [metric.shown(scores[metric.key]) for metric in POOLED_METRICS]
         for name, scores in evaluation.paper.rows.items()
     }
-    caption = f"All {evaluation.pixels} of {len(evaluation.cases)} cases pooled, in \\%."
+    caption = f"All {evaluation.pixels} of {count(len(evaluation.cases), 'case')} pooled, in \\%."
     return _table(caption, "pooled", [escape_latex(metric.pooled_head) for metric in POOLED_METRICS], rows)
 
 
@@ -58,7 +59,7 @@ def _per_case(evaluation: Evaluation) -> str:
     }
     level = f"{100 * evaluation.settings.confidence:g}\\%"
     caption = (
-        f"Mean over {len(evaluation.cases)} cases with the {level} bootstrap confidence interval (BCa); "
+        f"Mean over {count(len(evaluation.cases), 'case')} with the {level} bootstrap confidence interval (BCa); "
         "fractions in \\%." + _left_out(evaluation, heads)
     )
     return _table(caption, "per-case", list(heads.values()), rows)

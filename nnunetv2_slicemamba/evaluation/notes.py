@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.evaluation.checks import Checked
 from nnunetv2_slicemamba.evaluation.labels import Labelling
 from nnunetv2_slicemamba.evaluation.metrics import MASK_METRICS, METRICS
@@ -30,20 +31,21 @@ def notes_on_input(
             "nnUNetv2_evaluate_folder has it the other way round"
         )
     if pairs.missing:
-        notes.append(f"{len(pairs.missing)} cases without a prediction are left out: {listed(pairs.missing)}")
+        notes.append(f"{_left_out(len(pairs.missing), 'case', 'without a prediction')}: {listed(pairs.missing)}")
     if pairs.extra:
-        notes.append(f"{len(pairs.extra)} predictions without a truth are left out: {listed(pairs.extra)}")
+        notes.append(f"{_left_out(len(pairs.extra), 'prediction', 'without a truth')}: {listed(pairs.extra)}")
     if pairs.other:
         names = listed([str(file) for file in pairs.other], 3)
-        notes.append(f"{len(pairs.other)} files with another ending than the cases' are left out: {names}")
+        which = "with another ending than the cases'"
+        notes.append(f"{_left_out(len(pairs.other), 'file', which)}: {names}")
     if dataset_json is None and not labels_given:
         notes.append("there is no dataset.json: the labels that the files hold are the classes")
         notes.extend(_one_sided(checked))
     shifted = [one.case for one in checked if one.shifted]
     if shifted:
         notes.append(
-            f"origin or direction of truth and prediction differ in {len(shifted)} cases and were taken for the same: "
-            f"{listed(shifted)}"
+            f"origin or direction of truth and prediction differ in {count(len(shifted), 'case')} and were taken for "
+            f"the same: {listed(shifted)}"
         )
     return notes
 
@@ -95,6 +97,10 @@ def notes_on_cases(cases: Sequence[CaseResult], labelling: Labelling, settings: 
     elif len(cases) < FEW_CASES:
         notes.append(f"bootstrap intervals from {len(cases)} cases are rough, and rather too narrow")
     return notes
+
+
+def _left_out(number: int, noun: str, which: str) -> str:
+    return f"{count(number, noun)} {which} {'is' if number == 1 else 'are'} left out"
 
 
 def _one_sided(checked: Sequence[Checked]) -> list[str]:

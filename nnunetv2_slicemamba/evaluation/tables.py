@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nnunetv2_slicemamba.common.console import styled
+from nnunetv2_slicemamba.common.counts import all_of, count
 from nnunetv2_slicemamba.evaluation.metrics import METRICS, MISSING, POOLED_METRICS, Metric
 from nnunetv2_slicemamba.evaluation.results import PROTOCOLS, Evaluation, Summary
 
@@ -19,10 +20,12 @@ def print_evaluation(evaluation: Evaluation, console: Console, protocols: Sequen
     """One table per protocol, fractions in percent, then the notes."""
     cases = len(evaluation.cases)
     if "paper" in protocols:
-        console.print(f"As in the paper: the {evaluation.pixels} of all {cases} cases pooled, in %", highlight=False)
+        console.print(
+            f"As in the paper: the {evaluation.pixels} of {all_of(cases, 'case')} pooled, in %", highlight=False
+        )
         console.print(_paper(evaluation))
     if "per-case" in protocols:
-        console.print(f"Per case, over {cases} cases, fractions in %", highlight=False)
+        console.print(f"Per case, over {count(cases, 'case')}, fractions in %", highlight=False)
         console.print(_per_case(evaluation))
     for note in evaluation.notes_for(protocols):
         console.print(styled("note:", "yellow").append_text(styled(f" {note}")), soft_wrap=True)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnunetv2_slicemamba.common.checkpoint_names import FINAL
+from nnunetv2_slicemamba.common.nnunet_files import UNSTATED, terms_of
 from nnunetv2_slicemamba.common.shell import shell_line
-
-UNSTATED = "not stated"
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class ModelFacts:
 
     @property
     def licence(self) -> str:
-        """Terms of the data as dataset.json has them, under either spelling."""
-        return str(self.description.get("licence") or self.description.get("license") or UNSTATED)
+        """The data's terms of use."""
+        return terms_of(self.description)
 
 
 def model_card(facts: ModelFacts, file: str) -> str:

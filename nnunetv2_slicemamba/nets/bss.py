@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.nets.checks import check_tokens
 from nnunetv2_slicemamba.ops import slice_scan
 from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
 from nnunetv2_slicemamba.ops.dtypes import block_dtype, recurrence_dtype
-from nnunetv2_slicemamba.ops.fused import fused_bss
+from nnunetv2_slicemamba.ops.fused import EPSILON, fused_bss
 from nnunetv2_slicemamba.slicing.candidates import check_thickness
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -83,7 +83,7 @@ class BSS(nn.Module):
         self.Ds = nn.Parameter(torch.empty(directions * inner))
         # of dt, B and C
         self.scan_norms = nn.ModuleList(map(nn.RMSNorm, (rank, d_state, d_state))) if scan and normalise_scan else None
-        self.out_norm = nn.LayerNorm(inner, eps=1e-5)
+        self.out_norm = nn.LayerNorm(inner, eps=EPSILON)
         self.out_proj = nn.Linear(inner, dim, bias=False)
         self.reset_scan_parameters()
         self.apply(initialize)
@@ -118,7 +118,7 @@ class BSS(nn.Module):
 
     def fused(self, x: Tensor) -> Tensor | None:
         """The whole block by kernels of the backend that scans; None where it has none for this one."""
-        if not self.scans or self.scan_norms is not None:
+        if not self.scans or self.scan_norms is not None or self.out_norm.eps != EPSILON:
             return None
         return fused_bss(x, self.block_parameters, self.thickness)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.network_graphs import NetworkGraphs
 from nnunetv2_slicemamba.nets.s3block import S3Block
@@ -71,7 +72,7 @@ class SlicedNetwork(SliceMambaBase):
         values = [check_candidate(candidate, self.n_dims) for candidate in slicing]
         if len(values) != self.n_blocks:
             raise ValueError(
-                f"the slicing has {len(values)} blocks, this network has {self.n_blocks}; "
+                f"the slicing has {count(len(values), 'block')}, this network has {self.n_blocks}; "
                 f"it was made for another network or other plans"
             )
         rows = [row_of(candidate, self.n_dims) for candidate in values]

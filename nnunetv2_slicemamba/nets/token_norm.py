@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2_slicemamba.ops.dtypes import autocast_dtype, block_dtype
-from nnunetv2_slicemamba.ops.fused import fused_layer_norm
-
-EPSILON = 1e-5
+from nnunetv2_slicemamba.ops.fused import EPSILON, fused_layer_norm
 
 
 class TokenNorm(nn.LayerNorm):
     """LayerNorm over `channels`, eps 1e-5, with the parameters and results of nn.LayerNorm.
+
+    PyTorch computes it where the attribute `eps` was changed.
 
     rounded: under autocast the result has autocast's type instead of float32, for norms that only a matrix product
     or a convolution reads, which would round it to that type anyway. for_block: the same for one that a BSS reads, in
@@ -26,7 +26,7 @@ class TokenNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         # a compiler fuses PyTorch's own operator with its neighbours
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if self.eps != EPSILON or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return super().forward(x)
         out = fused_layer_norm(x, self.weight, self.bias, self.result_dtype(x.dtype, x.device))
         return super().forward(x) if out is None else out

@@ -12,6 +12,8 @@ from nnunetv2_slicemamba.ops.bss_parameters import BssParameters
 from nnunetv2_slicemamba.ops.dtypes import autocast_dtype, block_dtype
 from nnunetv2_slicemamba.ops.loop_scan import is_exporting
 
+EPSILON = 1e-5  # of the LayerNorms that backends have kernels for
+
 
 def fused_bss(x: Tensor, parameters: Callable[[], BssParameters], thickness: tuple[int, ...]) -> Tensor | None:
     """BSS of x (batch, *sizes, C), differentiable once; None where it has to be composed of PyTorch's operators.

@@ -113,7 +113,7 @@ class _Run:
     ) -> None:
         total = before + len(steps)
         self.names = {
-            step.name: f"Step {number} of {total}, {step.title}" for number, step in enumerate(steps, before + 1)
+            step.name: f"Step {number} of {total}: {step.title}" for number, step in enumerate(steps, before + 1)
         }
         self.told: dict[str, int | None] = {}  # the epoch that was told last, by the step's name
         self.states = [StepState(step) for step in steps]

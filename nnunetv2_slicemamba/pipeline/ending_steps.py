@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.folders import InputError, require_folder
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings
@@ -65,7 +66,7 @@ def prediction_needed(
     ending = DATASET_JSON.read(raw / "dataset.json")["file_ending"]
     done = len(list(folder.glob(f"*{ending}")))
     if done >= test_cases(raw) and _is_newer(folder / _PREDICTED, [final.checkpoint for final in finals]):
-        return Finished(f"ensemble's predictions: {done} cases, in {folder}")
+        return Finished(f"{count(done, 'case')} in {folder}")
     selection = finals[0].selection
     arguments = (
         *("-d", selection.dataset, "-i", str(raw / "imagesTs"), "-o", str(unfinished(folder))),
@@ -79,7 +80,7 @@ def evaluation_needed(folder: Path, raw: Path) -> Command | Finished:
     """The command that evaluates the ensemble's predictions."""
     file = folder / METRICS_FILE
     if file.is_file():  # predictions that are made anew take its place
-        return Finished(f"ensemble's evaluation: {file}")
+        return Finished(str(file))
     return Command("slicemamba", ("evaluate", str(folder), str(raw / "labelsTs")))
 
 
@@ -91,7 +92,7 @@ def report_needed(finals: Sequence[FoldFolder], predictions: Path | None) -> Com
     if predictions is not None:
         made += [path for path in (predictions / _PREDICTED, predictions / METRICS_FILE) if path.is_file()]
     if _is_newer(file, made):
-        return Finished(f"report: {file}")
+        return Finished(str(file))
     shown = () if predictions is None else ("--predictions", str(predictions))
     return Command("slicemamba", ("report", "-d", selection.dataset, *shown))
 

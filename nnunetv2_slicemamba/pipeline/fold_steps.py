@@ -159,7 +159,7 @@ def training_needed(folder: FoldFolder, supernet: SupernetFolder, settings: RunS
     require_unused(folder.path)
     npz = settings.npz and folder.trainer not in trainers_with(SUPERNET)
     if folder.is_trained and is_validated(folder, npz):
-        return Finished(f"{folder.trainer}, fold {selection.fold}: finished before")
+        return Finished()
     flags = ["-tr", folder.trainer, "-p", selection.plans_name, "-device", settings.device]
     if npz:
         flags.append("--npz")
@@ -234,7 +234,7 @@ def search_needed(supernet: SupernetFolder, settings: RunSettings) -> Command | 
         was_set = content.choice.how_chosen != "search"
         complete = content.complete and has_finals(content.choice, settings)
         if was_set or (complete and content.supernet_checkpoint_sha256 == sha256_of_file(supernet.checkpoint)):
-            return Finished(f"slicing, fold {supernet.selection.fold}: {content.choice.how_chosen}, in {file}")
+            return Finished(f"slicing ({content.choice.how_chosen}) in {file}")
     return Command("slicemamba", search_arguments(supernet, settings), run_variables(supernet, settings))
 
 

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.commands import CommandError
 from nnunetv2_slicemamba.common.console import styled
 from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.common.verbosity import is_verbose
 from nnunetv2_slicemamba.common.watch import SILENCE_SECONDS, Watch, WatchAll
 from nnunetv2_slicemamba.pipeline.fold_steps import RunSettings, steps_of_fold, summary_dice, take
 from nnunetv2_slicemamba.pipeline.states import FINISHED, WAITING, StepState, in_order
-from nnunetv2_slicemamba.pipeline.step import Finished, Step, is_finished
+from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step, is_finished
 from nnunetv2_slicemamba.pipeline.training_watch import TrainingWatch
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.planning.selection import Selection
@@ -34,15 +35,22 @@ class StepsInARow:
         self.number += 1
         self.console.print(styled(f"Step {self.number} of {self.total}: {what}", "bold"), soft_wrap=True)
 
+    def begin_step(self, step: Step) -> Command | Finished:
+        """Tells the next step, and whether it was finished before; returns what it needs."""
+        needed = step.look()
+        self.begin(f"{step.title}: {needed.text}" if isinstance(needed, Finished) else step.title)
+        return needed
+
     def take(self, step: Step) -> None:
         """Takes the next step, or says that it was finished before. Raises CommandError if it fails."""
-        needed = step.look()
+        needed = self.begin_step(step)
         if isinstance(needed, Finished):
-            self.begin(needed.text)
             return
-        self.begin(step.title)
         began = time.monotonic()
-        take(needed, self.console, self.watch(step))
+        try:
+            take(needed, self.console, self.watch(step))
+        except CommandError as error:
+            raise CommandError(f"{step.title}: {error}") from error
         told = f"{step.title}: finished in {duration_text(time.monotonic() - began)}"
         if step.training is not None:
             told += f", validation Dice {summary_dice(step.training / 'validation' / 'summary.json'):.4f}"

@@ -149,13 +149,13 @@ def named_selections(
 
 
 def is_planned(selection: Selection, sliced: bool = True) -> bool:
-    """Whether there are plans, and preprocessed data. sliced: as of RunSettings."""
+    """Whether there are plans, and preprocessed data; no case is opened. sliced: as of RunSettings."""
     from nnunetv2_slicemamba.planning.outside_data import lack_of_data
     from nnunetv2_slicemamba.planning.preprocessing import has_data
 
     file = require_folder("nnUNet_preprocessed") / selection.dataset / f"{selection.plans_name}.json"
     names = (selection.dataset, selection.plans_name, selection.configuration)
-    return file.is_file() and (has_data(*names) if sliced else not lack_of_data(*names))
+    return file.is_file() and (has_data(*names) if sliced else not lack_of_data(*names, damage=False))
 
 
 def planning_step(selections: Sequence[Selection], planning: Planning, sliced: bool = True) -> Step:
@@ -166,7 +166,7 @@ def planning_step(selections: Sequence[Selection], planning: Planning, sliced: b
         splits = require_folder("nnUNet_preprocessed") / first.dataset / "splits_final.json"
         has_folds = splits.is_file() or all(selection.fold == "all" for selection in selections)
         if has_folds and is_planned(first, sliced):
-            return Finished(f"plans {first.plans_name}: ready")
+            return Finished(first.plans_name)
         if not sliced:  # plans of ours would take the place of the baseline's
             number = dataset_id_of(first.dataset)
             arguments = preprocessing_arguments(number, first.plans_name, first.configuration)

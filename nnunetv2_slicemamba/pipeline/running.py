@@ -54,15 +54,14 @@ def run_here(
     first, shown = selections[0], progress_console()
     folds = [str(selection.fold) for selection in selections]
     names = (first.dataset, first.configuration)
-    graph = [planning_step(selections, planning, settings.sliced), *graph_of(selections, settings)]
+    planned = planning_step(selections, planning, settings.sliced)
+    graph = [planned, *graph_of(selections, settings)]
     steps = StepsInARow(len(graph), shown)
     shown.print(
-        f"{first.dataset}, {first.configuration}, {'fold' if len(folds) == 1 else 'folds'} {', '.join(folds)}: "
-        f"{totals(graph)}."
+        f"{first.dataset}, {first.configuration}, {first.plans_name}, {'fold' if len(folds) == 1 else 'folds'} "
+        f"{', '.join(folds)}: {totals(graph)}."
     )
-    steps.begin(
-        f"plans {first.plans_name}: ready" if is_planned(first, settings.sliced) else f"plans {first.plans_name}"
-    )
+    steps.begin_step(planned)
     prepare(*names, first.plans_name, planning, shown, settings.sliced)
     selections = named_selections(*names, folds, first.plans_name, any_network=not settings.sliced)
     endings = ending_steps_of(selections, settings)
@@ -143,5 +142,5 @@ def submit(
     for one in submitted:
         table.add_row(one.step.title, one.job, one.dependency or "")
     console.print(table)
-    for command, what in (("status", "See them"), ("cancel", "End them")):
+    for command, what in () if is_quiet() else (("status", "See them"), ("cancel", "End them")):
         console.print(f"{what}: {shell_line('slicemamba', command, '-d', first.dataset)}")

@@ -23,7 +23,7 @@ from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.choosing.set_slicing import named_choice, set_slicing
 from nnunetv2_slicemamba.search.choosing.write_choice import holds
 from nnunetv2_slicemamba.slicing.file import read_slicing_file
-from nnunetv2_slicemamba.slicing.fixed import fixed_text
+from nnunetv2_slicemamba.slicing.fixed import fixed_in_words
 from nnunetv2_slicemamba.slicing.trained import trained_slicing
 
 
@@ -145,6 +145,6 @@ def tell_slicings(selections: Sequence[Selection], settings: RunSettings, consol
     if fixed:
         folds = ", ".join(str(selection.fold) for selection in fixed)
         console.print(
-            f"Slicing, fold {folds}: {fixed_text(fixed[0].n_dims)} in all {fixed[0].n_blocks} blocks, the fixed one; "
+            f"Slicing, fold {folds}: {fixed_in_words(fixed[0].n_dims, fixed[0].n_blocks)}, the fixed one; "
             "--slicing chooses another, --search searches one for each fold"
         )

@@ -29,9 +29,14 @@ class Command:
 
 @dataclass(frozen=True)
 class Finished:
-    """What is said of a step that needs no command, because it was finished before."""
+    """Says that a step needs no command. note: where its files are, or what they hold."""
 
-    text: str
+    note: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is said of the step after its title."""
+        return f"finished before, {self.note}" if self.note else "finished before"
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Step:
 
     @property
     def title(self) -> str:
-        """Name for people."""
+        """Name for people, the same wherever the step is told of."""
         return f"fold {self.fold}, {self.kind}" if self.fold else self.kind
 
 

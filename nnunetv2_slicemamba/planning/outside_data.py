@@ -33,8 +33,11 @@ def require_outside_data(dataset: str, plans_name: str, configuration: str) -> N
         )
 
 
-def lack_of_data(dataset: str, plans_name: str, configuration: str) -> str:
-    """Sentence on what the data of plans lack; "" where nothing is known to be wrong. dataset: name."""
+def lack_of_data(dataset: str, plans_name: str, configuration: str, damage: bool = True) -> str:
+    """Sentence on what the data of plans lack; "" where nothing is known to be wrong.
+
+    dataset: name. damage: also opens the files of every case, to find those that are damaged.
+    """
     folder = require_folder("nnUNet_preprocessed") / dataset
     file = folder / f"{plans_name}.json"
     manager = PlansManager(PLANS_JSON.read(file))
@@ -56,7 +59,7 @@ def lack_of_data(dataset: str, plans_name: str, configuration: str) -> str:
     if missing := missing_cases(data, cases, known):
         more = "" if len(missing) <= _LISTED else ", ..."
         return f"{data} lacks {len(missing)} of {len(cases)} training cases: {', '.join(missing[:_LISTED])}{more}"
-    return next(iter(damaged_cases(data, sorted(cases)).values()), "") if known else ""
+    return next(iter(damaged_cases(data, sorted(cases)).values()), "") if known and damage else ""
 
 
 def missing_cases(data: Path, cases: Collection[str], known: bool) -> list[str]:

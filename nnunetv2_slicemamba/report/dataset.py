@@ -11,7 +11,7 @@ from typing import Any
 from nnunetv2_slicemamba.common.dataset_names import dataset_id_of, datasets_in, named_by
 from nnunetv2_slicemamba.common.folders import FOLDERS, InputError, named_folder
 from nnunetv2_slicemamba.common.json_reading import JsonKind
-from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, FINGERPRINT_JSON, SPLITS_JSON
+from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, FINGERPRINT_JSON, SPLITS_JSON, terms_of
 
 # A label, or the labels that a region unites.
 Labels = tuple[int, ...]
@@ -64,9 +64,8 @@ class DatasetFacts:
 
     @property
     def licence(self) -> str:
-        """The terms that dataset.json states; the converter of own folders knows none."""
-        told = str(self.description.get("licence") or self.description.get("license") or "")
-        return told if told not in ("", "one's own") else "not stated"
+        """The data's terms of use."""
+        return terms_of(self.description)
 
     @property
     def equal_splits(self) -> tuple[tuple[tuple[str, ...], int, int], ...]:

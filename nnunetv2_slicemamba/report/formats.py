@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from nnunetv2_slicemamba.common.counts import nouns
 from nnunetv2_slicemamba.common.durations import duration_text
 from nnunetv2_slicemamba.search.figures.style import TIMES, breakable
 
@@ -74,8 +75,7 @@ def date(seconds: float) -> str:
 
 def plural(n: int, word: str) -> str:
     """1 case, 2 cases, 1 class, 2 classes, 2 epochs."""
-    hisses = word.endswith(("s", "ch")) and not word.endswith("epoch")
-    return f"{count(n)} {word}" if n == 1 else f"{count(n)} {word}{'es' if hisses else 's'}"
+    return f"{count(n)} {nouns(n, word)}"
 
 
 def listed(names: Sequence[str]) -> str:

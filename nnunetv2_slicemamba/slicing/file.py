@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.json_reading import JsonFileError, JsonKind
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
@@ -84,7 +85,7 @@ class SlicingFile:
         was_it = f"was it searched with plans '{self.plans_name}'?"
         if len(self.slicing) != n_blocks:
             raise SlicingFileError(
-                f"the slicing file has {len(self.slicing)} blocks, this network has {n_blocks}; {was_it}"
+                f"the slicing file has {count(len(self.slicing), 'block')}, this network has {n_blocks}; {was_it}"
             )
         axes = axes_of(self.slicing)
         if axes not in (n_dims, None):

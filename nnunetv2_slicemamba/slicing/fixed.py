@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nnunetv2_slicemamba.common.counts import all_of
 from nnunetv2_slicemamba.slicing.candidates import Slicing, candidate_text
 
 FIXED_THICKNESS = {2: (2, 4), 3: (2, 4, 2)}  # by spatial axes
@@ -15,3 +16,8 @@ def fixed_slicing(n_blocks: int, n_dims: int) -> Slicing:
 def fixed_text(n_dims: int) -> str:
     """The fixed thickness as commands take it: 2x4, or 2x4x2 in 3D."""
     return candidate_text(FIXED_THICKNESS[n_dims])
+
+
+def fixed_in_words(n_dims: int, n_blocks: int) -> str:
+    """The fixed slicing of a network for people: 2x4 in all 7 blocks."""
+    return f"{fixed_text(n_dims)} in {all_of(n_blocks, 'block')}"

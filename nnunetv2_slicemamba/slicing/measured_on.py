@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nnunetv2_slicemamba.common.counts import count
+
 VALIDATION, HOLDOUT = "validation", "holdout"
 KINDS = (VALIDATION, HOLDOUT)
 
@@ -25,6 +27,11 @@ class MeasuredOn:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"measured_on has kind {self.kind!r}, it must be one of {', '.join(KINDS)}")
+
+    @property
+    def in_words(self) -> str:
+        """The cases for people: 8 holdout cases; without their number where it is not known."""
+        return f"{self.kind} cases" if self.number is None else count(self.number, f"{self.kind} case")
 
     def for_fingerprint(self) -> dict[str, Any]:
         """Entries of a search's fingerprint: validation_cases, or holdout_cases, and their SHA-256."""

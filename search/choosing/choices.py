@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.search.choosing.consensus import consensus
 from nnunetv2_slicemamba.search.choosing.pareto import read_front_entry
 from nnunetv2_slicemamba.search.records import History
@@ -104,8 +105,8 @@ def _front_entry(file: Path, number: int, n_blocks: int, n_dims: int) -> Slicing
     slicing, entry = read_front_entry(file, number)
     if len(slicing) != n_blocks or axes_of(slicing) not in (n_dims, None):
         raise ValueError(
-            f"entry {number} of {file} has {len(slicing)} blocks, this network has {n_blocks} with {n_dims} axes; was "
-            "it searched with these plans?"
+            f"entry {number} of {file} has {count(len(slicing), 'block')}, this network has {n_blocks} with {n_dims} "
+            "axes; was it searched with these plans?"
         )
     return SlicingChoice(slicing, "file", details={"file": str(file), "entry": number, "source": entry})
 

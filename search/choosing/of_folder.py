@@ -43,13 +43,13 @@ def choose_of_folder(folder: SupernetFolder, value: str) -> SlicingChoice:
         entry = f"{folder.search / PARETO_FILE}:{number}"
         return choose_slicing(entry, selection.n_blocks, selection.n_dims, selection.candidates)
     # which loads PyTorch
-    from nnunetv2_slicemamba.search.evaluation.step_costs import STEP_COSTS_FILE, read_step_costs
+    from nnunetv2_slicemamba.search.evaluation.step_costs import STEP_COSTS_FILE, StepCosts, look_for_step_costs
 
-    costs = read_step_costs(folder, None)
-    if costs is None:
+    costs = look_for_step_costs(folder, None)
+    if not isinstance(costs, StepCosts):
         raise ValueError(
-            f"{value} needs the step costs of the candidates, {folder.search / STEP_COSTS_FILE}, which are not there "
-            "for these candidates: search the fold with a budget (slicemamba search --max-step 60%)"
+            f"{value} needs the step costs of the candidates, {folder.search / STEP_COSTS_FILE}, which cannot be used "
+            f"({costs or 'it is not there'}): search the fold with a budget (slicemamba search --max-step 60%)"
         )
     if kind == CHEAPEST:
         architecture = tuple(min(range(len(own)), key=own.__getitem__) for own in costs.blocks)

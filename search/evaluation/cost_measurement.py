@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -49,6 +50,22 @@ def measured_with(cost: Cost | None, device: torch.device) -> dict[str, str]:
         "pytorch": str(torch.__version__),
         "scan_backend": chosen_backend(device),
     }
+
+
+def why_measured_anew(told: Mapping[str, Any], expected: Mapping[str, str]) -> str | None:
+    """Why kept costs are not those of a network and a measurement; None if they are.
+
+    told: the conditions that the costs were kept with. expected: those of the network and the measurement.
+    """
+    unsaid = [key for key in expected if key not in told]
+    if unsaid:
+        return f"it is of an earlier version, which did not note {_words(unsaid)}"
+    differ = [key for key, value in expected.items() if told[key] != value]
+    return f"it was measured under other conditions ({_words(differ)})" if differ else None
+
+
+def _words(keys: Sequence[str]) -> str:
+    return ", ".join(key.removesuffix("_sha256").replace("_", " ") for key in keys)
 
 
 def device_name(device: torch.device) -> str:

@@ -9,9 +9,15 @@ import torch
 from nnunetv2_slicemamba.common.hashing import resolved_configuration, sha256_of_plans
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.json_reading import JsonKind
+from nnunetv2_slicemamba.common.verbosity import progress_console
 from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection
-from nnunetv2_slicemamba.search.evaluation.cost_measurement import CostMeter, measured_with, require_measurable
+from nnunetv2_slicemamba.search.evaluation.cost_measurement import (
+    CostMeter,
+    measured_with,
+    require_measurable,
+    why_measured_anew,
+)
 from nnunetv2_slicemamba.search.objectives import Cost
 from nnunetv2_slicemamba.slicing.fixed import FIXED_THICKNESS
 from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
@@ -33,10 +39,12 @@ def fixed_cost_of(folder: SupernetFolder, cost: Cost, device: torch.device, keep
     content = _KIND.read(file) if _KIND.is_readable(file) else {}
     known = content.get(cost.name)
     if isinstance(known, dict) and isinstance(known.get("with"), dict) and isinstance(known.get("value"), float):
-        # costs of earlier versions do not say of which plans they are
-        told = {"plans_sha256": plans_hash, **known["with"]}
-        if told == conditions:
+        why = why_measured_anew(known["with"], conditions)
+        if why is None:
             return float(known["value"])
+        progress_console().print(
+            f"The {cost.title} in {file} is not used: {why}. Measuring that of the fixed network ...", soft_wrap=True
+        )
     value = _measured(folder, cost, device)
     if keep:
         write_json(file, {**content, cost.name: {"value": value, "with": conditions}})

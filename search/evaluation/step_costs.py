@@ -23,7 +23,7 @@ from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.verbosity import progress_console
 from nnunetv2_slicemamba.nets import S3Block, SlicedNetwork
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
-from nnunetv2_slicemamba.search.evaluation.cost_measurement import measured_with
+from nnunetv2_slicemamba.search.evaluation.cost_measurement import measured_with, why_measured_anew
 from nnunetv2_slicemamba.search.evaluation.step_timing import milliseconds
 from nnunetv2_slicemamba.search.objectives import STEP, Cost
 from nnunetv2_slicemamba.slicing.candidate_sets import are_same
@@ -87,17 +87,25 @@ class StepCosts:
 
 def read_step_costs(folder: SupernetFolder, device: torch.device | None) -> StepCosts | None:
     """The fold's table; None without one for this network, or, if a device is given, measured otherwise."""
+    found = look_for_step_costs(folder, device)
+    return found if isinstance(found, StepCosts) else None
+
+
+def look_for_step_costs(folder: SupernetFolder, device: torch.device | None) -> StepCosts | str:
+    """As read_step_costs; why there is none in place of None, "" where there is no file."""
     file = folder.search / STEP_COSTS_FILE
     try:
         content = _KIND.read_if_there(file)
     except JsonFileError:
-        return None
-    if content is None or not are_same(content["candidates"], folder.selection.candidates):
-        return None
-    expected = {**_of_network(folder), **({} if device is None else measured_with(Cost(STEP, False), device))}
-    # tables of earlier versions do not say of which network they are
-    if any(content["with"].get(key, value) != value for key, value in expected.items()):
-        return None
+        return "it cannot be read"
+    if content is None:
+        return ""
+    if not are_same(content["candidates"], folder.selection.candidates):
+        return "it is of other candidates"
+    expected = {**network_conditions(folder), **({} if device is None else measured_with(Cost(STEP, False), device))}
+    why = why_measured_anew(content["with"], expected)
+    if why is not None:
+        return why
     blocks = tuple(tuple(map(float, own)) for own in content["blocks"])
     rest, fixed, error = (float(content[name]) for name in ("rest", "fixed", "error"))
     return StepCosts(folder.selection.candidates, rest, blocks, fixed, error, content["with"])
@@ -108,21 +116,24 @@ def step_costs_of(folder: SupernetFolder, device: torch.device, keep: bool = Tru
 
     keep: write what is measured.
     """
-    found = read_step_costs(folder, device)
-    if found is not None:
+    found = look_for_step_costs(folder, device)
+    if isinstance(found, StepCosts):
         return found
+    file = folder.search / STEP_COSTS_FILE
+    console = progress_console()
+    if found:
+        console.print(f"{file} is not used: {found}.", soft_wrap=True)
     with quiet():
         trainer = make_trainer(FoldFolder(folder.selection, DEFAULT_TRAINER), device)
         trainer.initialize()
     network = trainer.bare_network
     manager = trainer.configuration_manager
     shape = (manager.batch_size, trainer.num_input_channels, *manager.patch_size)
-    candidates, console = folder.selection.candidates, progress_console()
+    candidates = folder.selection.candidates
     console.print(f"Timing what each of {len(candidates)} candidates adds to a training step ...")
     with console.status("timing blocks") as status:
         measured = measure_step_costs(network, candidates, shape, device, status.update)
-    measured = replace(measured, conditions={**measured.conditions, **_of_network(folder)})
-    file = folder.search / STEP_COSTS_FILE
+    measured = replace(measured, conditions={**measured.conditions, **network_conditions(folder)})
     if keep:
         write_json(file, measured.as_dict())
     if measured.error > TOLERABLE:
@@ -133,7 +144,7 @@ def step_costs_of(folder: SupernetFolder, device: torch.device, keep: bool = Tru
     return measured
 
 
-def _of_network(folder: SupernetFolder) -> dict[str, str]:
+def network_conditions(folder: SupernetFolder) -> dict[str, str]:
     """The network and the batch that a table is of, as it says."""
     selection = folder.selection
     return {

@@ -44,9 +44,9 @@ def test_a_run_trains_every_fold_and_says_with_which_plans_and_slicing(steps: li
     done = called(*RUN)
     assert done.code == 0, done.message
     assert steps == [f"{FINAL} 0", f"{FINAL} 1"]
-    assert "Dataset901_Disks, 2d, folds 0, 1: 3 steps, none finished before.\n" in done.out
+    assert f"Dataset901_Disks, 2d, {PLANS}, folds 0, 1: 3 steps, none finished before.\n" in done.out
     assert [line for line in done.out.splitlines() if line.startswith("Step ")] == [
-        f"Step 1 of 3: plans {PLANS}: ready",
+        "Step 1 of 3: plan",
         "Step 2 of 3: fold 0, final",
         "Step 3 of 3: fold 1, final",
     ]
@@ -102,7 +102,7 @@ def test_finals_of_a_trainer_that_is_not_ours_are_refused_before_anything_starts
     run = ("run", "-d", "901", "-c", "2d", "-f", "0", "-tr", "OwnTrainer", "-device", "cpu")
     ended = called(*run, "--finalists", "2")
     assert ended.code == 2
-    assert "'OwnTrainer' is no trainer of a final network; give -tr one of SliceMambaTrainer" in ended.message
+    assert "'OwnTrainer' is no trainer of a final network; give -tr SliceMambaTrainer or " in ended.message
     assert steps == []
 
 
@@ -178,7 +178,7 @@ def test_a_trainer_of_nnunet_is_trained_with_its_own_plans_and_nothing_is_search
     ended = called(*BASELINE)
     assert ended.code == 0, ended.message
     assert steps == ["nnUNetTrainer_1epoch 0", "nnUNetTrainer_1epoch 1"]
-    assert "plans nnUNetPlans: ready" in ended.out
+    assert "Dataset901_Disks, 2d, nnUNetPlans, folds 0, 1: " in ended.out
     assert "Slicing" not in ended.out
     assert [path.name for path in (workspace / "nnUNet_results" / "Dataset901_Disks").iterdir()] == [
         "nnUNetTrainer_1epoch__nnUNetPlans__2d"
@@ -197,7 +197,7 @@ def test_a_trainer_of_nnunet_is_trained_with_its_own_plans_and_nothing_is_search
             "--search is for networks with slicings, and nnUNetTrainer_1epoch is not one of their trainers",
         ),
         (("--size", "S"), "--size is for networks with slicings"),
-        (("-tr", "nnUNetTrainr"), "there is no trainer 'nnUNetTrainr'; give one of nnU-Net's, one from a folder in"),
+        (("-tr", "nnUNetTrainr"), "no trainer 'nnUNetTrainr' (did you mean nnUNetTrainer"),
         (("-p", "nnUNetResEncUNetLPlans"), "nnUNetv2_plan_and_preprocess -d 901 -c 2d -pl nnUNetPlannerR"),
         (("-c", "3d_lowres"), "plans 'nnUNetPlans' of Dataset901_Disks have no configuration '3d_lowres'"),
         (("-tr", "SliceMambaSupernetTrainer"), "-tr SliceMambaSupernetTrainer must be a final trainer"),

@@ -98,7 +98,9 @@ def test_a_search_on_a_holdout_from_estimate_to_result(call: Callable[..., str])
     assert not read_slicing_file(file).complete
 
     before = files_of(fold_folder())
-    assert "1 of them are in" in call(*SEARCH, "--dry-run")
+    told = call(*SEARCH, "--dry-run", "--finalists", "2")
+    assert "1 of them are in" in told
+    assert "finals:         at most 2 trainings by SliceMambaTrainer_1epoch" in told
     assert "another search and would be refused: seed 0, this search has 3" in call(*SEARCH, "--dry-run", "--seed", "3")
     assert files_of(fold_folder()) == before
 
@@ -131,7 +133,7 @@ def test_a_result_that_cannot_be_written_says_where_the_evaluations_are(
     assert (
         f"All 4 evaluations are kept in {fold_folder() / 'slicing_search' / 'study.evaluations'}; make room" in message
     )
-    assert "4 architectures (0 evaluated now), on 1 validation cases" in call(*SEARCH)
+    assert "4 architectures (0 evaluated now), on 1 validation case." in call(*SEARCH)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +212,10 @@ def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
 def test_an_estimate_is_the_mean_path_times_what_there_is_to_do() -> None:
     estimate = CostEstimate(1050, 50, (1.5, 0.5, 4.0), 8, "validation", "study.db")
     assert (estimate.mean, estimate.left) == (2.0, 1000)
+    finals = "trainings by SliceMambaTrainer_100epochs and their validation, which the total is without"
+    assert estimate.lines(3, "SliceMambaTrainer_100epochs")[-1] == f"finals:         at most 3 {finals}"
+    few = replace(estimate, architectures=2).lines(3, "SliceMambaTrainer_100epochs")
+    assert few[-1] == f"finals:         at most 2 {finals}"
     assert estimate.lines()[-2:] == [
         "seconds each:   2 (mean of 3 paths; 0.5 to 4 s)",
         "total:          35 min 0 s; what is left: 33 min 20 s",

@@ -24,6 +24,9 @@ KNOWN = (
         ("2x4", [("2x4", "fixed", "2x4")]),
         ("2x4x2", [("2x4x2", "fixed", "2x4x2")]),
         ("no-scan,no-block", [("no-scan", "fixed", "no-scan"), ("no-block", "fixed", "no-block")]),
+        ("04@h,02x4", [("4@h", "fixed", "4@h"), ("2x4", "fixed", "2x4")]),
+        ("4x4@h", [("4@h", "fixed", "4x4@h")]),
+        ("front:01", [("front_1", "front", "front:1")]),
         ("4@h,4@d", [("4@h", "fixed", "4@h"), ("4@d", "fixed", "4@d")]),
         ("cheapest", [("cheapest", "fixed", "cheapest")]),
         ("front:12", [("front_12", "front", "front:12")]),
@@ -67,6 +70,9 @@ def test_a_file_is_an_arm_under_its_own_name_or_another(tmp_path: Path) -> None:
         ("random-at-budget:101", "'random-at-budget:101' must stand for 1 to 100 slicings"),
         ("front:1,front:1", "'front_1' 2 times"),
         ("random:2,random:seed=1", "'random_1' 2 times"),
+        ("4@h,04@h", "'4@h' 2 times"),
+        ("4@h,4x4@h", "'4@h' 2 times"),
+        ("2x4,2x04", "'2x4' 2 times"),
     ],
 )
 def test_a_wrong_name_is_refused_with_those_that_there_are(text: str, words: str) -> None:

@@ -77,7 +77,7 @@ def test_shifted_origins_are_noted(tmp_path: Path) -> None:
     image.SetOrigin((5.0, 0.0, 0.0))
     sitk.WriteImage(image, str(tmp_path / "p" / "a.nii.gz"))
     notes = evaluate(tmp_path / "p", tmp_path / "t").notes
-    assert any("origin or direction of truth and prediction differ in 1 cases" in note for note in notes)
+    assert any("origin or direction of truth and prediction differ in 1 case and" in note for note in notes)
 
 
 def test_probabilities_are_no_segmentation(tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_missing_predictions_can_be_left_out_and_extra_ones_are_noted(folders: t
     shutil.copy(predictions / "case_1.png", predictions / "other.png")
     evaluation = evaluate(predictions, truth, partial=True)
     assert [case.case for case in evaluation.cases] == [f"case_{i}" for i in range(1, 6)]
-    assert "1 cases without a prediction are left out: case_0" in evaluation.notes
-    assert "1 predictions without a truth are left out: other" in evaluation.notes
+    assert "1 case without a prediction is left out: case_0" in evaluation.notes
+    assert "1 prediction without a truth is left out: other" in evaluation.notes
 
 
 @pytest.mark.parametrize(
@@ -251,5 +251,5 @@ def test_files_with_another_ending_are_left_out_by_name(folders: tuple[Path, Pat
     predictions, truth = folders
     for name in ("case_9.bmp", "._case_1.bmp", "plans.json", "case_0.npz"):
         (truth / name).touch()
-    told = f"1 files with another ending than the cases' are left out: {truth / 'case_9.bmp'}"
+    told = f"1 file with another ending than the cases' is left out: {truth / 'case_9.bmp'}"
     assert told in evaluate(predictions, truth).notes

@@ -113,9 +113,9 @@ def test_volumes_have_voxels(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for folder in "pt":
         write_case(tmp_path / folder, "a", labels, (1.0, 1.0, 1.0))
     _, printed, _ = run(capsys, tmp_path / "p", tmp_path / "t", "--latex", tmp_path / "x.tex")
-    assert "the voxels of all 1 cases pooled" in " ".join(printed.split())
+    assert "the voxels of the one case pooled" in " ".join(printed.split())
     assert "pixels" not in printed
-    assert "All voxels of 1 cases" in (tmp_path / "x.tex").read_text()
+    assert "All voxels of 1 case pooled" in (tmp_path / "x.tex").read_text()
     write_case(tmp_path / "p", "a", labels[:, 1:], (1.0, 1.0, 1.0))
     _, _, errors = run(capsys, tmp_path / "p", tmp_path / "t")
     assert "the prediction has 5x8x9 voxels, the truth 5x9x9" in " ".join(errors.split())

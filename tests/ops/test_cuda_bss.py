@@ -110,6 +110,13 @@ def test_the_module_runs_by_the_chosen_backends_whole_blocks_on_any_device(whole
     assert not torch.equal(bss(x), wanted["out"])
 
 
+def test_a_block_whose_norm_has_another_eps_is_composed(whole_blocks):
+    bss, x, *_ = inputs_of("2d")
+    assert bss.fused(x) is not None
+    bss.out_norm.eps = 0.5
+    assert bss.fused(x) is None
+
+
 def test_an_exported_block_is_composed_whatever_the_backend_has(whole_blocks):
     bss, x, *_ = inputs_of("2d")
     program = torch.export.export(bss, (x,))

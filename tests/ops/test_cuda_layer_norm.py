@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nnunetv2_slicemamba.nets import token_norm
 from nnunetv2_slicemamba.nets.token_norm import TokenNorm
 from nnunetv2_slicemamba.ops.cuda import layer_norm
 from tests.ops.emulation import emulator
@@ -99,3 +100,11 @@ def test_on_a_cpu_the_modules_norm_is_pytorchs():
     norm, x = TokenNorm(8, rounded=True), torch.randn(3, 8)
     assert torch.equal(norm(x), F.layer_norm(x, (8,), norm.weight, norm.bias, 1e-5))
     assert norm.eps == layer_norm.EPSILON
+
+
+def test_a_changed_eps_is_honoured_where_a_backend_has_kernels_of_another(monkeypatch):
+    monkeypatch.setattr(token_norm, "fused_layer_norm", lambda x, *_: torch.zeros_like(x))
+    norm, x = TokenNorm(8), torch.randn(3, 8)
+    assert not norm(x).any()
+    norm.eps = 0.5
+    assert torch.equal(norm(x), F.layer_norm(x, (8,), norm.weight, norm.bias, 0.5))

@@ -42,7 +42,7 @@ def stand_in_step(name: str, code: str, made: Path, after: Sequence[str] = ()) -
     """A step that runs `code`, which finds the file that finishes the step in sys.argv[1]."""
 
     def look() -> Command | Finished:
-        return Finished("finished before") if made.is_file() else Command("python", (code, str(made)))
+        return Finished() if made.is_file() else Command("python", (code, str(made)))
 
     return Step(name, "", name, tuple(after), look)
 

@@ -139,6 +139,21 @@ def test_a_fold_is_searched_again_unless_a_finished_search_of_its_supernet_or_a_
     assert [call.arguments[:2] for call in called] == [["slicemamba", "search"]] * again
 
 
+def test_a_finished_step_is_named_as_in_the_table_of_status(
+    selection: Selection, called: list[Call], finish: Callable[..., Path]
+) -> None:
+    finish(SUPERNET)
+    file = put_slicing(SupernetFolder(selection, SUPERNET), "2x4")
+    shown = io.StringIO()
+    steps = StepsInARow(3, Console(file=shown))
+    fold = steps_of_fold(selection, SETTINGS)
+    for step in fold:
+        steps.begin_step(step)
+    notes = [": finished before", f": finished before, slicing (fixed) in {file}", ""]
+    told = [f"Step {n} of 3: {step.title}{note}" for n, (step, note) in enumerate(zip(fold, notes, strict=True), 1)]
+    assert shown.getvalue().splitlines() == told
+
+
 @pytest.mark.parametrize("written", [0, 1, 2])
 def test_a_finished_fold_is_validated_again_until_every_case_has_the_probabilities_that_are_asked_for(
     written: int, selection: Selection, called: list[Call], finish: Callable[..., Path]

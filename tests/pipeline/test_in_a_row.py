@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.commands import CommandError
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.verbosity import VARIABLE, VERBOSE
 from nnunetv2_slicemamba.common.watch import Watch, WatchAll
@@ -20,7 +21,7 @@ from tests.pipeline.test_progress import END, EPOCH
 
 
 def step(name: str, finished: bool, after: tuple[str, ...] = (), training: Path | None = None) -> Step:
-    needed = Finished(f"{name}: finished before") if finished else Command("nnUNetv2_train", (name,))
+    needed = Finished("in a folder") if finished else Command("nnUNetv2_train", (name,))
     return Step(name, "0", name, after, lambda: needed, training)
 
 
@@ -33,13 +34,26 @@ def test_every_step_tells_its_number_and_what_it_has_reached(tmp_path: Path, mon
     monkeypatch.setattr(fold_steps, "run_command", train)
     shown = io.StringIO()
     steps = StepsInARow(3, Console(file=shown, width=400))
-    steps.begin("plans")
+    steps.begin("plan")
     for one in (step("supernet", True), step("final", False, training=tmp_path)):
         steps.take(one)
     lines = shown.getvalue().splitlines()
-    assert lines[:3] == ["Step 1 of 3: plans", "Step 2 of 3: supernet: finished before", "Step 3 of 3: fold 0, final"]
+    assert lines[:3] == [
+        "Step 1 of 3: plan",
+        "Step 2 of 3: fold 0, supernet: finished before, in a folder",
+        "Step 3 of 3: fold 0, final",
+    ]
     assert lines[3].startswith("fold 0, final: finished in ")
     assert lines[3].endswith("s, validation Dice 0.5000")
+
+
+def test_an_error_names_the_step_as_its_line_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise CommandError("'nnUNetv2_train' failed with exit code 1")
+
+    monkeypatch.setattr(fold_steps, "run_command", fail)
+    with pytest.raises(CommandError, match=r"^fold 0, final: 'nnUNetv2_train' failed with exit code 1"):
+        StepsInARow(1, Console(file=io.StringIO())).take(step("final", False))
 
 
 def test_a_step_whose_files_are_made_anew_is_still_to_do() -> None:

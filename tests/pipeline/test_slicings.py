@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.pipeline.step import Command
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.selection import Selection, select
 from nnunetv2_slicemamba.search import SearchSettings, SlicingFileError, read_slicing_file, write_slicing_file
-from nnunetv2_slicemamba.search.evaluation.step_costs import StepCosts
+from nnunetv2_slicemamba.search.evaluation.step_costs import StepCosts, network_conditions
 from nnunetv2_slicemamba.trainers.offline import make_trainer, quiet
 
 PLANS, SUPERNET, FINAL = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch", "SliceMambaTrainer_1epoch"
@@ -152,7 +152,7 @@ def test_an_option_that_a_finished_search_did_not_have_is_refused(
     choice = replace(content.choice, how_chosen="search", details={"settings": had})
     content = replace(content, choice=choice, supernet_checkpoint_sha256=sha256_of_file(supernet.checkpoint))
     write_slicing_file(content, supernet.slicing_file)
-    costs = StepCosts(selections[0].candidates, 1.0, (), 10.0, 0.0)
+    costs = StepCosts(selections[0].candidates, 1.0, (), 10.0, 0.0, network_conditions(supernet))
     write_json(supernet.search / "step_costs.json", costs.as_dict())
     settings = replace(SEARCHING, search_arguments=arguments)
     if not message:

@@ -56,6 +56,8 @@ def test_a_damaged_case_and_data_of_other_settings_are_refused(data: Path) -> No
         prepared()
     marker.write_text(settings)
     sorted(data.glob("*.b2nd"))[0].write_bytes(b"")
+    planned = is_planned(named_selections("901", "2d", ["0"], "OtherPlans", any_network=True)[0], sliced=False)
+    assert planned, "no case is opened to show the state of a run"
     with pytest.raises(InputError, match=r"\.b2nd is empty"):
         prepared()
 

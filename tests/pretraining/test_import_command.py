@@ -67,6 +67,9 @@ def test_stock_nnunet_loads_the_file_and_the_trainer_then_uses_the_folds_slicing
     printed = run("import", source, "--to", tmp_path / "ours.pth", *WHERE)
     assert f"vmunet network, sha256 {hashlib.sha256(source.read_bytes()).hexdigest()}" in printed
     assert "Slicing: 1x1 (of vmunet: thickness 1)" in printed
+    assert "\nNext: nnUNetv2_train " in printed
+    quiet = run("import", source, "--to", tmp_path / "quiet.pth", *WHERE, "-q")
+    assert quiet.splitlines()[-1].startswith("Report: "), "what to type next is left out"
 
     run("slicing", *WHERE, "-f", "0", "--set", "random:1")
     trainer = make_trainer(workspace, "SliceMambaTrainer_1epoch")

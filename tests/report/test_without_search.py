@@ -226,7 +226,7 @@ def test_a_speckled_prediction_is_an_area_and_a_smooth_one_an_outline(tree):
         assert (figure == speckled) == ("<mask" in figure)
 
 
-@pytest.mark.parametrize("licence", ["", "one's own"])
+@pytest.mark.parametrize("licence", ["", "one's own", "not stated"])
 def test_a_licence_that_nobody_stated_is_not_stated(tree, licence):
     for folder in FOLDERS[:2]:
         file = tree.folder(folder) / "dataset.json"

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 from rich.console import Console
 
+from nnunetv2_slicemamba.common.counts import count
+from nnunetv2_slicemamba.common.nnunet_files import UNSTATED
 from nnunetv2_slicemamba.datasets.cases import Case
 from nnunetv2_slicemamba.datasets.examined import ExaminedPair
 from nnunetv2_slicemamba.datasets.image_converter import Form, ImageConverter
 from nnunetv2_slicemamba.datasets.layouts import FolderLayout
 from nnunetv2_slicemamba.datasets.own_folders import find_own
 from nnunetv2_slicemamba.datasets.pairing import FoundPairs
-from nnunetv2_slicemamba.datasets.problems import count
 from nnunetv2_slicemamba.datasets.request import Request
 
 
@@ -83,13 +84,13 @@ CONVERTER = FoldersConverter(
         # nothing to recognise: the command names the folders
         FolderLayout(
             "folders",
-            "--images DIR --masks DIR: one's own pairs with equal names, pictures or volumes (.nii.gz, .nrrd, .mha, "
+            "--images DIR --masks DIR: your own pairs with equal names, pictures or volumes (.nii.gz, .nrrd, .mha, "
             ".tif stacks)",
             read=lambda folder: None,
         ),
     ),
     home="",
-    licence="one's own",
+    licence=UNSTATED,
     reference="",
     split="none: nnU-Net's five random folds; random:SEED, holdout:SHARE:SEED, or --test-images DIR",
     place=1000,

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.text_files import read_text
 from nnunetv2_slicemamba.datasets.layouts import Layout
-from nnunetv2_slicemamba.datasets.problems import Problem, count
+from nnunetv2_slicemamba.datasets.problems import Problem
 from nnunetv2_slicemamba.datasets.request import Request
 from nnunetv2_slicemamba.datasets.scans import ExaminedScan, FoundScans, Scan
 from nnunetv2_slicemamba.datasets.source_files import files_below

@@ -79,7 +79,7 @@ class StepJob:
         step = self.step_now(asked, told)
         needed = looked_at(step)
         if isinstance(needed, Finished):
-            print(needed.text)
+            print(f"{step.title}: {needed.text}")
             return
         if job.num_nodes > 1:
             needed = part_of_node(needed, job, asked["settings"]["device"])

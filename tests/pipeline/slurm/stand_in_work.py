@@ -38,7 +38,7 @@ class StandInJob(StepJob):
         made = folder / "made"
 
         def look() -> Command | Finished:
-            return Finished("finished before") if made.is_file() else Command("work", (str(folder), str(self.saves)))
+            return Finished() if made.is_file() else Command("work", (str(folder), str(self.saves)))
 
         return Step("final", "0", "final", (), look, keeps=((folder, CHECKPOINTS),))
 

@@ -73,8 +73,9 @@ def test_the_command_ends_after_submission_and_says_how_to_see_and_cancel(
 def test_without_plans_a_job_makes_them_and_the_others_follow_it(slurm: FakeSlurm, folder: RunFolder) -> None:
     (preprocessed,) = (folder.path.parents[3] / "nnUNet_preprocessed").glob("Dataset901*")
     shutil.rmtree(preprocessed)
-    ended = called(*RUN, *ON_SLURM, "--holdout", "0.5", "--search-nodes", "2")
+    ended = called(*RUN, *ON_SLURM, "--holdout", "0.5", "--search-nodes", "2", "-q")
     assert ended.code == 0, ended.err
+    assert "slicemamba " not in ended.out, "what to type next is left out"
     assert rows(ended)["plan"] == ["101", ""]
     assert rows(ended)["fold 0, supernet"] == ["102", "afterok:101"]
     assert rows(ended)["fold 1, supernet"] == ["105", "afterok:101"]

@@ -59,7 +59,7 @@ def test_a_share_of_the_latency_is_that_of_the_fixed_network_and_stays_what_it_w
 
 
 def test_other_plans_are_another_network_and_measured_anew(
-    folder: SupernetFolder, monkeypatch: pytest.MonkeyPatch
+    folder: SupernetFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(fixed_cost, "_measured", lambda *_: 20.0)
     cost = Cost(LATENCY, False)
@@ -70,13 +70,16 @@ def test_other_plans_are_another_network_and_measured_anew(
     plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["d_state"] = 3
     other = replace(folder, selection=replace(folder.selection, plans=plans))
     assert fixed_cost_of(other, cost, CPU) == 30
-    # a file of an earlier version is of whatever plans
+    assert "is not used: it was measured under other conditions (plans). Measuring" in capsys.readouterr().out
+    # a file of an earlier version may be of any plans
     file = folder.search / FIXED_COSTS_FILE
     content = json.loads(file.read_text())
     del content["latency_ms"]["with"]["plans_sha256"]
     file.write_text(json.dumps(content))
     monkeypatch.setattr(fixed_cost, "_measured", lambda *_: 40.0)
-    assert fixed_cost_of(folder, cost, CPU) == 30
+    assert fixed_cost_of(folder, cost, CPU) == 40
+    told = f"The latency (ms) in {file} is not used: it is of an earlier version, which did not note plans. Measuring"
+    assert told in capsys.readouterr().out
 
 
 def test_what_cannot_be_a_limit_is_refused_before_anything_is_measured(folder: SupernetFolder) -> None:

@@ -26,6 +26,7 @@ from nnunetv2_slicemamba.search.evaluation.step_costs import (
     STEP_COSTS_FILE,
     StepCosts,
     measure_step_costs,
+    network_conditions,
     read_step_costs,
 )
 from nnunetv2_slicemamba.search.objectives import STEP, Cost
@@ -120,6 +121,21 @@ def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(
         other = SupernetFolder(replace(selection, plans=plans), SUPERNET)
         assert read_step_costs(other, CPU) is None, "of another network"
         assert read_step_costs(other, None) is None
+    file = folder.search / STEP_COSTS_FILE
+    written = file.read_text()
+    for key, why in (
+        ("plans_sha256", "it is of an earlier version, which did not note plans"),
+        ("device", "it is of an earlier version, which did not note device"),
+    ):
+        content = json.loads(written)
+        del content["with"][key]
+        file.write_text(json.dumps(content))
+        if key == "plans_sha256":
+            with pytest.raises(ValueError, match=f"cheapest needs the step costs .* cannot be used \\({why}"):
+                set_slicing(folder, "cheapest")
+        with_share(SearchSettings(), STEP, 1.0, folder, CPU)
+        assert f"{file} is not used: {why}.\n{said}" in capsys.readouterr().out
+        assert file.read_text() == written, "measured anew"
     settings = SearchSettings(population=3, generations=1, parents=2, max_step_ms=limit)
     found = search_fold(folder, settings, CPU, console=Console(quiet=True))
     assert found is not None
@@ -143,7 +159,7 @@ def test_arms_at_the_budget_take_nearly_all_of_it_and_the_cheapest_the_least(wor
         set_slicing(folder, "cheapest")
     own = (*(OF_CANDIDATE.get(one, 3.0) for one in WIDE[:-1]), 0.5)
     table = (own,) * selection.n_blocks
-    costs = StepCosts(WIDE, 10.0, table, 31.0, 0.0, {"device": "a GPU"})
+    costs = StepCosts(WIDE, 10.0, table, 31.0, 0.0, network_conditions(folder))
     write_json(folder.search / STEP_COSTS_FILE, costs.as_dict())
     assert set_slicing(folder, "cheapest")[1].slicing == (NO_BLOCK,) * selection.n_blocks
     with pytest.raises(ValueError, match="holds no search with a budget"):
