@@ -11,10 +11,11 @@ from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 from torch import nn
 
-from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss, can_be_recorded
+from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss, can_be_recorded, recorded
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
 from nnunetv2_slicemamba.trainers.replicas import as_dense
 from nnunetv2_slicemamba.trainers.seeded import made_repeatable
+from nnunetv2_slicemamba.trainers.shared_loss import SharedLoss, shared
 from tests.nets.cuda_stand_in import Cuda
 
 DICE: dict[str, Any] = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
@@ -25,8 +26,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     return Cuda(monkeypatch)
 
 
-def of_labels(ignored: int | None = None) -> nn.Module:
-    loss = DC_and_CE_loss(DICE, {}, ignore_label=ignored, dice_class=MemoryEfficientSoftDiceLoss)
+def of_labels(ignored: int | None = None, **dice: Any) -> nn.Module:
+    loss = DC_and_CE_loss(DICE | dice, {}, ignore_label=ignored, dice_class=MemoryEfficientSoftDiceLoss)
     return DeepSupervisionWrapper(loss, (0.7, 0.3))
 
 
@@ -94,6 +95,30 @@ def test_a_network_replays_passes_like_its_first_one(cuda: Cuda) -> None:
     network(torch.ones(2, 1, 8, 8))
     assert (cuda.recorded, cuda.replays) == (2, 1)
     assert network.reason is None
+
+
+def test_of_a_loss_of_several_processes_what_each_computes_alone_is_recorded(cuda: Cuda) -> None:
+    assert not can_be_recorded(of_labels(ddp=True))
+    plain, loss = shared(of_labels(ddp=True)), recorded(shared(made_repeatable(of_labels(ddp=True))))
+    assert isinstance(plain, SharedLoss)
+    assert isinstance(loss, SharedLoss)
+    for expected, got in zip(plain.own(*batch()), loss.own(*batch()), strict=True):
+        assert torch.allclose(expected, got)
+    assert (cuda.recorded, cuda.replays) == (2, 1)
+
+
+@pytest.mark.parametrize("dice", [{"ddp": False}, {"ddp": True, "batch_dice": False}])
+def test_a_loss_without_messages_is_recorded_as_a_whole(dice: dict[str, bool], cuda: Cuda) -> None:
+    plain = of_labels(**dice)
+    loss = recorded(shared(plain))
+    assert isinstance(loss, RecordedLoss)
+    assert torch.equal(loss(*batch()), plain(*batch()))
+    assert (cuda.recorded, cuda.replays) == (2, 1)
+
+
+def test_somebodys_loss_stays_as_it_is() -> None:
+    for loss in (Annealed(DICE | {"ddp": True}, {}, dice_class=MemoryEfficientSoftDiceLoss), nn.MSELoss()):
+        assert shared(loss) is loss
 
 
 @pytest.mark.parametrize("cause", ["failing", "switched off"])
