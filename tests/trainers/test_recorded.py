@@ -9,11 +9,11 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
-from torch import nn
+from torch import distributed, nn
 
 from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss, can_be_recorded, recorded
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
-from nnunetv2_slicemamba.trainers.replicas import as_dense
+from nnunetv2_slicemamba.trainers.replicas import as_dense, average_gradients
 from nnunetv2_slicemamba.trainers.seeded import made_repeatable
 from nnunetv2_slicemamba.trainers.shared_loss import SharedLoss, shared
 from tests.nets.cuda_stand_in import Cuda
@@ -141,3 +141,18 @@ def test_tensors_are_dense_in_any_order_of_axes() -> None:
         copied = as_dense(gaps)
         assert copied.is_contiguous()
         assert torch.equal(copied, gaps)
+
+
+def test_averages_begin_where_a_gpu_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "all_reduce", lambda together: together.mul_(3))
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    parameters = [nn.Parameter(torch.zeros(n)) for n in (2, 8, 3, 16, 5, 64)]
+    for parameter in parameters[1:]:
+        parameter.grad = torch.randn(parameter.shape)
+    expected = [None, *(1.5 * p.grad for p in parameters[1:] if p.grad is not None)]
+    average_gradients(parameters)
+    for parameter, value in zip(parameters, expected, strict=True):
+        assert (parameter.grad is None) == (value is None)
+        if parameter.grad is not None:
+            assert torch.allclose(parameter.grad, value)
+            assert len(parameter) % 4 or parameter.grad.data_ptr() % 16 == 0
