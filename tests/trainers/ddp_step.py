@@ -11,6 +11,7 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed as dist
 from torch import nn
 
@@ -87,18 +88,27 @@ def measure_losses(rank: int) -> dict[str, object]:
     """nnU-Net's loss and ours on equal shares, ours on unequal ones too; and how many messages ours sent in all."""
     equal, unequal = slice(2 * rank, 2 * rank + 2), UNEQUAL[rank]
     made: dict[str, object] = {}
-    gather, reduce, sent = dist.all_gather, dist.all_reduce, []
+    gather, reduce, sent = dist.all_gather_into_tensor, dist.all_reduce, []
     for kind in LOSSES:
         theirs = loss_and_gradients(kind, make_loss(kind, ddp=True), equal)
-        dist.all_gather = lambda *tensors, **options: sent.append(1) or gather(*tensors, **options)
+        dist.all_gather_into_tensor = lambda *tensors, **options: sent.append(1) or gather(*tensors, **options)
         dist.all_reduce = lambda *tensors, **options: sent.append(1) or reduce(*tensors, **options)
         ours = shared(make_loss(kind, ddp=True))
         made[kind] = theirs, *(loss_and_gradients(kind, ours, share) for share in (equal, unequal))
-        dist.all_gather, dist.all_reduce = gather, reduce
+        dist.all_gather_into_tensor, dist.all_reduce = gather, reduce
     return {"losses": made, "sent": len(sent)}
 
 
-class Stopping(InterruptibleTraining):
+class Steps(nnUNetTrainer):
+    """Training steps in the third of which the last process gets a signal."""
+
+    def train_step(self, batch: int) -> dict:
+        if batch == 2 and self.local_rank == PROCESSES - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+
+class Stopping(InterruptibleTraining, Steps):
     """As much of a trainer as answers a signal; nnU-Net's own knows several processes only on GPUs."""
 
     def __init__(self, rank: int, out: str) -> None:
@@ -115,14 +125,12 @@ class Stopping(InterruptibleTraining):
 
 
 def stop(rank: int, out: str) -> tuple[int, object]:
-    """The last process gets a signal in its third step; the step after which this one ended, and its exit code."""
+    """The step after which this process ended, and its exit code."""
     trainer = Stopping(rank, out)
     with handling_signals(trainer._ask_to_stop):
         for step in range(6):
-            if step == 2 and rank == PROCESSES - 1:
-                os.kill(os.getpid(), signal.SIGTERM)
             try:
-                trainer.stop_if_asked()
+                trainer.train_step(step)
             except SystemExit as ended:
                 return step, ended.code
     return -1, None

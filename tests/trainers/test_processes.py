@@ -38,8 +38,8 @@ def test_two_processes_follow_the_same_paths_to_the_weights_of_one_and_stop_toge
     ended: tuple[Path, Results],
 ) -> None:
     folder, results = ended
-    # one of them got a signal: both stopped after the same step, and the first one wrote the last finished epoch
-    assert [result["stopped"] for result in results] == [(2, 143), (2, 143)]
+    # one of them got a signal in step 2: both stopped after the next one, and the first wrote the last finished epoch
+    assert [result["stopped"] for result in results] == [(3, 143), (3, 143)]
     assert [file.name for file in folder.glob("*.saved")] == ["result.0.saved"]
     assert (folder / "result.0.saved").read_text() == f"{Path('folder', 'checkpoint_latest.pth')} 6"
 
