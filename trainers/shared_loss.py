@@ -98,10 +98,10 @@ class SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        gathered = x.new_empty(distributed.get_world_size() * len(x), *x.shape[1:])
+        gathered = [torch.empty_like(x) for _ in range(distributed.get_world_size())]
         # added up here: in one order, for the same bits in all processes
-        distributed.all_gather_into_tensor(gathered, x.contiguous())
-        return gathered.view(-1, *x.shape).sum(0)
+        distributed.all_gather(gathered, x.contiguous())
+        return torch.stack(gathered).sum(0)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Tensor:

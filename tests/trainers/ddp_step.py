@@ -88,14 +88,14 @@ def measure_losses(rank: int) -> dict[str, object]:
     """nnU-Net's loss and ours on equal shares, ours on unequal ones too; and how many messages ours sent in all."""
     equal, unequal = slice(2 * rank, 2 * rank + 2), UNEQUAL[rank]
     made: dict[str, object] = {}
-    gather, reduce, sent = dist.all_gather_into_tensor, dist.all_reduce, []
+    gather, reduce, sent = dist.all_gather, dist.all_reduce, []
     for kind in LOSSES:
         theirs = loss_and_gradients(kind, make_loss(kind, ddp=True), equal)
-        dist.all_gather_into_tensor = lambda *tensors, **options: sent.append(1) or gather(*tensors, **options)
+        dist.all_gather = lambda *tensors, **options: sent.append(1) or gather(*tensors, **options)
         dist.all_reduce = lambda *tensors, **options: sent.append(1) or reduce(*tensors, **options)
         ours = shared(make_loss(kind, ddp=True))
         made[kind] = theirs, *(loss_and_gradients(kind, ours, share) for share in (equal, unequal))
-        dist.all_gather_into_tensor, dist.all_reduce = gather, reduce
+        dist.all_gather, dist.all_reduce = gather, reduce
     return {"losses": made, "sent": len(sent)}
 
 
