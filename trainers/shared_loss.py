@@ -65,6 +65,8 @@ class SharedLoss(nn.Module):
     same, such as a recording.
     """
 
+    loss: Any
+
     def __init__(self, loss: nn.Module, one: DC_and_CE_loss | DC_and_BCE_loss) -> None:
         super().__init__()
         dice: MemoryEfficientSoftDiceLoss = one.dc
@@ -115,7 +117,7 @@ def communicates(part: nn.Module) -> bool:
 
 def shared(loss: nn.Module) -> nn.Module:
     """The loss as a SharedLoss where it is nnU-Net's own with a Dice over several processes; else the loss itself."""
-    one = loss.loss if type(loss) is DeepSupervisionWrapper else loss
-    dice = getattr(one, "dc", None)
+    one: Any = loss.loss if type(loss) is DeepSupervisionWrapper else loss
+    dice: Any = getattr(one, "dc", None)
     known = type(one) in (DC_and_CE_loss, DC_and_BCE_loss) and type(dice) is MemoryEfficientSoftDiceLoss
     return SharedLoss(loss, one) if known and communicates(dice) and one.weight_dice != 0 else loss
