@@ -38,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import add_csv, device_name
 from torch import Tensor, distributed
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2_slicemamba.planning.residual import RESIDUAL_CLASS, residual_kwargs
 from nnunetv2_slicemamba.trainers import TRAINERS
@@ -78,8 +79,7 @@ def make_trainer(asked: argparse.Namespace, batch: int, device: torch.device) ->
             super().initialize()
 
     if device.type == "cpu":
-        wrap = module.DDP
-        module.DDP = lambda network, device_ids: wrap(network)
+        module.DDP = lambda network, device_ids: DistributedDataParallel(network)
     plans = plans_of(asked, batch)
     folder = Path(os.environ["nnUNet_preprocessed"]) / plans["dataset_name"] / "measured"
     folder.mkdir(parents=True, exist_ok=True)
