@@ -24,10 +24,11 @@ from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
 from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 from nnunetv2_slicemamba.trainers.fused_units import can_fuse, fuse_units
 from nnunetv2_slicemamba.trainers.interruptible import InterruptibleTraining
-from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss
+from nnunetv2_slicemamba.trainers.recorded_loss import recorded
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
 from nnunetv2_slicemamba.trainers.safe_loading import SafeLoading
 from nnunetv2_slicemamba.trainers.seeded import SeededTraining
+from nnunetv2_slicemamba.trainers.shared_loss import shared
 
 ENVIRONMENT_VARIABLE = "SLICEMAMBA_AUGMENT"
 N_PROCESSES_VARIABLE = "nnUNet_n_proc_DA"
@@ -71,9 +72,10 @@ class GPUAugmentation(InterruptibleTraining, SeededTraining):
 
     def initialize(self) -> None:
         super().initialize()
-        if self.device.type == "cuda" and not self.is_ddp:
-            # with several processes the loss communicates
-            self.loss = RecordedLoss(self.loss)
+        if self.is_ddp:
+            self.loss = shared(self.loss)
+        if self.device.type == "cuda":
+            self.loss = recorded(self.loss)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         wanted = is_wanted(self.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -32,10 +32,10 @@ class InterruptibleTraining(nnUNetTrainer):
     """nnU-Net's trainer, which answers SIGTERM, Ctrl-C and a closed terminal by saving.
 
     It ends after the iteration at work with exit code 143, 130 or 129, and checkpoint_latest.pth is that of the last
-    finished epoch: `--c` goes on as if nothing had been. Of several processes all stop after the same iteration. A
-    second signal ends it at once. Checkpoints are written whole. The fold's folder is locked, and plans whose file has
-    another name than they have inside are refused. A training that begins at epoch 0 is refused beside a finished one,
-    and sets the checkpoints of an unfinished one aside when it writes its own first.
+    finished epoch: `--c` goes on as if nothing had been. Several processes all end after the next iteration. A second
+    signal ends it at once. Checkpoints are written whole. The fold's folder is locked, and plans whose file has another
+    name than they have inside are refused. A training that begins at epoch 0 is refused beside a finished one, and sets
+    the checkpoints of an unfinished one aside when it writes its own first.
     """
 
     asked: int | None = None  # the signal that asked this process to end
@@ -108,13 +108,15 @@ class InterruptibleTraining(nnUNetTrainer):
         super().on_epoch_start()
 
     def train_step(self, batch: dict) -> dict:
+        highest = self.ask_all()
         result = super().train_step(batch)
-        self.stop_if_asked()
+        self.stop_if_asked(highest)
         return result
 
     def validation_step(self, batch: dict) -> dict:
+        highest = self.ask_all()
         result = super().validation_step(batch)
-        self.stop_if_asked()
+        self.stop_if_asked(highest)
         return result
 
     def on_epoch_end(self) -> None:
@@ -161,16 +163,31 @@ class InterruptibleTraining(nnUNetTrainer):
         if aside is not None:
             self.print_to_log_file(f"the checkpoints of an earlier training, which had not ended, are now in {aside}")
 
-    def stop_if_asked(self) -> None:
-        """Ends the training if a signal has asked one of its processes to; all of them come here equally often."""
-        if not self.in_epochs:
-            return
-        number = self.asked or 0
-        if self.agreement is not None:
-            highest = torch.tensor(number)
-            dist.all_reduce(highest, dist.ReduceOp.MAX, group=self.agreement)
-            number = int(highest)
-        if number:
+    def ask_all(self) -> Callable[[], int]:
+        """Begins to ask all processes for the signals that asked them to end, and goes on meanwhile.
+
+        The function that it returns waits for the highest signal, 0 for none. All come here equally often.
+        """
+        agreement = self.agreement
+        if agreement is None or not self.in_epochs:
+            return lambda: self.asked or 0
+        highest = torch.tensor(self.asked or 0)
+        message = dist.all_reduce(highest, dist.ReduceOp.MAX, group=agreement, async_op=True)
+
+        def wait() -> int:
+            message.wait()
+            return int(highest)
+
+        return wait
+
+    def stop_if_asked(self, highest: Callable[[], int] | None = None) -> None:
+        """Ends the training if a signal has asked one of its processes to. highest: of `ask_all`, which it calls else.
+
+        Several processes ask before a step, which need not wait for the answer then, and end after the step behind that
+        of the signal.
+        """
+        number = (highest or self.ask_all())()
+        if number and self.in_epochs:
             self.stop(number)
 
     def stop(self, number: int) -> NoReturn:

@@ -10,6 +10,8 @@ from torch import Tensor, distributed, nn
 
 from nnunetv2_slicemamba.trainers.gradient_watch import WatchfulScaler
 
+UNIT = 16  # bytes that a GPU reads at once
+
 
 class Replica(nn.Module):
     """One process's copy of a network, in the place of DistributedDataParallel's wrapper.
@@ -52,7 +54,9 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for parameter in parameters:
         if parameter.grad is not None:
             by_type.setdefault(parameter.grad.dtype, []).append(parameter)
-    for several in by_type.values():
+    for dtype, several in by_type.items():
+        # those of whole units first, so that all of them begin at one in memory, as kernels of optimisers like it
+        several.sort(key=lambda parameter: parameter.numel() * dtype.itemsize % UNIT != 0)
         gradients = [as_dense(parameter.grad) for parameter in several if parameter.grad is not None]
         # in the order of memory, whatever that of the axes
         together = torch.cat([gradient.as_strided((gradient.numel(),), (1,)) for gradient in gradients])

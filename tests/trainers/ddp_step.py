@@ -8,15 +8,23 @@ import sys
 from pathlib import Path
 
 import torch
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import distributed as dist
+from torch import nn
 
 from nnunetv2_slicemamba.common.stopping import handling_signals
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
 from nnunetv2_slicemamba.trainers.interruptible import InterruptibleTraining
 from nnunetv2_slicemamba.trainers.replicas import Replica, average_gradients
+from nnunetv2_slicemamba.trainers.shared_loss import shared
 from nnunetv2_slicemamba.trainers.supernet import path_generator
 
 PROCESSES, ITERATIONS = 2, 4
+LOSSES = ("labels", "regions", "ignored", "one output")
+UNEQUAL = slice(0, 3), slice(3, None)  # shares of a batch
 
 
 def make_network() -> SliceMambaSupernet:
@@ -43,7 +51,64 @@ def train(network: torch.nn.Module, supernet: SliceMambaSupernet, share: slice) 
     return paths
 
 
-class Stopping(InterruptibleTraining):
+def make_loss(kind: str, ddp: bool, ce: float = 1, weight_dice: float = 1) -> nn.Module:
+    """nnU-Net's loss; the second output does not count, as the lowest resolution does not on one GPU."""
+    dice = {"batch_dice": True, "smooth": 1e-5, "do_bg": kind == "regions", "ddp": ddp}
+    if kind == "regions":
+        one: nn.Module = DC_and_BCE_loss({}, dice, use_ignore_label=False, dice_class=MemoryEfficientSoftDiceLoss)
+    else:
+        ignored = 3 if kind == "ignored" else None
+        one = DC_and_CE_loss(dice, {}, ignore_label=ignored, dice_class=MemoryEfficientSoftDiceLoss)
+    one.weight_ce, one.weight_dice = ce, weight_dice
+    return one if kind == "one output" else DeepSupervisionWrapper(one, (0.7, 0.0, 0.3))
+
+
+def loss_batch(kind: str) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Outputs and targets of all processes."""
+    generator = torch.Generator().manual_seed(5)
+    sizes = [(2 * PROCESSES, 3, size, size) for size in (12, 6, 3)]
+    outputs = [torch.randn(size, generator=generator) for size in sizes]
+    if kind == "regions":
+        return outputs, [torch.rand(size, generator=generator) < 0.3 for size in sizes]
+    highest = 4 if kind == "ignored" else 3
+    return outputs, [torch.randint(0, highest, (n, 1, h, w), generator=generator) for n, _, h, w in sizes]
+
+
+def loss_and_gradients(kind: str, loss: nn.Module, share: slice) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The loss's value on a share of the batch, and its gradients."""
+    outputs, targets = ([x[share].clone() for x in several] for several in loss_batch(kind))
+    for x in outputs:
+        x.requires_grad_()
+    value = loss(outputs[0], targets[0]) if kind == "one output" else loss(outputs, targets)
+    (8 * value).backward()
+    return value.detach(), [torch.zeros_like(x) if x.grad is None else x.grad for x in outputs]
+
+
+def measure_losses(rank: int) -> dict[str, object]:
+    """nnU-Net's loss and ours on equal shares, ours on unequal ones too; and how many messages ours sent in all."""
+    equal, unequal = slice(2 * rank, 2 * rank + 2), UNEQUAL[rank]
+    made: dict[str, object] = {}
+    gather, reduce, sent = dist.all_gather, dist.all_reduce, []
+    for kind in LOSSES:
+        theirs = loss_and_gradients(kind, make_loss(kind, ddp=True), equal)
+        dist.all_gather = lambda *tensors, **options: sent.append(1) or gather(*tensors, **options)
+        dist.all_reduce = lambda *tensors, **options: sent.append(1) or reduce(*tensors, **options)
+        ours = shared(make_loss(kind, ddp=True))
+        made[kind] = theirs, *(loss_and_gradients(kind, ours, share) for share in (equal, unequal))
+        dist.all_gather, dist.all_reduce = gather, reduce
+    return {"losses": made, "sent": len(sent)}
+
+
+class Steps(nnUNetTrainer):
+    """Training steps in the third of which the last process gets a signal."""
+
+    def train_step(self, batch: int) -> dict:
+        if batch == 2 and self.local_rank == PROCESSES - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}
+
+
+class Stopping(InterruptibleTraining, Steps):
     """As much of a trainer as answers a signal; nnU-Net's own knows several processes only on GPUs."""
 
     def __init__(self, rank: int, out: str) -> None:
@@ -60,14 +125,12 @@ class Stopping(InterruptibleTraining):
 
 
 def stop(rank: int, out: str) -> tuple[int, object]:
-    """The last process gets a signal in its third step; the step after which this one ended, and its exit code."""
+    """The step after which this process ended, and its exit code."""
     trainer = Stopping(rank, out)
     with handling_signals(trainer._ask_to_stop):
         for step in range(6):
-            if step == 2 and rank == PROCESSES - 1:
-                os.kill(os.getpid(), signal.SIGTERM)
             try:
-                trainer.stop_if_asked()
+                trainer.train_step(step)
             except SystemExit as ended:
                 return step, ended.code
     return -1, None
@@ -78,7 +141,8 @@ def main() -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=PROCESSES)
     supernet = make_network()
     paths = train(Replica(supernet), supernet, slice(2 * rank, 2 * rank + 2))
-    torch.save({"paths": paths, "weights": supernet.state_dict(), "stopped": stop(rank, out)}, f"{out}.{rank}")
+    result = {"paths": paths, "weights": supernet.state_dict(), **measure_losses(rank)}
+    torch.save({**result, "stopped": stop(rank, out)}, f"{out}.{rank}")
     dist.destroy_process_group()
 
 

@@ -8,16 +8,21 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tests.trainers import ddp_step
 
+Results = list[dict[str, Any]]
 
-@pytest.mark.timeout(120)
-def test_two_processes_follow_the_same_paths_to_the_weights_of_one_and_stop_together(tmp_path: Path) -> None:
-    script, store, out = Path(ddp_step.__file__), tmp_path / "store", tmp_path / "result"
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    """The folder that two processes wrote to, and their results."""
+    folder = tmp_path_factory.mktemp("processes")
+    script, store, out = Path(ddp_step.__file__), folder / "store", folder / "result"
     started = [
         subprocess.Popen([sys.executable, str(script), str(rank), str(store), str(out)], stderr=subprocess.PIPE)
         for rank in range(ddp_step.PROCESSES)
@@ -25,12 +30,18 @@ def test_two_processes_follow_the_same_paths_to_the_weights_of_one_and_stop_toge
     for process in started:
         _, errors = process.communicate()
         assert process.returncode == 0, errors.decode()[-3000:]
-    results = [torch.load(f"{out}.{rank}") for rank in range(ddp_step.PROCESSES)]
+    return folder, [torch.load(f"{out}.{rank}") for rank in range(ddp_step.PROCESSES)]
 
-    # one of them got a signal: both stopped after the same step, and the first one wrote the last finished epoch
-    assert [result["stopped"] for result in results] == [(2, 143), (2, 143)]
-    assert [file.name for file in tmp_path.glob("*.saved")] == ["result.0.saved"]
-    assert (tmp_path / "result.0.saved").read_text() == f"{Path('folder', 'checkpoint_latest.pth')} 6"
+
+@pytest.mark.timeout(120)
+def test_two_processes_follow_the_same_paths_to_the_weights_of_one_and_stop_together(
+    ended: tuple[Path, Results],
+) -> None:
+    folder, results = ended
+    # one of them got a signal in step 2: both stopped after the next one, and the first wrote the last finished epoch
+    assert [result["stopped"] for result in results] == [(3, 143), (3, 143)]
+    assert [file.name for file in folder.glob("*.saved")] == ["result.0.saved"]
+    assert (folder / "result.0.saved").read_text() == f"{Path('folder', 'checkpoint_latest.pth')} 6"
 
     supernet = ddp_step.make_network()
     before = {key: value.clone() for key, value in supernet.state_dict().items()}
@@ -42,3 +53,36 @@ def test_two_processes_follow_the_same_paths_to_the_weights_of_one_and_stop_toge
         assert torch.allclose(results[0]["weights"][key], value, atol=2e-5), key
         moved += not torch.allclose(value, before[key], atol=2e-4)
     assert moved > 20
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("kind", ddp_step.LOSSES)
+def test_the_shared_loss_is_that_of_nnunet_and_of_one_process(kind: str, ended: tuple[Path, Results]) -> None:
+    _, results = ended
+    for theirs, ours, _ in (result["losses"][kind] for result in results):
+        assert torch.allclose(theirs[0], ours[0], rtol=1e-6, atol=1e-7)
+        for one, other in zip(theirs[1], ours[1], strict=True):
+            assert torch.allclose(one, other, rtol=1e-5, atol=1e-7)
+            assert one.any() == other.any()
+    # averaged over equal shares, values and gradients are those of the whole batch, whose Dice they share
+    loss = ddp_step.make_loss(kind, ddp=False)
+    if kind != "ignored":  # whose cross entropy is a mean over each share's other voxels
+        value, gradients = ddp_step.loss_and_gradients(kind, loss, slice(None))
+        shares = [result["losses"][kind][1] for result in results]
+        assert torch.allclose(torch.stack([share[0] for share in shares]).mean(), value, rtol=1e-6, atol=1e-7)
+        for i, gradient in enumerate(gradients):
+            together = torch.cat([share[1][i] for share in shares]) / ddp_step.PROCESSES
+            assert torch.allclose(together, gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_the_shared_loss_sends_one_message_a_step_for_shares_of_any_size(ended: tuple[Path, Results]) -> None:
+    _, results = ended
+    for share, result in zip(ddp_step.UNEQUAL, results, strict=True):
+        assert result["sent"] == 2 * len(ddp_step.LOSSES)
+        for kind in ddp_step.LOSSES:
+            ours = result["losses"][kind][2]
+            own = ddp_step.loss_and_gradients(kind, ddp_step.make_loss(kind, ddp=False, weight_dice=0), share)
+            dice = ddp_step.loss_and_gradients(kind, ddp_step.make_loss(kind, ddp=False, ce=0), slice(None))
+            assert torch.allclose(ours[0], own[0] + dice[0], rtol=1e-6, atol=1e-7)
+            for gradient, one, other in zip(ours[1], own[1], dice[1], strict=True):
+                assert torch.allclose(gradient, one + ddp_step.PROCESSES * other[share], rtol=1e-5, atol=1e-7)

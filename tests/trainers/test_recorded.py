@@ -9,12 +9,13 @@ import torch
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
-from torch import nn
+from torch import distributed, nn
 
-from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss, can_be_recorded
+from nnunetv2_slicemamba.trainers.recorded_loss import RecordedLoss, can_be_recorded, recorded
 from nnunetv2_slicemamba.trainers.recorded_network import RecordedNetwork
-from nnunetv2_slicemamba.trainers.replicas import as_dense
+from nnunetv2_slicemamba.trainers.replicas import as_dense, average_gradients
 from nnunetv2_slicemamba.trainers.seeded import made_repeatable
+from nnunetv2_slicemamba.trainers.shared_loss import SharedLoss, shared
 from tests.nets.cuda_stand_in import Cuda
 
 DICE: dict[str, Any] = {"batch_dice": True, "smooth": 1e-5, "do_bg": False, "ddp": False}
@@ -25,8 +26,8 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Cuda:
     return Cuda(monkeypatch)
 
 
-def of_labels(ignored: int | None = None) -> nn.Module:
-    loss = DC_and_CE_loss(DICE, {}, ignore_label=ignored, dice_class=MemoryEfficientSoftDiceLoss)
+def of_labels(ignored: int | None = None, **dice: Any) -> nn.Module:
+    loss = DC_and_CE_loss(DICE | dice, {}, ignore_label=ignored, dice_class=MemoryEfficientSoftDiceLoss)
     return DeepSupervisionWrapper(loss, (0.7, 0.3))
 
 
@@ -96,6 +97,30 @@ def test_a_network_replays_passes_like_its_first_one(cuda: Cuda) -> None:
     assert network.reason is None
 
 
+def test_of_a_loss_of_several_processes_what_each_computes_alone_is_recorded(cuda: Cuda) -> None:
+    assert not can_be_recorded(of_labels(ddp=True))
+    plain, loss = shared(of_labels(ddp=True)), recorded(shared(made_repeatable(of_labels(ddp=True))))
+    assert isinstance(plain, SharedLoss)
+    assert isinstance(loss, SharedLoss)
+    for expected, got in zip(plain.own(*batch()), loss.own(*batch()), strict=True):
+        assert torch.allclose(expected, got)
+    assert (cuda.recorded, cuda.replays) == (2, 1)
+
+
+@pytest.mark.parametrize("dice", [{"ddp": False}, {"ddp": True, "batch_dice": False}])
+def test_a_loss_without_messages_is_recorded_as_a_whole(dice: dict[str, bool], cuda: Cuda) -> None:
+    plain = of_labels(**dice)
+    loss = recorded(shared(plain))
+    assert isinstance(loss, RecordedLoss)
+    assert torch.equal(loss(*batch()), plain(*batch()))
+    assert (cuda.recorded, cuda.replays) == (2, 1)
+
+
+def test_somebodys_loss_stays_as_it_is() -> None:
+    for loss in (Annealed(DICE | {"ddp": True}, {}, dice_class=MemoryEfficientSoftDiceLoss), nn.MSELoss()):
+        assert shared(loss) is loss
+
+
 @pytest.mark.parametrize("cause", ["failing", "switched off"])
 def test_a_network_without_a_graph_says_why(cause: str, cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> None:
     if cause == "failing":
@@ -116,3 +141,18 @@ def test_tensors_are_dense_in_any_order_of_axes() -> None:
         copied = as_dense(gaps)
         assert copied.is_contiguous()
         assert torch.equal(copied, gaps)
+
+
+def test_averages_begin_where_a_gpu_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "all_reduce", lambda together: together.mul_(3))
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    parameters = [nn.Parameter(torch.zeros(n)) for n in (2, 8, 3, 16, 5, 64)]
+    for parameter in parameters[1:]:
+        parameter.grad = torch.randn(parameter.shape)
+    expected = [None, *(1.5 * p.grad for p in parameters[1:] if p.grad is not None)]
+    average_gradients(parameters)
+    for parameter, value in zip(parameters, expected, strict=True):
+        assert (parameter.grad is None) == (value is None)
+        if parameter.grad is not None:
+            assert torch.allclose(parameter.grad, value)
+            assert len(parameter) % 4 or parameter.grad.data_ptr() % 16 == 0
