@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ from nnunetv2_slicemamba.common.stopping import exit_code, handling_signals
 from nnunetv2_slicemamba.common.verbosity import is_quiet
 from nnunetv2_slicemamba.common.watch import Watch
 
+TRACEBACK = "Traceback (most recent call last):\n"
+EXCEPTION = re.compile(r"[A-Za-z_][\w.]*: (?P<message>.+)")  # its first line that is not indented
 # the functions behind console scripts, which need not be on the PATH
 ENTRY_POINTS = {
     "slicemamba": ("nnunetv2_slicemamba.cli.main", "main"),
@@ -63,8 +66,8 @@ def run_command(
     name: a key of ENTRY_POINTS. variables: environment variables to change. watch: what shows its output, which is
     printed if the command fails; None for output as it comes. Where --quiet was given, output is shown only then. The
     command ends with this process, however that ends (on Linux). A signal that asks this process to end is passed on;
-    SystemExit with its code follows once the command has ended. Raises CommandError naming the command and its exit
-    code.
+    SystemExit with its code follows once the command has ended. Raises CommandError naming the command, its exit code
+    and, where a watch has seen it, the exception that ended it.
     """
     shown = shell_line(name, *arguments)
     loud = PlainConsole() if console.quiet else console
@@ -80,7 +83,9 @@ def run_command(
     if code:
         if watch is None or not watch.shows_all:
             loud.print(styled(output), soft_wrap=True)
-        raise CommandError(f"'{shown}' {_how_it_ended(code)}; what was finished before it is kept")
+        reason = _reason(output)
+        why = f": {reason}" if reason else ""
+        raise CommandError(f"'{shown}' {_how_it_ended(code)}{why}; what was finished before it is kept")
 
 
 def run_process(call: Sequence[str], variables: Mapping[str, str], watch: Watch | None) -> tuple[int, str, int | None]:
@@ -152,6 +157,16 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str | None]:
         if line is None:
             return
         yield line
+
+
+def _reason(output: str) -> str:
+    """The message of the exception that ended a program, without its type; "" for an output without a traceback."""
+    _, begin, traceback = output.rpartition(TRACEBACK)
+    if not begin:
+        return ""
+    last = next((line for line in traceback.splitlines() if line and not line[0].isspace()), "")
+    found = EXCEPTION.fullmatch(last)
+    return found["message"].strip().rstrip(".") if found else ""
 
 
 def _how_it_ended(code: int) -> str:
