@@ -181,7 +181,7 @@ def parts_of(asked: argparse.Namespace, plans: str) -> list[Part]:
 
 
 def read_measured(file: Path) -> dict[str, Measured]:
-    """What was measured before, by its command."""
+    """Earlier measurements kept in the work folder, by their command."""
     return {name: Measured(**one) for name, one in json.loads(file.read_text()).items()} if file.is_file() else {}
 
 

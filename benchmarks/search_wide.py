@@ -1,4 +1,4 @@
-"""What a search among wide candidates buys: its order of slicings, and its choices beside fixed and random ones.
+"""Benchmark of a search among wide candidates: its order of slicings, and its choices beside fixed and random ones.
 
     python benchmarks/search_wide.py --data isic2017-1000=DIR kvasir-998=DIR --work DIR --out DIR
         [--parts budget front] [--batch isic2017-1000=20] [--gpus 2] [--per-gpu 4] [--seconds 560]

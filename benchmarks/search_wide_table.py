@@ -24,7 +24,7 @@ NOT_TRAINED, NOT_SEARCHED = "not trained", "not searched"
 
 
 class Wide:
-    """What was searched and trained. arms: rows of arms.csv by data set and name; trained: runs by the same."""
+    """Searches and their trainings. arms: rows of arms.csv by data set and name; trained: runs by the same."""
 
     def __init__(self, folder: Path) -> None:
         self.trainings = Trainings(folder)
@@ -47,7 +47,7 @@ class Wide:
         return {name.removeprefix("wide-"): folds[0] for name, folds in finished(rows).items() if 0 in folds}
 
     def expected_of(self, data: str, key: str) -> str:
-        """What was expected, as text; "-" of data sets of which nothing was."""
+        """The prediction as text; "-" for a data set without one."""
         value = self.expected.get(data, {}).get(key)
         return "-" if value is None else f"{value:+.2f}"
 

@@ -139,7 +139,7 @@ def short(trainings: Trainings) -> str:
 
 
 def designs(trainings: Trainings) -> str:
-    """What scans add, per place of the blocks, and how such a network does beside nnU-Net's default."""
+    """Table of three designs: the gain by scans on every set, and the networks beside nnU-Net's default."""
     lines = []
     for words, (name, without) in DESIGNS.items():
         by_set = {data: trained(trainings, data, SHORT, (name, without)) for data in SETS}

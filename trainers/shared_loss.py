@@ -38,7 +38,7 @@ class DiceSums(nn.Module):
 
 
 class OwnShare(nn.Module):
-    """What a process computes of the loss by itself: [the loss without Dice, sums (outputs, 3, classes)]."""
+    """A process's share of the loss: [the loss without Dice, sums (outputs, 3, classes)]."""
 
     def __init__(self, loss: nn.Module, dice: DiceSums) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class SumOverProcesses(torch.autograd.Function):
 
 
 def communicates(part: nn.Module) -> bool:
-    """Whether a part of a loss is nnU-Net's Dice over the batches of several processes."""
+    """True if a part of a loss is nnU-Net's Dice over the batches of several processes."""
     return bool(getattr(part, "ddp", False) and getattr(part, "batch_dice", False))
 
 

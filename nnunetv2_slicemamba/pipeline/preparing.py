@@ -149,7 +149,7 @@ def named_selections(
 
 
 def is_planned(selection: Selection, sliced: bool = True) -> bool:
-    """Whether there are plans, and preprocessed data; no case is opened. sliced: as of RunSettings."""
+    """True if there are plans and preprocessed data; no case is opened. sliced: as of RunSettings."""
     from nnunetv2_slicemamba.planning.outside_data import lack_of_data
     from nnunetv2_slicemamba.planning.preprocessing import has_data
 

@@ -35,7 +35,7 @@ class Finished:
 
     @property
     def text(self) -> str:
-        """What is said of the step after its title."""
+        """The words behind the step's title."""
         return f"finished before, {self.note}" if self.note else "finished before"
 
 

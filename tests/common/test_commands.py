@@ -1,4 +1,4 @@
-"""What a command that failed is said to have failed of."""
+"""The error of a command that failed: it has the message of the exception."""
 
 from __future__ import annotations
 
