@@ -34,7 +34,8 @@ from nnunetv2_slicemamba.nets import BSS, SlicedNetwork, SliceMambaResidualUNet,
 from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
 from nnunetv2_slicemamba.nets.network_graphs import NetworkGraphs
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
-from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, residual_kwargs
+from nnunetv2_slicemamba.planning.residual import residual_kwargs
+from nnunetv2_slicemamba.planning.sizes import BLOCKS_FROM_STRIDE
 
 # strides of nnU-Net's plans for the paper's network: the first three make its patch embedding of 4
 POOLING = ((1, 1), *5 * ((2, 2),))
@@ -241,7 +242,7 @@ def networks(quick: bool, batch: int) -> list[Work]:
     builders: list[tuple[str, Callable[[], nn.Module], tuple[str, tuple[int, ...]]]] = [
         *((f"SliceMamba {size}", partial(slicemamba2d, size), small) for size in "LMS"),
         ("residual L", partial(residual2d, BLOCKS_FROM_STRIDE), small),
-        ("residual L, blocks from stride 4", partial(residual2d, 4), small),
+        ("residual L, blocks from stride 8", partial(residual2d, 8), small),
         ("residual L without blocks", partial(residual2d, 0), small),
         ("nnU-Net PlainConvUNet", partial(unet2d, PlainConvUNet), small),
     ]

@@ -24,15 +24,15 @@ SETS = {
 }
 NNUNET = "stock-gpu"
 NETWORKS = {
-    "res-s3-adamw": "recommended",
-    "res-s3-noscan-adamw": "the same without scans",
+    "res-s3-from4-adamw": "recommended",
+    "res-s3-from4-noscan-adamw": "the same without scans",
     "res-conv-adamw": "nnU-Net's network, our optimiser",
     NNUNET: "nnU-Net's default",
 }
 # where a residual network has S3 blocks: the network with scans, and the same without them
 DESIGNS = {
-    "from stride 8 on (recommended)": ("res-s3-adamw", "res-s3-noscan-adamw"),
-    "from stride 4 on": ("res-s3-from4-adamw", "res-s3-from4-noscan-adamw"),
+    "from stride 8 on": ("res-s3-adamw", "res-s3-noscan-adamw"),
+    "from stride 4 on (recommended)": ("res-s3-from4-adamw", "res-s3-from4-noscan-adamw"),
     "from stride 4 on, in the decoder too": ("res-s3-from4-decoder-adamw", "res-s3-from4-decoder-noscan-adamw"),
 }
 SHORT = 20  # epochs

@@ -24,7 +24,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from timing import add_csv
 from torch import nn
 
-from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE
+from nnunetv2_slicemamba.planning.sizes import BLOCKS_FROM_STRIDE
 
 VOLUMES = {
     **{name: dataset for name, dataset in DATASETS.items() if dataset[0] == "3d_fullres"},
@@ -78,7 +78,7 @@ def main() -> None:
                 for work, network, compiled in (
                     (f"SliceMamba {size}", ours(configuration, channels, classes), False),
                     ("residual L", residual(spacing, patch, channels, classes, BLOCKS_FROM_STRIDE), False),
-                    ("residual L, blocks from stride 4", residual(spacing, patch, channels, classes, 4), False),
+                    ("residual L, blocks from stride 8", residual(spacing, patch, channels, classes, 8), False),
                     ("residual L without blocks", residual(spacing, patch, channels, classes, 0), False),
                     ("nnU-Net PlainConvUNet", plain(spacing, patch, channels, classes), False),
                     ("nnU-Net PlainConvUNet, torch.compile", plain(spacing, patch, channels, classes), True),
