@@ -34,10 +34,12 @@ from nnunetv2_slicemamba.nets import BSS, SlicedNetwork, SliceMambaResidualUNet,
 from nnunetv2_slicemamba.nets.cuda_graphs import TrainingGraph
 from nnunetv2_slicemamba.nets.network_graphs import NetworkGraphs
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
-from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, residual_kwargs
+from nnunetv2_slicemamba.planning.residual import residual_kwargs
 
 # strides of nnU-Net's plans for the paper's network: the first three make its patch embedding of 4
 POOLING = ((1, 1), *5 * ((2, 2),))
+# where a residual network has its S3 blocks
+BLOCKS = {"blocks from stride 8": 8, "blocks from stride 4": 4, "without blocks": 0}
 
 
 @dataclass
@@ -240,9 +242,7 @@ def networks(quick: bool, batch: int) -> list[Work]:
     small, large = (f"B{batch} 256x256", (batch, 3, 256, 256)), ("B12 512x512", (12, 3, 512, 512))
     builders: list[tuple[str, Callable[[], nn.Module], tuple[str, tuple[int, ...]]]] = [
         *((f"SliceMamba {size}", partial(slicemamba2d, size), small) for size in "LMS"),
-        ("residual L", partial(residual2d, BLOCKS_FROM_STRIDE), small),
-        ("residual L, blocks from stride 4", partial(residual2d, 4), small),
-        ("residual L without blocks", partial(residual2d, 0), small),
+        *((f"residual L, {name}", partial(residual2d, stride), small) for name, stride in BLOCKS.items()),
         ("nnU-Net PlainConvUNet", partial(unet2d, PlainConvUNet), small),
     ]
     if not quick:

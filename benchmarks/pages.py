@@ -187,8 +187,8 @@ def _value(rows: Sequence[Row]) -> str:
         return ""
     values = [float(row["value"]) for row in rows]
     if len(values) == 1:
-        return f"{values[0]:,.6g}"
-    return f"{median(values):,.6g} ({min(values):,.6g} to {max(values):,.6g}, {len(values)} runs)"
+        return f"{values[0]:,.4g}"
+    return f"{median(values):,.4g} ({min(values):,.4g} to {max(values):,.4g}, {len(values)} runs)"
 
 
 def _millions(parameters: str) -> str:

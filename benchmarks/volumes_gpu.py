@@ -18,13 +18,11 @@ from typing import Any
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from memory_training import DATASETS, plan, use_folders
-from network_gpu import Row, measure, nnunet_network, residual_network, show
+from network_gpu import BLOCKS, Row, measure, nnunet_network, residual_network, show
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from timing import add_csv
 from torch import nn
-
-from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE
 
 VOLUMES = {
     **{name: dataset for name, dataset in DATASETS.items() if dataset[0] == "3d_fullres"},
@@ -77,9 +75,10 @@ def main() -> None:
                 shape = f"{name}, B{batch} {'x'.join(str(axis) for axis in patch)}"
                 for work, network, compiled in (
                     (f"SliceMamba {size}", ours(configuration, channels, classes), False),
-                    ("residual L", residual(spacing, patch, channels, classes, BLOCKS_FROM_STRIDE), False),
-                    ("residual L, blocks from stride 4", residual(spacing, patch, channels, classes, 4), False),
-                    ("residual L without blocks", residual(spacing, patch, channels, classes, 0), False),
+                    *(
+                        (f"residual L, {blocks}", residual(spacing, patch, channels, classes, stride), False)
+                        for blocks, stride in BLOCKS.items()
+                    ),
                     ("nnU-Net PlainConvUNet", plain(spacing, patch, channels, classes), False),
                     ("nnU-Net PlainConvUNet, torch.compile", plain(spacing, patch, channels, classes), True),
                 ):

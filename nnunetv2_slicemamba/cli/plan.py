@@ -22,7 +22,7 @@ from nnunetv2_slicemamba.cli.options import (
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.verbosity import libraries_heard, progress_console
-from nnunetv2_slicemamba.planning.sizes import GPU_MEMORY, NETWORKS, PAPER, RECOMMENDED, SIZES
+from nnunetv2_slicemamba.planning.sizes import BLOCKS_FROM_STRIDE, GPU_MEMORY, NETWORKS, PAPER, RECOMMENDED, SIZES
 
 EXAMPLES = (
     "slicemamba plan -d 501 -c 2d",
@@ -67,7 +67,8 @@ def plan(
             "--blocks-from-stride",
             least=0,
             most=2**20,
-            help="Residual network: S3 blocks at the stages of this stride or a larger one. 0: none. Default: 8.",
+            help="Residual network: S3 blocks at the stages of this stride or a larger one. 0: none. "
+            f"Default: {BLOCKS_FROM_STRIDE}.",
         ),
     ] = None,
     decoder_blocks: Annotated[

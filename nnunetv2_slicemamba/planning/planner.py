@@ -16,8 +16,15 @@ from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.common.verbosity import SliceMambaWarning
 from nnunetv2_slicemamba.planning.architecture import NETWORK_CLASS, architecture_kwargs
 from nnunetv2_slicemamba.planning.memory import bytes_per_sample, static_bytes
-from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, RESIDUAL_CLASS, residual_kwargs
-from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES, check_size_and_network, planner_name_of, plans_name_of
+from nnunetv2_slicemamba.planning.residual import RESIDUAL_CLASS, residual_kwargs
+from nnunetv2_slicemamba.planning.sizes import (
+    BLOCKS_FROM_STRIDE,
+    PAPER,
+    SIZES,
+    check_size_and_network,
+    planner_name_of,
+    plans_name_of,
+)
 from nnunetv2_slicemamba.slicing import candidate_sets
 
 SHARED_DATA = ("2d", "3d_fullres")

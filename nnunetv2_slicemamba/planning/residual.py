@@ -7,13 +7,12 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
 from nnunetv2_slicemamba.nets.resolutions import reductions
-from nnunetv2_slicemamba.planning.sizes import PAPER, SIZES
+from nnunetv2_slicemamba.planning.sizes import BLOCKS_FROM_STRIDE, PAPER, SIZES
 
 RESIDUAL_CLASS = NETWORK_CLASSES["SliceMambaResidualUNet"][0]
 
 # the S3 blocks; see BSS
 BLOCKS = {"d_state": 4, "expand": 2, "drop_path_rate": 0.0}
-BLOCKS_FROM_STRIDE = 8
 # nnU-Net's widths at full resolution and at most, by number of axes
 WIDTH = SIZES[PAPER].residual
 MAX_FEATURES = {2: 512, 3: 320}

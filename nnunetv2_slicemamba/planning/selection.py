@@ -18,6 +18,7 @@ from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.planning.plans_name import require_same_name
 from nnunetv2_slicemamba.planning.present_plans import only_plans
+from nnunetv2_slicemamba.planning.sizes import BLOCKS_FROM_STRIDE
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 from nnunetv2_slicemamba.slicing.find import set_slicing_file
 
@@ -118,7 +119,7 @@ class Selection:
             raise InputError(
                 f"the network of the plans {self.plans_name} has no S3 blocks, so no supernet and no slicing: train it "
                 f"with 'nnUNetv2_train {self.dataset} {self.configuration} {self.fold} -tr SliceMambaTrainer "
-                f"-p {self.plans_name}', or plan some blocks (--blocks-from-stride 8)"
+                f"-p {self.plans_name}', or plan some blocks (--blocks-from-stride {BLOCKS_FROM_STRIDE})"
             )
         return self
 

@@ -34,13 +34,15 @@ def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) 
         if not trained or source is None:
             continue
         configuration = folder.name.split("__")[2]
-        changes = differences(PLANS_JSON.read(source, _REMEDY), plans, configuration)
+        old = PLANS_JSON.read(source, _REMEDY)
+        changes = differences(old, plans, configuration)
         if changes:
             more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
             raise InputError(
                 f"{folder} ({', '.join(dict.fromkeys(trained))}) was trained with other plans {existing.stem}, which "
                 f"would be overwritten: {'; '.join(changes[:MOST_SHOWN])}{more}. Give these plans another name "
-                "(-p NAME), or pass --force: what was trained can then be neither continued nor searched nor validated"
+                f"(-p NAME){_as_before(old, plans)}, or pass --force: what was trained can then be neither continued "
+                "nor searched nor validated"
             )
 
 
@@ -65,6 +67,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], configuration: s
         for key in before | after
         if before.get(key) != after.get(key) and (key.startswith("architecture.") or (key in before and key in after))
     ]
+
+
+def _as_before(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The option by which a residual network has its blocks where old plans have them; empty where it does anyway."""
+    before, now = (plans.get(OPTIONS_IN_PLANS, {}).get("blocks_from_stride") for plans in (old, new))
+    return "" if before in (None, now) else f", plan them with --blocks-from-stride {before} as before"
 
 
 def _short(value: Any) -> str:

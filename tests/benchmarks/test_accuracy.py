@@ -15,11 +15,14 @@ import pytest
 import results
 from accuracy_runs import CANDIDATES, Candidate, Data, Run, check_definitions, read_candidates
 from PIL import Image
+from suite_results import NETWORKS
 
 from nnunetv2_slicemamba.nets import SliceMambaResidualUNet
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
-from nnunetv2_slicemamba.planning.residual import BLOCKS_FROM_STRIDE, residual_kwargs
+from nnunetv2_slicemamba.planning.residual import residual_kwargs
+from nnunetv2_slicemamba.planning.sizes import BLOCKS_FROM_STRIDE, RECOMMENDED
 from nnunetv2_slicemamba.trainers import TRAINERS
+from nnunetv2_slicemamba.trainers.recipe import OPTIMIZER_OF, RECIPES
 
 IN_CONSTRUCTOR = ("initial_lr", "weight_decay")  # settings that a trainer's constructor makes
 SKIN, HEART = Data("skin", Path(), "2d", 20), Data("heart", Path(), "3d_fullres")
@@ -63,9 +66,13 @@ def test_a_candidate_of_a_file_differs_from_its_base_in_what_it_says(tmp_path: P
             more(tmp_path, **entry)
 
 
-def test_the_residual_candidates_name_what_exists() -> None:
+def residual_candidates() -> dict[str, Candidate]:
     file = Path(accuracy.__file__).with_name("candidates") / "residual.json"
-    found = {name: one for name, one in read_candidates(file).items() if name not in CANDIDATES}
+    return {name: one for name, one in read_candidates(file).items() if name not in CANDIDATES}
+
+
+def test_the_residual_candidates_name_what_exists() -> None:
+    found = residual_candidates()
     shape = {"n_stages": 2, "features_per_stage": [4, 8], "strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]] * 2}
     shape |= {"n_conv_per_stage": [1, 1], "n_conv_per_stage_decoder": [1], "norm_op_kwargs": {"eps": 1e-5}}
     assert len(found) > 10
@@ -84,6 +91,25 @@ def test_the_residual_candidates_name_what_exists() -> None:
     # a name stands for one plans file
     planned = {(one.plans, *one.planner) for one in found.values()}
     assert len(planned) == len({plans for plans, *_ in planned})
+
+
+def test_the_recommended_candidate_is_what_plan_and_trainer_give_without_further_options() -> None:
+    ours = residual_candidates()[next(iter(NETWORKS))]
+    planned = ("slicemamba", "plan", "--network", RECOMMENDED, "--blocks-from-stride", str(BLOCKS_FROM_STRIDE))
+    assert (*ours.planner,) == (*planned, "-overwrite_plans_name", ours.plans)
+    assert (ours.trainer, ours.slicing, ours.arch, ours.configuration) == ("SliceMambaTrainer", "fixed", {}, {})
+    recipe = RECIPES[OPTIMIZER_OF["SliceMambaResidualUNet"]]
+    given = {"initial_lr": recipe.learning_rate, "weight_decay": recipe.decay, "decays_all": recipe.decays_all}
+    given |= {"warmup_iterations": recipe.warmup_iterations, "schedule": recipe.schedule}
+    assert ours.settings == {"optimizer_name": "adamw", **given}
+    assert RECIPES["adamw"].betas == recipe.betas
+
+
+def test_recorded_trainings_are_of_the_plans_that_their_candidates_name_now() -> None:
+    found = residual_candidates()
+    for row in results.read("runs"):
+        if row["candidate"] in found and row["planner"]:
+            assert row["planner"] == " ".join(found[row["candidate"]].planner), row["id"]
 
 
 def test_a_run_has_plans_of_its_own_only_where_they_are_changed(tmp_path: Path) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import costs
 import results
+from suite_results import NETWORKS
+
+OURS = next(iter(NETWORKS))
 
 
 def test_costs_of_training_and_of_use_stand_in_a_row_for_each_machine(tmp_path: Path) -> None:
@@ -13,12 +16,12 @@ def test_costs_of_training_and_of_use_stand_in_a_row_for_each_machine(tmp_path: 
         row = {"id": f"{candidate}{cores}{repeat}", "data": "acdc-60", "candidate": candidate, "state": "finished"}
         return {**row, "epoch_seconds": seconds, "cores": cores, "gpu": "H200", "places": 1, "peak_reserved_mib": 2048}
 
-    runs = [run("stock-gpu", 16, 36.0, 1), run("res-s3-adamw", 16, 7.2, 1), run("res-s3-adamw", 16, 3.6, 2)]
+    runs = [run("stock-gpu", 16, 36.0, 1), run(OURS, 16, 7.2, 1), run(OURS, 16, 3.6, 2)]
     unknown = {**run("other", 16, 1.0, 1)}
-    results.write("runs", [*runs, run("res-s3-adamw", 4, 72.0, 1), unknown], tmp_path)
+    results.write("runs", [*runs, run(OURS, 4, 72.0, 1), unknown], tmp_path)
     for device, seconds in (("H200", 0.25), ("CPU, 2 cores", 8.0)):
-        figures = [("res-s3-adamw", "acdc-60", costs.PREDICTION, seconds, "s")]
-        results.write_timings(tmp_path, "costs", device, [*figures, ("res-s3-adamw", "acdc-60", costs.ZIP, 23.4, "MB")])
+        figures = [(OURS, "acdc-60", costs.PREDICTION, seconds, "s")]
+        results.write_timings(tmp_path, "costs", device, [*figures, (OURS, "acdc-60", costs.ZIP, 23.4, "MB")])
     lines = [line.strip("| ").split(" | ") for line in costs.table(tmp_path).splitlines()[2:]]
     ours = ["2.0", "-", "23.4", "0.250", "8.00"]
     assert lines == [

@@ -155,4 +155,4 @@ def test_the_latest_figures_count_and_of_several_their_median_and_range(tmp_path
     results.write("timings", [rest[0], *values, *rest[1:]], tmp_path)
     table = pages.timings("net", ("step", "peak", "host"), tmp_path)
     assert table.splitlines()[0] == "| work | size | device | step (ms) | peak (ms) | measured |"
-    assert rows(table) == [["L", "B2", "H200", "20 (10 to 30, 3 runs)", "1,234.5", "2026-01 and 2026-02"]]
+    assert rows(table) == [["L", "B2", "H200", "20 (10 to 30, 3 runs)", "1,234", "2026-01 and 2026-02"]]

@@ -17,7 +17,8 @@ from PIL import Image
 from suite_results import NETWORKS, NNUNET, SETS
 from trainings import Trainings, reference_of
 
-GAINS = {"res-s3-adamw": 0.02, "res-s3-noscan-adamw": 0.01, "res-conv-adamw": -0.005, NNUNET: 0.0}
+GAINS = dict(zip(NETWORKS, (0.02, 0.01, -0.005, 0.0), strict=True))
+OURS, WITHOUT, *_ = NETWORKS
 
 
 def training(data: str, name: str, repeat: int, dice: np.ndarray, fold: int = 0, epochs: int = 20) -> tuple[Any, Any]:
@@ -80,8 +81,8 @@ def test_the_mean_of_the_sets_counts_each_set_alike_and_draws_cases_within_it(tm
     for i, data in enumerate(SETS):
         n = 10 * (i + 1)
         gains = 0.01 * i + 0.01 * (np.arange(n) % 2)
-        made += [training(data, NNUNET, 1, np.full(n, 0.5)), training(data, "res-s3-adamw", 1, 0.5 + gains)]
-    found = suite_results.mean_beside(kept(tmp_path, *made), "res-s3-adamw")
+        made += [training(data, NNUNET, 1, np.full(n, 0.5)), training(data, OURS, 1, 0.5 + gains)]
+    found = suite_results.mean_beside(kept(tmp_path, *made), OURS)
     assert found is not None
     assert found.points == pytest.approx(2.5)
     # standard errors of the means of n cases of 0 or 1 point are 0.5 / sqrt(n)
@@ -94,7 +95,7 @@ def test_what_is_not_trained_is_said(tmp_path: Path) -> None:
     assert cells(suite_results.short(nothing), "recommended") == ["not trained"] * 5 + ["-", "0"]
     assert "| hippocampus | recommended | 1000 | not trained |" in suite_results.long(nothing)
     assert all("not trained" in one.markdown() for one in suite_figures.figures(nothing).values())
-    table = suite_results.short(all_sets(tmp_path, ("acdc-60", "res-s3-adamw")))
+    table = suite_results.short(all_sets(tmp_path, ("acdc-60", OURS)))
     assert cells(table, "recommended")[3:] != ["not trained"] * 2
     assert cells(table, "recommended")[3] == "not trained"
     assert cells(table, "recommended")[5:] == ["-", "0 to 2"]
@@ -106,10 +107,10 @@ def test_a_design_is_compared_with_the_same_without_scans(tmp_path: Path) -> Non
     made = []
     for data in SETS:
         base = np.linspace(0.7, 0.9, 20)
-        for name, gain in ((NNUNET, 0.0), ("res-s3-from4-adamw", 0.02), ("res-s3-from4-noscan-adamw", 0.03)):
+        for name, gain in ((NNUNET, 0.0), (OURS, 0.02), (WITHOUT, 0.03)):
             made.append(training(data, name, 1, base + gain))
     table = suite_results.designs(kept(tmp_path, *made))
-    *added, ours, without, numbers = cells(table, "from stride 4 on")
+    *added, ours, without, numbers = cells(table, "from stride 8 on (recommended)")
     assert [cell.split(" ")[0] for cell in (*added, ours, without)] == ["-1.00"] * 6 + ["+2.00", "+3.00"]
     assert numbers == "1; 1"
     assert cells(table, "from stride 4 on, in the decoder too") == ["-"] * 8 + ["0; 0"]
@@ -117,7 +118,7 @@ def test_a_design_is_compared_with_the_same_without_scans(tmp_path: Path) -> Non
 
 def test_long_trainings_are_compared_on_the_folds_that_both_have(tmp_path: Path) -> None:
     base = np.linspace(0.8, 0.9, 20)
-    made = [training("hippocampus-260", "res-s3-adamw", 1, base + 0.01 * f, f, 1000) for f in range(5)]
+    made = [training("hippocampus-260", OURS, 1, base + 0.01 * f, f, 1000) for f in range(5)]
     made += [training("hippocampus-260", NNUNET, 1, base, f, 1000) for f in (0, 1)]
     table = suite_results.long(kept(tmp_path, *made))
     ours = next(line for line in table.splitlines() if "| recommended | 1000 | 85.00 (0), 86.00 (1)" in line)
@@ -135,7 +136,7 @@ def test_figures_are_drawn_anew_exactly_when_their_data_change(tmp_path: Path) -
             assert image.width > 1000
         assert figure.markdown() == f"![{figure.words}]({figure.file})"
     assert len(drawn["hours"].data) == 2 * len(SETS) * len(NETWORKS)
-    other = suite_figures.figures(all_sets(tmp_path / "other", ("acdc-60", "res-s3-adamw")))
+    other = suite_figures.figures(all_sets(tmp_path / "other", ("acdc-60", OURS)))
     for name, figure in other.items():
         shutil.copy(tmp_path / figure.file, tmp_path / "other")
         assert not figure.is_current(tmp_path / "other"), name
@@ -148,13 +149,13 @@ def test_figures_are_drawn_anew_exactly_when_their_data_change(tmp_path: Path) -
 def test_nnunets_network_with_augmentation_on_the_gpu_is_a_reference_too(tmp_path: Path) -> None:
     trainings = all_sets(tmp_path)
     assert {reference_of(runs) for runs in trainings.groups().values()} == {NNUNET}
-    assert "| res-s3-adamw |" in pages.by_fold(trainings)
-    assert "res-s3-adamw" not in pages.others(trainings)
+    assert f"| {OURS} |" in pages.by_fold(trainings)
+    assert OURS not in pages.others(trainings)
 
 
 def test_a_reference_whose_trainings_are_all_lost_hides_no_table(tmp_path: Path) -> None:
     dice = np.array([0.8, 0.9])
     row, _ = training("acdc-60", "stock", 1, dice)
-    others = [training("acdc-60", name, 1, dice + GAINS[name]) for name in ("res-s3-adamw", NNUNET)]
+    others = [training("acdc-60", name, 1, dice + GAINS[name]) for name in (OURS, NNUNET)]
     trainings = kept(tmp_path, ({**row, "state": "lost"}, []), *others)
-    assert "| res-s3-adamw |" in pages.by_fold(trainings)
+    assert f"| {OURS} |" in pages.by_fold(trainings)

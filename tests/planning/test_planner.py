@@ -25,6 +25,7 @@ from nnunetv2_slicemamba.planning.planner import (
     SliceMambaPlannerM,
     SliceMambaPlannerS,
 )
+from nnunetv2_slicemamba.planning.sizes import BLOCKS_FROM_STRIDE
 from nnunetv2_slicemamba.planning.trained import differences
 
 DISKS, SLABS = "Dataset901_Disks", "Dataset902_Slabs"
@@ -254,7 +255,9 @@ def test_plans_keep_the_options_that_made_them_and_they_change_no_network(planne
         plans = plan_experiment_dataset(901, planner, memory, overwrite_plans_name="Kept")[0]
         made.append(plans_of(workspace, DISKS, "Kept"))
         assert made[-1][OPTIONS_IN_PLANS] == plans[OPTIONS_IN_PLANS]
-    own = {"blocks_from_stride": 8, "decoder_blocks": False} if planner is RESIDUAL_PLANNERS["S"] else {}
+    own = (
+        {"blocks_from_stride": BLOCKS_FROM_STRIDE, "decoder_blocks": False} if planner is RESIDUAL_PLANNERS["S"] else {}
+    )
     assert [one[OPTIONS_IN_PLANS] for one in made] == [{"gpu_memory": 8.0} | own, {"gpu_memory": 7.5} | own]
     same = made[0] | {OPTIONS_IN_PLANS: made[1][OPTIONS_IN_PLANS]}
     assert sha256_of_plans(made[0], "2d") == sha256_of_plans(same, "2d")

@@ -15,8 +15,12 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli.main import app
+from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.planning.planner import RESIDUAL_PLANNERS, planner_of
-from nnunetv2_slicemamba.planning.residual import RESIDUAL_CLASS, blocks_per_stage
+from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
+from nnunetv2_slicemamba.planning.residual import RESIDUAL_CLASS, blocks_per_stage, plain_unet_kwargs, residual_kwargs
+from nnunetv2_slicemamba.trainers import TRAINERS
 
 DISKS, SLABS = "Dataset901_Disks", "Dataset902_Slabs"
 SEVEN = [[1, 1], *[[2, 2]] * 6]
@@ -34,11 +38,18 @@ THICK = [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 1]]
         (SEVEN, 1000, [0, 0, 0, 0, 0, 0, 1]),
         # the axis that is reduced most counts
         (THICK, 8, [0, 0, 0, 1, 1]),
-        (THICK[:3], 8, [0, 0, 1]),
+        (THICK, 4, [0, 0, 1, 1, 1]),
+        (THICK[:2], 4, [0, 1]),
     ],
 )
 def test_blocks_stand_at_stages_from_a_stride_on(strides: list[list[int]], from_stride: int, blocks: list[int]) -> None:
     assert blocks_per_stage(strides, from_stride) == blocks
+
+
+@pytest.mark.parametrize("strides", [SEVEN, THICK])
+def test_unless_asked_otherwise_blocks_begin_at_stride_8(strides: list[list[int]]) -> None:
+    planned = plain_unet_kwargs(strides, [[3] * len(strides[0])] * len(strides), "S")
+    assert residual_kwargs(planned)["n_blocks_per_stage"] == [0, 0, 0, *[1] * (len(strides) - 3)]
 
 
 @pytest.mark.parametrize(("dataset", "configuration"), [(DISKS, "2d"), (SLABS, "2d"), (SLABS, "3d_fullres")])
@@ -73,7 +84,7 @@ def test_the_planned_network_builds_through_nnunet_and_takes_a_patch(
         allow_init=True,
         deep_supervision=False,
     )
-    assert network.n_blocks >= 1
+    assert network.n_blocks == 1  # at stride 8
     with torch.no_grad():
         assert network(torch.zeros(1, 1, *planned.patch_size)).shape == (1, 2, *planned.patch_size)
 
@@ -96,7 +107,7 @@ def test_the_command_plans_it_with_the_data_that_are_there_and_with_blocks_where
     result = call("--network", "residual")
     assert result.exit_code == 0, result.output
     assert "2d: already preprocessed with the same settings" in result.output
-    assert sum(blocks("nnUNetSliceMambaResidualPlans")) == 1
+    assert blocks("nnUNetSliceMambaResidualPlans") == [0, 0, 0, 1, 0, 0, 0]
     for stride, count in (("0", 0), ("2", 3)):
         name = f"Own{stride}Plans"
         result = call("--network", "residual", "--blocks-from-stride", stride, "-overwrite_plans_name", name)
@@ -121,6 +132,40 @@ def test_the_command_plans_it_with_the_data_that_are_there_and_with_blocks_where
         ),
     ):
         assert message in said(call(*arguments))
+
+
+def test_plans_with_blocks_from_stride_4_are_trained_as_they_are_and_not_mixed_with_the_defaults(
+    workspace: Path,
+) -> None:
+    def plan(**options: Any) -> None:
+        plan_and_preprocess(901, DISKS, "S", ["2d"], processes=1, network="residual", **options)
+
+    plan(blocks_from_stride=4)
+    file = workspace / "nnUNet_preprocessed" / DISKS / "nnUNetSliceMambaResidualSPlans.json"
+    before, plans = file.read_bytes(), PLANS_JSON.read(file)
+    description = json.loads(file.with_name("dataset.json").read_text())
+    began, continued = (
+        TRAINERS["SliceMambaTrainer"]({**plans, "continue_training": False}, "2d", 0, description, torch.device("cpu"))
+        for _ in range(2)
+    )
+    fold = Path(began.output_folder)
+    fold.mkdir(parents=True, exist_ok=True)
+    (fold.parent / "plans.json").write_bytes(before)
+    began.initialize()
+    began.save_checkpoint(str(fold / "checkpoint_latest.pth"))
+    continued.load_checkpoint(str(fold / "checkpoint_latest.pth"))
+    assert continued.network.settings.n_blocks_per_stage == (0, 0, 1, 1)
+
+    with pytest.raises(InputError) as refused:
+        plan()
+    said = str(refused.value)
+    assert "n_blocks_per_stage [0, 0, 0, 1] in place of [0, 0, 1, 1]. Give these plans another name (-p NAME), " in said
+    assert "plan them with --blocks-from-stride 4 as before, or pass --force" in said
+    assert file.read_bytes() == before
+    plan(blocks_from_stride=4)
+    assert file.read_bytes() == before
+    plan(plans_name="New")
+    assert file.read_bytes() == before
 
 
 def test_large_volumes_get_a_cascade_with_nnunets_patches(workspace: Path) -> None:

@@ -143,7 +143,7 @@ def test_parameters_are_those_of_plans_that_were_trained(tree):
 
 def test_commands_begin_with_the_conversion_and_end_with_the_predictions(tree):
     plans = tree.folder("nnUNet_preprocessed") / f"{PLANS}.json"
-    options = {"gpu_memory": 1.5, "blocks_from_stride": 4, "decoder_blocks": True}
+    options = {"gpu_memory": 1.5, "blocks_from_stride": 8, "decoder_blocks": True}
     plans.write_text(json.dumps(json.loads(plans.read_text()) | {OPTIONS_IN_PLANS: options}))
     request = {
         "key": "folders",
@@ -167,7 +167,7 @@ def test_commands_begin_with_the_conversion_and_end_with_the_predictions(tree):
         "slicemamba convert folders --images 'my images' --images other --masks masks --test-images test "
         "--test-images test2 --test-masks test_masks --channels T1,T2 -d 501 --name Own --labels lesion,skin "
         "--split random:2",
-        "slicemamba plan -d 501 -c 2d --size S --network paper --gpu-memory 1.5 --blocks-from-stride 4 "
+        "slicemamba plan -d 501 -c 2d --size S --network paper --gpu-memory 1.5 --blocks-from-stride 8 "
         "--decoder-blocks",
     )
     dataset = '"$nnUNet_raw"/Dataset501_DemoNuclei'
