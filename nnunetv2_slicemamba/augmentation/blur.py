@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import conv2d, conv3d
 
 from nnunetv2_slicemamba.augmentation.batch import (
     Arrays,
@@ -78,15 +79,13 @@ def kernels(widths: Floats, longest: int) -> Floats:
 def _blur_axis(x: Tensor, weights: Tensor, axis: int) -> Tensor:
     """x (n, *spatial) along one axis by weights (n, K), mirrored at the border without repeating it.
 
-    Sums of shifted images: convolutions would round to TF32.
+    PyTorch's own kernels for a convolution of each channel by itself: cuDNN's would round to TF32.
     """
-    size, length = x.shape[axis], weights.shape[1]
-    padded = x.index_select(axis, _reflected(size, length // 2, x.device))
-    column = weights.view(len(x), length, *(1,) * (x.ndim - 1))
-    result = padded.narrow(axis, 0, size) * column[:, 0]
-    for k in range(1, length):
-        result.addcmul_(padded.narrow(axis, k, size), column[:, k])
-    return result
+    length = weights.shape[1]
+    padded = x.index_select(axis, _reflected(x.shape[axis], length // 2, x.device))
+    kernel = weights.view(len(x), 1, *(length if a == axis else 1 for a in range(1, x.ndim)))
+    convolve = conv2d if x.ndim == 3 else conv3d
+    return convolve(padded[None], kernel, groups=len(x))[0]
 
 
 @lru_cache(maxsize=64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from nnunetv2_slicemamba.augmentation.batch import (
     Arrays,
@@ -62,10 +63,9 @@ class Contrast(FixedTwin):
         return {"changed": chosen_rows(drawn.planes, count), "factors": drawn.over(count, others=1)}
 
     def change(self, batch: Batch, given: Tensors) -> Batch:
-        x = planes_of(batch)
-        axes = tuple(range(1, x.ndim))
-        mean = x.mean(axes, keepdim=True)
-        stretched = (x - mean).mul_(column(given["factors"], x)).add_(mean)
+        x = planes_of(batch).flatten(1)
+        mean, factor = x.mean(1, keepdim=True), column(given["factors"], x)
+        stretched = torch.addcmul(mean - mean * factor, x, factor)
         if self.keep_range:
-            stretched.clamp_(x.amin(axes, keepdim=True), x.amax(axes, keepdim=True))
+            stretched.clamp_(*x.aminmax(dim=1, keepdim=True))
         return Batch(stretched.where(column(given["changed"], x), x).view(batch.shape), batch.seg)

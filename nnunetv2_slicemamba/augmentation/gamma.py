@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from nnunetv2_slicemamba.augmentation.batch import (
     Arrays,
@@ -67,25 +67,18 @@ class Gamma(FixedTwin):
 
     def change(self, batch: Batch, given: Tensors) -> Batch:
         before = planes_of(batch)
-        sign = column(given["signs"], before) if self.p_invert else None
-        x = before.clone() if sign is None else before * sign
-        axes = tuple(range(1, x.ndim))
-        wanted = _statistics(x) if self.p_keep_statistics else None
-        low = x.amin(axes, keepdim=True)
-        extent = x.amax(axes, keepdim=True) - low
-        x.sub_(low).div_(extent.clamp(min=SMALLEST)).pow_(column(given["exponents"], x)).mul_(extent).add_(low)
-        if wanted is not None:
-            x = _with_statistics(x, wanted).where(column(given["keeps"], x), x)
-        if sign is not None:
-            x.mul_(sign)
-        return Batch(x.where(column(given["changed"], x), before).view(batch.shape), batch.seg)
-
-
-def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    axes = tuple(range(1, x.ndim))
-    return x.mean(axes, keepdim=True), x.std(axes, keepdim=True)
-
-
-def _with_statistics(x: Tensor, wanted: tuple[Tensor, Tensor]) -> Tensor:
-    mean, deviation = _statistics(x)
-    return (x - mean).mul_(wanted[1] / deviation.clamp(min=SMALLEST)).add_(wanted[0])
+        x = before.flatten(1)
+        sign, exponents = column(given["signs"], x), column(given["exponents"], x)
+        low, high = x.aminmax(dim=1, keepdim=True)
+        origin, extent = low.where(sign > 0, high), high - low
+        power = (x - origin).mul_(sign / extent.clamp(min=SMALLEST)).pow_(exponents)
+        # all that follows is a factor and a shift of each plane
+        factor, shift = sign * extent, origin
+        if self.p_keep_statistics:
+            deviation, mean = torch.std_mean(x, 1, keepdim=True)
+            deviation_now, mean_now = torch.std_mean(power, 1, keepdim=True)
+            kept = factor * deviation / (extent * deviation_now).clamp(min=SMALLEST)
+            keeps = column(given["keeps"], x)
+            factor, shift = kept.where(keeps, factor), (mean - kept * mean_now).where(keeps, shift)
+        changed = torch.addcmul(shift, power, factor).where(column(given["changed"], x), x)
+        return Batch(changed.view(batch.shape), batch.seg)

@@ -85,9 +85,11 @@ class Spatial(FixedTwin):
         data = self._crop(source, given, self.outside_image)
         seg = self._crop(batch.seg, given, self.outside_seg)
         grid = sampling_grid(given["columns"], given["offset"], self.patch)
-        sampled = grid_sample(source.sub_(self.outside_image), grid, "bilinear", "zeros", False)
+        beyond = self.outside_image
+        sampled = grid_sample(source.sub_(beyond) if beyond else source, grid, "bilinear", "zeros", False)
         sampled_seg = resample_labels(batch.seg, grid, self.labels, self.outside_seg)
-        return Batch(sampled.add_(self.outside_image).where(moved, data), sampled_seg.where(moved, seg))
+        sampled = sampled.add_(beyond) if beyond else sampled
+        return Batch(sampled.where(moved, data), sampled_seg.where(moved, seg))
 
     def _crop(self, x: Tensor, given: Tensors, outside: float) -> Tensor:
         """A patch of x (B, C, *spatial) without rotation and scaling, `outside` where x ends."""
