@@ -1,8 +1,8 @@
 """3D training steps at the patch and batch that the planner chooses for a memory target, beside nnU-Net's network.
 
-    python benchmarks/volumes_gpu.py [--target 8] [--sizes M L] [--csv FOLDER]
+    python benchmarks/volumes_gpu.py [--target 8] [--size M] [--data WORD ...] [--networks WORD ...] [--csv FOLDER]
 
-Plans of the real planner for three made-up fingerprints: hippocampus crops, heart MRI with thick slices, CT.
+Plans of the real planner for made-up fingerprints: hippocampus crops, CT, heart MRI with thick slices (ACDC).
 PlainConvUNet is as nnU-Net's planner builds it for the same patch and batch, eager and with torch.compile, as nnU-Net
 trains it. Random data, fp16 autocast, medians after warm-up; columns as in network_gpu.py.
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import gc
 import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ VOLUMES = {
     **{name: dataset for name, dataset in DATASETS.items() if dataset[0] == "3d_fullres"},
     "ACDC 3D": ("3d_fullres", 1, 4, (10, 160, 160), (10.0, 1.56, 1.56), 60),
 }
+
+COMPILED = "nnU-Net PlainConvUNet, torch.compile"
 
 
 def ours(configuration: dict[str, Any], channels: int, classes: int) -> nn.Module:
@@ -49,6 +53,11 @@ def residual(spacing: tuple[float, ...], patch: tuple[int, ...], channels: int, 
     return residual_network(channels, classes, strides, kernels, 320, stride)
 
 
+def has_one(name: str, words: Sequence[str] | None) -> bool:
+    """True if a name has one of the words, or if none are given."""
+    return words is None or any(word in name for word in words)
+
+
 def plain(spacing: tuple[float, ...], patch: tuple[int, ...], channels: int, classes: int) -> nn.Module:
     """nnU-Net's default network for a patch: its topology, its widths, its blocks."""
     _, strides, kernels, _, _ = get_pool_and_conv_props(spacing, patch, 4, 999999)
@@ -58,7 +67,9 @@ def plain(spacing: tuple[float, ...], patch: tuple[int, ...], channels: int, cla
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", type=float, default=8, help="GB that the plans are made for")
-    parser.add_argument("--sizes", nargs="+", default=["M"])
+    parser.add_argument("--size", default="M", help="of the paper's network, for which patch and batch are planned")
+    parser.add_argument("--data", nargs="+", metavar="WORD", help="only data whose name has one of these words")
+    parser.add_argument("--networks", nargs="+", metavar="WORD", help="only networks whose name has one of these words")
     parser.add_argument("--repeats", type=int, default=7)
     add_csv(parser)
     arguments = parser.parse_args()
@@ -67,27 +78,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         use_folders(Path(folder))
         for name, (kind, channels, classes, _, spacing, _) in VOLUMES.items():
-            for size in arguments.sizes:
-                plans, _, _ = plan(name, VOLUMES, size, arguments.target)
-                configuration = plans["configurations"][kind]
-                _, _, _, patch, _ = get_pool_and_conv_props(spacing, configuration["patch_size"], 4, 999999)
-                batch = configuration["batch_size"]
-                shape = f"{name}, B{batch} {'x'.join(str(axis) for axis in patch)}"
-                for work, network, compiled in (
-                    (f"SliceMamba {size}", ours(configuration, channels, classes), False),
-                    *(
-                        (f"residual L, {blocks}", residual(spacing, patch, channels, classes, stride), False)
-                        for blocks, stride in BLOCKS.items()
-                    ),
-                    ("nnU-Net PlainConvUNet", plain(spacing, patch, channels, classes), False),
-                    ("nnU-Net PlainConvUNet, torch.compile", plain(spacing, patch, channels, classes), True),
-                ):
-                    x = torch.randn(batch, channels, *patch, device="cuda")
-                    rows.append(measure(work, shape, network, x, arguments.repeats, True, compiled))
-                    print(rows[-1], flush=True)
-                    del network, x
-                    gc.collect()
-                    torch.cuda.empty_cache()
+            if not has_one(name, arguments.data):
+                continue
+            configuration = plan(name, VOLUMES, arguments.size, arguments.target)[0]["configurations"][kind]
+            _, _, _, patch, _ = get_pool_and_conv_props(spacing, configuration["patch_size"], 4, 999999)
+            batch = configuration["batch_size"]
+            shape = f"{name}, B{batch} {'x'.join(str(axis) for axis in patch)}"
+            builders: dict[str, Callable[[], nn.Module]] = {
+                f"SliceMamba {arguments.size}": partial(ours, configuration, channels, classes),
+                **{
+                    f"residual L, {blocks}": partial(residual, spacing, patch, channels, classes, stride)
+                    for blocks, stride in BLOCKS.items()
+                },
+                "nnU-Net PlainConvUNet": partial(plain, spacing, patch, channels, classes),
+                COMPILED: partial(plain, spacing, patch, channels, classes),
+            }
+            for work, build in builders.items():
+                if not has_one(work, arguments.networks):
+                    continue
+                network, x = build(), torch.randn(batch, channels, *patch, device="cuda")
+                rows.append(measure(work, shape, network, x, arguments.repeats, True, work == COMPILED))
+                print(rows[-1], flush=True)
+                del network, x
+                gc.collect()
+                torch.cuda.empty_cache()
     show("volumes_gpu", rows, arguments.csv)
 
 
