@@ -108,7 +108,8 @@ def table(folder: Path = results.RESULTS) -> str:
             median(on_cpu, "value", 1, 2),
         )
         lines.append((SETS[data], SHOWN[name], *cells))
-    return markdown(head, lines) if lines else "Not measured."
+    known = [i for i in range(len(head)) if any(line[i] != "-" for line in lines)]  # columns
+    return markdown([head[i] for i in known], [[line[i] for i in known] for line in lines])
 
 
 def main(given: Sequence[str] | None = None) -> int:

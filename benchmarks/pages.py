@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -24,7 +25,7 @@ import suite_figures
 import suite_results
 from results import Row
 from scipy.stats import kendalltau
-from trainings import Trainings, finished, markdown, mean_dice, reference_of
+from trainings import Trainings, finished, markdown, mean_dice, percent, points, reference_of
 
 from nnunetv2_slicemamba.comparison.statistics import spread
 
@@ -54,9 +55,9 @@ def by_fold(trainings: Trainings) -> str:
                 rows.append(
                     (
                         name,
-                        ", ".join(f"{float(r['dice']):.4f}" for r in own),
-                        f"{mean_dice(own):.4f}" + ("" if math.isnan(sd) else f" ± {sd:.4f}"),
-                        f"{apart:+.4f}",
+                        ", ".join(percent(float(r["dice"])) for r in own),
+                        percent(mean_dice(own)) + ("" if math.isnan(sd) else f" ± {percent(sd)}"),
+                        points(apart),
                         interval + partly,
                         _millions(own[0]["parameters"]),
                     )
@@ -81,27 +82,26 @@ def over_folds(trainings: Trainings) -> str:
                 continue
             apart = {fold: mean_dice(one) - mean_dice(other) for fold, (one, other) in pairs.items()}
             other_folds = [fold for fold in pairs if fold]
-            without = f"{fmean(apart[fold] for fold in other_folds):+.4f}"
+            without = points(fmean(apart[fold] for fold in other_folds))
             if len(other_folds) > 1:
                 without += f" ({trainings.interval([pairs[fold] for fold in other_folds])})"
             rows.append(
                 (
                     *(data, name, ", ".join(map(str, pairs)), str(sum(len(one) for one, _ in pairs.values()))),
-                    *(f"{fmean(apart.values()):+.4f}", trainings.interval(pairs.values())),
-                    *(", ".join(f"{value:+.4f}" for value in apart.values()), without),
+                    *(points(fmean(apart.values())), trainings.interval(pairs.values())),
+                    *(", ".join(points(value) for value in apart.values()), without),
                 )
             )
     return markdown((*head, "without fold 0"), rows)
 
 
 def unfinished(trainings: Trainings) -> str:
-    """The runs without a result, by candidate."""
-    told: dict[tuple[str, str, str], list[str]] = {}
-    for row in trainings.runs:
-        if row["state"] != "finished":
-            done = f"{row['state']}, {row['epochs_done'] or '?'} of {row['epochs']} epochs"
-            told.setdefault((row["data"], row["fold"], row["candidate"]), []).append(done)
-    return markdown(("data", "fold", "candidate", "trainings"), [(*key, "; ".join(v)) for key, v in told.items()])
+    """How many runs have no result, in a sentence."""
+    number = Counter(row["state"] for row in trainings.runs)
+    return (
+        f"{number['unfinished']} trainings were stopped before their end. "
+        f"The results of {number['lost']} were lost before they were copied. `runs.csv` has them with the reason."
+    )
 
 
 def searched(trainings: Trainings) -> str:
@@ -121,9 +121,9 @@ def searched(trainings: Trainings) -> str:
         best = max(controls, key=lambda row: float(row["dice"]))
         rows.append(
             (
-                *(data, budget, ", ".join(f"{float(row['dice']):.4f}" for row in own), str(len(controls))),
-                f"{mean_dice(controls):.4f} ± {spread([float(row['dice']) for row in controls]):.4f}",
-                f"{float(best['dice']):.4f} ({best['slicing']})",
+                *(data, budget, ", ".join(percent(float(row["dice"])) for row in own), str(len(controls))),
+                f"{percent(mean_dice(controls))} ± {percent(spread([float(row['dice']) for row in controls]))}",
+                f"{percent(float(best['dice']))} ({best['slicing']})",
                 f"{tau.statistic:.2f}, p {tau.pvalue:.2f}, {len(arms)} arms" if len(arms) > 4 else "-",
             )
         )
@@ -152,7 +152,7 @@ def others(trainings: Trainings) -> str:
             if CONTROLS.search(name):
                 continue
             for fold, own in folds.items():
-                dice = ", ".join(f"{float(row['dice']):.4f}" for row in own)
+                dice = ", ".join(percent(float(row["dice"])) for row in own)
                 rows.append((data, str(fold), budget, name, dice, own[0]["start_from"]))
     return markdown(("data", "fold", "budget", "candidate", "Dice of each training", "started from"), rows)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from results import Row
 from suite_results import NETWORKS
-from trainings import markdown
+from trainings import NOT_RUN, markdown
 
 from nnunetv2_slicemamba.evaluation.metrics import POOLED_METRICS
 
@@ -33,8 +33,16 @@ PUBLISHED: dict[str, dict[str, tuple[float, ...]]] = {
 
 def table(rows: Sequence[Row]) -> str:
     """A table per set of test images: every arm with the mean of its trainings beside the published figures."""
-    head = ("network", "protocol", "trainings", *(metric.pooled_head for metric in POOLED_METRICS), "DSC of each")
+    head = (
+        "network",
+        "protocol",
+        "trainings",
+        *(metric.pooled_head for metric in POOLED_METRICS),
+        "DSC of each training",
+    )
     head = (*head, "DSC, lowest rate", "DSC, epoch chosen on the test images")
+    if not any(row["state"] == "finished" for row in rows):
+        return NOT_RUN
     parts = []
     for test in ("isic2017", "kvasir", "clinicdb"):
         lines: list[Sequence[str]] = []

@@ -64,7 +64,8 @@ def ranking(folder: Path = results.RESULTS) -> str:
         number = f"{len(dice)} of {sum(row['part'] == 'front' for row in arms.values())}"
         sd = f"{100 * spread(dice):.2f}" if len(dice) > 1 else "-"
         lines.append((data, number, fitness, wide.expected_of(data, "tau"), step, sd))
-    lines += [(data, NOT_SEARCHED, "-", wide.expected_of(data, "tau"), "-", "-") for data in wide.left]
+    if lines:
+        lines += [(data, NOT_SEARCHED, "-", wide.expected_of(data, "tau"), "-", "-") for data in wide.left]
     return markdown(head, lines)
 
 
@@ -93,7 +94,8 @@ def budget(folder: Path = results.RESULTS) -> str:
             text = _difference(wide.trainings, left, right, with_test=key == "searched_less_fixed")
             numbers = f"{len(left)}, {len(right)}"
             lines.append((data, *shares, words, text, wide.expected_of(data, key), numbers))
-    lines += [(data, NOT_SEARCHED, *"-----") for data in wide.left]
+    if lines:
+        lines += [(data, NOT_SEARCHED, *"-----") for data in wide.left]
     return markdown(head, lines)
 
 

@@ -134,8 +134,10 @@ def short(trainings: Trainings) -> str:
         mean = mean_beside(trainings, ours, control)
         lines.append((words, *(one.text if one else "-" for one in added), mean.text if mean else "-", ""))
     sds = [_between_trainings(found) for found in by_set.values()]
-    lines.append(("SD between trainings", *(f"{sd:.2f}" if sd == sd else "-" for sd in sds), "-", ""))
-    return markdown(("network", *SETS.values(), "mean", "trainings"), lines)
+    # that of the mean of one training on each set; NaN if it is unknown for a set
+    sds.append(math.hypot(*sds) / len(SETS))
+    lines.append(("SD between trainings", *("-" if math.isnan(sd) else f"{sd:.2f}" for sd in sds), ""))
+    return markdown(("network", *SETS.values(), "mean", "trainings per set"), lines)
 
 
 def designs(trainings: Trainings) -> str:
@@ -153,7 +155,7 @@ def designs(trainings: Trainings) -> str:
         "mean",
         "with scans, to nnU-Net",
         "without, to nnU-Net",
-        "trainings: with; without",
+        "trainings per set: with; without",
     )
     return markdown(head, lines)
 
@@ -193,8 +195,6 @@ def long(trainings: Trainings) -> str:
         found = trained(trainings, data, epochs)
         for name, words in NETWORKS.items():
             if name not in found:
-                if name in (NNUNET, next(iter(NETWORKS))):
-                    lines.append((SETS[data], words, str(epochs), NOT_TRAINED, "-", "-", "-"))
                 continue
             folds = found[name]
             means = {fold: 100 * mean_dice(runs) for fold, runs in sorted(folds.items())}

@@ -16,6 +16,7 @@ from nnunetv2_slicemamba.comparison.statistics import Difference, paired_differe
 
 # the candidate that others are compared with: nnU-Net's default network, its augmentation on the CPU or on the GPU
 REFERENCES = ("stock", "stock-gpu")
+NOT_RUN = "Not run yet."
 Cells = Sequence[str]
 Table = NDArray[np.float64]  # (trainings, labels, cases), NaN where undefined
 # the trainings of two candidates on each fold
@@ -79,7 +80,7 @@ class Trainings:
     def interval(self, pairs: Pairs) -> str:
         """The interval of `difference` as text, "-" without one."""
         found = self.difference(pairs)
-        return "-" if found is None or math.isnan(found.low) else f"{found.low:+.4f} to {found.high:+.4f}"
+        return "-" if found is None or math.isnan(found.low) else f"{points(found.low)} to {points(found.high)}"
 
 
 def reference_of(runs: Iterable[Row]) -> str | None:
@@ -101,6 +102,17 @@ def mean_dice(runs: Sequence[Row]) -> float:
     return fmean(float(row["dice"]) for row in runs)
 
 
+def points(difference: float) -> str:
+    """A difference of Dice in points, which are hundredths."""
+    return f"{100 * difference:+.2f}"
+
+
+def percent(dice: float) -> str:
+    return f"{100 * dice:.2f}"
+
+
 def markdown(head: Cells, rows: Sequence[Cells]) -> str:
+    if not rows:
+        return NOT_RUN
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)

@@ -23,10 +23,10 @@ def test_costs_of_training_and_of_use_stand_in_a_row_for_each_machine(tmp_path: 
         figures = [(OURS, "acdc-60", costs.PREDICTION, seconds, "s")]
         results.write_timings(tmp_path, "costs", device, [*figures, (OURS, "acdc-60", costs.ZIP, 23.4, "MB")])
     lines = [line.strip("| ").split(" | ") for line in costs.table(tmp_path).splitlines()[2:]]
-    ours = ["2.0", "-", "23.4", "0.250", "8.00"]
+    ours = ["2.0", "23.4", "0.250", "8.00"]  # no parameters: nothing recorded, no column
     assert lines == [
         ["ACDC", "recommended", "1.50", "H200, 16, 1", *ours],
         ["ACDC", "recommended", "20.00", "H200, 4, 1", *ours],
-        ["ACDC", "nnU-Net's default", "10.00", "H200, 16, 1", "2.0", "-", "-", "-", "-"],
+        ["ACDC", "nnU-Net's default", "10.00", "H200, 16, 1", "2.0", "-", "-", "-"],
     ]
-    assert costs.table(tmp_path / "nothing") == "Not measured."
+    assert costs.table(tmp_path / "nothing") == "Not run yet."
