@@ -226,7 +226,5 @@ def require_timm() -> str:
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.jit")
             import timm
     except ImportError as error:
-        raise InputError(
-            "pretraining needs timm, which is not installed: pip install 'nnunetv2-slicemamba[pretrain]'"
-        ) from error
+        raise InputError("pretraining needs timm, which is not installed: pip install timm") from error
     return str(timm.__version__)

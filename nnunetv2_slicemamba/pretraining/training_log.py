@@ -56,9 +56,7 @@ class TrainingLog:
 
             self._writer = SummaryWriter(str(folder / LOGS), purge_step=step + 1 if step else None)
         except ImportError:
-            console.print(
-                "No TensorBoard logs: tensorboard is not installed (pip install 'nnunetv2-slicemamba[pretrain]')."
-            )
+            console.print("No TensorBoard logs: tensorboard is not installed (pip install tensorboard).")
 
     def __enter__(self) -> TrainingLog:
         if not self._bar.disable:
