@@ -44,8 +44,8 @@ class Finished:
 class Step:
     """One step of a run.
 
-    name: of its folder of logs. fold: "" for a step of all folds. kind: plan, supernet, search, training,
-    predict, evaluate or report. after: names of the steps that must be finished before. look: looks at the files, and gives the
+    name: of its folder of logs. fold: "" for a step of all folds. kind: plan, supernet, search, training, predict,
+    evaluate or report. after: names of the steps that must be finished before. look: looks at the files, and gives the
     command that is still needed or Finished. training: result folder of the fold that a training step trains. keeps:
     folders, and patterns in them, of the files from which the step goes on when it was stopped; none if it begins anew.
     """

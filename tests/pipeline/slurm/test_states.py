@@ -27,7 +27,10 @@ def state(
     log: str | None = "training",
     named: str = "fold_0_training",
 ) -> StepState:
-    """State of one step whose job is 101. row: of squeue, without the number. code: recorded exit code. named: in files."""
+    """State of one step whose job is 101. row: of squeue, without the number. code: recorded exit code.
+
+    named: the step, in files.
+    """
     folder = RunFolder(tmp_path / "steps" / "run")
     records = folder.path / named
     records.mkdir(parents=True, exist_ok=True)
