@@ -14,6 +14,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nnunetv2_slicemamba.common.library_errors import first_line
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, class_name
 from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
@@ -232,7 +233,8 @@ class SliceMambaBaseTrainer(SameOptimizer, SafeLoading, GPUAugmentation):
                 training_graphs.record(self.bare_network, data.to(self.device))
         except RuntimeError as error:
             training_graphs.drop(self.bare_network, inference=False)
-            self.print_to_log_file(f"training goes on without CUDA graphs, which could not be recorded: {error}")
+            why = first_line(error)
+            self.print_to_log_file(f"training goes on without CUDA graphs, which could not be recorded: {why}")
         else:
             self.replays = True
             self.print_to_log_file("training steps replay CUDA graphs; SLICEMAMBA_GRAPHS=0 would switch them off")
