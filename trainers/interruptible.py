@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_slicemamba.common.checkpoint_names import ALL, LATEST
@@ -71,12 +73,19 @@ class InterruptibleTraining(nnUNetTrainer):
                 self.stop(self.asked)
             finally:
                 self.in_epochs = False
+                self._let_loaders_end()
         if self.asked is not None:
             raise SystemExit(exit_code(self.asked))
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self._alone(), interruptible():
             super().perform_actual_validation(save_probabilities)
+
+    def _let_loaders_end(self) -> None:
+        # nnU-Net's end with their object; at the end of the process, their thread takes the end of theirs for a fault
+        for name in ("dataloader_train", "dataloader_val"):
+            if isinstance(getattr(self, name), (MultiThreadedAugmenter, NonDetMultiThreadedAugmenter)):
+                setattr(self, name, None)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
