@@ -5,12 +5,11 @@
     python benchmarks/carry.py pack WORK PARTS --finished                    # trained models, to be used
 
 PARTS is a new folder. Its folders 0, 1, ... are copied one by one. Each has at most --limit MiB, files of at most
---part MiB, and index.json with their hashes. A training's checkpoint is kept to the last bit, about a fifth smaller:
-37 MiB for nnU-Net's network of the hippocampus with SGD, 60 MiB for the residual one with AdamW. Trainings that have
-come furthest are packed first. One that is larger than --limit is named, and the exit code is 1. Trainings may run
-meanwhile: what is packed is their latest checkpoint. `unpack` takes the folders that are there, checks all parts before
-it writes, and leaves files alone that are there. --finished packs the models of finished trainings, without the
-optimiser's state: unpacked, they lie in WORK/runs/RUN/nnUNet_results.
+--part MiB, and index.json with their hashes. A training's checkpoint is kept to the last bit, compressed. Trainings
+that have come furthest are packed first. One that is larger than --limit is named, and the exit code is 1. Trainings
+may run meanwhile: what is packed is their latest checkpoint. `unpack` takes the folders that are there, checks all
+parts before it writes, and leaves files alone that are there. --finished packs the models of finished trainings,
+without the optimiser's state: unpacked, they lie in WORK/runs/RUN/nnUNet_results.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ Protocol: images of 256x256 stretched to 0..255, flips and rotations, batch 32, 
 AdamW 1e-3 with weight decay 1e-2, a cosine down to 1e-5 and up again every 100 epochs, 300 epochs. Nothing is
 pretrained. ISIC 2017: 7:3 of 2,000 images, drawn with a seed. Polyps: Kvasir and ClinicDB together, the polyp
 benchmark's test images apart. Arms: see ARMS. `searched` needs the slicing that `supernet` found for the same data and
-repeat. A run that has ended is not run again; one that was stopped goes on from its checkpoint in --work. A checkpoint
-has 0.4 GB, a supernet's 1.6 GB: too much to carry to another machine, where a run begins anew.
+repeat. A run that has ended is not run again; one that was stopped goes on from its checkpoint in --work. Checkpoints
+are too large to be carried to another machine, where a run begins anew.
 
 nnU-Net's protocol: `accuracy.py --data isic2017=DIR/isic2017 polyps=DIR/polyps` on what --lay-out wrote; --summaries
 takes its OUT/summaries/*.json.

@@ -16,7 +16,7 @@ For every data set, with the recommended network and `slicemamba plan --candidat
 
 What was expected is in candidates/wide.json, written before. Everything goes on where it stopped: a data set in
 arms.csv of --out or of benchmarks/results is not searched again, a finished run not trained again. A supernet's
-checkpoint has about 0.9 GB: it stays in --work. Where --work is lost before arms.csv is written, it is trained anew.
+checkpoint is large: it stays in --work. Where --work is lost before arms.csv is written, it is trained anew.
 """
 
 from __future__ import annotations

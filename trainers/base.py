@@ -14,6 +14,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import nn
 from torch._dynamo import OptimizedModule
 
+from nnunetv2_slicemamba.common.library_errors import first_line
 from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, class_name
 from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
@@ -232,7 +233,8 @@ class SliceMambaBaseTrainer(SameOptimizer, SafeLoading, GPUAugmentation):
                 training_graphs.record(self.bare_network, data.to(self.device))
         except RuntimeError as error:
             training_graphs.drop(self.bare_network, inference=False)
-            self.print_to_log_file(f"training goes on without CUDA graphs, which could not be recorded: {error}")
+            why = first_line(error)
+            self.print_to_log_file(f"training goes on without CUDA graphs, which could not be recorded: {why}")
         else:
             self.replays = True
             self.print_to_log_file("training steps replay CUDA graphs; SLICEMAMBA_GRAPHS=0 would switch them off")
@@ -243,12 +245,15 @@ class SliceMambaBaseTrainer(SameOptimizer, SafeLoading, GPUAugmentation):
         # of a scheduler that a subclass configured, nnU-Net has set the rate of the epoch
         if isinstance(self.lr_scheduler, IterationScheduler):
             self.lr_scheduler.step_iteration(self.iteration)
+        result, what = {}, ""
         try:
             result = self.step_or_drop_graphs(batch)
         except FloatingPointError as error:
-            raise self._non_finite(batch, str(error)) from None
-        if not np.isfinite(result["loss"]):
-            raise self._non_finite(batch, f"loss {result['loss']}")
+            what = str(error)
+        else:
+            what = "" if np.isfinite(result["loss"]) else f"loss {result['loss']}"
+        if what and self.failure is None:
+            self.fail(NonFiniteLossError(self.describe_non_finite(batch, what)))
         self.iteration += 1
         if self.average is not None:
             self.average.update()
@@ -275,18 +280,18 @@ class SliceMambaBaseTrainer(SameOptimizer, SafeLoading, GPUAugmentation):
         self.print_to_log_file("training goes on without CUDA graphs, which left too little memory")
         return super().train_step(batch)
 
-    def _non_finite(self, batch: dict, what: str) -> NonFiniteLossError:
+    def describe_non_finite(self, batch: dict, what: str) -> str:
+        """Where and why a step's loss, which `what` names, was not finite."""
+
         def forward(data: torch.Tensor) -> Any:
             with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():
                 return self.bare_network(data)
 
         origin = first_non_finite(self.bare_network, batch["data"].to(self.device), forward)
-        message = (
+        return (
             f"{what} in iteration {self.iteration} (epoch {self.current_epoch}) with {self.describe_path()}: {origin}. "
             f"Checkpoints written so far are kept; continue with --c."
         )
-        self.print_to_log_file(message)
-        return NonFiniteLossError(message)
 
     def describe_path(self) -> str:
         """The network and its settings of this moment, for messages."""

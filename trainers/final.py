@@ -8,6 +8,7 @@ from typing import ClassVar
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.nets.sliced import SlicedNetwork
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
+from nnunetv2_slicemamba.slicing.candidates import listed
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file
 from nnunetv2_slicemamba.slicing.find import NothingChosenError, SeveralSlicingsError, slicing_file_for_training
 from nnunetv2_slicemamba.slicing.fixed import fixed_in_words, fixed_slicing
@@ -73,7 +74,7 @@ class SliceMambaTrainer(HeldOutCases, SliceMambaBaseTrainer):
         chosen.check_fits(self.sliced_network.n_blocks, self.sliced_network.n_dims)
         chosen.check_candidates(planned_candidates(self.configuration_manager.network_arch_init_kwargs))
         self.sliced_network.set_slicing(chosen.slicing)
-        self.print_to_log_file(f"Slicing from {file} ({chosen.choice.how_chosen}): {self.sliced_network.get_slicing()}")
+        self.print_to_log_file(f"Slicing from {file} ({chosen.choice.how_chosen}): {listed(chosen.slicing)}")
         if place_of(chosen) != self.place:
             # no error: one slicing for all folds may be meant
             self.print_to_log_file(f"{file} is of {place_of(chosen)}, this training of {self.place}")
@@ -107,7 +108,7 @@ class SliceMambaTrainer(HeldOutCases, SliceMambaBaseTrainer):
             )
 
     def describe_path(self) -> str:
-        return f"slicing {self.sliced_network.get_slicing()}"
+        return f"slicing {listed(self.sliced_network.get_slicing())}"
 
 
 def place_of(chosen: SlicingFile) -> str:

@@ -21,6 +21,7 @@ from nnunetv2_slicemamba.augmentation.device_batches import DeviceBatches
 from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
 from nnunetv2_slicemamba.augmentation.patches import is_plain
 from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 from nnunetv2_slicemamba.trainers.fused_units import can_fuse, fuse_units
 from nnunetv2_slicemamba.trainers.interruptible import InterruptibleTraining
@@ -86,14 +87,16 @@ class GPUAugmentation(InterruptibleTraining, SeededTraining):
             self.print_to_log_file(
                 f"batches come from {type(self).__name__}'s own loaders, neither seeded nor augmented on the GPU"
             )
-            return super().get_dataloaders()
+            with _log_aside(self):  # it has been written already
+                return super().get_dataloaders()
         if wanted:
             try:
                 return self._device_batches(*loaders)
             except UnknownTransformError as unknown:
-                self.print_to_log_file(f"augmentation stays on the CPU, as there is no twin on the GPU of {unknown}")
+                self.print_to_log_file(f"augmentation stays on the CPU; unknown on the GPU: {unknown}")
         if self.seed is None:
-            return super().get_dataloaders()
+            with _log_aside(self):
+                return super().get_dataloaders()
         for loader in loaders:
             loader.transforms = loader.transforms.transforms
         n = get_allowed_n_proc_DA()
@@ -183,6 +186,16 @@ def _without_processes() -> Iterator[None]:
 
 
 @contextmanager
+def _log_aside(trainer: Any) -> Iterator[None]:
+    """The trainer writes nothing to its log."""
+    trainer.print_to_log_file = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        del trainer.print_to_log_file
+
+
+@contextmanager
 def _with_transforms_aside(trainer: Any) -> Iterator[None]:
     """The trainer's transforms come wrapped in Untransformed."""
     names = ("get_training_transforms", "get_validation_transforms")
@@ -232,7 +245,7 @@ class nnUNetTrainerGPUAugment(SafeLoading, GPUAugmentation):
         super().initialize()
         if self.device.type == "cuda" and not self.is_ddp and not isinstance(self.network, OptimizedModule):
             fused = fuse_units(self.network)
-            self.print_to_log_file(f"{fused} units of the network norm and activate in one kernel")
+            self.print_to_log_file(f"norm and activation are one kernel in {count(fused, 'unit')} of the network")
 
     def _do_i_compile(self) -> bool:
         # fused units in a graph take less time than a compiled network, and start at once

@@ -6,6 +6,7 @@ from functools import cached_property
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.slicing.holdout_file import Holdout, check_fits, holdout_path, read_holdout
 
 
@@ -33,7 +34,7 @@ class HeldOutCases(nnUNetTrainer):
         check_fits(self.holdout, path, names, training, validation)
         kept = self.holdout.without(training)
         self.print_to_log_file(
-            f"{path} holds out {len(self.holdout.cases)} training cases, which take the place of the fold's validation "
-            f"cases; {len(kept)} are trained with"
+            f"{path} holds out {count(len(self.holdout.cases), 'training case')} to validate on, in place of the "
+            f"fold's validation cases, and leaves {count(len(kept), 'case')} to train with"
         )
         return kept, list(self.holdout.cases)

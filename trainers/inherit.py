@@ -49,10 +49,9 @@ class SliceMambaInheritTrainer(SliceMambaTrainer):
         checkpoint = supernet_checkpoint(file, chosen, None if of_search else self.only_supernet(file))
         super()._use_slicing_file()
         supernet = self.load_supernet(checkpoint)
-        path = indices_on(supernet, chosen, file)
-        weights = supernet.extract(path).state_dict()
+        weights = supernet.extract(indices_on(supernet, chosen, file)).state_dict()
         self.sliced_network.load_state_dict(weights)
-        self.print_to_log_file(f"Weights of path {path} inherited from the supernet in {checkpoint}")
+        self.print_to_log_file(f"Weights inherited from the supernet in {checkpoint}")
 
     def only_supernet(self, file: Path) -> Path:
         """The final checkpoint of the fold's only trained supernet, for a slicing file that lies with none.

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
+from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_slicemamba.common.checkpoint_names import ALL, LATEST
@@ -26,6 +28,8 @@ from nnunetv2_slicemamba.common.whole_file import replacing, sweep
 from nnunetv2_slicemamba.planning.plans_name import require_file_of_own_name
 from nnunetv2_slicemamba.trainers.earlier_training import refuse_finished, set_aside_unfinished
 from nnunetv2_slicemamba.trainers.finished_epoch import FinishedEpoch
+
+_FAILED = 128  # what a process that must end with an error tells the others, in place of a signal's number
 
 
 class InterruptibleTraining(nnUNetTrainer):
@@ -43,6 +47,7 @@ class InterruptibleTraining(nnUNetTrainer):
     ends_epoch = latest_is_due = False
     begins_anew = False  # and has not written a checkpoint yet
     was_finished = False  # before it was continued
+    failure: Exception | None = None  # the error with which this process ends the training
     agreement: Any = None  # the processes of a training on several GPUs
 
     @cached_property
@@ -68,12 +73,19 @@ class InterruptibleTraining(nnUNetTrainer):
                 self.stop(self.asked)
             finally:
                 self.in_epochs = False
+                self._let_loaders_end()
         if self.asked is not None:
             raise SystemExit(exit_code(self.asked))
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self._alone(), interruptible():
             super().perform_actual_validation(save_probabilities)
+
+    def _let_loaders_end(self) -> None:
+        # nnU-Net's end with their object; at the end of the process, their thread takes the end of theirs for a fault
+        for name in ("dataloader_train", "dataloader_val"):
+            if isinstance(getattr(self, name), (MultiThreadedAugmenter, NonDetMultiThreadedAugmenter)):
+                setattr(self, name, None)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -166,12 +178,13 @@ class InterruptibleTraining(nnUNetTrainer):
     def ask_all(self) -> Callable[[], int]:
         """Begins to ask all processes for the signals that asked them to end, and goes on meanwhile.
 
-        The function that it returns waits for the highest signal, 0 for none. All come here equally often.
+        The function that it returns waits for the highest signal, 0 for none, _FAILED for an error. All come here
+        equally often.
         """
         agreement = self.agreement
         if agreement is None or not self.in_epochs:
             return lambda: self.asked or 0
-        highest = torch.tensor(self.asked or 0)
+        highest = torch.tensor(_FAILED if self.failure else self.asked or 0)
         message = dist.all_reduce(highest, dist.ReduceOp.MAX, group=agreement, async_op=True)
 
         def wait() -> int:
@@ -181,14 +194,33 @@ class InterruptibleTraining(nnUNetTrainer):
         return wait
 
     def stop_if_asked(self, highest: Callable[[], int] | None = None) -> None:
-        """Ends the training if a signal has asked one of its processes to. highest: of `ask_all`, which it calls else.
+        """Ends the training if a signal or an error asks one of its processes to. highest: as `ask_all`, its default.
 
         Several processes ask before a step, which need not wait for the answer then, and end after the step behind that
-        of the signal.
+        of the signal or the error.
         """
         number = (highest or self.ask_all())()
+        if number == _FAILED:
+            self.raise_failure()
         if number and self.in_epochs:
             self.stop(number)
+
+    def fail(self, error: Exception) -> None:
+        """Ends the training with an error: at once, or of several processes all, after the next step."""
+        self.failure = error
+        if self.agreement is None:
+            self.raise_failure()
+
+    def raise_failure(self) -> NoReturn:
+        """Logs and raises the error of the first process that has one, in all processes."""
+        own, self.failure = self.failure, None
+        errors = [own]
+        if self.agreement is not None:
+            errors *= dist.get_world_size(self.agreement)
+            dist.all_gather_object(errors, own, group=self.agreement)
+        error = next(one for one in errors if one is not None)
+        self.print_to_log_file(error)
+        raise error
 
     def stop(self, number: int) -> NoReturn:
         """Writes the checkpoint of the last finished epoch, if this process has finished one, and ends the process."""

@@ -14,6 +14,7 @@ from nnunetv2.training.loss.robust_ce_loss import RobustCrossEntropyLoss
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
+from nnunetv2_slicemamba.common.library_errors import first_line
 from nnunetv2_slicemamba.nets.cuda_graphs import Outputs, TrainingGraph, switched_off
 from nnunetv2_slicemamba.trainers.seeded import RepeatableCrossEntropy
 from nnunetv2_slicemamba.trainers.shared_loss import DiceSums, OwnShare, SharedLoss, communicates
@@ -76,7 +77,7 @@ class RecordedLoss(nn.Module):
         try:
             self.graph = TrainingGraph(self.loss, call, inputs)
         except RuntimeError as error:
-            log.warning("the loss is computed without a CUDA graph, which could not be recorded: %s", error)
+            log.warning("the loss is computed without a CUDA graph, which could not be recorded: %s", first_line(error))
             self.plain = True
 
 

@@ -17,7 +17,7 @@ from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.nets.path_supernet import Supernet
 from nnunetv2_slicemamba.slicing.candidate_sets import CHECKPOINT_KEY as CANDIDATES_KEY
 from nnunetv2_slicemamba.slicing.candidate_sets import check_trained_candidates
-from nnunetv2_slicemamba.slicing.candidates import Architecture
+from nnunetv2_slicemamba.slicing.candidates import Architecture, listed
 from nnunetv2_slicemamba.slicing.holdout_file import CHECKPOINT_KEY, check_trained_with, holdout_in
 from nnunetv2_slicemamba.trainers.base import SUPERNET_CLASS, SliceMambaBaseTrainer, build_from_plans
 from nnunetv2_slicemamba.trainers.held_out import HeldOutCases
@@ -156,7 +156,7 @@ class SliceMambaSupernetTrainer(HeldOutCases, SliceMambaBaseTrainer):
         super().perform_actual_validation(save_probabilities)
 
     def describe_path(self) -> str:
-        return f"architecture {self.supernet.get_architecture()}"
+        return f"path {listed(self.supernet.candidates[index] for index in self.supernet.get_architecture())}"
 
 
 class SliceMambaSharedSupernetTrainer(SliceMambaSupernetTrainer):

@@ -24,6 +24,7 @@ from nnunetv2_slicemamba.augmentation.policy import Policy
 from nnunetv2_slicemamba.augmentation.recorded import Layout, RecordedPolicy
 from nnunetv2_slicemamba.augmentation.seeds import generators_seeded
 from nnunetv2_slicemamba.augmentation.workers import BatchWorkers
+from nnunetv2_slicemamba.common.library_errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,8 @@ class DeviceBatches:
             with on(self.device):
                 self.recorded = RecordedPolicy(self.policy, Batch(slot.data, slot.seg), layout, self.device)
         except RuntimeError as error:
-            log.warning("batches are augmented without a CUDA graph, which could not be recorded: %s", error)
+            why = first_line(error)
+            log.warning("batches are augmented without a CUDA graph, which could not be recorded: %s", why)
 
     def __iter__(self) -> DeviceBatches:
         return self

@@ -8,7 +8,7 @@ from typing import Annotated
 from nnunetv2_slicemamba.cli.completion import supernet_trainers
 from nnunetv2_slicemamba.cli.options import output_option, text, trainer_option
 
-Trainer = Annotated[str, trainer_option("Final trainer, e.g. SliceMambaTrainer_20epochs.")]
+Trainer = Annotated[str, trainer_option("Trainer, e.g. SliceMambaTrainer_20epochs.")]
 Supernet = Annotated[
     str | None,
     text(

@@ -47,7 +47,7 @@ def export(
         choice("--format", names=("onnx", "torchscript", "pt2", "zip"), help="Format of the file; zip: for nnU-Net."),
     ] = "onnx",
     plans: Plans = PLANS,
-    trainer: Annotated[str, trainer_option("Final trainer.")] = "SliceMambaTrainer",
+    trainer: Annotated[str, trainer_option("Trainer of the networks.")] = "SliceMambaTrainer",
     checkpoint: Annotated[
         str,
         text("-chk", "--checkpoint", metavar="NAME", help="Checkpoint of the fold, as in nnUNetv2_predict."),

@@ -93,7 +93,7 @@ def run(
     gpu_memory: Annotated[
         float | None, gpu_memory_option(f"GPU memory to plan for if there are no plans. Default: {GPU_MEMORY:g}.")
     ] = None,
-    trainer: Annotated[str, trainer_option("Final trainer; for a baseline, one of nnU-Net's.")] = DEFAULT_TRAINER,
+    trainer: Annotated[str, trainer_option("Trainer; for a baseline, one of nnU-Net's.")] = DEFAULT_TRAINER,
     supernet_trainer: Annotated[
         str | None,
         text(

@@ -29,6 +29,11 @@ def library_errors(library: str, what: str, remedy: str) -> Iterator[None]:
         raise InputError(f"{what} ({kind}{reason or 'without a reason'}); {remedy}") from error
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, for a log; PyTorch's go on with hints for its developers."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def origin(error: BaseException, packages: tuple[str, ...]) -> str | None:
     """The one of these top-level packages whose code, or what it called, raised the error; None for none of them."""
     modules = [str(frame.f_globals.get("__name__", "")) for frame, _ in traceback.walk_tb(error.__traceback__)]

@@ -71,7 +71,7 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     models = {"fold_0": ["0"], "fold_1": ["1"], "ensemble": ["0", "1"]}
     steps = StepsInARow(len(folds) + len(models) + 2, shown, SILENCE_SECONDS)
     shown.print(
-        f"{steps.total} steps: plan; supernet, search and final training of two folds ({totals(folds)}); predictions "
+        f"{steps.total} steps: plan; supernet, search and training of two folds ({totals(folds)}); predictions "
         "by each fold and by both; the report"
     )
     plan_demo(dataset, steps)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nnunetv2_slicemamba.common.library_errors import first_line
 from nnunetv2_slicemamba.nets.cuda_graphs import (
     AutocastState,
     GraphMemory,
@@ -83,7 +84,7 @@ class NetworkGraphs:
             try:
                 self.made[key] = self.record(call, x, self.pool)
             except RuntimeError as error:
-                log.warning("inference goes on without CUDA graphs: %s", error)
+                log.warning("inference goes on without CUDA graphs: %s", first_line(error))
                 self.inference = False
                 return call(x)
         recorded, static, outputs = self.made[key]
@@ -148,7 +149,7 @@ class BlockGraphs:
             try:
                 graph = self.made[key] = TrainingGraph(block, call, (x,), self.memory)
             except RuntimeError as error:
-                log.warning("training goes on without CUDA graphs of this block: %s", error)
+                log.warning("training goes on without CUDA graphs of this block: %s", first_line(error))
                 self.off = True
         if graph is None or not graph.can_replay(x):
             return call(x)

@@ -1,1 +1,1 @@
-"""Pipeline of a configuration's folds: supernet, search, final training and validation."""
+"""Pipeline of a configuration's folds: supernet, search, training and validation."""

@@ -1,4 +1,4 @@
-"""Steps of a fold, from its supernet to the validated final network; finished steps are skipped."""
+"""Steps of a fold, from its supernet to the validated network; finished steps are skipped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.nnunet_files import SUMMARY_JSON
 from nnunetv2_slicemamba.common.watch import Watch
-from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step, made_whole
+from nnunetv2_slicemamba.pipeline.step import TRAINING, Command, Finished, Step, made_whole
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder, finals_root
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.search.holdout import hold_out
@@ -64,12 +64,12 @@ class RunSettings:
 
 
 def steps_of_fold(selection: Selection, settings: RunSettings) -> list[Step]:
-    """The steps of one fold, in order: supernet and search if they are asked for, final training with validation."""
+    """The steps of one fold, in order: supernet and search if they are asked for, training with validation."""
     supernet = SupernetFolder(selection, settings.supernet_trainer)
     final = FoldFolder(selection, settings.trainer)
     fold = str(selection.fold)
 
-    def look_at_final() -> Command | Finished:
+    def look_at_training() -> Command | Finished:
         check_final_slicing(final, chosen_file(supernet, settings))
         return training_needed(final, supernet, settings)
 
@@ -77,7 +77,7 @@ def steps_of_fold(selection: Selection, settings: RunSettings) -> list[Step]:
     if settings.search:
         looks["supernet"] = (lambda: training_needed(supernet, supernet, settings), supernet.path)
         looks["search"] = (lambda: search_needed(supernet, settings), None)
-    looks["final"] = (look_at_final, final.path)
+    looks[TRAINING] = (look_at_training, final.path)
     steps: list[Step] = []
     for kind, (look, training) in looks.items():
         after = tuple(step.name for step in steps[-1:])

@@ -73,7 +73,7 @@ class StepsInARow:
 
 
 def run_fold(selection: Selection, settings: RunSettings, steps: StepsInARow) -> float:
-    """Supernet and search if they are asked for, final training and validation of one fold, without what is finished.
+    """Supernet and search if they are asked for, training and validation of one fold, without what is finished.
 
     Returns the fold's mean validation Dice. Raises CommandError if a step fails, InputError if a finished final
     training used another slicing than the fold's file holds now.

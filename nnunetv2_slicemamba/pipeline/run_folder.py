@@ -9,6 +9,7 @@ from nnunetv2_slicemamba.common.folder_lock import FolderInUseError, require_unu
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 
 STEPS_FOLDER, RUN_FILE = "steps", "run.json"
+_TRAINING, _OLDER_TRAINING = "_training", "_final"
 _FOLD = {"dataset": str, "configuration": str, "plans_name": str, "folds": [str]}
 _SETTINGS = {"trainer": str, "supernet_trainer": str, "device": str, "search_arguments": [str], "npz": bool}
 # who runs or has submitted the steps, of runs and of comparisons
@@ -57,5 +58,11 @@ class RunFolder:
         return False
 
     def step(self, name: str) -> Path:
-        """The folder of a step's logs and records."""
-        return self.path / name
+        """The folder of a step's logs and records; a run that an earlier version began goes on in the one it made."""
+        older = self.path / older_name(name)
+        return older if older.is_dir() else self.path / name
+
+
+def older_name(name: str) -> str:
+    """The name that earlier versions gave a step: the training of a fold was fold_0_final."""
+    return name.removesuffix(_TRAINING) + _OLDER_TRAINING if name.endswith(_TRAINING) else name

@@ -9,7 +9,7 @@ from submitit.core.utils import JobPaths
 
 from nnunetv2_slicemamba.pipeline.job import JOB_FILE, JOB_JSON, record_of
 from nnunetv2_slicemamba.pipeline.progress import last_line
-from nnunetv2_slicemamba.pipeline.run_folder import RunFolder
+from nnunetv2_slicemamba.pipeline.run_folder import RunFolder, older_name
 from nnunetv2_slicemamba.pipeline.slurm.client import SlurmJob, jobs_in_slurm
 from nnunetv2_slicemamba.pipeline.states import (
     FAILED,
@@ -31,7 +31,7 @@ def states_in_slurm(steps: Sequence[Step], folder: RunFolder, jobs: Mapping[str,
     known = jobs_in_slurm(jobs.values())
     states = []
     for step in steps:
-        number = jobs.get(step.name)
+        number = jobs.get(step.name, jobs.get(older_name(step.name)))
         if number is None:  # finished before
             states.append(state_on_disk(step, folder, at_work=False))
             continue

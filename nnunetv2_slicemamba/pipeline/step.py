@@ -11,6 +11,7 @@ from pathlib import Path
 from nnunetv2_slicemamba.common.folder_lock import FolderInUseError
 
 PLAN = "plan"  # the kind of the step before all folds
+TRAINING = "training"  # the kind of the step that trains and validates a fold's network
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Finished:
 class Step:
     """One step of a run.
 
-    name: of its folder of logs. fold: "" for a step of all folds. kind: plan, supernet, search, final, predict,
+    name: of its folder of logs. fold: "" for a step of all folds. kind: plan, supernet, search, training, predict,
     evaluate or report. after: names of the steps that must be finished before. look: looks at the files, and gives the
     command that is still needed or Finished. training: result folder of the fold that a training step trains. keeps:
     folders, and patterns in them, of the files from which the step goes on when it was stopped; none if it begins anew.

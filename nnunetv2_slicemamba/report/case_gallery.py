@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.library_errors import first_line
+
 from .gather import Gathered
 from .overlays import CasePicture, draw_case, image_files, truth_file
 from .results import CaseDice, typical_cases
@@ -83,7 +85,7 @@ def case_groups(data: Gathered, progress: Callable[[str, int, int], None] = lamb
                 note = _note([part for part, found in parts.items() if not found], pictures)
                 views.append(CaseView(task.case.case, task.rank, task.where, task.case, pictures, note))
             except Exception as error:  # a damaged image has as many exceptions as readers; the rest is still worth it
-                problems.append(f"{task.case.case} could not be drawn: {_first_line(error)}")
+                problems.append(f"{task.case.case} could not be drawn: {first_line(error)}")
             done += 1
             progress("drawing cases", done, total)
         groups.append(CaseGroup(title, views, problems))
@@ -104,7 +106,7 @@ def example_cases(data: Gathered) -> list[CaseGroup]:
             pictures = draw_case(case, images, truth, None, data.dataset, f"example-{number}")
             views.append(CaseView(case, "", "training case", None, pictures))
         except Exception as error:  # as above
-            problems.append(f"{case} could not be drawn: {_first_line(error)}")
+            problems.append(f"{case} could not be drawn: {first_line(error)}")
     return [CaseGroup("Examples", views, problems)] if views or problems else []
 
 
@@ -114,7 +116,3 @@ def _note(missing: list[str], pictures: list[CasePicture]) -> str:
     filled = list(dict.fromkeys(kind for picture in pictures for kind in picture.filled))
     told += [f"{' and '.join(filled)} filled, for its many small parts"] if filled else []
     return "; ".join(told)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2_slicemamba.common.names import names_supernet_trainer
+from nnunetv2_slicemamba.common.names import DEFAULT_SUPERNET_TRAINER, names_supernet_trainer
 from nnunetv2_slicemamba.common.shell import shell_line
 
 SLICING_VARIABLE = "SLICEMAMBA_SLICING"
@@ -116,15 +116,17 @@ def supernet_folders(results_dataset_folder: str | Path, plans: str, configurati
 
 
 def _how_to_get_one(folder: Path, plans: str, configuration: str, fold: int | str, supernets: Sequence[Path]) -> str:
-    where = shell_line("-d", folder.name, "-c", configuration, "-f", fold, "-p", plans)
+    where = ("-d", folder.name, "-c", configuration, "-f", fold, "-p", plans)
     why = f"there is neither {set_slicing_file(folder, plans, configuration, fold)} nor a searched {SLICING_FILE}"
     if supernets:
         why = f"a search seems to be on its way, in {' and '.join(map(str, supernets))}"
+    trainers = [supernet.name.partition("__")[0] for supernet in supernets]
+    trainer = () if not trainers or DEFAULT_SUPERNET_TRAINER in trainers else ("-tr", trainers[0])
     return (
         f"no slicing for {folder.name}, {configuration}, fold {fold}: {why}. Get one in one of three ways:\n"
-        f"  slicemamba search {where}\n"
+        f"  {shell_line('slicemamba', 'search', *where, *trainer)}\n"
         "      searches it with the fold's trained supernet\n"
-        f"  slicemamba slicing {where} --set 2x4\n"
+        f"  {shell_line('slicemamba', 'slicing', *where, '--set', '2x4')}\n"
         "      sets it without a search (2x4x2 in 3D; random:SEED, consensus and a file work too)\n"
         f"  export {SLICING_VARIABLE}=FILE\n"
         f"      names any {SLICING_FILE} for this training"

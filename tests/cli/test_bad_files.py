@@ -56,8 +56,8 @@ FILES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("nnUNet_raw/Dataset077_Own/dataset.json", CONVERT),
     ("nnUNet_raw/Dataset077_Own/slicemamba_convert.json", CONVERT),
     (f"{STEPS}/run.json", STATUS),
-    (f"{STEPS}/fold_0_final/job.json", STATUS),
-    (f"{STEPS}/fold_0_final/ended.json", STATUS),
+    (f"{STEPS}/fold_0_training/job.json", STATUS),
+    (f"{STEPS}/fold_0_training/ended.json", STATUS),
 )
 RUN_SAID = {"command": "slicemamba run", "process": 1, "host": "here", "started": "now"}
 JOB_SAID = {"job": "7", "place": "cores 0", "log": "missing.log", "started": "now", "command": "nnUNetv2_train"}
@@ -122,7 +122,7 @@ def tree(planned: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         shutil.copy(root / SEARCHED / "slicing_search/best_slicing.json", root / "chosen.json")
         shutil.copy(root / SEARCHED / "slicing_search/pareto.json", root / "pareto.json")
         selections, settings = [select("901", "2d", "0", PLANS)], RunSettings(FINAL, SUPERNET, "cpu", (), search=False)
-        step = run_folder(selections, settings).step("fold_0_final")
+        step = run_folder(selections, settings).step("fold_0_training")
         step.mkdir(parents=True)
         write_run(run_folder(selections, settings), selections, settings, **RUN_SAID)
         (step / "job.json").write_text(json.dumps(JOB_SAID))

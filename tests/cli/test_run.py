@@ -47,8 +47,8 @@ def test_a_run_trains_every_fold_and_says_with_which_plans_and_slicing(steps: li
     assert f"Dataset901_Disks, 2d, {PLANS}, folds 0, 1: 3 steps, none finished before.\n" in done.out
     assert [line for line in done.out.splitlines() if line.startswith("Step ")] == [
         "Step 1 of 3: plan",
-        "Step 2 of 3: fold 0, final",
-        "Step 3 of 3: fold 1, final",
+        "Step 2 of 3: fold 0, training",
+        "Step 3 of 3: fold 1, training",
     ]
     assert "Slicing, fold 0, 1: 2x4 in all 7 blocks, the fixed one" in done.out
     assert done.out.endswith("Next: slicemamba report -d Dataset901_Disks\n")

@@ -37,6 +37,17 @@ def test_its_figures_are_those_of_results_and_performance() -> None:
     assert [f for f in sorted(figures) if not re.search(rf"(?<![\d.]){re.escape(f)}(?!\.?\d)", pages)] == []
 
 
+def test_times_and_gains_on_other_pages_are_those_of_results_and_performance_or_of_a_shown_output() -> None:
+    texts = {file.name: file.read_text(encoding="utf-8") for file in DOCS.rglob("*.md")}
+    shown = "\n".join(re.findall(r"^ {4}.*$", "\n".join(texts.values()), re.MULTILINE))
+    shown += texts.pop("results.md") + texts.pop("performance.md")
+    measured = r"(\d+(?:\.\d+)?) (?:ms|points|times as)\b|(\d+\.\d+) (?:s|min|MB|%)(?!\w)"
+    for name, text in texts.items():
+        prose = re.sub(r"^ {4}.*$", "", text, flags=re.MULTILINE)
+        for figure in filter(None, sum(re.findall(rf"(?<![\d.])(?:{measured})", prose), ())):
+            assert re.search(rf"(?<![\d.]){re.escape(figure)}(?!\.?\d)", shown), f"{name}: {figure}"
+
+
 @pytest.mark.parametrize("file", TEXTS, ids=[str(file.relative_to(REPOSITORY)) for file in TEXTS])
 def test_nothing_needs_mkdocs_to_be_read(file: Path) -> None:
     # requests to include a file, boxes, and lists of attributes would be shown as they are

@@ -76,6 +76,25 @@ def test_a_failed_step_stops_only_those_that_need_it_and_the_same_call_goes_on(
     assert before == {name: (tmp_path / f"made_{name}").stat().st_mtime_ns for name in before}
 
 
+def test_a_run_that_an_earlier_version_began_goes_on_in_its_folders(folder: RunFolder, tmp_path: Path) -> None:
+    for fold in (0, 1):  # the step of a fold's training had another name
+        record = {"job": f"10{fold}", "place": "cores 0", "log": "log", "started": "now", "command": "c"}
+        (folder.path / f"fold_{fold}_final").mkdir(parents=True)
+        write_json(folder.path / f"fold_{fold}_final" / "job.json", record)
+    write_json(
+        folder.path / "fold_0_final" / "ended.json", {"job": "100", "code": 0, "message": "", "ended": "a minute later"}
+    )
+    (tmp_path / "made_0").touch()
+    steps = [
+        stand_in_step("fold_0_training", "raise SystemExit('trained again')", tmp_path / "made_0"),
+        stand_in_step("fold_1_training", MAKE, tmp_path / "made_1"),
+    ]
+    assert [(one.state, one.job) for one in states_on_disk(steps, folder)] == [(FINISHED, "100"), (STOPPED, "101")]
+    run_at_once(steps, [place()], folder, Console(file=io.StringIO()))
+    assert [one.state for one in states_on_disk(steps, folder)] == [FINISHED, FINISHED]
+    assert {file.name for file in folder.path.iterdir()} == {"fold_0_final", "fold_1_final"}
+
+
 def test_a_command_that_succeeds_and_makes_nothing_has_failed(folder: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="its command succeeded, and left it unfinished"):
         run_at_once([stand_in_step("idle", "", tmp_path / "made")], [place()], folder, Console(file=io.StringIO()))

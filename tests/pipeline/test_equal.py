@@ -98,7 +98,7 @@ def test_two_folds_at_once_one_killed_and_continued_equal_two_in_a_row(
         write_run(folder, selections, SETTINGS, **said)
         killer = threading.Thread(target=kill_training, args=(finals[0],))
         killer.start()
-        with pytest.raises(CommandError, match=r"fold 0, final: .*was ended by SIGKILL"):
+        with pytest.raises(CommandError, match=r"fold 0, training: .*was ended by SIGKILL"):
             run_at_once(steps, places_without_gpu(2), folder, silent())
         killer.join()
     assert [final.is_trained for final in finals] == [False, True]
@@ -106,20 +106,20 @@ def test_two_folds_at_once_one_killed_and_continued_equal_two_in_a_row(
     ended = called("status", "-d", "901")
     assert ended.code == 0, ended.err
     rows = {row.split("│")[1].strip(): row.split("│") for row in ended.out.splitlines() if "│" in row}
-    assert [rows[name][2].strip() for name in ("fold 0, search", "fold 0, final", "fold 1, final")] == [
+    assert [rows[name][2].strip() for name in ("fold 0, search", "fold 0, training", "fold 1, training")] == [
         "finished",
         "failed",
         "finished",
     ]
-    assert rows["fold 1, final"][5].strip() == "4/4"
-    assert "fold 0, final: 'nnUNetv2_train Dataset901_Disks 2d 0" in ended.out
+    assert rows["fold 1, training"][5].strip() == "4/4"
+    assert "fold 0, training: 'nnUNetv2_train Dataset901_Disks 2d 0" in ended.out
     assert "No process runs it. To go on: slicemamba run again" in ended.out
 
     trained = finals[1].checkpoint.stat().st_mtime_ns
     with only_run(folder):
         run_at_once(steps, places_without_gpu(2), folder, silent())
     assert finals[1].checkpoint.stat().st_mtime_ns == trained
-    logs = sorted((folder.path / "fold_0_final").glob("*_log.out"), key=lambda file: file.stat().st_mtime)
+    logs = sorted((folder.path / "fold_0_training").glob("*_log.out"), key=lambda file: file.stat().st_mtime)
     assert len(logs) == 2
     assert " --c" in logs[1].read_text()
 

@@ -40,15 +40,15 @@ def test_folds_do_not_wait_for_each_other_and_the_ensemble_for_all(selections: l
     steps = by_name(graph_of(selections, SETTINGS))
     assert steps["fold_1_supernet"].after == ()
     assert steps["fold_1_search"].after == ("fold_1_supernet",)
-    assert steps["fold_1_final"].after == ("fold_1_search",)
-    assert steps["predict"].after == ("fold_0_final", "fold_1_final")
+    assert steps["fold_1_training"].after == ("fold_1_search",)
+    assert steps["predict"].after == ("fold_0_training", "fold_1_training")
     assert (steps["evaluate"].after, steps["report"].after) == (("predict",), ("evaluate",))
     assert len(graph_of(selections, replace(SETTINGS, predict=False))) == 6
 
 
-def test_without_a_search_a_fold_is_its_final_training(selections: list[Selection]) -> None:
+def test_without_a_search_a_fold_is_its_training(selections: list[Selection]) -> None:
     graph = graph_of(selections, replace(SETTINGS, search=False, predict=False))
-    assert [(step.name, step.after) for step in graph] == [("fold_0_final", ()), ("fold_1_final", ())]
+    assert [(step.name, step.after) for step in graph] == [("fold_0_training", ()), ("fold_1_training", ())]
 
 
 def test_without_test_cases_only_the_report_is_left_and_without_truth_no_evaluation(

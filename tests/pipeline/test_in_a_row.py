@@ -35,15 +35,15 @@ def test_every_step_tells_its_number_and_what_it_has_reached(tmp_path: Path, mon
     shown = io.StringIO()
     steps = StepsInARow(3, Console(file=shown, width=400))
     steps.begin("plan")
-    for one in (step("supernet", True), step("final", False, training=tmp_path)):
+    for one in (step("supernet", True), step("training", False, training=tmp_path)):
         steps.take(one)
     lines = shown.getvalue().splitlines()
     assert lines[:3] == [
         "Step 1 of 3: plan",
         "Step 2 of 3: fold 0, supernet: finished before, in a folder",
-        "Step 3 of 3: fold 0, final",
+        "Step 3 of 3: fold 0, training",
     ]
-    assert lines[3].startswith("fold 0, final: finished in ")
+    assert lines[3].startswith("fold 0, training: finished in ")
     assert lines[3].endswith("s, validation Dice 0.5000")
 
 
@@ -52,8 +52,8 @@ def test_an_error_names_the_step_as_its_line_does(monkeypatch: pytest.MonkeyPatc
         raise CommandError("'nnUNetv2_train' failed with exit code 1")
 
     monkeypatch.setattr(fold_steps, "run_command", fail)
-    with pytest.raises(CommandError, match=r"^fold 0, final: 'nnUNetv2_train' failed with exit code 1"):
-        StepsInARow(1, Console(file=io.StringIO())).take(step("final", False))
+    with pytest.raises(CommandError, match=r"^fold 0, training: 'nnUNetv2_train' failed with exit code 1"):
+        StepsInARow(1, Console(file=io.StringIO())).take(step("training", False))
 
 
 def test_a_step_whose_files_are_made_anew_is_still_to_do() -> None:
@@ -104,11 +104,11 @@ def test_what_is_shown_of_a_step(is_terminal: bool, tmp_path: Path, monkeypatch:
     console = Console(file=io.StringIO(), force_terminal=is_terminal)
     steps = StepsInARow(9, console)
     assert type(steps.watch(step("predict", False))) is Watch
-    assert type(steps.watch(step("final", False, training=tmp_path))) is TrainingWatch
+    assert type(steps.watch(step("training", False, training=tmp_path))) is TrainingWatch
     # a search has bars of its own on a terminal
     assert type(steps.watch(step("search", False))) is (type(None) if is_terminal else WatchAll)
     monkeypatch.setenv(VARIABLE, VERBOSE)
-    assert steps.watch(step("final", False, training=tmp_path)) is None
+    assert steps.watch(step("training", False, training=tmp_path)) is None
 
 
 def test_long_lines_are_not_broken_in_a_log_file(monkeypatch: pytest.MonkeyPatch) -> None:

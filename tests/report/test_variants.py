@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.evaluation import EvaluationSettings, evaluate_folders
 from nnunetv2_slicemamba.report import ReportSettings
 from nnunetv2_slicemamba.report.gather import gather
@@ -149,7 +150,7 @@ def test_commands_have_every_option_and_quote_names_from_outside(complete_2d, us
     for file in tree.root.rglob(f"{PLANS}.json"):
         plans = json.loads(file.read_text())
         plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["activation_checkpointing"] = True
-        plans["slicemamba_planned_with"] = {"gpu_memory": 1.5}
+        plans[OPTIONS_IN_PLANS] = {"gpu_memory": 1.5}
         file.write_text(json.dumps(plans))
     supernet = tree.fold(SUPERNET, 0)
     holdout = Holdout(tree.shipped.folder_name, PLANS, "2d", 0, 0.25, 7, ("a", "b"), "0" * 64)
@@ -159,7 +160,8 @@ def test_commands_have_every_option_and_quote_names_from_outside(complete_2d, us
     text = html_of(tree)
     assert "\x1b" not in text
     commands = gather(ReportSettings(tree.number)).commands
-    assert "slicemamba plan -d 501 -c 2d --size S --network paper --activation-checkpointing" in commands
+    plan = "slicemamba plan -d 501 -c 2d --size S --network paper --gpu-memory 1.5 --activation-checkpointing"
+    assert plan in commands
     fold = f"-d {tree.shipped.folder_name} -c 2d -f 0 -p {PLANS}"
     assert f"slicemamba holdout {fold} -tr {SUPERNET} --fraction 0.25 --seed 7" in commands
     words = r"nnUNetv2_train 501 '2d;touch owned' $'0$(touch owned)\x1b[2J'"

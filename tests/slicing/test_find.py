@@ -93,6 +93,13 @@ def test_without_one_the_error_gives_the_three_ways_to_get_one(results, make_fol
     assert str(results) in message
 
 
+def test_the_search_that_is_named_is_that_of_the_supernet_that_was_begun(results):
+    begun = "SliceMambaSupernetTrainer_5epochs"
+    (results / f"{begun}__{PLANS}__2d").mkdir(parents=True)
+    with pytest.raises(SlicingNotFoundError, match=rf"slicemamba search .* -p {PLANS} -tr {begun}\n"):
+        find_slicing_file(results, PLANS, "2d", 0)
+
+
 def test_several_are_listed_and_the_variable_decides(results):
     files = [put(results), put(results, "SliceMambaSharedSupernetTrainer")]
     with pytest.raises(SeveralSlicingsError, match=r"2 supernets have a slicing .*fold 0") as error:

@@ -128,21 +128,22 @@ def test_an_interrupted_graph_ends_as_one_that_nothing_interrupts(
     assert "10 jobs of SLURM run or wait" in refused.stderr
 
     # a search takes both nodes, so that no training may begin before it
-    told("scontrol", "hold", run.job("fold_0_final"))
+    told("scontrol", "hold", run.job("fold_0_training"))
     wait_until(lambda: state(run.job("fold_1_search")) == "COMPLETED", LONG)
     assert "$ torchrun --nnodes 2 --node-rank 0" in run.log("fold_1_search")
-    told("scontrol", "release", run.job("fold_0_final"))
+    told("scontrol", "release", run.job("fold_0_training"))
 
     # preempted by jobs of another partition, both folds' trainings save and wait
     wait_until(lambda: min(run.epochs(0), run.epochs(1)) >= 1, LONG)
     kept = {fold: (run.fold(SUPERNET, fold) / "checkpoint_final.pth").stat().st_mtime_ns for fold in (0, 1)}
-    finals = [run.job("fold_0_final"), run.job("fold_1_final")]
+    finals = [run.job("fold_0_training"), run.job("fold_1_training")]
     (root / "urgent").mkdir()
     urgent = ["sbatch", "--partition=high", "--nodes=2", "--exclusive", f"--output={root}/urgent/%j", "--wrap=sleep 5"]
     told(*urgent)
     wait_until(lambda: all(state(job) == "PENDING" for job in finals), 180)
     found = states()
-    assert [found["fold 0, final"], found["fold 1, final"], found["predict"]] == ["requeued", "requeued", "waiting"]
+    assert [found[f"fold {fold}, training"] for fold in (0, 1)] == ["requeued", "requeued"]
+    assert found["predict"] == "waiting"
     for job in finals:
         hold(job)
 
@@ -166,13 +167,13 @@ def test_an_interrupted_graph_ends_as_one_that_nothing_interrupts(
     for job in finals:
         start(job)
     wait_until(lambda: {state(job) for job in finals} == {"RUNNING"}, 180)
-    assert all(" --c" in run.log(f"fold_{fold}_final") for fold in (0, 1))
+    assert all(" --c" in run.log(f"fold_{fold}_training") for fold in (0, 1))
 
     # the whole run is cancelled, and continued by the same command
     ended = slicemamba("cancel", "-d", "501")
     assert f"ended. To go on: slicemamba {' '.join(RUN[:5])}" in ended.stdout, ended.stderr
     found = states()
-    assert [found["fold 0, search"], found["fold 0, final"], found["fold 1, final"], found["report"]] == [
+    assert [found["fold 0, search"], found["fold 0, training"], found["fold 1, training"], found["report"]] == [
         *("finished", "stopped", "stopped", "waiting")
     ]
     ended = slicemamba(*RUN, *ON_SLURM)

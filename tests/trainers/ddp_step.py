@@ -17,6 +17,8 @@ from torch import nn
 
 from nnunetv2_slicemamba.common.stopping import handling_signals
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
+from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
+from nnunetv2_slicemamba.trainers.finite import NonFiniteLossError
 from nnunetv2_slicemamba.trainers.interruptible import InterruptibleTraining
 from nnunetv2_slicemamba.trainers.replicas import Replica, average_gradients
 from nnunetv2_slicemamba.trainers.shared_loss import shared
@@ -136,13 +138,56 @@ def stop(rank: int, out: str) -> tuple[int, object]:
     return -1, None
 
 
+class Losses(nnUNetTrainer):
+    """Training steps whose loss is NaN where the batch is."""
+
+    def train_step(self, batch: dict) -> dict:
+        return {"loss": batch["data"].sum().numpy()}
+
+
+class Failing(SliceMambaBaseTrainer, Losses):
+    """As much of our trainer as looks at the loss."""
+
+    lr_scheduler = average = seed = None
+    is_ddp, device, current_epoch, iteration, steps_in_epoch = True, torch.device("cpu"), 1, 4, 0
+
+    def __init__(self, rank: int, network: nn.Module) -> None:
+        self.local_rank, self.network, self.logged = rank, Replica(network), []
+        self.in_epochs = self.tried_to_record = True
+        self.agreement = dist.new_group(backend="gloo")
+
+    def print_to_log_file(self, *words: object, **_: object) -> None:
+        self.logged += map(str, words)
+
+
+def fail(rank: int, network: nn.Module) -> tuple[int, str, list[str], int]:
+    """The step in which this process ended, its message, what it logged, and how many messages were sent for the steps.
+
+    In the third step the last process has a batch with NaN.
+    """
+    trainer, reduce, sent = Failing(rank, network), dist.all_reduce, []
+    dist.all_reduce = lambda *tensors, **options: sent.append(1) or reduce(*tensors, **options)
+    try:
+        for step in range(6):
+            data = batch(step)
+            if step == 2 and rank == PROCESSES - 1:
+                data[0, 0, 3, 3] = float("nan")
+            try:
+                trainer.train_step({"data": data})
+            except NonFiniteLossError as ended:
+                return step, str(ended), trainer.logged, len(sent)
+        return -1, "", [], len(sent)
+    finally:
+        dist.all_reduce = reduce
+
+
 def main() -> None:
     rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=PROCESSES)
     supernet = make_network()
     paths = train(Replica(supernet), supernet, slice(2 * rank, 2 * rank + 2))
     result = {"paths": paths, "weights": supernet.state_dict(), **measure_losses(rank)}
-    torch.save({**result, "stopped": stop(rank, out)}, f"{out}.{rank}")
+    torch.save({**result, "stopped": stop(rank, out), "failed": fail(rank, supernet)}, f"{out}.{rank}")
     dist.destroy_process_group()
 
 

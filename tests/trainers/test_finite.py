@@ -108,6 +108,12 @@ def stopped(trainer: Any, batch: dict[str, Any]) -> str:
     return str(caught.value)
 
 
+def path_of(trainer: Any, iteration: int) -> str:
+    """The path of an iteration, as messages show it."""
+    candidates = {0: "2x2", 1: "2x4", 2: "4x2", 3: "4x4"}
+    return ", ".join(candidates[index] for index in trainer.draw_path(iteration))
+
+
 def test_a_poisoned_batch_stops_the_supernets_training_with_iteration_architecture_and_origin(
     make_trainer: Callable[..., Any], batch_for: Callable[[Any], dict[str, Any]]
 ) -> None:
@@ -119,7 +125,7 @@ def test_a_poisoned_batch_stops_the_supernets_training_with_iteration_architectu
     batch["data"][0, 0, 5, 5] = float("nan")
     message = stopped(trainer, batch)
     assert "iteration 501 (epoch 2)" in message
-    assert f"architecture {trainer.draw_path(501)}" in message
+    assert f"path {path_of(trainer, 501)}: " in message
     assert "the input batch is not finite" in message
 
 
@@ -131,7 +137,7 @@ def test_an_overflowing_block_stops_the_supernets_training_with_its_name(
         overflow(candidate)
     message = stopped(trainer, batch_for(trainer))
     assert "iteration 0" in message
-    assert f"architecture {trainer.draw_path(0)}" in message
+    assert f"path {path_of(trainer, 0)}: " in message
     assert f"the first block with a non-finite output is {BLOCKS[2]}" in message
 
 
@@ -142,5 +148,5 @@ def test_the_final_networks_training_stops_with_its_slicing(
     trainer.bare_network.set_slicing([(2, 4), (4, 2), (4, 4), (2, 2), (1, 3), (2, 2), (4, 4)])
     overflow(trainer.bare_network.get_submodule(BLOCKS[0]))
     message = stopped(trainer, batch_for(trainer))
-    assert "slicing ((2, 4), (4, 2), (4, 4), (2, 2), (1, 3), (2, 2), (4, 4))" in message
+    assert "slicing 2x4, 4x2, 4x4, 2x2, 1x3, 2x2, 4x4: " in message
     assert BLOCKS[0] in message

@@ -177,8 +177,12 @@ def test_an_overridden_policy_is_the_one_that_is_applied(loaders: Callable[..., 
 def test_what_is_not_known_is_done_by_nnunet_and_named_in_the_log(trainer: type, loaders: Callable[..., Any]) -> None:
     made = loaders(trainer)
     assert isinstance(made.dataloader_train, SingleThreadedAugmenter)
-    named = {WithInversion: "no twin on the GPU of Inversion", OverOtherLoader: "own loaders, neither seeded nor"}
+    named = {
+        WithInversion: "augmentation stays on the CPU; unknown on the GPU: Inversion",
+        OverOtherLoader: "own loaders, neither seeded nor",
+    }
     assert named[trainer] in log_of(made)
+    assert log_of(made).count("This split has") == 1
     assert len(next(made.dataloader_train)["data"])
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,18 @@ def test_a_signal_before_an_epoch_is_finished_ends_the_training_and_writes_nothi
             trainer.run_training()
         assert ended.value.code == 143
         assert list(Path(trainer.output_folder).glob("checkpoint*")) == []
+
+
+def test_nnunets_loaders_end_with_a_training_that_was_stopped(
+    make_trainer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their threads would take the end of the processes for a fault, and print it behind the last line of the log."""
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    trainer, before = make_trainer("SliceMambaTrainer_5epochs"), set(threading.enumerate())
+    ask_in(trainer, 0, "train_step", signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        trainer.run_training()
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_signal_after_the_last_step_leaves_a_finished_training(

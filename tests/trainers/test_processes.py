@@ -56,6 +56,16 @@ def test_two_processes_follow_the_same_paths_to_the_weights_of_one_and_stop_toge
 
 
 @pytest.mark.timeout(120)
+def test_a_loss_that_is_nan_in_one_process_ends_both_with_one_message(ended: tuple[Path, Results]) -> None:
+    _, results = ended
+    one, other = (result["failed"] for result in results)
+    assert one == other
+    step, message, logged, sent = one
+    assert (step, logged, sent) == (3, [message], 4), "after the step behind it, and no step sent a second message"
+    assert message.startswith("loss nan in iteration 6 (epoch 1) with network SliceMambaSupernet: the input batch is")
+
+
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("kind", ddp_step.LOSSES)
 def test_the_shared_loss_is_that_of_nnunet_and_of_one_process(kind: str, ended: tuple[Path, Results]) -> None:
     _, results = ended

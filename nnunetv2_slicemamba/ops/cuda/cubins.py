@@ -174,7 +174,7 @@ def build_cubin(part: str, variant: Variant, architecture: int) -> bytes:
 
 
 def cached_cubin(part: str, variant: Variant, architecture: int, rebuild: bool = False) -> bytes:
-    """Machine code from the disk cache, compiled (about two seconds) and stored if it is not there or `rebuild`.
+    """Machine code from the disk cache, compiled, which takes seconds, and stored if it is not there or `rebuild`.
 
     A cache that cannot be read or written only costs the compilation.
     """

@@ -20,9 +20,9 @@ from nnunetv2_slicemamba.common.provenance import now
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.stopping import exit_code
 from nnunetv2_slicemamba.pipeline.job import ENDED_FILE, JOB_FILE, recorded, run_step
-from nnunetv2_slicemamba.pipeline.run_folder import RUN_JSON, RunFolder
+from nnunetv2_slicemamba.pipeline.run_folder import RUN_JSON, RunFolder, older_name
 from nnunetv2_slicemamba.pipeline.slurm.nodes import part_of_node
-from nnunetv2_slicemamba.pipeline.step import PLAN, Command, Finished, Step, is_finished
+from nnunetv2_slicemamba.pipeline.step import PLAN, TRAINING, Command, Finished, Step, is_finished
 
 if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
@@ -109,11 +109,11 @@ class StepJob:
         # nnU-Net reads its folders' variables when it is imported
         from nnunetv2_slicemamba.pipeline.graph import steps_of
 
-        steps = {step.name: step for step in steps_of(asked)}
-        step = steps[self.step]
+        steps = steps_of(asked)
+        step = next(one for one in steps if self.step in (one.name, older_name(one.name)))
         if step.fold or step.kind == PLAN:
             return step
-        done = [one.fold for one in steps.values() if one.kind == "final" and is_finished(one)]
+        done = [one.fold for one in steps if one.kind == TRAINING and is_finished(one)]
         if not done:
             raise CommandError("no fold is trained and validated, so there is nothing to work with")
         if len(done) == len(asked["folds"]):

@@ -21,11 +21,11 @@ from nnunetv2_slicemamba.pipeline.run_folder import RUN_FILE, RUN_JSON, RunFolde
 from nnunetv2_slicemamba.pipeline.slurm.client import ask, live_jobs
 from nnunetv2_slicemamba.pipeline.slurm.job import StepJob
 from nnunetv2_slicemamba.pipeline.slurm.options import SlurmOptions
-from nnunetv2_slicemamba.pipeline.step import Finished, Step
+from nnunetv2_slicemamba.pipeline.step import TRAINING, Finished, Step
 
 # submitit counts how often a job's time was over: as often as needed
 _TIMES = 1_000_000
-_WITH_NETWORK = ("supernet", "search", "final", "predict")
+_WITH_NETWORK = ("supernet", "search", TRAINING, "predict")
 _CARRIED = ("nnUNet_", "SLICEMAMBA_", "PYTHONPATH")
 
 

@@ -40,7 +40,7 @@ class StandInJob(StepJob):
         def look() -> Command | Finished:
             return Finished() if made.is_file() else Command("work", (str(folder), str(self.saves)))
 
-        return Step("final", "0", "final", (), look, keeps=((folder, CHECKPOINTS),))
+        return Step("training", "0", "training", (), look, keeps=((folder, CHECKPOINTS),))
 
 
 def work() -> None:

@@ -25,9 +25,9 @@ class Node:
     """A node that runs job 101. folder: of the run."""
 
     def __init__(self, folder: Path, minutes: int, saves: bool = True) -> None:
-        self.folder, self.records = folder, folder / "final"
+        self.folder, self.records = folder, folder / "training"
         self.records.mkdir(parents=True)
-        work = StandInJob(str(folder), "final", {"SLICEMAMBA_SEED": "3"}, minutes)
+        work = StandInJob(str(folder), "training", {"SLICEMAMBA_SEED": "3"}, minutes)
         work.saves = saves
         submission = submitit.helpers.DelayedSubmission(work)
         submission.set_timeout(minutes, 5)

@@ -25,10 +25,14 @@ def state(
     began: bool = True,
     code: int | None = None,
     log: str | None = "training",
+    named: str = "fold_0_training",
 ) -> StepState:
-    """State of one step whose job is 101. row: of squeue, without the number. code: recorded exit code."""
+    """State of one step whose job is 101. row: of squeue, without the number. code: recorded exit code.
+
+    named: the step, in files.
+    """
     folder = RunFolder(tmp_path / "steps" / "run")
-    records = folder.step("final")
+    records = folder.path / named
     records.mkdir(parents=True, exist_ok=True)
     file = records / "101_0_log.out"
     if log is not None:
@@ -40,8 +44,8 @@ def state(
         ended = {"job": "101", "code": code, "message": "why", "ended": "2026-01-01T00:01:00+00:00"}
         write_json(records / "ended.json", ended)
     slurm.queue(*([f"101|{row}"] if row else []))
-    step = stand_in_step("final", "", tmp_path / "made")
-    (found,) = states_in_slurm([step], folder, {"final": "101"})
+    step = stand_in_step("fold_0_training", "", tmp_path / "made")
+    (found,) = states_in_slurm([step], folder, {named: "101"})
     return found
 
 
@@ -79,6 +83,11 @@ def test_what_is_finished_is_so_by_its_files_whatever_slurm_says(slurm: FakeSlur
     assert state(slurm, tmp_path, "").state == "finished"
 
 
+def test_a_job_that_an_earlier_version_submitted_is_found_under_its_name(slurm: FakeSlurm, tmp_path: Path) -> None:
+    found = state(slurm, tmp_path, "RUNNING|None|n1", named="fold_0_final")
+    assert (found.step.name, found.state, found.place, found.job) == ("fold_0_training", "running", "n1", "101")
+
+
 def test_a_step_that_has_ended_does_not_run_while_the_next_one_works_in_its_folder(
     slurm: FakeSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +107,7 @@ def test_a_node_without_the_package_or_the_folder_is_told(slurm: FakeSlurm, tmp_
     without = state(slurm, tmp_path, "FAILED|NonZeroExitCode|n1", began=False, log=said)
     assert without.state == "failed"
     assert f"its job ended on node n1 before it began: {said}. Every node needs this package, in " in without.message
-    log = tmp_path / "steps" / "run" / "final" / "101_0_log.out"
+    log = tmp_path / "steps" / "run" / "fold_0_training" / "101_0_log.out"
     log.unlink()
     unshared = state(slurm, tmp_path, "FAILED|NonZeroExitCode|n1", began=False, log=None)
     assert f"before it began, and left no log. Every node must see its folder: {log}" in unshared.message

@@ -27,8 +27,8 @@ def graph(done: tuple[str, ...] = DONE) -> list[Step]:
     """Two folds and the steps after them; those named in `done` are finished."""
     names = {"plan": ()}
     for fold in "01":
-        names |= {f"fold_{fold}_supernet": ("plan",), f"fold_{fold}_final": (f"fold_{fold}_supernet",)}
-    names |= {"predict": ("fold_0_final", "fold_1_final"), "report": ("predict",)}
+        names |= {f"fold_{fold}_supernet": ("plan",), f"fold_{fold}_training": (f"fold_{fold}_supernet",)}
+    names |= {"predict": ("fold_0_training", "fold_1_training"), "report": ("predict",)}
 
     def look(name: str) -> Command | Finished:
         return Finished("") if name in (*done, "plan") else Command("slicemamba", ())
@@ -58,20 +58,20 @@ def test_steps_follow_what_they_need_and_those_of_all_folds_whatever_became_of_t
     submitted = submit_run(graph(), folder, OPTIONS, "cuda")
     jobs = {one.step.name: one.job for one in submitted}
     # not what is finished
-    assert list(jobs) == ["fold_0_supernet", "fold_0_final", "fold_1_final", "predict", "report"]
+    assert list(jobs) == ["fold_0_supernet", "fold_0_training", "fold_1_training", "predict", "report"]
     assert RUN_JSON.read(folder.file)["jobs"] == jobs
     options = {name: slurm.submitted[job] for name, job in jobs.items()}
     assert {name: given.get("dependency") for name, given in options.items()} == {
         "fold_0_supernet": None,
-        "fold_0_final": f"afterok:{jobs['fold_0_supernet']}",
-        "fold_1_final": None,
-        "predict": f"afterany:{jobs['fold_0_final']}:{jobs['fold_1_final']}",
+        "fold_0_training": f"afterok:{jobs['fold_0_supernet']}",
+        "fold_1_training": None,
+        "predict": f"afterany:{jobs['fold_0_training']}:{jobs['fold_1_training']}",
         "report": f"afterok:{jobs['predict']}",
     }
     expected = {"partition": "gpu", "mem": "64G", "exclusive": "", "cpus-per-task": "12", "time": "720", "requeue": ""}
-    expected |= {"kill-on-invalid-dep": "yes", "job-name": "Dataset501_Nuclei.fold_0_final", "signal": "USR2@90"}
-    assert expected.items() <= options["fold_0_final"].items()
-    assert "--cpus-per-task=12" in options["fold_0_final"]["starts"]
+    expected |= {"kill-on-invalid-dep": "yes", "job-name": "Dataset501_Nuclei.fold_0_training", "signal": "USR2@90"}
+    assert expected.items() <= options["fold_0_training"].items()
+    assert "--cpus-per-task=12" in options["fold_0_training"]["starts"]
     # only what holds a network gets a GPU
     assert [given.get("gpus-per-node") for given in options.values()] == ["1", "1", "1", "1", None]
     on_cpus = submit_run(graph(), folder, OPTIONS, "cpu")
