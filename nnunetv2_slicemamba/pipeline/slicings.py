@@ -114,7 +114,7 @@ def max_step_of(supernet: SupernetFolder, had: Mapping[str, Any], asked: str) ->
     limit = had.get("max_step_ms")
     if limit is None:
         return "none"
-    costs = read_step_costs(supernet, None)
+    costs = read_step_costs(supernet)
     if costs is None:
         return None
     same = math.isclose(limit, float(asked.rstrip("%")) / 100 * costs.fixed, abs_tol=0.001)
