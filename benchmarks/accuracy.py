@@ -22,88 +22,34 @@ in `summaries`; `python benchmarks/results.py OUT` takes the tables over.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
-import os
 import shutil
-import signal
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import results
+import workshop
 from accuracy_data import configuration_of
 from accuracy_runs import CANDIDATES, Data, Run, check_definitions, read_candidates
 from accuracy_training import CURVES, OUT_OF_TIME
+from workshop import AtWork, Workshop
 
-from nnunetv2_slicemamba.common.commands import environment
-
-# those that this process may use, which taskset limits
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-SPARE = 20.0  # seconds between the end of trainings and that of the command
 CHECKPOINTS = ("checkpoint_latest.pth", "checkpoint_best.pth")
 
 
-@dataclass(frozen=True)
-class Workshop:
-    """Folders and settings that all runs share. deadline: on time.monotonic's clock. processes: for preprocessing."""
-
-    work: Path
-    out: Path
-    device: str
-    gpus: Sequence[str]
-    per_gpu: int
-    trainers: Path | None
-    deadline: float
-    processes: int
-
-    @property
-    def places(self) -> int:
-        """Trainings at a time on all GPUs."""
-        return len(self.gpus) * self.per_gpu
-
-    def dataset(self, name: str) -> str:
-        """Name of a dataset's nnU-Net folder, which has the next free number from 701 on."""
-        raw = self.work / "nnUNet_raw"
-        taken = sorted(folder.name for folder in raw.glob("Dataset*"))
-        found = next((folder for folder in taken if folder[11:] == name), f"Dataset{701 + len(taken)}_{name}")
-        (raw / found).mkdir(parents=True, exist_ok=True)
-        return found
-
-    def variables(self, folder: Path, gpu: str) -> dict[str, str]:
-        """Environment of a training's process. folder: where it works."""
-        known, share = environment(), str(max(1, CORES // self.places))
-        trainers = [known["nnUNet_extTrainer"], *([str(self.trainers.resolve())] if self.trainers else [])]
-        changed = {
-            "nnUNet_raw": str(self.work / "nnUNet_raw"),
-            "nnUNet_preprocessed": str(self.work / "nnUNet_preprocessed"),
-            "nnUNet_results": str(folder / "nnUNet_results"),
-            "nnUNet_extTrainer": os.pathsep.join(trainers),
-            "nnUNet_n_proc_DA": share,
-            "nnUNet_def_n_proc": share,
-            "OMP_NUM_THREADS": known.get("OMP_NUM_THREADS", "1"),
-            "PYTHONUNBUFFERED": "1",
-            "SLICEMAMBA_DEBUG": "1",  # errors of `slicemamba` with their text
-        }
-        return {**known, **changed, **({VISIBLE: gpu} if self.device == "cuda" else {})}
-
-
-class Training:
-    """A run at work. beside: ids of those that ran at some time while it did. script: what its process runs."""
+class Training(AtWork):
+    """A training at work. script: what its process runs."""
 
     script = "accuracy_training.py"
 
     def __init__(self, run: Run, shop: Workshop, gpu: str) -> None:
         """Starts preparation, training and validation on a GPU, or goes on with them."""
-        self.run, self.shop, self.gpu, self.began, self.beside = run, shop, gpu, time.monotonic(), set[str]()
-        self.folder, dataset = shop.work / "runs" / run.id, shop.dataset(run.data.name)
+        super().__init__(run, shop, gpu, shop.work / "runs" / run.id)
+        dataset = shop.dataset(run.data.name)
         model = f"{run.candidate.trainer}__{run.plans}__{run.data.configuration}"
         self.fold = self.folder / "nnUNet_results" / dataset / model / f"fold_{run.fold}"
         flags: list[str] = []
@@ -130,37 +76,19 @@ class Training:
             "flags": flags,
             "processes": shop.processes,
             "notes": str(self.folder / "notes.json"),
-            "until": time.time() + shop.deadline - SPARE - time.monotonic(),
+            "until": shop.until,
             **self.more(),
         }
         (self.folder / "nnUNet_results").mkdir(parents=True, exist_ok=True)
-        (self.folder / "order.json").write_text(json.dumps(order))
-        script = Path(__file__).with_name(self.script)
-        with (self.folder / "log.txt").open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(script), str(self.folder / "order.json")],
-                env=shop.variables(self.folder, gpu),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # it is ended with all its workers
-            )
+        self.start(self.script, order)
 
     def more(self) -> dict[str, Any]:
         """Entries of the order that only another script reads."""
         return {}
 
-    @property
-    def notes(self) -> dict[str, Any]:
-        file = self.folder / "notes.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
-
     def end(self) -> str:
         """Ends what is left of the process and its workers and keeps what is known of the run; says what that is."""
-        code = self.process.poll()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        code = self.stop()
         notes, summary = self.notes, self.fold / "validation" / "summary.json"
         epochs, out = notes.get("epochs", {}), self.shop.out
         seconds = epochs.get("seconds", [])
@@ -176,7 +104,7 @@ class Training:
             "epoch_seconds": statistics.median(seconds) if seconds else None,
             "seconds": round(time.monotonic() - self.began, 1),
             "gpus": len(self.shop.gpus),
-            "cores": CORES,
+            "cores": workshop.CORES,
             "places": self.shop.places,
             "beside": " ".join(sorted(beside)),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -190,7 +118,7 @@ class Training:
             (out / "summaries").mkdir(parents=True, exist_ok=True)
             shutil.copyfile(summary, out / "summaries" / f"{self.run.id}.json")
         elif row["state"] == "failed":
-            row["note"] = last_line(self.folder / "log.txt")
+            row["note"] = self.last_line
         results.write("runs", [row], out)
         curves = [{key: epochs[key][n] for key in CURVES} for n in range(len(seconds))]
         results.write("epochs", [{"run": self.run.id, "epoch": n, **c} for n, c in enumerate(curves, 1)], out)
@@ -234,50 +162,6 @@ def dice_columns(dice: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
-def last_line(log: Path) -> str:
-    """The message of the last traceback in a log, else its last line; workers may write on after it."""
-    lines = [line[:300] for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    starts = [i for i, line in enumerate(lines) if line.startswith("Traceback")]
-    ends = [line for line in lines[starts[-1] + 1 :] if not line.startswith(" ")] if starts else lines[-1:]
-    return ends[0] if ends else ""
-
-
-def work_off(runs: Sequence[Any], shop: Workshop, every: float, start: Callable[..., Any] | None = None) -> None:
-    """Runs what there is time for, in the order given, as many at a time as there are places.
-
-    start: makes a training of a run, the workshop and a GPU; None is Training, which shows what it must have.
-    """
-
-    def say(training: Any, text: str) -> None:
-        print(f"{time.strftime('%H:%M:%S')} {training.run.id}: {text}", flush=True)
-
-    waiting, running, said = list(runs), list[Any](), time.monotonic()
-    try:
-        while time.monotonic() < shop.deadline - SPARE / 2:
-            for training in [training for training in running if training.process.poll() is not None]:
-                running.remove(training)
-                say(training, training.end())
-            load = {gpu: sum(training.gpu == gpu for training in running) for gpu in shop.gpus}
-            gpu = min(load, key=load.__getitem__)
-            if time.monotonic() > shop.deadline - 2 * SPARE:
-                waiting.clear()
-            if waiting and load[gpu] < shop.per_gpu:
-                running.append((start or Training)(waiting.pop(0), shop, gpu))
-                say(running[-1], "started")
-                for training in running:
-                    training.beside |= {other.run.id for other in running}
-            elif not running:
-                return
-            if time.monotonic() - said >= every:
-                said = time.monotonic()
-                for training in running:
-                    say(training, training.progress())
-            time.sleep(0.2)
-    finally:
-        for training in running:
-            say(training, training.end())
-
-
 def datasets(given: Sequence[str], batches: Sequence[str]) -> list[Data]:
     """The values of --data and --batch. Raises ValueError for what is none."""
     batch = dict(value.split("=", 1) for value in batches)
@@ -307,11 +191,7 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--trainers", type=Path, default=None, help="folder of further trainer classes")
     parser.add_argument("--work", type=Path, required=True, help="folder for data and trainings")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results' tables")
-    parser.add_argument("--gpus", type=int, default=1)
-    parser.add_argument("--per-gpu", type=int, default=2, help="trainings at a time on each GPU")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="after which nothing runs any more")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--every", type=float, default=60.0, help="seconds between two lines on a training")
+    workshop.add_options(parser, per_gpu=2)
     return parser.parse_args(given)
 
 
@@ -331,28 +211,15 @@ def main(given: Sequence[str] | None = None) -> int:
             for name in dict.fromkeys(arguments.candidates)
             for data in datasets(arguments.data, arguments.batch)
         ]
-        rows = [row for folder in (results.RESULTS, arguments.out) for row in results.read("runs", folder)]
-        # a finished result wins
-        known = {row["id"]: row for row in sorted(rows, key=lambda row: row["state"] == "finished")}
-        check_definitions(runs, known)
+        check_definitions(runs, workshop.known_rows("runs", arguments.out))
     except ValueError as error:
         print(f"error: {error}")
         return 2
-    left = [run for run in runs if known.get(run.id, {}).get("state") != "finished"]
-    visible = os.environ.get(VISIBLE) or ",".join(map(str, range(arguments.gpus)))
-    gpus, folders = visible.split(",")[: arguments.gpus], (arguments.work.resolve(), arguments.out.resolve())
-    at_a_time = min(len(gpus) * arguments.per_gpu, len(arguments.data))
-    more = (arguments.trainers, began + arguments.seconds, max(1, CORES // at_a_time))
-    shop = Workshop(*folders, arguments.device, gpus, arguments.per_gpu, *more)
-    (shop.work / "nnUNet_preprocessed").mkdir(parents=True, exist_ok=True)
-    work_off(left, shop, arguments.every)
-    now = {row["id"] for row in results.read("runs", shop.out) if row["state"] == "finished"}
-    missing = [run.id for run in left if run.id not in now]
+    shop = Workshop.of(arguments, began, arguments.per_gpu, arguments.trainers)
+    missing = workshop.finish(runs, shop, arguments.every, Training)
     print(f"finished: {len(runs) - len(missing)} of {len(runs)}", *missing, sep="\n  not finished: ")
     return int(bool(missing))
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # trainings have sessions of their own: they are ended before
-        signal.signal(number, signal.default_int_handler)
-    sys.exit(main())
+    workshop.run_main(main)

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import carry
 import results
-from accuracy import CORES
 from suite_results import NETWORKS, SETS
 from trainings import markdown
+from workshop import CORES
 
 from nnunetv2_slicemamba.common.commands import environment
 

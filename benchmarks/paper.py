@@ -25,24 +25,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import accuracy
 import results
-from accuracy import Workshop, last_line, work_off
+import workshop
 from accuracy_training import OUT_OF_TIME
 from paper_data import DATA, lay_out, split_of
 from paper_table import ARMS, SEARCHED, SUPERNET, table
 from paper_training import Order, best_epoch, lowest_rate_epoch, pooled, pooled_at
+from workshop import AtWork, Workshop
 
 from nnunetv2_slicemamba.evaluation.confusion import Counts
 
@@ -65,36 +61,18 @@ class PaperRun:
         return f"{self.data}-{self.arm}-{epochs}{more}-{self.repeat}"
 
 
-class PaperTraining:
-    """A run at work, as accuracy.work_off takes it."""
+class PaperTraining(AtWork):
+    """A training at work."""
 
     def __init__(self, run: PaperRun, shop: Workshop, gpu: str) -> None:
-        self.run, self.shop, self.gpu, self.began, self.beside = run, shop, gpu, time.monotonic(), set[str]()
-        self.folder = shop.work / "paper" / run.id
-        self.folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(run, shop, gpu, shop.work / "paper" / run.id)
         places = (str(run.suite), str(self.folder))
-        until = time.time() + shop.deadline - accuracy.SPARE - time.monotonic()
         self.order = Order(
-            *places, run.data, run.arm, run.slicing, run.repeat, device=shop.device, until=until, **run.trial
+            *places, run.data, run.arm, run.slicing, run.repeat, device=shop.device, until=shop.until, **run.trial
         )
         if not (self.folder / "checkpoint.pt").is_file():  # of an attempt that left nothing to go on from
             (self.folder / "notes.json").unlink(missing_ok=True)
-        (self.folder / "order.json").write_text(json.dumps(asdict(self.order)))
-        command = [sys.executable, str(Path(__file__).with_name("paper_training.py")), str(self.folder / "order.json")]
-        with (self.folder / "log.txt").open("w") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=shop.variables(self.folder, gpu),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def notes(self) -> dict[str, Any]:
-        file = self.folder / "notes.json"
-        return json.loads(file.read_text()) if file.is_file() else {}
+        self.start("paper_training.py", asdict(self.order))
 
     def progress(self) -> str:
         """Progress of the training, in a line."""
@@ -106,19 +84,15 @@ class PaperTraining:
 
     def end(self) -> str:
         """Ends what is left of the process and keeps what is known of the run; says what that is."""
-        code = self.process.poll()
-        if code is None:
-            self.process.kill()
-        self.process.wait()
-        notes = self.notes
+        code, notes = self.stop(), self.notes
         state = "finished" if code == 0 else "unfinished" if code in (None, OUT_OF_TIME) else "failed"
         row = {
             "state": state,
-            "cores": accuracy.CORES,
+            "cores": workshop.CORES,
             "beside": " ".join(sorted(self.beside - {self.run.id})),
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "commit": results.commit(),
-            "note": last_line(self.folder / "log.txt") if state == "failed" else "",
+            "note": self.last_line if state == "failed" else "",
         }
         results.write("paper", [{**one, **row} for one in rows_of(self.order, self.run.id, notes)], self.shop.out)
         return f"{state} {row['note'] or self.progress()}"
@@ -197,11 +171,7 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--work", type=Path, help="folder for checkpoints")
     parser.add_argument("--out", type=Path, default=results.RESULTS, help="folder for the results' tables")
-    parser.add_argument("--gpus", type=int, default=1)
-    parser.add_argument("--per-gpu", type=int, default=3, help="trainings at a time on each GPU")
-    parser.add_argument("--seconds", type=float, default=1e9, help="after which nothing runs any more")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--every", type=float, default=60.0, help="seconds between two lines on a training")
+    workshop.add_options(parser, per_gpu=3)
     parser.add_argument("--float32", action="store_true", help="train without autocast, as published")
     for name, default in (("epochs", 300), ("batch", 32), ("pixels", 256)):
         parser.add_argument(f"--{name}", type=int, default=default, help="of a trial")
@@ -220,11 +190,6 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> int:
     """Exit code: 0 if every run is finished, 1 if one is not, 2 for arguments that cannot be worked with."""
     began, arguments = time.monotonic(), parse(given)
-
-    def known() -> dict[str, results.Row]:
-        rows = [row for folder in (results.RESULTS, arguments.out) for row in results.read("paper", folder)]
-        return {row["id"]: row for row in sorted(rows, key=lambda row: row["state"] == "finished")}
-
     missing: list[str] = []
     try:
         if arguments.lay_out:
@@ -233,14 +198,9 @@ def main(given: Sequence[str] | None = None) -> int:
             rows = [row for file in arguments.summaries for row in rows_of_summary(file, arguments.suite)]
             results.write("paper", rows, arguments.out)
         elif not arguments.table:
-            runs = runs_of(arguments, known())
-            left = [run for run in runs if known().get(run.id, {}).get("state") != "finished"]
-            folders = (arguments.work.resolve(), arguments.out.resolve())
-            gpus = (os.environ.get(accuracy.VISIBLE) or ",".join(map(str, range(arguments.gpus)))).split(",")
-            more = (None, min(began + arguments.seconds, 1e12), 1)
-            shop = Workshop(*folders, arguments.device, gpus[: arguments.gpus], arguments.per_gpu, *more)
-            work_off(left, shop, arguments.every, PaperTraining)
-            missing = [run.id for run in runs if known().get(run.id, {}).get("state") != "finished"]
+            runs = runs_of(arguments, workshop.known_rows("paper", arguments.out))
+            shop = Workshop.of(arguments, began, arguments.per_gpu)
+            missing = workshop.finish(runs, shop, arguments.every, PaperTraining, "paper")
             missing += (
                 ["searched ones"] if len(runs) < arguments.repeats * len(arguments.arms) * len(arguments.data) else []
             )
@@ -253,6 +213,4 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    sys.exit(main())
+    workshop.run_main(main)

@@ -59,9 +59,9 @@ class Order:
     until: float = math.inf
 
 
-def learning_rate(epoch: int, rate: float = 1e-3, lowest: float = 1e-5, period: int = 50) -> float:
+def learning_rate(epoch: int) -> float:
     """PyTorch's CosineAnnealingLR with T_max 50: down to the lowest rate and up again, every 100 epochs."""
-    return lowest + (rate - lowest) * (1 + math.cos(math.pi * epoch / period)) / 2
+    return 1e-5 + (1e-3 - 1e-5) * (1 + math.cos(math.pi * epoch / 50)) / 2
 
 
 def losses(logits: Tensor, masks: Tensor) -> Tensor:

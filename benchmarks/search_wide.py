@@ -22,21 +22,18 @@ checkpoint is large: it stays in --work. Where --work is lost before arms.csv is
 from __future__ import annotations
 
 import argparse
-import math
-import os
-import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import accuracy
 import results
 import search_wide_table
-from accuracy import CORES, Training, Workshop, datasets, work_off
+import workshop
+from accuracy import Training, datasets
 from accuracy_runs import Candidate, Data, Run, check_definitions
+from workshop import Workshop
 
 PLANS = "nnUNetSliceMambaWidePlans"
 PLANNER = ("slicemamba", "plan", "--network", "residual", "--candidates", "wide", "-overwrite_plans_name", PLANS)
@@ -100,11 +97,7 @@ def parse(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--budget", default="20x250", metavar="EPOCHSxITERATIONS", help="of every training")
     parser.add_argument("--work", type=Path, help="folder for data, trainings and searches")
     parser.add_argument("--out", type=Path, default=results.RESULTS, help="folder for the results' tables")
-    parser.add_argument("--gpus", type=int, default=1)
-    parser.add_argument("--per-gpu", type=int, default=4, help="trainings at a time on each GPU; supernets: 1")
-    parser.add_argument("--seconds", type=float, default=math.inf, help="after which nothing runs any more")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument("--every", type=float, default=60.0, help="seconds between two lines on a training")
+    workshop.add_options(parser, per_gpu=4)
     parser.add_argument("--table", action="store_true", help="print the tables only")
     for name in ("population", "generations", "front", "random"):
         parser.add_argument(f"--{name}", type=int, default=SEARCH[name], help="of a trial")
@@ -118,26 +111,19 @@ def measure(arguments: argparse.Namespace, began: float) -> list[str]:
     """Runs what there is time for; what is not finished. Raises ValueError for arguments that cannot be worked with."""
     data = datasets(arguments.data, arguments.batch)
     epochs, iterations = map(int, arguments.budget.split("x"))
-    visible = os.environ.get(accuracy.VISIBLE) or ",".join(map(str, range(arguments.gpus)))
-    gpus, folders = visible.split(",")[: arguments.gpus], (arguments.work.resolve(), arguments.out.resolve())
-    processes = max(1, CORES // min(len(gpus), len(data)))
-    shop = Workshop(*folders, arguments.device, gpus, 1, None, began + arguments.seconds, processes)
-    (shop.work / "nnUNet_preprocessed").mkdir(parents=True, exist_ok=True)
+    shop = Workshop.of(arguments, began, per_gpu=1)  # supernets have a GPU of their own
     SupernetJob.search = {**SEARCH, **{name: getattr(arguments, name) for name in SEARCH if name in arguments}}
     unsearched = [one for one in data if one.name not in arms_of(shop.out)]
-    work_off([Run(one, SUPERNET, 0, 1, epochs, iterations) for one in unsearched], shop, arguments.every, SupernetJob)
+    workshop.work_off(
+        [Run(one, SUPERNET, 0, 1, epochs, iterations) for one in unsearched], shop, arguments.every, SupernetJob
+    )
     arms = arms_of(shop.out)
     runs = in_turns(
         [trainings(one, arms[one.name], arguments.parts, epochs, iterations) for one in data if one.name in arms]
     )
-    rows = [row for folder in (results.RESULTS, shop.out) for row in results.read("runs", folder)]
-    known = {row["id"]: row for row in sorted(rows, key=lambda row: row["state"] == "finished")}
-    check_definitions(runs, known)
-    left = [run for run in runs if known.get(run.id, {}).get("state") != "finished"]
-    work_off(left, replace(shop, per_gpu=arguments.per_gpu), arguments.every)
-    now = {row["id"] for row in results.read("runs", shop.out) if row["state"] == "finished"}
+    check_definitions(runs, workshop.known_rows("runs", shop.out))
     missing = [f"searches of {one.name}" for one in data if one.name not in arms]
-    return [*missing, *(run.id for run in left if run.id not in now)]
+    return missing + workshop.finish(runs, replace(shop, per_gpu=arguments.per_gpu), arguments.every, Training)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -156,6 +142,4 @@ def main(given: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # trainings have sessions of their own: they are ended before
-        signal.signal(number, signal.default_int_handler)
-    sys.exit(main())
+    workshop.run_main(main)

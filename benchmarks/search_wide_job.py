@@ -113,7 +113,7 @@ class Job:
     @property
     def costs(self) -> StepCosts:
         """The step costs, which the first search measures."""
-        found = read_step_costs(self.folder, None)
+        found = read_step_costs(self.folder)
         assert found is not None
         return found
 

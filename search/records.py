@@ -19,11 +19,10 @@ History: TypeAlias = Sequence[tuple[Architecture, float]]
 
 RANDOM, MUTANT, CROSSOVER = "random", "mutant", "crossover"
 TPE_ORIGIN, NSGA2_ORIGIN = "tpe", "nsga2"  # by Optuna's samplers
-ORIGINS = (RANDOM, MUTANT, CROSSOVER, TPE_ORIGIN, NSGA2_ORIGIN)
 
 
 class Proposal(NamedTuple):
-    """An architecture to evaluate, and how it came about: one of ORIGINS."""
+    """An architecture to evaluate, and how it came about, such as RANDOM."""
 
     architecture: Architecture
     origin: str
@@ -33,7 +32,7 @@ class Proposal(NamedTuple):
 class Task:
     """An architecture to evaluate, at its place in the search.
 
-    generation: 0 is the random one. index: position within the generation. origin: one of ORIGINS.
+    generation: 0 is the random one. index: position within the generation. origin: as of a Proposal.
     """
 
     generation: int
@@ -87,7 +86,7 @@ class Done:
 class Record:
     """A finished evaluation, as the ledger keeps it.
 
-    generation: 0 is the random one. index: position within the generation. origin: one of ORIGINS. seconds: duration
+    generation: 0 is the random one. index: position within the generation. origin: as of a Proposal. seconds: duration
     of the evaluation. details: as in Evaluation, plain JSON values. cost: as in Evaluation.
     """
 

@@ -42,6 +42,8 @@ class SliceMambaBaseTrainer(SameOptimizer, SafeLoading, GPUAugmentation):
     """
 
     role: ClassVar[str]  # see trainers.roles
+    # a supernet's arguments beside those of the plans; None for the planned network itself
+    supernet_arguments: ClassVar[Mapping[str, Any] | None] = None
     grad_scaler: torch.amp.GradScaler | None
     # None stands for the network's own; see trainers.recipe
     optimizer_name: ClassVar[str | None] = None
@@ -98,21 +100,32 @@ class SliceMambaBaseTrainer(SameOptimizer, SafeLoading, GPUAugmentation):
             raise ValueError(f"optimizer_name {name!r} does not exist; give one of {', '.join(RECIPES)}")
         return name
 
-    @staticmethod
+    @classmethod
     def build_network_architecture(
+        cls,
         plans_manager: Any,
         configuration_manager: Any,
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        return build_from_plans(
-            FINAL_CLASS,
-            plans_manager,
-            configuration_manager,
+        """The planned network, or its supernet, with the plans' arguments; refuses plans of another network."""
+        planned = configuration_manager.network_arch_class_name
+        if class_name(planned) not in NETWORK_CLASSES:
+            raise ValueError(
+                f"the plans {plans_manager.plans_name!r} hold the network {planned}, SliceMamba's trainers need plans "
+                f"of a SliceMamba planner: run 'slicemamba plan' and pass its plans, e.g. -p "
+                "nnUNetSliceMambaResidualPlans"
+            )
+        final, supernet = NETWORK_CLASSES[class_name(planned)]
+        return get_network_from_plans(
+            final if cls.supernet_arguments is None else supernet,
+            {**configuration_manager.network_arch_init_kwargs, **(cls.supernet_arguments or {})},
+            configuration_manager.network_arch_init_kwargs_req_import,
             num_input_channels,
             num_output_channels,
-            enable_deep_supervision,
+            allow_init=True,
+            deep_supervision=enable_deep_supervision,
         )
 
     def _do_i_compile(self) -> bool:
@@ -318,36 +331,3 @@ def forget_step(scaler: torch.amp.GradScaler, device: torch.device) -> None:
     # a scaler that has scaled nothing yet cannot be updated
     scaler.scale(torch.zeros((), device=device))
     scaler.update(scaler.get_scale())
-
-
-FINAL_CLASS, SUPERNET_CLASS = range(2)  # places in the entries of NETWORK_CLASSES
-
-
-def build_from_plans(
-    kind: int,
-    plans_manager: Any,
-    configuration_manager: Any,
-    num_input_channels: int,
-    num_output_channels: int,
-    enable_deep_supervision: bool,
-    **changed: Any,
-) -> nn.Module:
-    """The planned network, or its supernet, with the plans' arguments and `changed`; refuses plans of another network.
-
-    kind: FINAL_CLASS or SUPERNET_CLASS.
-    """
-    planned = configuration_manager.network_arch_class_name
-    if class_name(planned) not in NETWORK_CLASSES:
-        raise ValueError(
-            f"the plans {plans_manager.plans_name!r} hold the network {planned}, SliceMamba's trainers need plans of a "
-            f"SliceMamba planner: run 'slicemamba plan' and pass its plans, e.g. -p nnUNetSliceMambaResidualPlans"
-        )
-    return get_network_from_plans(
-        NETWORK_CLASSES[class_name(planned)][kind],
-        {**configuration_manager.network_arch_init_kwargs, **changed},
-        configuration_manager.network_arch_init_kwargs_req_import,
-        num_input_channels,
-        num_output_channels,
-        allow_init=True,
-        deep_supervision=enable_deep_supervision,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 
 from nnunetv2_slicemamba.common.library_errors import first_line
-from nnunetv2_slicemamba.nets.cuda_graphs import Outputs, TrainingGraph, switched_off
+from nnunetv2_slicemamba.nets.cuda_graphs import Outputs, TrainingGraph, as_list, switched_off
 from nnunetv2_slicemamba.trainers.seeded import RepeatableCrossEntropy
 from nnunetv2_slicemamba.trainers.shared_loss import DiceSums, OwnShare, SharedLoss, communicates
 
@@ -26,8 +25,6 @@ KNOWN: tuple[type, ...] = (
     *(RobustCrossEntropyLoss, RepeatableCrossEntropy, nn.BCEWithLogitsLoss),
     *(OwnShare, DiceSums),
 )
-
-Several = Tensor | Sequence[Tensor]
 
 
 def can_be_recorded(loss: nn.Module) -> bool:
@@ -54,7 +51,7 @@ class RecordedLoss(nn.Module):
         self.recorded: Any = None
         self.plain = switched_off() or not can_be_recorded(loss)
 
-    def forward(self, output: Several, target: Several) -> Outputs:
+    def forward(self, output: Outputs, target: Outputs) -> Outputs:
         inputs = [*as_list(output), *as_list(target)]
         if self.plain:
             return self.loss(output, target)
@@ -87,7 +84,3 @@ def recorded(loss: nn.Module) -> nn.Module:
         loss.own = RecordedLoss(loss.own)
         return loss
     return RecordedLoss(loss)
-
-
-def as_list(tensors: Several) -> list[Tensor]:
-    return [tensors] if isinstance(tensors, Tensor) else list(tensors)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from nnunetv2.paths import nnUNet_results
-from torch import nn
 
 from nnunetv2_slicemamba.common.json_files import plain_json
 from nnunetv2_slicemamba.common.names import final_trainer_name
@@ -19,7 +19,7 @@ from nnunetv2_slicemamba.slicing.candidate_sets import CHECKPOINT_KEY as CANDIDA
 from nnunetv2_slicemamba.slicing.candidate_sets import check_trained_candidates
 from nnunetv2_slicemamba.slicing.candidates import Architecture, listed
 from nnunetv2_slicemamba.slicing.holdout_file import CHECKPOINT_KEY, check_trained_with, holdout_in
-from nnunetv2_slicemamba.trainers.base import SUPERNET_CLASS, SliceMambaBaseTrainer, build_from_plans
+from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
 from nnunetv2_slicemamba.trainers.held_out import HeldOutCases
 from nnunetv2_slicemamba.trainers.settings import PREVIOUS_STAGE_VARIABLE
 
@@ -48,6 +48,7 @@ class SliceMambaSupernetTrainer(HeldOutCases, SliceMambaBaseTrainer):
     """
 
     role: ClassVar[str] = "supernet"
+    supernet_arguments: ClassVar[Mapping[str, Any]] = {}
     path_seed: ClassVar[int] = 12345
     # the draw of the path that validation uses; no training iteration is negative
     validation_draw: ClassVar[int] = 2**40
@@ -69,23 +70,6 @@ class SliceMambaSupernetTrainer(HeldOutCases, SliceMambaBaseTrainer):
             final = os.environ.get(PREVIOUS_STAGE_VARIABLE) or final_trainer_name(own)
             predictions = vars(self)["folder_with_segs_from_previous_stage"]
             self.folder_with_segs_from_previous_stage = predictions.replace(f"{own}__", f"{final}__")
-
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        return build_from_plans(
-            SUPERNET_CLASS,
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-        )
 
     def initialize(self) -> None:
         if self.is_cascaded and self.folder_with_segs_from_previous_stage is not None:
@@ -162,23 +146,7 @@ class SliceMambaSupernetTrainer(HeldOutCases, SliceMambaBaseTrainer):
 class SliceMambaSharedSupernetTrainer(SliceMambaSupernetTrainer):
     """The supernet with one set of weights per block position, used by all candidate slicings."""
 
-    @staticmethod
-    def build_network_architecture(
-        plans_manager: Any,
-        configuration_manager: Any,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        return build_from_plans(
-            SUPERNET_CLASS,
-            plans_manager,
-            configuration_manager,
-            num_input_channels,
-            num_output_channels,
-            enable_deep_supervision,
-            share_weights=True,
-        )
+    supernet_arguments: ClassVar[Mapping[str, Any]] = {"share_weights": True}
 
 
 def require_predictions(folder: Path) -> None:

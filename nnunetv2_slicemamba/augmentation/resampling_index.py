@@ -7,7 +7,7 @@ import numpy as np
 from nnunetv2_slicemamba.augmentation.batch import Ints
 from nnunetv2_slicemamba.augmentation.scalars import Floats
 
-ONE, HALF = np.float32(1), np.float32(0.5)
+HALF = np.float32(0.5)
 
 
 def nearest_exact(position: Ints, size: Ints, source: int) -> Ints:

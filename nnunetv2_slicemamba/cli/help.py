@@ -20,6 +20,7 @@ OLD_NAMES = {
     "--overwrite-plans": "--force",
     "-overwrite_plans_name": "--plans",
     "--to": "--output",
+    "--budget": "--max-step",
 }
 
 

@@ -36,6 +36,11 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
+def fold_order(fold: str) -> tuple[bool, int, str]:
+    """Key that sorts folds' names: numbers by their value, then others, such as "all"."""
+    return not is_number(fold), int(fold) if is_number(fold) else 0, fold
+
+
 def names_supernet_trainer(name: str) -> bool:
     """True if a result folder's trainer trained a supernet; for a trainer class, ask its `role`."""
     return _SUPERNET_TRAINER.fullmatch(name) is not None

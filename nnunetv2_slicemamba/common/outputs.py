@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.json_reading import JsonKind
 
 HEAD_BYTES = 4096
 
@@ -31,6 +32,17 @@ def head_of(file: Path) -> bytes:
     """The first bytes of a file."""
     with open(file, "rb") as opened:
         return opened.read(HEAD_BYTES)
+
+
+def record_of(file: Path) -> Path:
+    """FILE.json, the record beside a file that a command wrote."""
+    return file.with_name(f"{file.name}.json")
+
+
+def require_record(file: Path, kind: JsonKind) -> None:
+    """Raises InputError if writing the record of `file`, the value of -o, would replace what is no such record."""
+    if not is_free(record_of(file)) and not kind.is_readable(record_of(file)):
+        raise not_ours(record_of(file), "-o")
 
 
 def not_ours(file: Path, option: str) -> InputError:

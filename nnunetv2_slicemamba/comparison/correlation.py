@@ -48,12 +48,10 @@ class RankAgreement:
     needed_tau: float | None
 
 
-def rank_agreement(
-    x: Sequence[float], y: Sequence[float], confidence: float = 0.95, draws: int = 20000, seed: int = 0
-) -> RankAgreement:
-    """Correlation of the ranks of x and y, paired.
+def rank_agreement(x: Sequence[float], y: Sequence[float], draws: int = 20000) -> RankAgreement:
+    """Correlation of the ranks of x and y, paired, with intervals of 95 %.
 
-    confidence: of the intervals. draws: of the simulated samples. Raises ValueError for fewer than three pairs,
+    draws: of the simulated samples. Raises ValueError for fewer than three pairs,
     undefined values, or values that are all equal.
     """
     one, other = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
@@ -66,13 +64,13 @@ def rank_agreement(
         raise ValueError("a rank correlation needs finite values")
     if np.ptp(one) == 0 or np.ptp(other) == 0:
         raise ValueError("all values are equal, so there is no order that could agree")
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     # the same draws for every latent correlation, so that the tail grows with it
     base, error = rng.standard_normal((2, draws, n))
     has_ties = len(np.unique(one)) < n or len(np.unique(other)) < n
     tau = stats.kendalltau(one, other, method="auto" if has_ties else "exact")
     rho = stats.spearmanr(one, other)
-    tail = (1 - confidence) / 2
+    tail = 0.025
     return RankAgreement(
         n,
         Correlation(
@@ -112,10 +110,10 @@ def _interval(
     return low, high
 
 
-def _bisect(below: Callable[[float], bool], steps: int = 14) -> float:
+def _bisect(below: Callable[[float], bool]) -> float:
     """The latent correlation at which `below` turns from true to false."""
     low, high = -1.0, 1.0
-    for _ in range(steps):
+    for _ in range(14):
         middle = (low + high) / 2
         low, high = (middle, high) if below(middle) else (low, middle)
     return (low + high) / 2
@@ -147,14 +145,14 @@ def _exact_rho_p(x: Values, y: Values) -> float:
     return float(np.mean(products >= abs(rank_y @ centred) - 1e-9))
 
 
-def needed_tau(n: int, level: float = 0.05) -> float | None:
-    """The smallest |tau| with a two-sided exact p value of at most `level` among n pairs without ties."""
+def needed_tau(n: int) -> float | None:
+    """The smallest |tau| with a two-sided exact p value of at most 0.05 among n pairs without ties."""
     pairs = n * (n - 1) // 2
     counts = np.ones(1)
     for i in range(2, n + 1):  # orders of i elements by their number of discordant pairs
         counts = np.convolve(counts, np.ones(i)) / i
     tail = 2 * np.cumsum(counts)
-    fitting = np.flatnonzero(tail <= level)
+    fitting = np.flatnonzero(tail <= 0.05)
     return None if fitting.size == 0 else float(1 - 2 * fitting[-1] / pairs)
 
 

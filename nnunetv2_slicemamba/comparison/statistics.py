@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-VALUES_AT_ONCE = 4_000_000  # resampled values held in memory: 32 MB
+from nnunetv2_slicemamba.evaluation.statistics import bootstrap_interval
+
 DiceTable = NDArray[np.float64]  # (trainings, classes, cases), NaN where undefined
 
 
@@ -32,9 +32,7 @@ def foreground_dice(table: DiceTable) -> float:
     return float(dice_of_cases(table, np.arange(table.shape[-1])))
 
 
-def paired_difference(
-    one: DiceTable, other: DiceTable, confidence: float = 0.95, resamples: int = 9999, seed: int = 0
-) -> Difference:
+def paired_difference(one: DiceTable, other: DiceTable, confidence: float = 0.95) -> Difference:
     """foreground_dice(one) - foreground_dice(other) with a paired bootstrap interval over the cases.
 
     one, other: (trainings, classes, cases), the same cases in the same order; the numbers of trainings may differ.
@@ -52,20 +50,7 @@ def paired_difference(
     mean = float(statistic(everything))
     if not _differs(statistic, len(everything)):
         return Difference(mean, math.nan, math.nan)
-    with warnings.catch_warnings():
-        # a resample may hold no case in which a class is defined
-        warnings.simplefilter("ignore", RuntimeWarning)
-        found = stats.bootstrap(
-            (everything,),
-            statistic,
-            vectorized=True,
-            confidence_level=confidence,
-            n_resamples=resamples,
-            batch=max(1, VALUES_AT_ONCE // max(one.size, other.size)),
-            method="BCa",
-            random_state=np.random.default_rng(seed),
-        ).confidence_interval
-    return Difference(mean, float(found.low), float(found.high))
+    return Difference(mean, *bootstrap_interval((everything,), statistic, max(one.size, other.size), confidence))
 
 
 @dataclass(frozen=True)

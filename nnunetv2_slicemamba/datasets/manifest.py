@@ -16,7 +16,7 @@ from nnunetv2_slicemamba.datasets.channels import CHANNEL_SUFFIX
 from nnunetv2_slicemamba.datasets.conversion import Conversion
 from nnunetv2_slicemamba.datasets.part_files import holds_parts_only, write_whole
 from nnunetv2_slicemamba.datasets.request import Request
-from nnunetv2_slicemamba.datasets.source_files import files_below, image_endings
+from nnunetv2_slicemamba.datasets.source_files import TIFF, files_below, image_endings
 
 MANIFEST = "slicemamba_convert.json"
 SCHEMA = 1
@@ -37,7 +37,6 @@ _MANIFEST = JsonKind(
     _REMEDY,
 )
 VOLUME_ENDINGS = frozenset({".nii", ".gz", ".nrrd", ".mha", ".gipl", ".npz", ".h5", ".txt"})
-STACK_ENDINGS = (".tif", ".tiff")
 
 
 def fingerprint(sources: Sequence[Path]) -> str:
@@ -46,7 +45,7 @@ def fingerprint(sources: Sequence[Path]) -> str:
     for source in sources:
         files = files_below(source)
         # the voxel size of a stack lies in a file named as its case
-        stacks = {CHANNEL_SUFFIX.sub("", str(p.with_suffix(""))) for p in files if p.suffix.lower() in STACK_ENDINGS}
+        stacks = {CHANNEL_SUFFIX.sub("", str(p.with_suffix(""))) for p in files if p.suffix.lower() in TIFF}
         for path in files:
             is_size = path.suffix == ".json" and str(path.with_suffix("")) in stacks
             if is_size or path.suffix.lower() in image_endings() | VOLUME_ENDINGS:

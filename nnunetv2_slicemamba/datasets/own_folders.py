@@ -10,9 +10,8 @@ from nnunetv2_slicemamba.datasets.channels import other_numbers_of_channels
 from nnunetv2_slicemamba.datasets.pairing import TEST, TRAIN, FolderPair, FoundPairs, image_files, pair_folders
 from nnunetv2_slicemamba.datasets.problems import Problem
 from nnunetv2_slicemamba.datasets.request import Request
-from nnunetv2_slicemamba.datasets.source_files import files_below, image_endings, is_source_file
+from nnunetv2_slicemamba.datasets.source_files import TIFF, files_below, image_endings, is_source_file
 
-TIFF = (".tif", ".tiff")  # as in `stacks`, which is slow to import
 # files that are looked into to know what all are
 LOOKED_AT = 25
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")

@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.common.special_files import require_no_special
 # files that belong to no case, whose absence nobody would notice
 _HARMLESS = (".txt", ".md", ".csv", ".json")
 _HARMLESS_NAMES = ("thumbs.db", "desktop.ini")
+TIFF = (".tif", ".tiff")
 EXAMPLES = 3
 
 

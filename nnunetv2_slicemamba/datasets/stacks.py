@@ -12,7 +12,6 @@ from nnunetv2_slicemamba.common.json_reading import loads
 from nnunetv2_slicemamba.datasets.channels import CHANNEL_SUFFIX
 from nnunetv2_slicemamba.datasets.volumes import VolumeError
 
-TIFF = (".tif", ".tiff")
 # tifffile's letters: samples of a colour, and channels of a hyperstack
 COLOUR, CHANNELS = "S", "C"
 

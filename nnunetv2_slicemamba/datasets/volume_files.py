@@ -13,7 +13,8 @@ import numpy as np
 from nnunetv2_slicemamba.common.nnunet_readers import Reader
 from nnunetv2_slicemamba.datasets.cases import Rules
 from nnunetv2_slicemamba.datasets.masks import to_labels
-from nnunetv2_slicemamba.datasets.stacks import TIFF, read_stack, write_stack
+from nnunetv2_slicemamba.datasets.source_files import TIFF
+from nnunetv2_slicemamba.datasets.stacks import read_stack, write_stack
 from nnunetv2_slicemamba.datasets.volumes import VolumeError, check_size, copy_nifti, write_nifti_like
 
 NIFTI = (".nii", ".nii.gz")

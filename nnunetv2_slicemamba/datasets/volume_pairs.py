@@ -17,7 +17,8 @@ from nnunetv2_slicemamba.datasets.masks import MaskError, distinct, to_labels
 from nnunetv2_slicemamba.datasets.pairing import TRAIN, Pair
 from nnunetv2_slicemamba.datasets.parallel import for_each
 from nnunetv2_slicemamba.datasets.problems import Problem
-from nnunetv2_slicemamba.datasets.stacks import TIFF, axes_of, voxel_size
+from nnunetv2_slicemamba.datasets.source_files import TIFF
+from nnunetv2_slicemamba.datasets.stacks import axes_of, voxel_size
 from nnunetv2_slicemamba.datasets.volume_checks import spacing
 from nnunetv2_slicemamba.datasets.volume_files import (
     is_float,

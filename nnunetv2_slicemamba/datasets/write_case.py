@@ -13,7 +13,8 @@ from nnunetv2_slicemamba.datasets.cases import Case, Rules
 from nnunetv2_slicemamba.datasets.masks import read_labels
 from nnunetv2_slicemamba.datasets.orientation import as_its_mask
 from nnunetv2_slicemamba.datasets.part_files import write_whole
-from nnunetv2_slicemamba.datasets.stacks import TIFF, write_voxel_size
+from nnunetv2_slicemamba.datasets.source_files import TIFF
+from nnunetv2_slicemamba.datasets.stacks import write_voxel_size
 from nnunetv2_slicemamba.datasets.volume_files import copy_volume, write_labels
 from nnunetv2_slicemamba.datasets.volumes import (
     copy_nifti,

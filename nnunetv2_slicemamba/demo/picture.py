@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7")
 
 
-def read_slice(file: Path, at: int | None = None) -> NDArray:
-    """A 2D array of a 2D image, or of the axial slice `at` (default: the middle) of a volume."""
+def read_slice(file: Path) -> NDArray:
+    """A 2D array of a 2D image, or of the middle axial slice of a volume."""
     import SimpleITK
 
     array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(file)))
-    if array.ndim == 2:
-        return array
-    return array[array.shape[0] // 2 if at is None else at]
+    return array if array.ndim == 2 else array[len(array) // 2]
 
 
 def draw_cases(dataset: Path, predictions: Path, cases: Sequence[str], file_ending: str, output: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -34,16 +33,7 @@ FOLDS = ("0", "1")
 SILENCE_SECONDS = 8.0  # at most, in a log file
 
 
-@dataclass(frozen=True)
-class DemoResult:
-    """Mean foreground Dice on the held-out cases per fold and for the ensemble, and the picture's file."""
-
-    fold_dice: list[float]
-    ensemble_dice: float
-    picture: Path
-
-
-def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResult:
+def run_demo(data: str, folder: Path, device: str, console: Console) -> None:
     """Runs every step on a shipped dataset below `folder`; continues where an earlier run stopped.
 
     data: "2d" or "3d". device: "cpu", "cuda" or "mps". console: for the result.
@@ -99,7 +89,6 @@ def run_demo(data: str, folder: Path, device: str, console: Console) -> DemoResu
     if not is_quiet():
         own_images = ("--images", "IMAGES", "--masks", "MASKS", "-d", "ID", "--name", "NAME", "--labels", "LABEL")
         console.print(f"Next, with your own images: {shell_line('slicemamba', 'convert', 'folders', *own_images)}")
-    return DemoResult([dice["fold_0"], dice["fold_1"]], dice["ensemble"], picture)
 
 
 def trainers_of(dataset: DemoDataset) -> tuple[str, str]:

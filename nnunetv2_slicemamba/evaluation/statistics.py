@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,23 +52,38 @@ def summarise(values: Sequence[Sequence[float]], one_empty: int, settings: Evalu
 
 def _interval(table: NDArray[np.float64], settings: EvaluationSettings) -> tuple[float, float]:
     """Bounds of the confidence interval; NaN where cases do not differ, as resampling them says nothing then."""
-    classes, cases = table.shape
+    cases = table.shape[1]
     if cases < 2 or all(np.array_equal(row, np.full(cases, row[0]), equal_nan=True) for row in table):
         return math.nan, math.nan
+    how = (settings.confidence, settings.resamples, settings.seed)
+    return bootstrap_interval(tuple(table), _mean_of_means, table.size, *how)
+
+
+def bootstrap_interval(
+    samples: tuple[NDArray[Any], ...],
+    statistic: Callable[..., NDArray[np.float64]],
+    values: int,
+    confidence: float,
+    resamples: int = 9999,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Bounds of the BCa interval of a vectorised statistic. Several samples are drawn together.
+
+    values: number of those that a resample has, whatever the samples are.
+    """
     with warnings.catch_warnings():
         # a resample may hold no case in which a class is defined: that class is left out of its mean
         warnings.simplefilter("ignore", RuntimeWarning)
         found = stats.bootstrap(
-            tuple(table),
-            _mean_of_means,
-            paired=classes > 1,  # a case is drawn with all of its classes
+            samples,
+            statistic,
+            paired=len(samples) > 1,
             vectorized=True,
-            axis=-1,
-            confidence_level=settings.confidence,
-            n_resamples=settings.resamples,
-            batch=max(1, VALUES_AT_ONCE // table.size),
+            confidence_level=confidence,
+            n_resamples=resamples,
+            batch=max(1, VALUES_AT_ONCE // values),
             method="BCa",
-            random_state=np.random.default_rng(settings.seed),
+            random_state=np.random.default_rng(seed),
         ).confidence_interval
     return float(found.low), float(found.high)
 

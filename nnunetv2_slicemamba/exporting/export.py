@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.json_reading import JsonKind
-from nnunetv2_slicemamba.common.outputs import is_free, not_ours, require_output
+from nnunetv2_slicemamba.common.outputs import is_free, not_ours, record_of, require_output, require_record
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.exporting.fold_network import FoldNetwork
@@ -103,20 +103,13 @@ def write_record(file: Path, source: FoldNetwork, format: Format, parity: Parity
     return record_of(file)
 
 
-def record_of(file: Path) -> Path:
-    """FILE.json, the record of an exported file."""
-    return file.with_name(f"{file.name}.json")
-
-
 def require_place(file: Path, suffix: str) -> None:
     """Raises InputError where an export to `file` would replace a file, or a record of it, that is not an export's."""
-    record = record_of(file)
     require_output(file, "-o", suffix)
-    if not is_free(record) and not _RECORD.is_readable(record):
-        raise not_ours(record, "-o")
+    require_record(file, _RECORD)
     if is_free(file):
         return
-    known = _RECORD.read_if_there(record) or {"bytes": 0}
+    known = _RECORD.read_if_there(record_of(file)) or {"bytes": 0}
     # a kill may have left the new record beside the file of the export before
     if file.stat().st_size not in (known["bytes"], known.get("bytes_before")):
         raise not_ours(file, "-o")

@@ -21,9 +21,9 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.names import class_name
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON, SUMMARY_JSON
+from nnunetv2_slicemamba.common.outputs import record_of
 from nnunetv2_slicemamba.common.provenance import installed_versions, now
 from nnunetv2_slicemamba.common.whole_file import replacing
-from nnunetv2_slicemamba.exporting.export import record_of
 from nnunetv2_slicemamba.exporting.model_card import FoldFacts, ModelFacts, model_card
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.slicing.candidates import candidate_of_row, candidate_text

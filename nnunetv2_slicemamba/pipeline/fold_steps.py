@@ -95,11 +95,8 @@ def kept_of_search(supernet: SupernetFolder, settings: RunSettings) -> tuple[tup
     return evaluations, (finals, f"fold_{supernet.selection.fold}_*/*/repeat_*/**/{CHECKPOINTS}")
 
 
-def take(needed: Command | Finished, console: Console, watch: Watch | None = None) -> None:
-    """Runs the command that a step needs, or says that the step was finished before. watch: as of run_command."""
-    if isinstance(needed, Finished):
-        console.print(needed.text, highlight=False)
-        return
+def take(needed: Command, console: Console, watch: Watch | None = None) -> None:
+    """Runs the command that a step needs. watch: as of run_command."""
     with made_whole(needed):
         run_command(needed.name, needed.arguments, console, needed.variables, watch=watch)
 
@@ -144,17 +141,12 @@ def draw_split(folder: FoldFolder) -> None:
             make_trainer(folder, torch.device("cpu")).do_split()
 
 
-def train(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
-    """Trains and validates a fold with nnU-Net's command: from the start, from a checkpoint, or not at all.
+def training_needed(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings) -> Command | Finished:
+    """The command of nnU-Net that trains and validates a fold: from the start, from a checkpoint, or not at all.
 
     supernet: of the fold, whose slicing file a final trainer takes. Raises FolderInUseError while another process
     trains it.
     """
-    take(training_needed(folder, supernet, settings), console)
-
-
-def training_needed(folder: FoldFolder, supernet: SupernetFolder, settings: RunSettings) -> Command | Finished:
-    """The command that trains and validates a fold; arguments and errors as of `train`."""
     selection = folder.selection
     require_unused(folder.path)
     npz = settings.npz and folder.trainer not in trainers_with(SUPERNET)
@@ -221,13 +213,9 @@ def is_validated(folder: FoldFolder, npz: bool) -> bool:
     return not npz or len(list(folder.summary.parent.glob("*.npz"))) >= len(cases)
 
 
-def search(supernet: SupernetFolder, settings: RunSettings, console: Console) -> None:
-    """Searches the fold's slicing unless a finished search of the present supernet gave one, or it was set."""
-    take(search_needed(supernet, settings), console)
-
-
 def search_needed(supernet: SupernetFolder, settings: RunSettings) -> Command | Finished:
-    """The command that searches a fold's slicing; Finished as `search` says."""
+    """The command that searches a fold's slicing, unless a finished search of the present supernet gave one, or it was
+    set."""
     file = supernet.slicing_file
     if file.is_file():
         content = read_slicing_file(file)

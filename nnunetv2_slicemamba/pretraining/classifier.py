@@ -17,7 +17,7 @@ class SliceMambaClassifier(nn.Module):
     """SliceMamba's encoder with VMamba's head: LayerNorm of the bottleneck, mean over the tokens, Linear.
 
     num_classes: of the images. arch_kwargs: of SliceMambaUNet, as the plans have them. slicing: candidate per block of
-    the whole network; the buffer `slicing` (blocks, 2) keeps it. (B, channels, H, W), both sizes multiples of
+    the whole network; the buffer `slicing` (blocks, 2) keeps it. (B, 3, H, W), both sizes multiples of
     `total_stride`, -> (B, num_classes).
     """
 
@@ -27,11 +27,10 @@ class SliceMambaClassifier(nn.Module):
         arch_kwargs: Mapping[str, Any],
         slicing: Sequence[Sequence[int] | str],
         drop_path: float,
-        input_channels: int = 3,
     ) -> None:
         super().__init__()
         settings = {**arch_kwargs, "drop_path_rate": drop_path, "slicing": slicing, "deep_supervision": False}
-        network = SliceMambaUNet(input_channels, 2, **settings)
+        network = SliceMambaUNet(3, 2, **settings)
         self.encoder = network.encoder
         self.total_stride = network.total_stride
         width = settings["features_per_stage"][-1]

@@ -15,7 +15,7 @@ from nnunetv2_slicemamba.common.json_files import plain_json, write_json
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.names import class_name
 from nnunetv2_slicemamba.common.nnunet_files import DATASET_JSON
-from nnunetv2_slicemamba.common.outputs import is_free, not_ours
+from nnunetv2_slicemamba.common.outputs import is_free, not_ours, record_of, require_record
 from nnunetv2_slicemamba.common.safe_reading import read_checkpoint
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
@@ -86,8 +86,7 @@ def require_target(path: Path, source: Path | None = None) -> None:
         raise InputError(f"{path} is the source itself; name another file for the weights")
     if not is_free(path) and not _is_ours(path):
         raise not_ours(path, "-o")
-    if not is_free(record_of(path)) and not _RECORD.is_readable(record_of(path)):
-        raise not_ours(record_of(path), "-o")
+    require_record(path, _RECORD)
     folder = path.absolute().parent
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not is_writable(existing):
@@ -112,8 +111,3 @@ def write_weights(path: Path, state_dict: Mapping[str, Tensor], record: Mapping[
         torch.save(content, temporary)
     write_json(record_of(path), record, indent=1)
     return record_of(path)
-
-
-def record_of(path: Path) -> Path:
-    """FILE.json, the record beside weights."""
-    return path.with_name(f"{path.name}.json")

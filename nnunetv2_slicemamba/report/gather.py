@@ -215,4 +215,4 @@ def read_test_sets(
         raise InputError(
             f"{dataset.name} has no dataset.json in nnUNet_raw or nnUNet_preprocessed, which --predictions needs"
         )
-    return tuple(evaluate_test_set(folder, truth, json_files[0], dataset, progress) for folder in settings.predictions)
+    return tuple(evaluate_test_set(folder, truth, json_files[0], progress) for folder in settings.predictions)

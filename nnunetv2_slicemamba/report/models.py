@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2_slicemamba.common.checkpoints import CheckpointError
-from nnunetv2_slicemamba.common.names import is_number, names_supernet_trainer
+from nnunetv2_slicemamba.common.names import fold_order, names_supernet_trainer
 from nnunetv2_slicemamba.common.nnunet_files import DEBUG_JSON
 from nnunetv2_slicemamba.slicing.holdout_file import Holdout, HoldoutError, holdout_path, read_holdout
 
@@ -133,7 +133,7 @@ def read_models(
     for folder in found:
         trainer, plans_name, configuration = folder.name.split("__")
         folds = []
-        for path in sorted(folder.glob("fold_*"), key=lambda path: _fold_order(path.name)):
+        for path in sorted(folder.glob("fold_*"), key=lambda path: fold_order(path.name.removeprefix("fold_"))):
             report(f"{folder.name}, {path.name}")
             folds.append(read_fold(path, dataset))
         models.append(Model(trainer, plans_name, configuration, tuple(folds)))
@@ -171,8 +171,3 @@ def read_fold(folder: Path, dataset: DatasetFacts) -> Fold:
 def _shortened(problem: object, folder: Path) -> str:
     """Without the part of the paths that is the machine's and not the model's."""
     return str(problem).replace(f"{folder.parent.parent}/", "")
-
-
-def _fold_order(name: str) -> tuple[bool, int, str]:
-    number = name.removeprefix("fold_")
-    return (not is_number(number), int(number) if is_number(number) else 0, number)

@@ -8,12 +8,12 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.shell import comment, shell_line
+from nnunetv2_slicemamba.datasets.manifest import MANIFEST
 
 from .dataset import DatasetFolders
 from .models import Model
 from .paper import TestSet
 
-MANIFEST = "slicemamba_convert.json"
 _MANIFEST = JsonKind("the manifest of a conversion", {"request": dict}, "Convert the dataset again")
 # options that have these values unless they are given
 _USUAL = {"train": "joint", "organs": 8}

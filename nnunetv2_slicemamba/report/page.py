@@ -57,9 +57,7 @@ def build_page(data: Gathered, progress: Callable[[str, int, int], None] = lambd
         progress("drawing curves", i + 1, len(data.models))
         trainings.append(TrainingView(model, training_panels(model, f"curve-{i}"), too_short(model)))
     searches = [
-        view
-        for i, model in enumerate(data.models)
-        if model.is_supernet and (view := search_view(data, model, f"search-{i}"))
+        view for i, model in enumerate(data.models) if model.is_supernet and (view := search_view(model, f"search-{i}"))
     ]
     groups = [
         (m.identifier, [(f"fold {f.name}", f.validation.cases) for f in m.folds if f.validation]) for m in data.models
@@ -88,7 +86,7 @@ def build_page(data: Gathered, progress: Callable[[str, int, int], None] = lambd
     )
 
 
-def search_view(data: Gathered, supernet: Model, name: str) -> SearchView | None:
+def search_view(supernet: Model, name: str) -> SearchView | None:
     """The searches of one supernet; None if there is none."""
     searched = [(fold.name, fold.search) for fold in supernet.folds if fold.search]
     if not searched:

@@ -89,7 +89,6 @@ def evaluate_test_set(
     predictions: Path,
     truth: Path,
     dataset_json: Path,
-    dataset: DatasetFacts,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> TestSet:
     """Evaluates a folder of predictions; raises InputError naming what does not fit.

@@ -9,7 +9,7 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.hashing import resolved_configuration
 from nnunetv2_slicemamba.common.json_reading import JsonKind
-from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, OPTIONS_IN_PLANS
+from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, NO_PLANS, OPTIONS_IN_PLANS, class_name
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.planning.plans_name import require_same_name
@@ -18,7 +18,6 @@ from nnunetv2_slicemamba.slicing.candidates import Slicing
 
 from .dataset import DatasetFolders
 
-_NO_PLANS = ("dataset.json", "dataset_fingerprint.json", "splits_final.json")
 # others may lie there too
 _ANYTHING = JsonKind("a JSON file", Any, f"{PLANS_JSON.remedy}, or move it away")
 
@@ -87,7 +86,7 @@ def read_plans(folders: DatasetFolders, wanted: Sequence[str] | None) -> tuple[C
 
 def _plans_files(folders: DatasetFolders) -> list[tuple[Path, str]]:
     preprocessed = sorted(folders.preprocessed.glob("*.json")) if folders.preprocessed else []
-    preprocessed = [file for file in preprocessed if file.name not in _NO_PLANS]
+    preprocessed = [file for file in preprocessed if file.stem not in NO_PLANS]
     trained = sorted(folders.results.glob("*/plans.json")) if folders.results else []
     return [(file.parent, file.name) for file in (*preprocessed, *trained)]
 
@@ -101,8 +100,7 @@ def _facts(
 ) -> ConfigurationFacts:
     # nnU-Net before 2.4 wrote the network's class elsewhere, and no kwargs
     architecture = settings.get("architecture", {})
-    network = str(architecture.get("network_class_name") or settings.get("UNet_class_name") or "unknown")
-    network = network.rpartition(".")[-1]
+    network = class_name(str(architecture.get("network_class_name") or settings.get("UNet_class_name") or "unknown"))
     kwargs = architecture.get("arch_kwargs", {})
     data = preprocessed / settings.get("data_identifier", "") if preprocessed else None
     return ConfigurationFacts(

@@ -12,7 +12,7 @@ from rich.console import Console
 from nnunetv2_slicemamba import __version__
 from nnunetv2_slicemamba.common.console import printable
 from nnunetv2_slicemamba.common.folders import InputError, is_writable
-from nnunetv2_slicemamba.common.names import is_number
+from nnunetv2_slicemamba.common.names import fold_order
 from nnunetv2_slicemamba.common.outputs import require_output
 from nnunetv2_slicemamba.common.whole_file import replacing
 from nnunetv2_slicemamba.search.figures.style import CANDIDATE_COLOURS
@@ -145,7 +145,7 @@ def score_rows(data: Gathered) -> tuple[list[ScoreRow], list[str]]:
     """
     models = [model for model in data.models if model.validated]
     folds = list(dict.fromkeys(fold.name for model in models for fold in model.validated))
-    folds.sort(key=lambda fold: (not is_number(fold), int(fold) if is_number(fold) else 0, fold))
+    folds.sort(key=fold_order)
     rows = [ScoreRow(model, _columns(model, data, folds)) for model in models]
     compared = [row for row in rows if not row.model.is_supernet]
     fair = len({tuple(fold.name for fold in row.model.validated) for row in compared}) == 1

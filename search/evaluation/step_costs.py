@@ -85,14 +85,14 @@ class StepCosts:
         }
 
 
-def read_step_costs(folder: SupernetFolder, device: torch.device | None) -> StepCosts | None:
-    """The fold's table; None without one for this network, or, if a device is given, measured otherwise."""
-    found = look_for_step_costs(folder, device)
+def read_step_costs(folder: SupernetFolder) -> StepCosts | None:
+    """The fold's table, measured on any device; None without one for this network."""
+    found = look_for_step_costs(folder, None)
     return found if isinstance(found, StepCosts) else None
 
 
 def look_for_step_costs(folder: SupernetFolder, device: torch.device | None) -> StepCosts | str:
-    """As read_step_costs; why there is none in place of None, "" where there is no file."""
+    """The fold's table, measured on `device` if one is given; why there is none in place of it, "" without a file."""
     file = folder.search / STEP_COSTS_FILE
     try:
         content = _KIND.read_if_there(file)

@@ -152,7 +152,7 @@ class SupernetFold:
         if cost.kind != STEP:
             return CostMeter(network, input_channels, patch, self.device, cost)
         if self.step_costs is None:
-            self.step_costs = read_step_costs(self.folder, None)
+            self.step_costs = read_step_costs(self.folder)
         if self.step_costs is None:
             raise SupernetError(
                 f"there is no {self.folder.search / STEP_COSTS_FILE}, which the search's first process has measured; "

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from nnunetv2_slicemamba.common.console import PlainConsole
-from nnunetv2_slicemamba.common.names import is_number
+from nnunetv2_slicemamba.common.names import fold_order
 from nnunetv2_slicemamba.search.figures.data import FigureData, FoldChoice
 from nnunetv2_slicemamba.search.figures.page import write_figures
 from nnunetv2_slicemamba.search.figures.stages import stages_of
@@ -59,7 +59,7 @@ def write_fold_figures(
     )
     own = FoldChoice(data.slicing, history_of(records))
     folds = {**_other_folds(folder), fold: own}
-    ordered = sorted(folds, key=lambda name: (not is_number(name), int(name) if is_number(name) else 0, name))
+    ordered = sorted(folds, key=fold_order)
     complete = replace(data, folds={name: folds[name] for name in ordered})
     if console is None:
         return write_figures(complete, folder.search)

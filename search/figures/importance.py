@@ -35,7 +35,7 @@ class Importance:
     chance: float
 
 
-def importance_of(records: Sequence[Record], n_candidates: int, seed: int = 0) -> Importance | str:
+def importance_of(records: Sequence[Record], n_candidates: int) -> Importance | str:
     """Share of the fitness that every block's choice explains by itself (Hutter et al., ICML 2014), or a text that says
     why there is none.
 
@@ -50,8 +50,8 @@ def importance_of(records: Sequence[Record], n_candidates: int, seed: int = 0) -
     if np.ptp(fitness) == 0:
         return "all architectures have the same fitness, so no choice is more important than another"
     genes = np.array([record.architecture for record in defined])
-    shuffled = np.random.default_rng(seed).permuted(genes, axis=0)
-    shares = _fanova(np.concatenate([genes, shuffled], axis=1), fitness, n_candidates, seed)
+    shuffled = np.random.default_rng(0).permuted(genes, axis=0)
+    shares = _fanova(np.concatenate([genes, shuffled], axis=1), fitness, n_candidates)
     own, copies = np.split(shares, 2)
     total = own.sum()
     if total == 0:
@@ -59,9 +59,7 @@ def importance_of(records: Sequence[Record], n_candidates: int, seed: int = 0) -
     return Importance(own / total, float(copies.max() / total))
 
 
-def _fanova(
-    genes: NDArray[np.int64], fitness: NDArray[np.float64], n_candidates: int, seed: int
-) -> NDArray[np.float64]:
+def _fanova(genes: NDArray[np.int64], fitness: NDArray[np.float64], n_candidates: int) -> NDArray[np.float64]:
     """Optuna's importance of every column. genes: (architectures, columns). Returns (columns,)."""
     import optuna
 
@@ -74,7 +72,7 @@ def _fanova(
             for i, (row, value) in enumerate(zip(genes.tolist(), fitness.tolist(), strict=True))
         ]
         study.add_trials(trials)
-        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, max_depth=DEPTH, seed=seed)
+        evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, max_depth=DEPTH, seed=0)
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     shares = np.zeros(n_columns)
     for name, value in found.items():

@@ -172,9 +172,9 @@ def export_study(
     return 0 if log is None else copy_log(log, storage, timeout=timeout)
 
 
-def has_ledger(storage: str | Path, folder: Path | None = None) -> bool:
+def has_ledger(storage: str | Path) -> bool:
     """True if there is anything that read_ledger could read; a server is not asked."""
-    logs = log_folder(storage, folder)
+    logs = log_folder(storage)
     return not is_missing(storage) or (logs is not None and any(logs.glob("*.jsonl")))
 
 

@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 
 from nnunetv2_slicemamba.search.objectives import Cost
-from nnunetv2_slicemamba.search.records import Record, best_record, history_of
+from nnunetv2_slicemamba.search.records import Record, best_record
 from nnunetv2_slicemamba.slicing.candidates import Architecture
 
 
@@ -83,21 +83,12 @@ def crowding_distances(front: Sequence[Record]) -> list[float]:
     return distances
 
 
-def ranked_history(records: Sequence[Record], cost: Cost | None) -> list[tuple[Architecture, float]]:
-    """(architecture, worth) in the given order: what the evolution breeds from. NaN where the fitness is undefined.
-
-    Without a cost the worth is the fitness. With one it is minus the place among all: feasible ones first, by front and
-    then by crowding distance where the cost is minimised, by fitness where it is only limited; then the infeasible ones
-    by how far they exceed the limit.
-    """
-    if cost is None:
-        return history_of(records)
-    place = {record.architecture: -float(number) for number, record in enumerate(ranked(records, cost))}
-    return [(record.architecture, place.get(record.architecture, math.nan)) for record in records]
-
-
 def ranked(records: Sequence[Record], cost: Cost | None) -> list[Record]:
-    """Records with a defined fitness in the order of their worth, see ranked_history; the first of equals first."""
+    """Records with a defined fitness in the order in which the evolution prefers them; the first of equals first.
+
+    Feasible ones come first: by front and then by crowding distance where the cost is minimised, else by fitness. Then
+    come the infeasible ones, by how far they exceed the limit.
+    """
     feasible = feasible_of(records, cost)
     if cost is not None and cost.minimised:
         ordered = _by_crowding(non_dominated_fronts(feasible))

@@ -13,9 +13,11 @@ import accuracy_data
 import numpy as np
 import pytest
 import results
+import workshop
 from accuracy_runs import CANDIDATES, Candidate, Data, Run, check_definitions, read_candidates
 from PIL import Image
 from suite_results import NETWORKS
+from workshop import AtWork, Workshop, work_off
 
 from nnunetv2_slicemamba.nets import SliceMambaResidualUNet
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
@@ -222,13 +224,13 @@ def test_dice_is_that_of_nnunets_summary_and_undefined_ones_are_left_out() -> No
 
 
 def test_the_reason_of_a_failure_is_found_behind_what_workers_say_after_it(tmp_path: Path) -> None:
-    log = tmp_path / "log.txt"
+    log, training = tmp_path / "log.txt", AtWork(None, shop(tmp_path, 1, ("0",), 1), "0", tmp_path)
     log.write_text('epoch 3\nTraceback (most recent call last):\n  File "a.py", line 1\nValueError: NaN\nworker: bye\n')
-    assert accuracy.last_line(log) == "ValueError: NaN"
+    assert training.last_line == "ValueError: NaN"
     log.write_text("killed\n\n")
-    assert accuracy.last_line(log) == "killed"
+    assert training.last_line == "killed"
     log.write_text("")
-    assert accuracy.last_line(log) == ""
+    assert training.last_line == ""
 
 
 class Process:
@@ -236,7 +238,7 @@ class Process:
 
     started: list[tuple[str, str]]
 
-    def __init__(self, run: Run, shop: accuracy.Workshop, gpu: str) -> None:
+    def __init__(self, run: Run, shop: Workshop, gpu: str) -> None:
         self.run, self.gpu, self.process, self.beside = run, gpu, self, set[str]()
         self.until = time.monotonic() + (1.5 if run.repeat == 1 else 60)
         self.started.append((run.id, gpu))
@@ -251,18 +253,17 @@ class Process:
         return "working"
 
 
-def shop(folder: Path, seconds: float, gpus: tuple[str, ...], per_gpu: int) -> accuracy.Workshop:
-    return accuracy.Workshop(folder, folder, "cuda", gpus, per_gpu, None, time.monotonic() + seconds, 1)
+def shop(folder: Path, seconds: float, gpus: tuple[str, ...], per_gpu: int) -> Workshop:
+    return Workshop(folder, folder, "cuda", gpus, per_gpu, None, time.monotonic() + seconds, 1)
 
 
 def test_trainings_are_spread_over_gpus_and_stopped_when_the_time_is_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Process, "started", [], raising=False)
-    monkeypatch.setattr(accuracy, "Training", Process)
-    monkeypatch.setattr(accuracy, "SPARE", 1.0)
+    monkeypatch.setattr(workshop, "SPARE", 1.0)
     short = [Run(SKIN, CANDIDATES[name]) for name in ("stock", "s", "m", "l", "s-hybrid")]
-    accuracy.work_off(short, shop(tmp_path, 60, ("0", "1"), 2), 60)
+    work_off(short, shop(tmp_path, 60, ("0", "1"), 2), 60, Process)
     assert [gpu for _, gpu in Process.started][:4] == ["0", "1", "0", "1"]
     assert len(Process.started) == 5
     said = capsys.readouterr().out
@@ -270,7 +271,7 @@ def test_trainings_are_spread_over_gpus_and_stopped_when_the_time_is_over(
     # the second one would take a minute
     Process.started.clear()
     began = time.monotonic()
-    accuracy.work_off([short[0], Run(SKIN, CANDIDATES["m"], repeat=2), *short[1:]], shop(tmp_path, 5, ("0",), 1), 0.4)
+    work_off([short[0], Run(SKIN, CANDIDATES["m"], repeat=2), *short[1:]], shop(tmp_path, 5, ("0",), 1), 0.4, Process)
     assert 4 < time.monotonic() - began < 5.5
     assert [run for run, _ in Process.started] == ["skin-fold0-stock-20x250-1", "skin-fold0-m-20x250-2"]
     said = capsys.readouterr().out
@@ -278,14 +279,14 @@ def test_trainings_are_spread_over_gpus_and_stopped_when_the_time_is_over(
     assert "skin-fold0-m-20x250-2: ended with None, beside 0" in said
     # too late to start anything
     Process.started.clear()
-    accuracy.work_off(short, shop(tmp_path, 1.5, ("0",), 1), 60)
+    work_off(short, shop(tmp_path, 1.5, ("0",), 1), 60, Process)
     assert Process.started == []
 
 
 def test_every_training_has_its_gpu_folders_and_share_of_the_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accuracy, "CORES", 16)
+    monkeypatch.setattr(workshop, "CORES", 16)
     two = shop(tmp_path, 60, ("3", "5"), 2)
     found = two.variables(tmp_path / "runs" / "a", "5")
     assert found["CUDA_VISIBLE_DEVICES"] == "5"

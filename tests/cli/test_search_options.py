@@ -24,14 +24,11 @@ from nnunetv2_slicemamba.planning.fold_folder import SupernetFolder
 from nnunetv2_slicemamba.planning.selection import select
 from nnunetv2_slicemamba.search import (
     Evaluation,
-    MeasuredOn,
     SearchSettings,
-    SlicingChoice,
     dry_run,
     read_holdout,
     read_ledger,
     read_slicing_file,
-    sha256_of_file,
 )
 from nnunetv2_slicemamba.search import run as search_run
 from nnunetv2_slicemamba.search.choosing.write_choice import write_choice
@@ -191,22 +188,6 @@ def test_a_runs_supernet_has_the_final_trainers_length(
     trainer = f"SliceMamba{kind}Trainer_20epochs"
     call("run", "-d", "901", "-c", "2d", "-f", "0", "-p", PLANS, "-tr", trainer, "-device", "cpu")
     assert [(s.trainer, s.supernet_trainer) for s in asked] == [(trainer, "SliceMambaSupernetTrainer_20epochs")]
-
-
-def test_a_run_continues_a_search_whose_time_budget_ended_and_no_finished_one(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    selection = select("901", "2d", "0", PLANS)
-    save_untrained_supernet(select("901", "2d", "0", PLANS), SUPERNET)
-    asked: list[str] = []
-    monkeypatch.setattr(fold_steps, "run_command", lambda command, arguments, *_, **__: asked.append(arguments[0]))
-    choice = SlicingChoice(((2, 2),) * selection.n_blocks, "search", (0,) * selection.n_blocks, fitness=0.5)
-    checkpoint = sha256_of_file(fold_folder() / "checkpoint_final.pth")
-    settings = fold_steps.RunSettings("SliceMambaTrainer_1epoch", SUPERNET, "cpu")
-    for complete in (True, False):
-        write_choice(SupernetFolder(selection, SUPERNET), choice, checkpoint, "a" * 64, MeasuredOn(), complete)
-        fold_steps.search(SupernetFolder(selection, SUPERNET), settings, Console(file=io.StringIO()))
-        assert asked == ([] if complete else ["search"])
 
 
 def test_an_estimate_is_the_mean_path_times_what_there_is_to_do() -> None:

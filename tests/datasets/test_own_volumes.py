@@ -14,7 +14,8 @@ import SimpleITK as sitk
 import tifffile
 
 from nnunetv2_slicemamba.datasets.convert import Converted
-from nnunetv2_slicemamba.datasets.manifest import STACK_ENDINGS, VOLUME_ENDINGS
+from nnunetv2_slicemamba.datasets.manifest import VOLUME_ENDINGS
+from nnunetv2_slicemamba.datasets.source_files import TIFF
 from nnunetv2_slicemamba.datasets.volume_files import volume_endings
 from tests.datasets.dataset_sources import cases_in, run, write_pair
 from tests.datasets.volume_sources import SHAPE, box, read, write_array, write_case
@@ -57,7 +58,7 @@ def test_every_format_keeps_its_voxels_and_its_place(tmp_path: Path, raw: Path, 
 
 
 def test_formats_of_nnunets_readers_are_among_those_whose_changes_are_seen() -> None:
-    assert {Path(f"a{ending}").suffix for ending in volume_endings()} <= VOLUME_ENDINGS | set(STACK_ENDINGS)
+    assert {Path(f"a{ending}").suffix for ending in volume_endings()} <= VOLUME_ENDINGS | set(TIFF)
 
 
 def as_float(mask: np.ndarray, path: Path) -> Path:

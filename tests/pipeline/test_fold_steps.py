@@ -20,6 +20,7 @@ from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.common.json_reading import JsonFileError
 from nnunetv2_slicemamba.pipeline import fold_steps
 from nnunetv2_slicemamba.pipeline.in_a_row import StepsInARow, run_fold, steps_of_fold, totals
+from nnunetv2_slicemamba.pipeline.step import Command, Finished
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder
 from nnunetv2_slicemamba.planning.preprocessing import complete_data
 from nnunetv2_slicemamba.planning.selection import Selection, select
@@ -81,6 +82,11 @@ def silent() -> Console:
     return Console(file=io.StringIO())
 
 
+def take(needed: Command | Finished) -> None:
+    if isinstance(needed, Command):
+        fold_steps.take(needed, silent())
+
+
 def put_slicing(supernet: SupernetFolder, value: str) -> Path:
     """Writes a slicing to where the supernet's search would."""
     file, _ = set_slicing(supernet, value)
@@ -114,8 +120,8 @@ def test_a_cascades_supernet_and_search_read_the_first_stage_of_the_chains_final
 ) -> None:
     inheriting = replace(SETTINGS, trainer="SliceMambaInheritTrainer_1epoch")
     supernet = SupernetFolder(selection, SUPERNET)
-    fold_steps.train(supernet, supernet, inheriting, silent())
-    fold_steps.search(supernet, inheriting, silent())
+    take(fold_steps.training_needed(supernet, supernet, inheriting))
+    take(fold_steps.search_needed(supernet, inheriting))
     assert [call.arguments[:2] for call in called] == [["nnUNetv2_train", "Dataset901_Disks"], ["slicemamba", "search"]]
     assert {call.environment["SLICEMAMBA_PREVIOUS_STAGE"] for call in called} == {"SliceMambaInheritTrainer_1epoch"}
 
@@ -135,7 +141,7 @@ def test_a_fold_is_searched_again_unless_a_finished_search_of_its_supernet_or_a_
     write_slicing_file(replace(content, complete=change != "stopped"), file)
     if change in ("another supernet", "by hand"):
         checkpoint.write_bytes(b"trained anew")
-    fold_steps.search(SupernetFolder(selection, SUPERNET), SETTINGS, silent())
+    take(fold_steps.search_needed(SupernetFolder(selection, SUPERNET), SETTINGS))
     assert [call.arguments[:2] for call in called] == [["slicemamba", "search"]] * again
 
 
@@ -165,7 +171,7 @@ def test_a_finished_fold_is_validated_again_until_every_case_has_the_probabiliti
     for npz in (False, True):
         supernet = SupernetFolder(selection, SUPERNET)
         for folder in (supernet, FoldFolder(selection, FINAL)):
-            fold_steps.train(folder, supernet, replace(SETTINGS, npz=npz), silent())
+            take(fold_steps.training_needed(folder, supernet, replace(SETTINGS, npz=npz)))
     validated = [call.arguments for call in called]
     assert [(arguments[5], arguments[-2:]) for arguments in validated] == [(FINAL, ["--npz", "--val"])] * (written < 2)
 
@@ -176,11 +182,11 @@ def test_a_torn_summary_counts_as_none_and_the_fold_is_validated_again(
 ) -> None:
     summary = finish(FINAL) / "validation" / "summary.json"
     final, supernet = FoldFolder(selection, FINAL), SupernetFolder(selection, SUPERNET)
-    fold_steps.train(final, supernet, SETTINGS, silent())
+    take(fold_steps.training_needed(final, supernet, SETTINGS))
     assert called == []
     whole = summary.read_bytes()
     summary.write_bytes(whole[: int(share * len(whole))])
-    fold_steps.train(final, supernet, SETTINGS, silent())
+    take(fold_steps.training_needed(final, supernet, SETTINGS))
     assert [call.arguments[-1] for call in called] == ["--val"]
     with pytest.raises(JsonFileError, match=r"summary.json is no JSON: .*Make it again: nnUNetv2_train ... --val"):
         fold_steps.summary_dice(summary)
@@ -201,7 +207,7 @@ def test_a_fold_that_is_being_trained_is_neither_trained_nor_searched(
     supernet = SupernetFolder(selection, SUPERNET)
     with in_use(finish(SUPERNET)):
         with pytest.raises(FolderInUseError, match=f"{SUPERNET}.* is in use"):
-            fold_steps.train(supernet, supernet, SETTINGS, silent())
+            take(fold_steps.training_needed(supernet, supernet, SETTINGS))
         with pytest.raises(FolderInUseError, match=f"{SUPERNET}.* is in use"):
             search_fold(supernet, SearchSettings(), torch.device("cpu"))
     assert called == []

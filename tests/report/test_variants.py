@@ -98,7 +98,7 @@ def test_searches_in_a_sqlite_database_elsewhere_are_read_from_there(stained_2d,
     supernet = next(model for model in data.models if model.is_supernet)
     assert [len(fold.search.records) for fold in supernet.folds] == [24] * 5
     assert [fold.problems for fold in supernet.folds] == [()] * 5
-    view = search_view(data, supernet, "s")
+    view = search_view(supernet, "s")
     assert len(view.panels) == 5
     slicings = [stained_2d.slicing(fold) for fold in range(5)]
     equal = [a == b for one, other in combinations(slicings, 2) for a, b in zip(one, other, strict=True)]

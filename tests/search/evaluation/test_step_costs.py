@@ -112,15 +112,14 @@ def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(
     assert limit == whole
     said = "Timing what each of 4 candidates adds to a training step ..."
     assert capsys.readouterr().out.count(said) == 1
-    kept = read_step_costs(folder, CPU)
+    kept = read_step_costs(folder)
     assert kept is not None
     assert kept.fixed == whole
     for changed in ({"batch_size": 7}, {"patch_size": [64, 64]}):
         plans = json.loads(json.dumps(selection.plans))
         plans["configurations"]["2d"].update(changed)
         other = SupernetFolder(replace(selection, plans=plans), SUPERNET)
-        assert read_step_costs(other, CPU) is None, "of another network"
-        assert read_step_costs(other, None) is None
+        assert read_step_costs(other) is None, "of another network"
     file = folder.search / STEP_COSTS_FILE
     written = file.read_text()
     for key, why in (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nnunetv2_slicemamba.search import Record, SearchSettings, propose, propose_with_origins, select_parents
 from nnunetv2_slicemamba.search.proposals.evolution import ATTEMPTS_PER_CHILD, Evolution
-from nnunetv2_slicemamba.search.proposals.ranking import ranked_history
+from nnunetv2_slicemamba.search.proposals.ranking import ranked
 
 FITNESS = st.one_of(st.floats(0, 1), st.just(math.nan), st.sampled_from([0.25, 0.5]))
 
@@ -203,7 +203,7 @@ def test_a_searchs_generations_are_those_of_its_whole_history_and_look_at_each_r
     settings = SearchSettings(population=8, generations=30, parents=3, **cost)
     evolution, records = Evolution(settings, [4] * 12), Watched()
     for generation in range(settings.generations):
-        history = ranked_history(list(records), settings.cost)
+        history = [(r.architecture, -place) for place, r in enumerate(ranked(list(records), settings.cost))]
         records.looked_at = 0
         proposals = evolution(generation, records)
         assert proposals == propose_with_origins(settings, [4] * 12, generation, history)
