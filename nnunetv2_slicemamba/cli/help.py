@@ -20,7 +20,6 @@ OLD_NAMES = {
     "--overwrite-plans": "--force",
     "-overwrite_plans_name": "--plans",
     "--to": "--output",
-    "--budget": "--max-step",
 }
 
 

@@ -44,7 +44,7 @@ SEARCH_OPTIONS = (
     "--seed",
     "--population",
     "--generations",
-    "--max-step",
+    "--budget",
     "--finalists",
     "--holdout",
 )
@@ -103,9 +103,9 @@ def run(
     seed: Annotated[int, seed_option("Seed of the searches.")] = 0,
     population: Annotated[int, population_option()] = 50,
     generations: Annotated[int, generations_option()] = 20,
-    max_step: Annotated[
+    budget: Annotated[
         float | None,
-        share_option("--max-step", "Longest training step, as a share of the step with the fixed slicing, e.g. 60%."),
+        share_option("--budget", "Longest training step, as a share of the step with the fixed slicing, e.g. 60%."),
     ] = None,
     finalists: Annotated[int | None, finalists_option()] = None,
     holdout: Annotated[
@@ -202,7 +202,7 @@ def run(
     planning = Planning(size, planned, gpu_memory or GPU_MEMORY, holdout, candidates, slicing)
     sizes = {"--seed": seed, "--population": population, "--generations": generations}
     arguments = [word for flag in given(context, list(sizes)) for word in (flag, str(sizes[flag]))]
-    arguments += [] if max_step is None else ["--max-step", f"{100 * max_step:g}%"]
+    arguments += [] if budget is None else ["--max-step", f"{100 * budget:g}%"]
     settings = RunSettings(
         trainers.final,
         trainers.supernet,

@@ -91,8 +91,9 @@ def check_searched_as_asked(supernet: SupernetFolder, settings: RunSettings) -> 
     if not content.complete or not isinstance(had, dict):
         return
     words = settings.search_arguments
-    for flag, asked in zip(words[::2], words[1::2], strict=True):
-        found = max_step_of(supernet, had, asked) if flag == "--max-step" else had.get(flag[2:])
+    for option, asked in zip(words[::2], words[1::2], strict=True):
+        flag = "--budget" if option == "--max-step" else option
+        found = budget_of(supernet, had, asked) if flag == "--budget" else had.get(flag[2:])
         if found is None or str(found) == asked:
             continue
         if not supernet.is_trained or content.supernet_checkpoint_sha256 != sha256_of_file(supernet.checkpoint):
@@ -104,8 +105,8 @@ def check_searched_as_asked(supernet: SupernetFolder, settings: RunSettings) -> 
         )
 
 
-def max_step_of(supernet: SupernetFolder, had: Mapping[str, Any], asked: str) -> str | None:
-    """The limit of a step that a search had, as a share of the fixed network's step; None where it is not known.
+def budget_of(supernet: SupernetFolder, had: Mapping[str, Any], asked: str) -> str | None:
+    """The budget that a search had, as a share of the fixed network's step; None where it is not known.
 
     had: the search's settings. asked: which is returned where the search would make the same limit of it.
     """

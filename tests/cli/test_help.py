@@ -75,8 +75,6 @@ def test_names_that_options_had_before_are_accepted_and_not_shown() -> None:
     assert (context.params["force"], context.params["plans_name"]) == (True, "Mine")
     context = COMMANDS["import"].make_context("import", ["a.pth", "-d", "1", "-c", "2d", "--to=b.pth"])
     assert context.params["target"] == Path("b.pth")
-    context = COMMANDS["run"].make_context("run", ["-d", "1", "-c", "2d", "--budget", "60%"])
-    assert context.params["max_step"] == 0.6
     shown = " ".join(called(command, "--help").out for command in COMMANDS)
     assert [name for name in OLD_NAMES if f"{name} " in shown] == []
 

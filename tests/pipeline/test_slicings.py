@@ -134,8 +134,8 @@ def test_a_slicing_file_that_cannot_be_read_ends_the_run_before_it_trains(select
     [
         (6.0, ("--max-step", "60%"), ""),
         (6.0, (), ""),
-        (8.0, ("--max-step", "60%"), "searched with --max-step 80%, not 60%: leave --max-step out to take it"),
-        (None, ("--max-step", "60%"), "searched with --max-step none, not 60%"),
+        (8.0, ("--max-step", "60%"), "searched with --budget 80%, not 60%: leave --budget out to take it"),
+        (None, ("--max-step", "60%"), "searched with --budget none, not 60%"),
         (None, ("--seed", "3", "--population", "4"), "searched with --population 50, not 4: leave --population out"),
     ],
 )
