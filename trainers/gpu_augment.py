@@ -22,6 +22,7 @@ from nnunetv2_slicemamba.augmentation.host_batches import HostBatches
 from nnunetv2_slicemamba.augmentation.patches import is_plain
 from nnunetv2_slicemamba.augmentation.seeds import Use, sequence
 from nnunetv2_slicemamba.common.counts import count
+from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, class_name
 from nnunetv2_slicemamba.ops.cuda_scan import unavailable_reason
 from nnunetv2_slicemamba.trainers.fused_units import can_fuse, fuse_units
 from nnunetv2_slicemamba.trainers.interruptible import InterruptibleTraining
@@ -235,6 +236,13 @@ class nnUNetTrainerGPUAugment(SafeLoading, GPUAugmentation):
         device: torch.device = torch.device("cuda"),  # noqa: B008 - nnU-Net's signature
     ) -> None:
         super().__init__(plans, configuration, fold, dataset_json, device)
+        planned = class_name(self.configuration_manager.network_arch_class_name)
+        if planned in NETWORK_CLASSES:
+            raise ValueError(
+                f"the plans {self.plans_manager.plans_name!r} hold the network {planned}, and nnUNetTrainerGPUAugment "
+                "trains nnU-Net's own: pass -tr SliceMambaTrainer, which augments on the GPU too, or nnU-Net's plans, "
+                "e.g. -p nnUNetPlans"
+            )
         self.num_epochs = self.epochs
         self.num_iterations_per_epoch = self.iterations_per_epoch
         self.num_val_iterations_per_epoch = self.validation_iterations

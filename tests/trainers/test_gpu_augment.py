@@ -30,7 +30,7 @@ from nnunetv2_slicemamba.trainers import (
     nnUNetTrainerGPUAugment,
 )
 from nnunetv2_slicemamba.trainers.fused_units import fuse_units
-from tests.trainers.short_trainings import STOCK, make
+from tests.trainers.short_trainings import RESIDUAL, STOCK, make
 
 CPU = torch.device("cpu")
 
@@ -242,3 +242,9 @@ def test_nnunets_network_is_compiled_on_request_or_where_its_units_cannot_be_fus
     assert (fuse_units(trainer.network) == 0) is bool(changed)
     trainer.device = torch.device("cuda")
     assert trainer._do_i_compile() is compiles
+
+
+def test_nnunets_trainer_refuses_plans_of_ours(workspace: Path) -> None:
+    del workspace
+    with pytest.raises(ValueError, match=r"hold the network SliceMambaResidualUNet, .*: pass -tr SliceMambaTrainer"):
+        make(nnUNetTrainerGPUAugment, architecture=RESIDUAL)
