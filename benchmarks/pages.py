@@ -195,9 +195,8 @@ def _millions(parameters: str) -> str:
     return f"{float(parameters) / 1e6:.1f}" if parameters else "-"
 
 
-def tables() -> dict[str, Callable[[], str]]:
+def tables(trainings: Trainings) -> dict[str, Callable[[], str]]:
     """The makers of all tables, by the name in the pages' markers."""
-    trainings = Trainings()
     steps = ("step", "step as a graph", "peak", "published step", "published peak", "host, step as a graph")
     scan = ("forward", "forward + backward", "published forward", "published forward + backward")
     inference = ("inference", "inference as a graph", "published inference")
@@ -258,7 +257,8 @@ def made(text: str, makers: dict[str, Callable[[], str]]) -> str:
 
 
 def main(given: Sequence[str]) -> int:
-    makers, check, differing = tables(), "--check" in given, []
+    trainings, check, differing = Trainings(), "--check" in given, list[str]()
+    makers = tables(trainings)
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         new = made(text, makers)
@@ -266,7 +266,7 @@ def main(given: Sequence[str]) -> int:
             differing.append(page.name)
             if not check:
                 page.write_text(new, encoding="utf-8")
-    for figure in suite_figures.figures(Trainings()).values():
+    for figure in suite_figures.figures(trainings).values():
         if not figure.is_current(DOCS):
             differing.append(figure.file)
             if not check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,27 +76,33 @@ def pairs_of(own: Folds, theirs: Folds) -> list[tuple[list[Row], list[Row]]]:
     return [(own[fold], theirs[fold]) for fold in sorted(own) if fold in theirs]
 
 
+def points_beside(found: dict[str, Folds], name: str, other: str = NNUNET) -> float:
+    """Dice points by which a network is above another one on the folds that both were trained on; NaN without any."""
+    pairs = pairs_of(found.get(name, {}), found.get(other, {}))
+    return 100 * fmean(mean_dice(one) - mean_dice(two) for one, two in pairs) if pairs else math.nan
+
+
 def beside(trainings: Trainings, found: dict[str, Folds], name: str, other: str = NNUNET) -> Beside | None:
     """A network beside another one on the folds that both were trained on; None without any."""
     pairs = pairs_of(found.get(name, {}), found.get(other, {}))
     if not pairs:
         return None
-    points = fmean(mean_dice(one) - mean_dice(two) for one, two in pairs)
     known = trainings.difference(pairs)
     low, high = (math.nan, math.nan) if known is None else (known.low, known.high)
-    return Beside(100 * points, 100 * low, 100 * high)
+    return Beside(points_beside(found, name, other), 100 * low, 100 * high)
 
 
+@functools.cache
 def mean_beside(trainings: Trainings, name: str, other: str = NNUNET) -> Beside | None:
     """A network beside another one in the mean of the sets, each counting alike; None if one is not trained.
 
     The interval is a bootstrap (BCa) that draws cases in every set apart.
     """
     by_set = [trained(trainings, data, SHORT, (name, other)) for data in SETS]
-    each = [beside(trainings, found, name, other) for found in by_set]
-    if any(one is None for one in each):
+    each = [points_beside(found, name, other) for found in by_set]
+    if any(math.isnan(points) for points in each):
         return None
-    points = fmean(one.points for one in each if one is not None)
+    points = fmean(each)
     tables = [trainings.paired(pairs_of(found[name], found[other])) for found in by_set]
     known = [pair for pair in tables if pair is not None]
     low, high = _bounds(known) if len(known) == len(SETS) else (math.nan, math.nan)

@@ -29,6 +29,8 @@ class Trainings:
     def __init__(self, folder: Path = results.RESULTS) -> None:
         self.runs = results.read("runs", folder)
         self._dice: dict[str, dict[tuple[str, str], float]] = {}
+        # several tables show the same pairs
+        self._differences: dict[tuple[tuple[str, ...], ...], Difference | None] = {}
         for row in results.read("cases", folder):
             value = number(row["dice"])
             self._dice.setdefault(row["run"], {})[row["label"], row["case"]] = math.nan if value is None else value
@@ -74,8 +76,12 @@ class Trainings:
 
     def difference(self, pairs: Pairs) -> Difference | None:
         """Difference between two candidates with its 95 % bootstrap interval over the cases; None as in `paired`."""
-        found = self.paired(pairs)
-        return None if found is None else paired_difference(*found)
+        pairs = list(pairs)
+        key = tuple(tuple(row["id"] for row in runs) for pair in pairs for runs in pair)
+        if key not in self._differences:
+            found = self.paired(pairs)
+            self._differences[key] = None if found is None else paired_difference(*found)
+        return self._differences[key]
 
     def interval(self, pairs: Pairs) -> str:
         """The interval of `difference` as text, "-" without one."""

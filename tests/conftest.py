@@ -26,7 +26,7 @@ import torch
 from filelock import FileLock
 
 from nnunetv2_slicemamba.common.checkpoints import FORCE_SAFE
-from tests.fingerprints import sampling_fewer
+from tests.quick_nnunet import draw_no_progress, preprocess_in_threads, sample_fewer_voxels
 
 FOLDERS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 DATASETS = {"2d": (901, "Dataset901_Disks"), "3d": (902, "Dataset902_Slabs")}
@@ -95,12 +95,15 @@ def use_folders(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders with both datasets planned in size S and preprocessed (2d, 3d_fullres); not to be written to."""
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
-        DatasetFingerprintExtractor as Extractor,
-    )
+def _no_progress_is_drawn() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        draw_no_progress(monkeypatch.setattr)
+        yield
 
+
+@pytest.fixture(scope="session")
+def planned(tmp_path_factory: pytest.TempPathFactory, _no_progress_is_drawn: None) -> Path:
+    """Folders with both datasets planned in size S and preprocessed (2d, 3d_fullres); not to be written to."""
     from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
 
     base = tmp_path_factory.getbasetemp()
@@ -111,7 +114,8 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> Path:
             made = root.with_suffix(".part")
             made.mkdir()
             use_folders(made, monkeypatch)
-            monkeypatch.setattr(Extractor, "__init__", sampling_fewer(Extractor.__init__))
+            sample_fewer_voxels(monkeypatch.setattr)
+            preprocess_in_threads(monkeypatch.setattr)
             for kind, (number, name) in DATASETS.items():
                 write_raw_dataset(made / "nnUNet_raw", kind)
                 configuration = {"2d": "2d", "3d": "3d_fullres"}[kind]

@@ -12,6 +12,7 @@ from rich.console import Console
 from nnunetv2_slicemamba.common import commands
 from nnunetv2_slicemamba.common.commands import CommandError, run_command
 from nnunetv2_slicemamba.common.watch import Watch
+from tests import light_child
 
 ENDS = {
     "raised": "raise RuntimeError('fold_0 is in use by process 7: wait for that one.')",
@@ -32,6 +33,7 @@ def test_the_exception_that_ended_a_command_is_told(end: str, tmp_path: Path, mo
     body = ENDS[end].replace("\n", "\n    ")
     (tmp_path / "ending.py").write_text(f"def main():\n    {body}\n")
     monkeypatch.setitem(commands.ENTRY_POINTS, "ending", ("ending", "main"))
+    monkeypatch.setattr(commands, "run_process", light_child.run_process)
     console = Console(file=io.StringIO())
     with pytest.raises(CommandError) as error:
         run_command(

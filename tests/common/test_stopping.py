@@ -35,6 +35,8 @@ import sys
 from rich.console import Console
 from nnunetv2_slicemamba.common import commands
 from nnunetv2_slicemamba.common.watch import Watch
+from tests import light_child
+commands.run_process = light_child.run_process
 commands.ENTRY_POINTS["train"] = ("training", "train")
 watch = Watch(Console()) if len(sys.argv) > 2 else None
 commands.run_command("train", [sys.argv[1]], Console(), watch=watch)

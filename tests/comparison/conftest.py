@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2_slicemamba.common.commands import ENTRY_POINTS
+from nnunetv2_slicemamba.common import commands
+from tests import light_child
 from tests.comparison.comparison_workspace import DATASET, PLANS, TRAINER, make_workspace
 
 
@@ -31,7 +32,8 @@ def root(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SLICEMAMBA_SLICING", raising=False)
     monkeypatch.delenv("SLICEMAMBA_DEBUG", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setitem(ENTRY_POINTS, "nnUNetv2_train", ("stand_in_train", "train"))
+    monkeypatch.setitem(commands.ENTRY_POINTS, "nnUNetv2_train", ("stand_in_train", "train"))
+    monkeypatch.setattr(commands, "run_process", light_child.run_process)
     return folder
 
 

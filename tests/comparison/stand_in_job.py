@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from nnunetv2_slicemamba.common.commands import ENTRY_POINTS
+from nnunetv2_slicemamba.common import commands
 from nnunetv2_slicemamba.pipeline import job
+from tests import light_child
 
 
 def run_stand_in_training(*arguments: Any) -> None:
     """run_job with the stand-in."""
-    ENTRY_POINTS["nnUNetv2_train"] = ("stand_in_train", "train")
+    commands.ENTRY_POINTS["nnUNetv2_train"] = ("stand_in_train", "train")
+    commands.run_process = light_child.run_process
     job.run_job(*arguments)

@@ -30,6 +30,8 @@ def test_the_stock_commands_plan_train_and_predict(registered: Workspace) -> Non
     train = (511, "2d", 0, "-tr", FINAL, "-p", PLANS, "-device", "cpu", "--npz")
     for flag in ((), ("--c",), ("--val",)):
         registered.run("nnUNetv2_train", *train, *flag)
+    # other tests leave it empty
+    assert (registered.results(FINAL) / "fold_0" / "progress.png").stat().st_size > 0
     model = ("-d", 511, "-c", "2d", "-tr", FINAL, "-p", PLANS)
     registered.run("nnUNetv2_find_best_configuration", 511, "-c", "2d", "-tr", FINAL, "-p", PLANS, "-f", 0)
     archive, installed = registered.root / "model.zip", {"nnUNet_results": str(registered.root / "elsewhere")}

@@ -28,7 +28,7 @@ from multiprocessing.context import DefaultContext
 from pathlib import Path
 from typing import Any
 
-from tests.fingerprints import sampling_fewer
+from tests.quick_nnunet import draw_no_progress, sample_fewer_voxels
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "nnUNet_def_n_proc": "1", "nnUNet_n_proc_DA": "1"}
 ANEW = ("nnunetv2", "nnunetv2_slicemamba")
@@ -140,14 +140,6 @@ def fork_instead_of_spawn() -> None:
     multiprocessing.get_context = multiprocessing.context._default_context.get_context  # type: ignore[attr-defined]
 
 
-def sample_fewer_intensities() -> None:
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import (
-        DatasetFingerprintExtractor as Extractor,
-    )
-
-    Extractor.__init__ = sampling_fewer(Extractor.__init__)  # type: ignore[method-assign]
-
-
 def become(order: dict) -> None:
     """Turns this fork into the command and runs it; the interpreter then ends as it would have."""
     with open(order["output"], "wb") as output, open(os.devnull, "rb") as nothing:
@@ -163,13 +155,15 @@ def become(order: dict) -> None:
         # PyTorch registers an operator once in a process
         for name in [name for name in sys.modules if name.partition(".")[0] in ANEW and not name.startswith(OPERATORS)]:
             del sys.modules[name]
+    else:
+        draw_no_progress()
     fork_instead_of_spawn()
     if order["env"].get(SHORT):
         from tests.features.pipeline import shorten_trainings
 
         shorten_trainings()
-    if order["argv"][1:2] == ["plan"]:
-        sample_fewer_intensities()
+    if order["argv"][1:2] == ["plan"] or Path(order["argv"][0]).name == "nnUNetv2_plan_and_preprocess":
+        sample_fewer_voxels()
     runpy.run_path(order["argv"][0], run_name="__main__")
 
 

@@ -15,7 +15,8 @@ import sys
 import traceback
 from typing import Any
 
-from tests.end_to_end.zygote import fork_instead_of_spawn, sample_fewer_intensities
+from tests.end_to_end.zygote import fork_instead_of_spawn
+from tests.quick_nnunet import sample_fewer_voxels
 
 
 def shorten_trainings() -> None:
@@ -59,7 +60,7 @@ def main() -> None:
     import nnunetv2.run.run_training  # noqa: F401
 
     shorten_trainings()
-    sample_fewer_intensities()
+    sample_fewer_voxels()
     for argv in json.loads(sys.argv[1]):
         print("$", *argv, flush=True)
         code = run(argv)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing.dummy
-from types import SimpleNamespace
-
 import pytest
-from nnunetv2.experiment_planning.dataset_fingerprint import fingerprint_extractor
-from nnunetv2.preprocessing.preprocessors import default_preprocessor
 
-from tests.fingerprints import sampling_fewer
+from tests.quick_nnunet import preprocess_in_threads, sample_fewer_voxels
 
 
 @pytest.fixture
 def quick_nnunet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cases are worked on in threads of this process, since every process would import torch anew."""
-    threads = SimpleNamespace(get_context=lambda method: multiprocessing.dummy)
-    monkeypatch.setattr(default_preprocessor, "multiprocessing", threads)
-    monkeypatch.setattr(fingerprint_extractor, "multiprocessing", threads)
-    extractor = fingerprint_extractor.DatasetFingerprintExtractor
-    monkeypatch.setattr(extractor, "__init__", sampling_fewer(extractor.__init__))
+    """Cases are worked on in threads of this process, for statistics of few voxels."""
+    preprocess_in_threads(monkeypatch.setattr)
+    sample_fewer_voxels(monkeypatch.setattr)

@@ -1,10 +1,9 @@
-"""One of several processes that train a supernet on their shares of the same batches: `ddp_step.py RANK STORE OUT`."""
+"""One of several processes that train a supernet on their shares of the same batches."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import torch
@@ -181,15 +180,11 @@ def fail(rank: int, network: nn.Module) -> tuple[int, str, list[str], int]:
         dist.all_reduce = reduce
 
 
-def main() -> None:
-    rank, store, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+def take_part(rank: int, store: str, out: str) -> None:
+    """store: a file where the processes meet. out: beginning of the names of the files of their results."""
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=PROCESSES)
     supernet = make_network()
     paths = train(Replica(supernet), supernet, slice(2 * rank, 2 * rank + 2))
     result = {"paths": paths, "weights": supernet.state_dict(), **measure_losses(rank)}
     torch.save({**result, "stopped": stop(rank, out), "failed": fail(rank, supernet)}, f"{out}.{rank}")
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

@@ -5,16 +5,16 @@ nnU-Net's own trainer knows several processes only on GPUs, so these are the tra
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.forked import forked
 from tests.trainers import ddp_step
 
+pytestmark = pytest.mark.xdist_group("forked")
 Results = list[dict[str, Any]]
 
 
@@ -22,14 +22,15 @@ Results = list[dict[str, Any]]
 def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
     """The folder that two processes wrote to, and their results."""
     folder = tmp_path_factory.mktemp("processes")
-    script, store, out = Path(ddp_step.__file__), folder / "store", folder / "result"
+    store, out = str(folder / "store"), str(folder / "result")
     started = [
-        subprocess.Popen([sys.executable, str(script), str(rank), str(store), str(out)], stderr=subprocess.PIPE)
-        for rank in range(ddp_step.PROCESSES)
+        forked().Process(target=ddp_step.take_part, args=(rank, store, out)) for rank in range(ddp_step.PROCESSES)
     ]
     for process in started:
-        _, errors = process.communicate()
-        assert process.returncode == 0, errors.decode()[-3000:]
+        process.start()
+    for process in started:
+        process.join()
+        assert process.exitcode == 0
     return folder, [torch.load(f"{out}.{rank}") for rank in range(ddp_step.PROCESSES)]
 
 

@@ -9,7 +9,7 @@ from nnunetv2_slicemamba.trainers import SliceMambaTrainer
 class ShortSliceMambaTrainer(SliceMambaTrainer):
     """Four epochs of two iterations, each with a checkpoint, and a summary without validation.
 
-    nnU-Net validates in processes that import PyTorch anew, which takes longer than all else.
+    nnU-Net validates in processes that import PyTorch anew, and draws its progress, which take longer than all else.
     """
 
     epochs = 4
@@ -19,6 +19,7 @@ class ShortSliceMambaTrainer(SliceMambaTrainer):
     def on_train_start(self) -> None:
         super().on_train_start()
         self.save_every = 1
+        self.logger.plot_progress_png = lambda output_folder: None
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         summary = {"metric_per_case": [], "mean": {}, "foreground_mean": {"Dice": 0.5}}

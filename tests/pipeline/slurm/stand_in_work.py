@@ -9,15 +9,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from nnunetv2_slicemamba.common.commands import ENTRY_POINTS
+from nnunetv2_slicemamba.common import commands
 from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.pipeline.fold_steps import CHECKPOINTS
 from nnunetv2_slicemamba.pipeline.slurm import job
 from nnunetv2_slicemamba.pipeline.slurm.job import StepJob
 from nnunetv2_slicemamba.pipeline.step import Command, Finished, Step
+from tests import light_child
 
 job.part_of_node = lambda command, *_: command  # a command takes the place of torchrun, too
-ENTRY_POINTS["work"] = ("tests.pipeline.slurm.stand_in_work", "work")
+commands.ENTRY_POINTS["work"] = ("tests.pipeline.slurm.stand_in_work", "work")
 
 
 class StandInJob(StepJob):
@@ -26,6 +27,7 @@ class StandInJob(StepJob):
     saves = True
 
     def __call__(self) -> None:
+        commands.run_process = light_child.run_process
         asked: dict[str, Any] = {"dataset": "", "configuration": "", "plans_name": "", "folds": []}
         settings = {"trainer": "", "supernet_trainer": "", "device": "", "search_arguments": []}
         settings |= {"npz": False, "predict": False}

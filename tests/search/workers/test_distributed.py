@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import multiprocessing
 import os
 import random
 import subprocess
 import sys
 import time
 from collections import Counter
-from multiprocessing import forkserver
 from pathlib import Path
 
 import optuna
@@ -25,27 +23,23 @@ from nnunetv2_slicemamba.search import open_ledger, read_ledger, read_slicing_fi
 from nnunetv2_slicemamba.search.workers.processes import Process
 from nnunetv2_slicemamba.slicing.candidates import wide_candidates
 from nnunetv2_slicemamba.trainers import TRAINERS
+from tests.forked import forked
 from tests.search.distributed_search import SETTINGS, free_port, process_of_a_search
 from tests.search.killable_search import CANDIDATES, evaluate, fingerprint
 
+pytestmark = pytest.mark.xdist_group("forked")
 PLANS, SUPERNET = "nnUNetSliceMambaSPlans", "SliceMambaSupernetTrainer_1epoch"
 
 
 @pytest.fixture(scope="module")
 def start():
-    """Starts the processes of a search in a folder; a server forks them, which has imported everything once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.search.distributed_search"])
+    """Starts the processes of a search in a folder."""
     running = []
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONPATH", paths)  # the server looks for what it loads nowhere else
-        forkserver.ensure_running()
 
     def start(folder: Path, world: int, seconds: float = 0.0, budget: float | None = None, candidates=CANDIDATES):
         port = free_port()
         processes = [
-            context.Process(target=process_of_a_search, args=(folder, rank, world, port, seconds, budget, candidates))
+            forked().Process(target=process_of_a_search, args=(folder, rank, world, port, seconds, budget, candidates))
             for rank in range(world)
         ]
         for process in processes:
