@@ -12,6 +12,8 @@ import torch
 
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
 from nnunetv2_slicemamba.trainers import TRAINERS, gpu_augment
+from nnunetv2_slicemamba.trainers.base import SliceMambaBaseTrainer
+from tests.trainers.short_trainings import STOCK
 
 DISKS = "Dataset901_Disks"
 
@@ -37,6 +39,8 @@ def make_trainer(workspace: Path, plans: dict[str, Any], monkeypatch: pytest.Mon
             given["configurations"]["2d"]["architecture"]["arch_kwargs"] = architecture_kwargs(
                 pooling, "S", hybrid=hybrid
             )
+        if not issubclass(TRAINERS[name], SliceMambaBaseTrainer):
+            given["configurations"]["2d"]["architecture"] = STOCK
         torch.manual_seed(0)
         trainer = TRAINERS[name](given, "2d", 0, description, torch.device("cpu"))
         if initialize:
