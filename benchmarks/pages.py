@@ -96,7 +96,7 @@ def over_folds(trainings: Trainings) -> str:
 
 
 def unfinished(trainings: Trainings) -> str:
-    """How many runs have no result, in a sentence."""
+    """A sentence with the numbers of runs that have no result."""
     number = Counter(row["state"] for row in trainings.runs)
     return (
         f"{number['unfinished']} trainings were stopped before their end. "

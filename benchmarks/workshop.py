@@ -127,7 +127,7 @@ class AtWork:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What the process has told of its work."""
+        """The notes that the process has written of its work; empty before the first."""
         file = self.folder / "notes.json"
         return json.loads(file.read_text()) if file.is_file() else {}
 

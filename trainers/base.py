@@ -294,7 +294,7 @@ class SliceMambaBaseTrainer(SameOptimizer, SafeLoading, GPUAugmentation):
         return super().train_step(batch)
 
     def describe_non_finite(self, batch: dict, what: str) -> str:
-        """Where and why a step's loss, which `what` names, was not finite."""
+        """A message that names a step, its path and the first tensor that is not finite; what: the loss, in words."""
 
         def forward(data: torch.Tensor) -> Any:
             with torch.autocast("cuda") if self.device.type == "cuda" else nullcontext():

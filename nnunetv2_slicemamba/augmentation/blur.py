@@ -79,7 +79,7 @@ def kernels(widths: Floats, longest: int) -> Floats:
 def _blur_axis(x: Tensor, weights: Tensor, axis: int) -> Tensor:
     """x (n, *spatial) along one axis by weights (n, K), mirrored at the border without repeating it.
 
-    PyTorch's own kernels for a convolution of each channel by itself: cuDNN's would round to TF32.
+    One convolution of every channel by itself. In float32 PyTorch runs these without cuDNN, which would round to TF32.
     """
     length = weights.shape[1]
     padded = x.index_select(axis, _reflected(x.shape[axis], length // 2, x.device))

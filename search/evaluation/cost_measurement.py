@@ -53,7 +53,7 @@ def measured_with(cost: Cost | None, device: torch.device) -> dict[str, str]:
 
 
 def why_measured_anew(told: Mapping[str, Any], expected: Mapping[str, str]) -> str | None:
-    """Why kept costs are not those of a network and a measurement; None if they are.
+    """The reason for which kept costs are not those of a network and a measurement; None if they are.
 
     told: the conditions that the costs were kept with. expected: those of the network and the measurement.
     """

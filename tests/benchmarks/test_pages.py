@@ -66,6 +66,13 @@ def test_figures_of_the_text_are_those_of_the_tables() -> None:
     gains = [suite_results.mean_beside(trainings, name) for name in (without, ours_alone)]
     blocks = gains[0].points - gains[1].points if gains[0] and gains[1] else 0.0
     assert found - tables <= {f"{statistics.fmean(left_out):.2f}", f"{blocks:.2f}"}
+    # a difference stands with the interval that is its own, whatever the order of the two networks
+    cells = re.sub(r"[-+|()\s]+", " ", "".join(one[0] for one in pages.MARKED.finditer(whole)))
+    bracket = r"(\d+\.\d\d)(?:(?!\d\.\d\d)[^()]){0,90}\(-?(\d+\.\d\d) to -?(\d+\.\d\d)\)"
+    intervals = re.findall(bracket, " ".join(text.split()))
+    assert len(intervals) > 7
+    for gain, low, high in intervals:
+        assert f"{gain} {low} to {high}" in cells or f"{gain} {high} to {low}" in cells, (gain, low, high)
 
 
 def test_a_page_with_old_tables_is_written_anew_and_its_text_stays(
