@@ -28,7 +28,7 @@ from math import prod
 import results
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
-from network_gpu import Row, measure, show, unet2d
+from network_gpu import Row, keep, measure, show, unet2d
 from rich.console import Console
 from rich.table import Table
 from timing import add_csv, as_graph, device_name, gpu_milliseconds
@@ -167,7 +167,10 @@ def main() -> None:
     add_csv(parser)
     arguments = parser.parse_args()
     if arguments.network:
-        show("instance_norm_gpu", measure_network(arguments.repeats, arguments.kernels), arguments.csv)
+        rows = measure_network(arguments.repeats, arguments.kernels)
+        for row in rows:
+            keep("instance_norm_gpu", row, arguments.csv)
+        show(rows)
         return
     if arguments.resident is not None:
         instance_norm.FORWARD_RESIDENT, instance_norm.BACKWARD_RESIDENT = arguments.resident

@@ -213,19 +213,23 @@ def first_call_seconds() -> float:
         return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
-def show(benchmark: str, rows: Sequence[Row], folder: Path | None) -> None:
-    """Prints all rows as a table and adds them to timings.csv in the folder."""
+def keep(benchmark: str, row: Row, folder: Path | None) -> None:
+    """Prints a row and adds it to timings.csv in the folder, so that an end of the benchmark does not lose it."""
+    print(row, flush=True)
+    if folder is not None:
+        figures = [(row.work, row.size, name, getattr(row, field), unit) for name, (field, unit) in FIGURES.items()]
+        results.write_timings(folder, benchmark, device_name(torch.device("cuda")), figures)
+
+
+def show(rows: Sequence[Row]) -> None:
+    """Prints all rows as a table."""
     heads = [f"{figure} {unit}" for figure, (_, unit) in FIGURES.items()]
     title = f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, fp16 autocast"
     table = Table("work", "size", *heads, title=title)
-    figures: list[tuple[str, str, str, float | None, str]] = []
     for row in rows:
-        values = {figure: getattr(row, field) for figure, (field, _) in FIGURES.items()}
-        table.add_row(row.work, row.size, *("" if v is None else f"{v:.2f}" for v in values.values()))
-        figures += [(row.work, row.size, figure, value, FIGURES[figure][1]) for figure, value in values.items()]
+        values = [getattr(row, field) for field, _ in FIGURES.values()]
+        table.add_row(row.work, row.size, *("" if value is None else f"{value:.2f}" for value in values))
     Console(width=180).print(table)
-    if folder is not None:
-        results.write_timings(folder, benchmark, device_name(torch.device("cuda")), figures)
 
 
 Work = tuple[str, str, Callable[[], nn.Module], tuple[int, ...]]
@@ -278,13 +282,13 @@ def main() -> None:
             title = f"{work}, torch.compile" if compiled else work
             try:
                 rows.append(measure(title, size, module, x, arguments.repeats, optimise, compiled))
-                print(rows[-1], flush=True)
+                keep("network_gpu", rows[-1], arguments.csv)
             except RuntimeError as error:
                 print(f"{title}, {size}: {str(error).splitlines()[0]}", flush=True)
             del module, x
             gc.collect()
             torch.cuda.empty_cache()
-    show("network_gpu", rows, arguments.csv)
+    show(rows)
     print(f"first call of a BSS, forward and backward, nothing compiled before: {first_call_seconds():.1f} s")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from dynamic_network_architectures.architectures.unet import PlainConvUNet
 from memory_training import DATASETS, plan, use_folders
-from network_gpu import BLOCKS, Row, measure, nnunet_network, residual_network, show
+from network_gpu import BLOCKS, Row, keep, measure, nnunet_network, residual_network, show
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from timing import add_csv
@@ -98,11 +98,11 @@ def main() -> None:
                     continue
                 network, x = build(), torch.randn(batch, channels, *patch, device="cuda")
                 rows.append(measure(work, shape, network, x, arguments.repeats, True, work == COMPILED))
-                print(rows[-1], flush=True)
+                keep("volumes_gpu", rows[-1], arguments.csv)
                 del network, x
                 gc.collect()
                 torch.cuda.empty_cache()
-    show("volumes_gpu", rows, arguments.csv)
+    show(rows)
 
 
 if __name__ == "__main__":
