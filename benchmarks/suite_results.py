@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean, median, stdev
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +25,15 @@ SETS = {
 }
 NNUNET = "stock-gpu"
 NETWORKS = {
-    "res-s3-adamw": "recommended",
-    "res-s3-noscan-adamw": "the same without scans",
+    "res-s3-from4-adamw": "recommended",
+    "res-s3-from4-noscan-adamw": "the same without scans",
     "res-conv-adamw": "nnU-Net's network, our optimiser",
     NNUNET: "nnU-Net's default",
 }
 # where a residual network has S3 blocks: the network with scans, and the same without them
 DESIGNS = {
-    "from stride 8 on (recommended)": ("res-s3-adamw", "res-s3-noscan-adamw"),
-    "from stride 4 on": ("res-s3-from4-adamw", "res-s3-from4-noscan-adamw"),
+    "from stride 8 on": ("res-s3-adamw", "res-s3-noscan-adamw"),
+    "from stride 4 on (recommended)": ("res-s3-from4-adamw", "res-s3-from4-noscan-adamw"),
     "from stride 4 on, in the decoder too": ("res-s3-from4-decoder-adamw", "res-s3-from4-decoder-noscan-adamw"),
 }
 SHORT = 20  # epochs
@@ -109,6 +109,18 @@ def mean_beside(trainings: Trainings, name: str, other: str = NNUNET) -> Beside 
     return Beside(points, 100 * low, 100 * high)
 
 
+def over_sets(trainings: Trainings, name: str, other: str = NNUNET) -> str:
+    """95 % t-interval of a mean difference over the sets, as a sample of all data; "-" if a training is missing.
+
+    It has the noise between trainings in it.
+    """
+    each = [points_beside(trained(trainings, data, SHORT, (name, other)), name, other) for data in SETS]
+    if any(math.isnan(points) for points in each):
+        return "-"
+    half = stats.t.ppf(0.975, len(each) - 1) * stdev(each) / math.sqrt(len(each))
+    return f"{fmean(each) - half:+.2f} to {fmean(each) + half:+.2f}"
+
+
 def _bounds(pairs: Sequence[tuple[Table, Table]]) -> tuple[float, float]:
     def statistic(*cases: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
         drawn = zip(pairs, cases, strict=True)
@@ -130,21 +142,23 @@ def short(trainings: Trainings) -> str:
             cells = [NOT_TRAINED if mean is None else f"Dice {mean:.2f}" for mean in means]
             whole = [mean for mean in means if mean is not None]
             mean = f"Dice {fmean(whole):.2f}" if len(whole) == len(SETS) else "-"
-            lines.append((words, *cells, mean, _number(by_set, name)))
+            lines.append((words, *cells, mean, "", _number(by_set, name)))
             continue
         each = [_cell(trainings, found, name) for found in by_set.values()]
         mean = mean_beside(trainings, name)
-        lines.append((words, *each, "-" if mean is None else mean.text, _number(by_set, name)))
+        overall = ("-" if mean is None else mean.text, over_sets(trainings, name))
+        lines.append((words, *each, *overall, _number(by_set, name)))
     ours, *controls = NETWORKS
     for control, words in zip(controls, ("what the scans add", "what the blocks add"), strict=False):
         added = [beside(trainings, found, ours, control) for found in by_set.values()]
         mean = mean_beside(trainings, ours, control)
-        lines.append((words, *(one.text if one else "-" for one in added), mean.text if mean else "-", ""))
+        overall = (mean.text if mean else "-", over_sets(trainings, ours, control), "")
+        lines.append((words, *(one.text if one else "-" for one in added), *overall))
     sds = [_between_trainings(found) for found in by_set.values()]
     # that of the mean of one training on each set; NaN if it is unknown for a set
     sds.append(math.hypot(*sds) / len(SETS))
-    lines.append(("SD between trainings", *("-" if math.isnan(sd) else f"{sd:.2f}" for sd in sds), ""))
-    return markdown(("network", *SETS.values(), "mean", "trainings per set"), lines)
+    lines.append(("SD between trainings", *("-" if math.isnan(sd) else f"{sd:.2f}" for sd in sds), "", ""))
+    return markdown(("network", *SETS.values(), "mean", "mean, over sets", "trainings per set"), lines)
 
 
 def designs(trainings: Trainings) -> str:
@@ -155,11 +169,14 @@ def designs(trainings: Trainings) -> str:
         added = [beside(trainings, found, name, without) for found in by_set.values()]
         means = [mean_beside(trainings, *pair) for pair in ((name, without), (name,), (without,))]
         numbers = f"{_number(by_set, name)}; {_number(by_set, without)}"
-        lines.append((words, *(one.text if one else "-" for one in (*added, *means)), numbers))
+        cells = [one.text if one else "-" for one in (*added, *means)]
+        cells.insert(len(SETS) + 1, over_sets(trainings, name, without))
+        lines.append((words, *cells, numbers))
     head = (
         "S3 blocks",
         *SETS.values(),
         "mean",
+        "mean, over sets",
         "with scans, to nnU-Net",
         "without, to nnU-Net",
         "trainings per set: with; without",

@@ -31,7 +31,7 @@ PAPER = "L"  # the paper's network, whose planners and plans have no letter
 # the paper's, the same with convolutional stages around it, and nnU-Net's U-Net with S3 blocks added
 NETWORKS = ("paper", "hybrid", "residual")
 RECOMMENDED = "residual"  # planned unless another one is asked for
-BLOCKS_FROM_STRIDE = 8  # of a residual network: the least stride of stages with S3 blocks, see planning.residual
+BLOCKS_FROM_STRIDE = 4  # of a residual network: the least stride of stages with S3 blocks, see planning.residual
 GPU_MEMORY = 8.0  # GB to plan for unless another number is given
 
 

@@ -59,10 +59,10 @@ def cells(table: str, network: str) -> list[str]:
 def test_every_set_has_its_difference_with_interval_and_the_mean_a_narrower_one(tmp_path: Path) -> None:
     table = suite_results.short(all_sets(tmp_path))
     assert len(table.splitlines()) <= 10
-    *stock, number = cells(table, "nnU-Net's default")
+    *stock, over, number = cells(table, "nnU-Net's default")
     assert all(cell.startswith("Dice ") for cell in stock)
-    assert number == "2"
-    *each, mean, _ = cells(table, "recommended")
+    assert (over, number) == ("", "2")
+    *each, mean, _, _ = cells(table, "recommended")
 
     def width(cell: str) -> float:
         low, high = (float(bound) for bound in cell.split("(")[1].rstrip(")").split(" to "))
@@ -82,23 +82,27 @@ def test_the_mean_of_the_sets_counts_each_set_alike_and_draws_cases_within_it(tm
         n = 10 * (i + 1)
         gains = 0.01 * i + 0.01 * (np.arange(n) % 2)
         made += [training(data, NNUNET, 1, np.full(n, 0.5)), training(data, OURS, 1, 0.5 + gains)]
-    found = suite_results.mean_beside(kept(tmp_path, *made), OURS)
+    trainings = kept(tmp_path, *made)
+    found = suite_results.mean_beside(trainings, OURS)
     assert found is not None
     assert found.points == pytest.approx(2.5)
     # standard errors of the means of n cases of 0 or 1 point are 0.5 / sqrt(n)
     error = math.sqrt(sum(0.25 / (10 * (i + 1)) for i in range(5))) / 5
     assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.1)
+    # the sets' differences are 0.5 to 4.5 points: their mean's standard error is sqrt(2.5 / 5), Student's t is 2.776
+    low, high = (float(bound) for bound in suite_results.over_sets(trainings, OURS).split(" to "))
+    assert (low, high) == (pytest.approx(2.5 - 2.776 * math.sqrt(0.5), abs=0.01), pytest.approx(4.46, abs=0.01))
 
 
 def test_what_is_not_trained_is_said(tmp_path: Path) -> None:
     nothing = Trainings(tmp_path / "nothing")
-    assert cells(suite_results.short(nothing), "recommended") == ["not trained"] * 5 + ["-", "0"]
+    assert cells(suite_results.short(nothing), "recommended") == ["not trained"] * 5 + ["-", "-", "0"]
     assert suite_results.long(nothing) == "Not run yet."
     assert all("not trained" in one.markdown() for one in suite_figures.figures(nothing).values())
     table = suite_results.short(all_sets(tmp_path, ("acdc-60", OURS)))
     assert cells(table, "recommended")[3:] != ["not trained"] * 2
     assert cells(table, "recommended")[3] == "not trained"
-    assert cells(table, "recommended")[5:] == ["-", "0 to 2"]
+    assert cells(table, "recommended")[5:] == ["-", "-", "0 to 2"]
     table = suite_results.short(all_sets(tmp_path / "other", ("acdc-60", NNUNET)))
     assert cells(table, "recommended")[3].startswith("Dice ")
 
@@ -110,10 +114,10 @@ def test_a_design_is_compared_with_the_same_without_scans(tmp_path: Path) -> Non
         for name, gain in ((NNUNET, 0.0), (OURS, 0.02), (WITHOUT, 0.03)):
             made.append(training(data, name, 1, base + gain))
     table = suite_results.designs(kept(tmp_path, *made))
-    *added, ours, without, numbers = cells(table, "from stride 8 on (recommended)")
+    *added, over, ours, without, numbers = cells(table, "from stride 4 on (recommended)")
     assert [cell.split(" ")[0] for cell in (*added, ours, without)] == ["-1.00"] * 6 + ["+2.00", "+3.00"]
-    assert numbers == "1; 1"
-    assert cells(table, "from stride 4 on, in the decoder too") == ["-"] * 8 + ["0; 0"]
+    assert (over, numbers) == ("-1.00 to -1.00", "1; 1")
+    assert cells(table, "from stride 4 on, in the decoder too") == ["-"] * 9 + ["0; 0"]
 
 
 def test_long_trainings_are_compared_on_the_folds_that_both_have(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_it_is_the_planned_network(dims: int, dataset: int, network: str, worksp
 
 def test_the_default_is_the_recommended_network_with_the_recommended_slicing() -> None:
     with torch.device("meta"):
-        for dims, thickness, blocks in ((2, (2, 4), 5), (3, (2, 4, 2), 3)):
+        for dims, thickness, blocks in ((2, (2, 4), 6), (3, (2, 4, 2), 4)):
             network = slicemamba_unet(dims)
             assert network.settings == slicemamba_unet(dims, "L", "residual").settings
             assert set(network.get_slicing()) == {thickness}

@@ -47,9 +47,9 @@ def test_blocks_stand_at_stages_from_a_stride_on(strides: list[list[int]], from_
 
 
 @pytest.mark.parametrize("strides", [SEVEN, THICK])
-def test_unless_asked_otherwise_blocks_begin_at_stride_8(strides: list[list[int]]) -> None:
+def test_unless_asked_otherwise_blocks_begin_at_stride_4(strides: list[list[int]]) -> None:
     planned = plain_unet_kwargs(strides, [[3] * len(strides[0])] * len(strides), "S")
-    assert residual_kwargs(planned)["n_blocks_per_stage"] == [0, 0, 0, *[1] * (len(strides) - 3)]
+    assert residual_kwargs(planned)["n_blocks_per_stage"] == [0, 0, *[1] * (len(strides) - 2)]
 
 
 @pytest.mark.parametrize(("dataset", "configuration"), [(DISKS, "2d"), (SLABS, "2d"), (SLABS, "3d_fullres")])
@@ -84,7 +84,7 @@ def test_the_planned_network_builds_through_nnunet_and_takes_a_patch(
         allow_init=True,
         deep_supervision=False,
     )
-    assert network.n_blocks == 1  # at stride 8
+    assert network.n_blocks == 2  # at strides 4 and 8
     with torch.no_grad():
         assert network(torch.zeros(1, 1, *planned.patch_size)).shape == (1, 2, *planned.patch_size)
 
@@ -107,7 +107,7 @@ def test_the_command_plans_it_with_the_data_that_are_there_and_with_blocks_where
     result = call("--network", "residual")
     assert result.exit_code == 0, result.output
     assert "2d: already preprocessed with the same settings" in result.output
-    assert blocks("nnUNetSliceMambaResidualPlans") == [0, 0, 0, 1, 0, 0, 0]
+    assert blocks("nnUNetSliceMambaResidualPlans") == [0, 0, 1, 1, 0, 0, 0]
     for stride, count in (("0", 0), ("2", 3)):
         name = f"Own{stride}Plans"
         result = call("--network", "residual", "--blocks-from-stride", stride, "-overwrite_plans_name", name)
@@ -134,13 +134,13 @@ def test_the_command_plans_it_with_the_data_that_are_there_and_with_blocks_where
         assert message in said(call(*arguments))
 
 
-def test_plans_with_blocks_from_stride_4_are_trained_as_they_are_and_not_mixed_with_the_defaults(
+def test_plans_with_blocks_from_another_stride_are_trained_as_they_are_and_not_mixed_with_the_defaults(
     workspace: Path,
 ) -> None:
     def plan(**options: Any) -> None:
         plan_and_preprocess(901, DISKS, "S", ["2d"], processes=1, network="residual", **options)
 
-    plan(blocks_from_stride=4)
+    plan(blocks_from_stride=8)
     file = workspace / "nnUNet_preprocessed" / DISKS / "nnUNetSliceMambaResidualSPlans.json"
     before, plans = file.read_bytes(), PLANS_JSON.read(file)
     description = json.loads(file.with_name("dataset.json").read_text())
@@ -154,15 +154,15 @@ def test_plans_with_blocks_from_stride_4_are_trained_as_they_are_and_not_mixed_w
     began.initialize()
     began.save_checkpoint(str(fold / "checkpoint_latest.pth"))
     continued.load_checkpoint(str(fold / "checkpoint_latest.pth"))
-    assert continued.network.settings.n_blocks_per_stage == (0, 0, 1, 1)
+    assert continued.network.settings.n_blocks_per_stage == (0, 0, 0, 1)
 
     with pytest.raises(InputError) as refused:
         plan()
     said = str(refused.value)
-    assert "n_blocks_per_stage [0, 0, 0, 1] in place of [0, 0, 1, 1]. Give these plans another name (-p NAME), " in said
-    assert "plan them with --blocks-from-stride 4 as before, or pass --force" in said
+    assert "n_blocks_per_stage [0, 0, 1, 1] in place of [0, 0, 0, 1]. Give these plans another name (-p NAME), " in said
+    assert "plan them with --blocks-from-stride 8 as before, or pass --force" in said
     assert file.read_bytes() == before
-    plan(blocks_from_stride=4)
+    plan(blocks_from_stride=8)
     assert file.read_bytes() == before
     plan(plans_name="New")
     assert file.read_bytes() == before
