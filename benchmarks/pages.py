@@ -204,6 +204,7 @@ def tables(trainings: Trainings) -> dict[str, Callable[[], str]]:
     return {
         "results": lambda: suite_results.short(trainings),
         "designs": lambda: suite_results.designs(trainings),
+        "augmentations": lambda: suite_results.augmentations(trainings),
         "long": lambda: suite_results.long(trainings),
         "paper": lambda: paper_table.table(results.read("paper")),
         **{f"figure {name}": figure.markdown for name, figure in drawn.items()},

@@ -36,6 +36,12 @@ DESIGNS = {
     "from stride 4 on (recommended)": ("res-s3-from4-adamw", "res-s3-from4-noscan-adamw"),
     "from stride 4 on, in the decoder too": ("res-s3-from4-decoder-adamw", "res-s3-from4-decoder-noscan-adamw"),
 }
+# nnU-Net's default with augmentation on the GPU and on the CPU
+AUGMENTATIONS = {
+    "clinicdb-609": ("stock-gpuaugment", "stock-cpuaugment"),
+    "acdc-60": (NNUNET, "stock"),
+    "hippocampus-260": (NNUNET, "stock"),
+}
 SHORT = 20  # epochs
 LONG = {"hippocampus-260": 1000, "acdc-60": 250}
 NOT_TRAINED = "not trained"
@@ -181,6 +187,19 @@ def designs(trainings: Trainings) -> str:
         "without, to nnU-Net",
         "trainings per set: with; without",
     )
+    return markdown(head, lines)
+
+
+def augmentations(trainings: Trainings) -> str:
+    """Table of nnU-Net's default with either augmentation: the Dice of each training, and their difference."""
+    lines = []
+    for data, names in AUGMENTATIONS.items():
+        found = trained(trainings, data, SHORT, names)
+        each = [", ".join(f"{dice({0: [row]}):.2f}" for row in found.get(name, {}).get(0, [])) for name in names]
+        one, sd = beside(trainings, found, *names), _between_trainings(found)
+        noise = "-" if math.isnan(sd) else f"{sd:.2f}"
+        lines.append((SETS[data], *(text or NOT_TRAINED for text in each), one.text if one else "-", noise))
+    head = ("data", "on the GPU", "on the CPU", "difference", "SD between trainings")
     return markdown(head, lines)
 
 

@@ -120,6 +120,17 @@ def test_a_design_is_compared_with_the_same_without_scans(tmp_path: Path) -> Non
     assert cells(table, "from stride 4 on, in the decoder too") == ["-"] * 9 + ["0; 0"]
 
 
+def test_either_augmentation_is_shown_with_each_training_and_their_noise(tmp_path: Path) -> None:
+    base, made = np.linspace(0.7, 0.9, 20), []
+    for name, gain in ((NNUNET, 0.01), ("stock", 0.0)):
+        made += [training("acdc-60", name, repeat, base + gain + 0.001 * repeat) for repeat in (1, 2)]
+    table = suite_results.augmentations(kept(tmp_path, *made))
+    assert cells(table, "ACDC")[:2] == ["81.10, 81.20", "80.10, 80.20"]
+    assert cells(table, "ACDC")[2].split(" ")[0] == "+1.00"
+    assert cells(table, "ACDC")[3] == "0.07"
+    assert cells(table, "ClinicDB") == ["not trained", "not trained", "-", "-"]
+
+
 def test_long_trainings_are_compared_on_the_folds_that_both_have(tmp_path: Path) -> None:
     base = np.linspace(0.8, 0.9, 20)
     made = [training("hippocampus-260", OURS, 1, base + 0.01 * f, f, 1000) for f in range(5)]
