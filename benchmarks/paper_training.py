@@ -217,6 +217,9 @@ class Training:
                 self.save()
                 return False
             loss = self.epoch()
+            if not math.isfinite(loss):
+                epoch = len(self.history) + 1
+                raise FloatingPointError(f"the training has diverged: the mean loss of epoch {epoch} is {loss}")
             tests = {name: self.evaluate(images) for name, images in self.tests.items()}
             took = time.time() - began
             self.history.append({"train_loss": loss, "seconds": took, "tests": tests})

@@ -9,8 +9,9 @@ def count(number: int, noun: str) -> str:
 
 
 def all_of(number: int, noun: str) -> str:
-    """`the one block`, `all 7 blocks`."""
-    return f"the one {noun}" if number == 1 else f"all {count(number, noun)}"
+    """`the one block`, `both blocks`, `all 7 blocks`."""
+    few = {1: "the one", 2: "both"}
+    return f"{few.get(number, f'all {number}')} {nouns(number, noun)}"
 
 
 def nouns(number: int, noun: str) -> str:

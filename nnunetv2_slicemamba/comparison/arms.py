@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnunetv2_slicemamba.common.counts import all_of
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.common.shell import shell_line
@@ -209,7 +210,8 @@ def slicing_text(slicing: Slicing) -> str:
         name = candidate_text(candidate)
         counts[name] = counts.get(name, 0) + 1
     if len(counts) == 1:
-        return f"{next(iter(counts))} in {'the one block' if len(slicing) == 1 else f'all {len(slicing)}'}"
+        number = len(slicing)
+        return f"{next(iter(counts))} in {all_of(number, 'block') if number < 3 else f'all {number}'}"
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return ", ".join(f"{number} of {name}" for name, number in ordered)
 

@@ -92,7 +92,7 @@ def model_card(facts: ModelFacts, file: str) -> str:
         else f"No Dice: nnU-Net validates {FINAL}, and this model has {facts.checkpoint}."
     )
     commands = [
-        "pip install nnunetv2-slicemamba",
+        "pip install -e .    # in a clone of nnunetv2_slicemamba",
         "slicemamba register",
         shell_line("nnUNetv2_install_pretrained_model_from_zip", file),
         f"{shell_line('nnUNetv2_predict', *model, *chosen)} -i IMAGES -o OUTPUT",

@@ -123,6 +123,17 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(suite: Path, tmp_p
         Training(replace(order(suite, tmp_path / "parts"), batch=2))
 
 
+def test_a_training_that_diverges_ends_and_its_checkpoint_is_from_before(suite: Path, tmp_path: Path) -> None:
+    first = Training(order(suite, tmp_path / "run", epochs=1))
+    assert first.run(Notes(tmp_path / "run" / "notes.json"))
+    second = Training(order(suite, tmp_path / "run"))
+    with torch.no_grad():
+        next(second.network.parameters()).fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="diverged: the mean loss of epoch 2 is nan"):
+        second.run(Notes(tmp_path / "run" / "notes.json"))
+    assert len(Training(order(suite, tmp_path / "run")).history) == 1
+
+
 def test_the_supernets_search_gives_a_slicing_that_the_network_takes(suite: Path, tmp_path: Path) -> None:
     training = Training(order(suite, tmp_path / "supernet", arm="supernet", slicing=None, epochs=1))
     assert list(training.tests) == ["search"]

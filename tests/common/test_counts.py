@@ -21,9 +21,10 @@ def test_nouns_follow_their_numbers(noun: str, one: str, several: str) -> None:
 
 
 def test_a_network_of_one_block_is_told_so() -> None:
-    assert (all_of(1, "case"), all_of(2, "case")) == ("the one case", "all 2 cases")
+    assert (all_of(1, "case"), all_of(2, "case")) == ("the one case", "both cases")
     assert (fixed_in_words(3, 1), fixed_in_words(2, 7)) == ("2x4x2 in the one block", "2x4 in all 7 blocks")
-    assert (slicing_text([(2, 4)]), slicing_text([(2, 4)] * 2)) == ("2x4 in the one block", "2x4 in all 2")
+    assert (slicing_text([(2, 4)]), slicing_text([(2, 4)] * 2)) == ("2x4 in the one block", "2x4 in both blocks")
+    assert slicing_text([(2, 4)] * 3) == "2x4 in all 3"
     network = SliceMambaUNet(1, 2, 2, [4, 8], [[2, 2], [2, 2]], [1, 1], [1, 1], d_state=2)
     with pytest.raises(ValueError, match="the slicing has 1 block, this network has 4"):
         network.set_slicing([(2, 4)])

@@ -106,6 +106,8 @@ def test_the_card_says_data_terms_dice_slicings_and_hashes(model: Path, tmp_path
     assert "| terms of the data | CC0 |" in card
     assert "| network | SliceMambaUNet, " in card
     assert "nnUNetv2_install_pretrained_model_from_zip disks.zip" in card
+    # on no package index yet
+    assert "    pip install -e .    # in a clone" in card
     assert f"-tr {FINAL} -p {PLANS} -f 0 1 -i IMAGES" in card
 
 
