@@ -1,6 +1,6 @@
 """Packer of a candidate's finished folds as one model: a zip for nnU-Net with a model card in it.
 
-    python benchmarks/models.py WORK FILE.zip --data hippocampus-260 --candidate res-s3-adamw --budget 1000x250
+    python benchmarks/models.py WORK FILE.zip --data hippocampus-260 --candidate res-s3-from4-adamw --budget 1000x250
         [--repeat 1] [--dataset Dataset004_Hippocampus] [--about "licence=CC BY-SA 4.0" "reference=..."]
 
 WORK is the --work of accuracy.py, or what `carry.py pack --finished` and `carry.py unpack` brought from one. --dataset

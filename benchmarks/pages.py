@@ -200,11 +200,13 @@ def tables(trainings: Trainings) -> dict[str, Callable[[], str]]:
     steps = ("step", "step as a graph", "peak", "published step", "published peak", "host, step as a graph")
     scan = ("forward", "forward + backward", "published forward", "published forward + backward")
     inference = ("inference", "inference as a graph", "published inference")
-    drawn = suite_figures.figures(trainings)
+    first = trainings.on_folds(first=True)
+    drawn = suite_figures.figures(first)
     return {
-        "results": lambda: suite_results.short(trainings),
-        "designs": lambda: suite_results.designs(trainings),
-        "augmentations": lambda: suite_results.augmentations(trainings),
+        "results": lambda: suite_results.short(first),
+        "confirmed": lambda: suite_results.confirmed(trainings),
+        "designs": lambda: suite_results.designs(first),
+        "augmentations": lambda: suite_results.augmentations(first),
         "long": lambda: suite_results.long(trainings),
         "paper": lambda: paper_table.table(results.read("paper")),
         **{f"figure {name}": figure.markdown for name, figure in drawn.items()},
@@ -267,7 +269,7 @@ def main(given: Sequence[str]) -> int:
             differing.append(page.name)
             if not check:
                 page.write_text(new, encoding="utf-8")
-    for figure in suite_figures.figures(trainings).values():
+    for figure in suite_figures.figures(trainings.on_folds(first=True)).values():
         if not figure.is_current(DOCS):
             differing.append(figure.file)
             if not check:

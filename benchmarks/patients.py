@@ -18,6 +18,17 @@ from pathlib import Path
 from accuracy_data import lay_out
 
 
+def cases_of_patients(cases: Iterable[str], patient: str) -> dict[str, list[str]]:
+    """The cases of every patient, both in order. Raises ValueError for a case without a patient."""
+    of: dict[str, list[str]] = {}
+    for case in sorted(cases):
+        found = re.match(patient, case)
+        if found is None:
+            raise ValueError(f"the case {case!r} does not begin with a patient, {patient!r}; give another --patient")
+        of.setdefault(found[0], []).append(case)
+    return of
+
+
 def folds_of_patients(cases: Iterable[str], patient: str) -> list[dict[str, list[str]]]:
     """nnU-Net's five folds, seed and all, of the patients of the cases; every fold with the patients' cases.
 
@@ -25,12 +36,7 @@ def folds_of_patients(cases: Iterable[str], patient: str) -> list[dict[str, list
     """
     from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-    of: dict[str, list[str]] = {}
-    for case in sorted(cases):
-        found = re.match(patient, case)
-        if found is None:
-            raise ValueError(f"the case {case!r} does not begin with a patient, {patient!r}; give another --patient")
-        of.setdefault(found[0], []).append(case)
+    of = cases_of_patients(cases, patient)
     if len(of) < 5:
         raise ValueError(f"there are {len(of)} patients; five folds need five at least")
     splits = generate_crossval_split(sorted(of), seed=12345, n_splits=5)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from results import Row
 from scipy import stats
-from trainings import Table, Trainings, finished, markdown, mean_dice
+from trainings import NOT_RUN, Table, Trainings, finished, markdown, mean_dice
 
 from nnunetv2_slicemamba.comparison.statistics import dice_of_cases, pooled_spread, spread
 
@@ -43,7 +43,10 @@ AUGMENTATIONS = {
     "hippocampus-260": (NNUNET, "stock"),
 }
 SHORT = 20  # epochs
-LONG = {"hippocampus-260": 1000, "acdc-60": 250}
+LONG = (
+    *(("acdc-60", 100), ("clinicdb-609", 100), ("hippocampus-260", 100)),
+    *(("hippocampus-260", 1000), ("acdc-60", 250)),
+)
 NOT_TRAINED = "not trained"
 RESAMPLES = 9999
 Folds = dict[int, list[Row]]
@@ -167,6 +170,13 @@ def short(trainings: Trainings) -> str:
     return markdown(("network", *SETS.values(), "mean", "mean, over sets", "trainings per set"), lines)
 
 
+def confirmed(trainings: Trainings) -> str:
+    """`short` of the folds on which nothing was chosen."""
+    others = trainings.on_folds(first=False)
+    trained_on = [data for data in SETS if trained(others, data, SHORT)]
+    return short(others) if trained_on else NOT_RUN
+
+
 def designs(trainings: Trainings) -> str:
     """Table of three designs: the gain by scans on every set, and the networks beside nnU-Net's default."""
     lines = []
@@ -234,7 +244,7 @@ def long(trainings: Trainings) -> str:
     """The trainings of full length, fold by fold, beside nnU-Net's default on the same folds."""
     head = ("data", "network", "epochs", "Dice of the folds", "mean ± SD over folds", "to nnU-Net, same folds", "hours")
     lines = []
-    for data, epochs in LONG.items():
+    for data, epochs in LONG:
         found = trained(trainings, data, epochs)
         for name, words in NETWORKS.items():
             if name not in found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,6 +35,12 @@ class Trainings:
         for row in results.read("cases", folder):
             value = number(row["dice"])
             self._dice.setdefault(row["run"], {})[row["label"], row["case"]] = math.nan if value is None else value
+
+    def on_folds(self, first: bool) -> Trainings:
+        """Those on fold 0, on which networks were chosen, or those on all others."""
+        some = copy.copy(self)
+        some.runs = [row for row in self.runs if (row["fold"] == "0") == first]
+        return some
 
     def groups(self, compared: bool = True) -> dict[tuple[str, str], list[Row]]:
         """Runs of the same data and the same number of iterations, those with the reference among them or the others.

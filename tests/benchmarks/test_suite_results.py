@@ -107,6 +107,18 @@ def test_what_is_not_trained_is_said(tmp_path: Path) -> None:
     assert cells(table, "recommended")[3].startswith("Dice ")
 
 
+def test_folds_on_which_nothing_was_chosen_have_a_table_of_their_own(tmp_path: Path) -> None:
+    base, made = np.linspace(0.7, 0.9, 20), []
+    for data in SETS:
+        for fold, gain in ((0, 0.02), (1, 0.005), (2, 0.015)):
+            made += [training(data, NNUNET, 1, base, fold), training(data, OURS, 1, base + gain, fold)]
+    trainings = kept(tmp_path, *made)
+    assert cells(suite_results.confirmed(trainings), "recommended")[5].startswith("+1.00 ")
+    assert cells(suite_results.short(trainings.on_folds(first=True)), "recommended")[5].startswith("+2.00 ")
+    only_first = kept(tmp_path / "first", *(pair for pair in made if pair[0]["fold"] == 0))
+    assert suite_results.confirmed(only_first) == "Not run yet."
+
+
 def test_a_design_is_compared_with_the_same_without_scans(tmp_path: Path) -> None:
     made = []
     for data in SETS:
