@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -20,10 +21,12 @@ from nnunetv2_slicemamba.search.workers.processes import Process
 def require_affordable(cost: Cost, costs: StepCosts) -> None:
     """Raises InputError if no architecture is within the limit of a step's time."""
     if not cost.allows(costs.cheapest):
+        least = math.ceil(100 * costs.cheapest / costs.fixed)
         raise InputError(
             f"{cost.flag} {cost.limit:g} is below what every architecture takes: the cheapest needs "
             f"{cost.shown(costs.cheapest)} a step, the fixed network {cost.shown(costs.fixed)}. Give a higher limit, "
-            "or train a smaller size of plans"
+            f"{share_flag(STEP)} {least}% or more (in 'slicemamba run' --budget {least}%), or train a smaller size of "
+            "plans"
         )
 
 

@@ -30,11 +30,12 @@ from nnunetv2_slicemamba.trainers.parameter_groups import only, parameter_groups
 from nnunetv2_slicemamba.trainers.recipe import OPTIMIZER_OF, RECIPES, make_schedule
 from nnunetv2_slicemamba.trainers.replicas import AveragingScaler, Replica
 from nnunetv2_slicemamba.trainers.safe_loading import SafeLoading
+from nnunetv2_slicemamba.trainers.same_network import SameNetwork
 from nnunetv2_slicemamba.trainers.same_optimizer import SameOptimizer
 from nnunetv2_slicemamba.trainers.schedule import IterationScheduler
 
 
-class SliceMambaBaseTrainer(SameOptimizer, SafeLoading, GPUAugmentation):
+class SliceMambaBaseTrainer(SameOptimizer, SameNetwork, SafeLoading, GPUAugmentation):
     """nnU-Net's trainer with SliceMamba's optimiser and guards; subclasses say which network and which slicing.
 
     Class attributes are the settings that variants change: nnU-Net rebuilds trainers from constructor arguments

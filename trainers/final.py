@@ -71,7 +71,7 @@ class SliceMambaTrainer(HeldOutCases, SliceMambaBaseTrainer):
         chosen = read_slicing_file(file)
         if not self.was_initialized:
             self.initialize()
-        chosen.check_fits(self.sliced_network.n_blocks, self.sliced_network.n_dims)
+        chosen.check_fits(self.sliced_network.n_blocks, self.sliced_network.n_dims, file)
         chosen.check_candidates(planned_candidates(self.configuration_manager.network_arch_init_kwargs))
         self.sliced_network.set_slicing(chosen.slicing)
         self.print_to_log_file(f"Slicing from {file} ({chosen.choice.how_chosen}): {listed(chosen.slicing)}")

@@ -177,7 +177,7 @@ def _searched(selection: Selection, supernet_trainer: str | None) -> SlicingFile
             f"{file} was not searched but chosen as '{content.choice.how_chosen}', so it is no arm {SEARCHED!r}; "
             "search the fold with 'slicemamba search', or compare the file under its own name (NAME=FILE)"
         )
-    content.check_fits(selection.n_blocks, selection.n_dims)
+    content.check_fits(selection.n_blocks, selection.n_dims, file)
     content.check_candidates(selection.candidates)
     return content
 

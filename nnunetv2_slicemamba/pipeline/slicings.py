@@ -75,7 +75,7 @@ def check_slicings(selections: Sequence[Selection], settings: RunSettings) -> No
                     "move that folder away to search and train it anew"
                 )
         elif (chosen := chosen_file(supernet, settings)) is not None:
-            read_slicing_file(chosen).check_fits(selection.n_blocks, selection.n_dims)
+            read_slicing_file(chosen).check_fits(selection.n_blocks, selection.n_dims, chosen)
             check_final_slicing(final, chosen)
 
 

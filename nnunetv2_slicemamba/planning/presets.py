@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -82,7 +83,7 @@ def _per_axis(name: str, values: Sequence[Any] | None, default: tuple[Any, ...])
     if values is None:
         return default
     shown = tuple(values) if isinstance(values, Iterable) else values
-    if not isinstance(shown, tuple) or len(shown) != len(default) or not all(value > 0 for value in shown):
+    if not isinstance(shown, tuple) or len(shown) != len(default) or not all(0 < value < math.inf for value in shown):
         raise ValueError(f"{name} is {shown!r}, it must be {len(default)} numbers above 0: give for example {default}")
     return shown
 

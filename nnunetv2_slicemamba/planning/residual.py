@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nnunetv2_slicemamba.common.names import NETWORK_CLASSES
+from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.nets.resolutions import reductions
 from nnunetv2_slicemamba.planning.sizes import BLOCKS_FROM_STRIDE, PAPER, SIZES
 
@@ -51,6 +51,30 @@ def residual_kwargs(
         **BLOCKS,
         **({"activation_checkpointing": True} if activation_checkpointing else {}),
     }
+
+
+def planned_options(plans: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `slicemamba plan` that plans were made with, by their names there, as far as the plans tell them.
+
+    Plans of a residual network from before they kept their options tell where the blocks stand all the same.
+    """
+    networks = [one.get("architecture", {}) for one in plans["configurations"].values()]
+    found = [one["arch_kwargs"] for one in networks if one.get("network_class_name") == RESIDUAL_CLASS]
+    # a network whose bottleneck alone has a block tells the bottleneck's stride; the largest one serves all
+    stride = max(map(_first_stride, found), default=0)
+    told: dict[str, Any] = {}
+    if found and all(blocks_per_stage(one["strides"], stride) == one["n_blocks_per_stage"] for one in found):
+        told = {
+            "blocks_from_stride": stride,
+            "decoder_blocks": any(any(one["n_blocks_per_stage_decoder"]) for one in found),
+        }
+    return told | plans.get(OPTIONS_IN_PLANS, {})
+
+
+def _first_stride(arch_kwargs: Mapping[str, Any]) -> int:
+    """The stride of the first stage with blocks, 0 without any."""
+    stages = zip(reductions(arch_kwargs["strides"]), arch_kwargs["n_blocks_per_stage"], strict=True)
+    return next((max(reduction) for reduction, blocks in stages if blocks), 0)
 
 
 def plain_unet_kwargs(

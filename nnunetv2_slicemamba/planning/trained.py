@@ -13,8 +13,10 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
+from nnunetv2_slicemamba.planning.residual import planned_options
 
 MOST_SHOWN = 4
+_NETWORK = "architecture."
 _REMEDY = (
     "Networks were trained with these plans: restore the file, or pass --force if what was trained need be "
     "neither continued nor searched nor validated"
@@ -65,14 +67,34 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], configuration: s
     return [
         f"{key} {_short(after.get(key))} in place of {_short(before.get(key))}"
         for key in before | after
-        if before.get(key) != after.get(key) and (key.startswith("architecture.") or (key in before and key in after))
+        if before.get(key) != after.get(key) and (key.startswith(_NETWORK) or (key in before and key in after))
     ]
 
 
+def other_network(old: Mapping[str, Any], new: Mapping[str, Any], configuration: str) -> tuple[str, str]:
+    """Differences of plans about a configuration's network, in words and empty without any, and what to do about them.
+
+    old: of trained weights, which `new` do not fit.
+    """
+    changes = [change for change in differences(old, new, configuration) if change.startswith(_NETWORK)]
+    more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
+    remedy = f"Restore the plans{_as_before(old, new)}, give the new ones another name (-p NAME)"
+    return "; ".join(changes[:MOST_SHOWN]) + more, remedy
+
+
 def _as_before(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The option by which a residual network has its blocks where old plans have them; empty where it does anyway."""
-    before, now = (plans.get(OPTIONS_IN_PLANS, {}).get("blocks_from_stride") for plans in (old, new))
-    return "" if before in (None, now) else f", plan them with --blocks-from-stride {before} as before"
+    """The options by which a residual network has its blocks where old plans have them; empty where it does anyway."""
+    before, now = planned_options(old), planned_options(new)
+    said = []
+    if _differ(before, now, "blocks_from_stride"):
+        said.append(f"with --blocks-from-stride {before['blocks_from_stride']}")
+    if _differ(before, now, "decoder_blocks"):
+        said.append("with --decoder-blocks" if before["decoder_blocks"] else "without --decoder-blocks")
+    return f", plan them {' and '.join(said)} as before" if said else ""
+
+
+def _differ(before: Mapping[str, Any], now: Mapping[str, Any], option: str) -> bool:
+    return option in before and option in now and before[option] != now[option]
 
 
 def _short(value: Any) -> str:

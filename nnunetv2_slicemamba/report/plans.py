@@ -9,10 +9,11 @@ from typing import Any
 
 from nnunetv2_slicemamba.common.hashing import resolved_configuration
 from nnunetv2_slicemamba.common.json_reading import JsonKind
-from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, NO_PLANS, OPTIONS_IN_PLANS, class_name
+from nnunetv2_slicemamba.common.names import NETWORK_CLASSES, NO_PLANS, class_name
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.planning.architecture import planned_candidates
 from nnunetv2_slicemamba.planning.plans_name import require_same_name
+from nnunetv2_slicemamba.planning.residual import planned_options
 from nnunetv2_slicemamba.search.figures.stages import Stage, stages_of
 from nnunetv2_slicemamba.slicing.candidates import Slicing
 
@@ -29,7 +30,7 @@ class ConfigurationFacts:
     network: class name. patch: voxels per axis. spacing: mm per axis. batch: patches. stages: of a SliceMamba network,
     highest resolution first; empty for other networks. preprocessed: whether its data are there. stem: channels of a
     hybrid's convolutional stages, full resolution first. activation_checkpointing: whether blocks are computed twice.
-    options: of `slicemamba plan`, as far as the plans keep them.
+    options: of `slicemamba plan`, as far as the plans tell them.
     candidates: of the supernet, None for the paper's.
     """
 
@@ -117,6 +118,6 @@ def _facts(
         preprocessed=data is not None and data.is_dir() and any(data.iterdir()),
         stem=tuple(int(width) for width in kwargs.get("stem_features", ())),
         activation_checkpointing=bool(kwargs.get("activation_checkpointing")),
-        options=options if isinstance(options := plans.get(OPTIONS_IN_PLANS), Mapping) else {},
+        options=planned_options(plans),
         candidates=planned_candidates(kwargs) if kwargs.get("candidates") and network in NETWORK_CLASSES else None,
     )

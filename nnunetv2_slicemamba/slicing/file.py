@@ -80,18 +80,24 @@ class SlicingFile:
         """What every block does: a thickness in tokens, "no-scan" or "no-block"."""
         return self.choice.slicing
 
-    def check_fits(self, n_blocks: int, n_dims: int) -> None:
-        """Raises SlicingFileError, naming both numbers, unless the slicing is of n_blocks blocks with n_dims axes."""
-        was_it = f"was it searched with plans '{self.plans_name}'?"
+    def check_fits(self, n_blocks: int, n_dims: int, file: Path) -> None:
+        """Raises SlicingFileError, naming both numbers, unless the slicing is of n_blocks blocks with n_dims axes.
+
+        file: which holds it.
+        """
+        why = (
+            f"it was chosen for configuration '{self.configuration}' of the plans '{self.plans_name}', which may have "
+            "been replaced since. Restore or name those plans, or choose anew ('slicemamba slicing --set VALUE', "
+            "'slicemamba search')"
+        )
         if len(self.slicing) != n_blocks:
             raise SlicingFileError(
-                f"the slicing file has {count(len(self.slicing), 'block')}, this network has {n_blocks}; {was_it}"
+                f"the slicing file {file} has {count(len(self.slicing), 'block')}, this network has {n_blocks}: {why}"
             )
         axes = axes_of(self.slicing)
         if axes not in (n_dims, None):
             raise SlicingFileError(
-                f"the slicing file has thicknesses of {axes} axes, this network has {n_dims}; {was_it} "
-                f"It is of configuration '{self.configuration}'"
+                f"the slicing file {file} has thicknesses of {axes} axes, this network has {n_dims}: {why}"
             )
 
     def check_candidates(self, planned: Slicing) -> None:

@@ -125,7 +125,7 @@ def _file(value: str, n_blocks: int, n_dims: int) -> SlicingChoice:
         slicing, details = read_for(path, n_blocks, n_dims)
         return SlicingChoice(slicing, "file", details=details)
     content = read_slicing_file(path)
-    content.check_fits(n_blocks, n_dims)
+    content.check_fits(n_blocks, n_dims, path)
     chosen = content.choice
     source = {
         "how_chosen": chosen.how_chosen,

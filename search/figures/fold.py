@@ -94,7 +94,7 @@ def _other_folds(folder: SupernetFolder) -> dict[str, FoldChoice]:
     for fold, own in folder.folds.items():
         try:
             content = read_slicing_file(own.slicing_file)
-            content.check_fits(folder.selection.n_blocks, folder.selection.n_dims)
+            content.check_fits(folder.selection.n_blocks, folder.selection.n_dims, own.slicing_file)
             if content.choice.how_chosen != "search":
                 continue
             records = read_fold_ledger(own.search)[1] if has_ledger(own.study) else []

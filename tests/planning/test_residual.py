@@ -16,10 +16,17 @@ from typer.testing import CliRunner
 
 from nnunetv2_slicemamba.cli.main import app
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.planning.planner import RESIDUAL_PLANNERS, planner_of
 from nnunetv2_slicemamba.planning.preprocessing import plan_and_preprocess
-from nnunetv2_slicemamba.planning.residual import RESIDUAL_CLASS, blocks_per_stage, plain_unet_kwargs, residual_kwargs
+from nnunetv2_slicemamba.planning.residual import (
+    RESIDUAL_CLASS,
+    blocks_per_stage,
+    plain_unet_kwargs,
+    planned_options,
+    residual_kwargs,
+)
 from nnunetv2_slicemamba.trainers import TRAINERS
 
 DISKS, SLABS = "Dataset901_Disks", "Dataset902_Slabs"
@@ -166,6 +173,40 @@ def test_plans_with_blocks_from_another_stride_are_trained_as_they_are_and_not_m
     assert file.read_bytes() == before
     plan(plans_name="New")
     assert file.read_bytes() == before
+
+    # plans of a version that did not keep the options tell them by their blocks
+    plans.pop(OPTIONS_IN_PLANS)
+    for old in (file, fold.parent / "plans.json"):
+        old.write_text(json.dumps(plans))
+    with pytest.raises(InputError, match="plan them with --blocks-from-stride 8 as before, or pass --force"):
+        plan()
+    with pytest.raises(
+        InputError, match="plan them with --blocks-from-stride 8 and without --decoder-blocks as before, or pass"
+    ):
+        plan(decoder_blocks=True)
+
+
+@pytest.mark.parametrize("decoder_blocks", [False, True])
+@pytest.mark.parametrize("from_stride", [0, 2, 4, 8, 32])
+def test_blocks_tell_the_options_that_they_were_planned_with(from_stride: int, decoder_blocks: bool) -> None:
+    if from_stride == 0 and decoder_blocks:
+        return
+    architectures = []
+    for strides in (SEVEN, THICK):
+        planned = plain_unet_kwargs(strides, [[3] * len(strides[0])] * len(strides), "S")
+        kwargs = residual_kwargs(planned, from_stride, decoder_blocks=decoder_blocks)
+        architectures.append({"network_class_name": RESIDUAL_CLASS, "arch_kwargs": kwargs})
+    plans: dict[str, Any] = {"configurations": {str(i): {"architecture": one} for i, one in enumerate(architectures)}}
+    plans["configurations"]["own"] = {"inherits_from": "0", "batch_size": 3}
+    options = {"blocks_from_stride": from_stride, "decoder_blocks": decoder_blocks}
+    assert planned_options(plans) == options
+    # what the plans say goes first
+    assert planned_options({**plans, OPTIONS_IN_PLANS: {"blocks_from_stride": 5}})["blocks_from_stride"] == 5
+    # no option makes these
+    architectures[0]["arch_kwargs"]["n_blocks_per_stage"] = [1, 0, 1, 0, 0, 0, 1]
+    assert planned_options(plans) == {}
+    architectures[0]["network_class_name"] = architectures[1]["network_class_name"] = "UNet"
+    assert planned_options(plans) == {}
 
 
 def test_large_volumes_get_a_cascade_with_nnunets_patches(workspace: Path) -> None:

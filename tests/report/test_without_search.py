@@ -13,6 +13,7 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.datasets.request import Request
 from nnunetv2_slicemamba.datasets.splits import parse_split
+from nnunetv2_slicemamba.planning.residual import RESIDUAL_CLASS, plain_unet_kwargs, residual_kwargs
 from nnunetv2_slicemamba.report import ReportSettings
 from nnunetv2_slicemamba.report.gather import gather
 from nnunetv2_slicemamba.report.page import build_page
@@ -175,6 +176,20 @@ def test_commands_begin_with_the_conversion_and_end_with_the_predictions(tree):
         f"nnUNetv2_predict -d 501 -i {dataset}/imagesTs -o ensemble -c 2d -tr {FINAL} -p {PLANS} -f 0",
         f"slicemamba evaluate ensemble {dataset}/labelsTs",
         "slicemamba report -d 501 --predictions ensemble",
+    )
+
+
+def test_the_command_of_older_plans_puts_blocks_where_they_are(tree):
+    plans = tree.folder("nnUNet_preprocessed") / f"{PLANS}.json"
+    content = json.loads(plans.read_text()) | {"experiment_planner_used": "SliceMambaPlannerResidualS"}
+    content.pop(OPTIONS_IN_PLANS, None)
+    strides = [[1, 1], [2, 2], [2, 2], [2, 2]]
+    planned = residual_kwargs(plain_unet_kwargs(strides, [[3, 3]] * 4, "S"), from_stride=8)
+    content["configurations"]["2d"]["architecture"] = {"network_class_name": RESIDUAL_CLASS, "arch_kwargs": planned}
+    plans.write_text(json.dumps(content))
+    assert (
+        f"slicemamba plan -d 501 -c 2d --size S --network residual --blocks-from-stride 8 -p {PLANS}"
+        in gather(ReportSettings("501")).commands
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -88,12 +89,15 @@ def test_a_failed_writing_leaves_the_old_file(file):
 def test_a_file_of_another_network_is_refused_with_both_numbers():
     with pytest.raises(
         SlicingFileError,
-        match=r"slicing file has 3 blocks, this network has 22; was it searched with plans 'nnUNetSliceMambaSPlans'\?",
+        match=r"slicing file best.json has 3 blocks, this network has 22: it was chosen for .*plans "
+        r"'nnUNetSliceMambaSPlans', .* Restore or name those plans, or choose anew",
     ):
-        CONTENT.check_fits(22, 2)
-    with pytest.raises(SlicingFileError, match=r"has thicknesses of 2 axes, this network has 3; .*configuration '2d'"):
-        CONTENT.check_fits(3, 3)
-    CONTENT.check_fits(3, 2)
+        CONTENT.check_fits(22, 2, Path("best.json"))
+    with pytest.raises(
+        SlicingFileError, match=r"best.json has thicknesses of 2 axes, this network has 3: .*configuration '2d'"
+    ):
+        CONTENT.check_fits(3, 3, Path("best.json"))
+    CONTENT.check_fits(3, 2, Path("best.json"))
 
 
 @pytest.mark.parametrize("text", ["", '{"slicing": [[2,', "nonsense", "\x00\x01"])

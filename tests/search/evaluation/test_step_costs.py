@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,8 +144,14 @@ def test_a_share_of_the_fixed_networks_step_is_measured_once_and_searched_with(
     assert '"name": "step_ms"' in folder.slicing_file.read_text()
     with pytest.raises(ValueError, match="there is none numbered 99"):
         set_slicing(folder, "front:99")
-    with pytest.raises(InputError, match=r"--max-step-ms 5 is below what every architecture takes: the cheapest needs"):
+    with pytest.raises(
+        InputError, match=r"--max-step-ms 5 is below what every architecture takes: the cheapest needs"
+    ) as refused:
         require_affordable(Cost("step", False, 5.0), kept)
+    (told,) = re.findall(r"higher limit, --max-step (\d+)% or more \(in 'slicemamba run' --budget", str(refused.value))
+    share = int(told) / 100
+    require_affordable(Cost("step", False, share * kept.fixed), kept)
+    assert (share - 0.01) * kept.fixed < kept.cheapest, "the smallest one"
 
 
 def test_arms_at_the_budget_take_nearly_all_of_it_and_the_cheapest_the_least(workspace: Path) -> None:
