@@ -19,8 +19,9 @@ class SliceMambaResidualUNet(SlicedNetwork):
     first only scale what the block's random projections give, and would cost a pass over the features.
 
     slicing: candidate per block in network order, default thickness 2 everywhere. The other arguments, and the options
-    by name: see ResidualSettings. (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size.
-    Raises ValueError for settings that contradict each other.
+    by name: see ResidualSettings. (B, input_channels, *spatial) -> (B, num_classes, *spatial) for any spatial size
+    that leaves more than one position at the bottleneck, which InstanceNorm needs. Raises ValueError for settings that
+    contradict each other.
     """
 
     def __init__(

@@ -58,11 +58,15 @@ def check_slicings(selections: Sequence[Selection], settings: RunSettings) -> No
         supernet, final = SupernetFolder(selection, settings.supernet_trainer), FoldFolder(selection, settings.trainer)
         if settings.search:
             for file in (selection.set_slicing_file, supernet.slicing_file):
-                if file.is_file() and (how := read_slicing_file(file).choice.how_chosen) != "search":
+                if not file.is_file():
+                    continue
+                content = read_slicing_file(file)
+                if (how := content.choice.how_chosen) != "search":
                     raise InputError(
                         f"fold {selection.fold} is not searched, since its slicing was set by hand ({how}): leave "
                         f"the search out, or delete {file}"
                     )
+                content.check_fits(selection.n_blocks, selection.n_dims, file)
             check_searched_as_asked(supernet, settings)
             if (final.is_trained or final.is_in_training) and not is_chosen(supernet, settings):
                 raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
@@ -83,7 +84,11 @@ def _per_axis(name: str, values: Sequence[Any] | None, default: tuple[Any, ...])
     if values is None:
         return default
     shown = tuple(values) if isinstance(values, Iterable) else values
-    if not isinstance(shown, tuple) or len(shown) != len(default) or not all(0 < value < math.inf for value in shown):
+    if (
+        not isinstance(shown, tuple)
+        or len(shown) != len(default)
+        or not all(isinstance(value, Real) and 0 < value < math.inf for value in shown)
+    ):
         raise ValueError(f"{name} is {shown!r}, it must be {len(default)} numbers above 0: give for example {default}")
     return shown
 

@@ -122,6 +122,21 @@ def test_a_search_is_refused_where_the_slicing_was_set_by_hand(selections: list[
         check_slicings(selections, SEARCHING)
 
 
+def test_a_search_of_other_plans_is_refused_before_anything_trains(selections: list[Selection]) -> None:
+    supernet = SupernetFolder(selections[0], SUPERNET)
+    set_slicings(selections[:1], "2x4", SETTINGS)
+    supernet.search.mkdir(parents=True)
+    selections[0].set_slicing_file.rename(supernet.slicing_file)
+    content = read_slicing_file(supernet.slicing_file)
+    choice = replace(content.choice, how_chosen="search")
+    write_slicing_file(replace(content, choice=choice), supernet.slicing_file)
+    check_slicings(selections, SEARCHING)
+    fewer = replace(choice, slicing=choice.slicing[:-1], architecture=(choice.architecture or ())[:-1])
+    write_slicing_file(replace(content, choice=fewer), supernet.slicing_file)
+    with pytest.raises(SlicingFileError, match="has 6 blocks, this network has 7: it was chosen for"):
+        check_slicings(selections, SEARCHING)
+
+
 def test_a_slicing_file_that_cannot_be_read_ends_the_run_before_it_trains(selections: list[Selection]) -> None:
     set_slicings(selections, "2x4", SETTINGS)
     selections[1].set_slicing_file.write_text("{")

@@ -75,6 +75,7 @@ def test_one_thickness_serves_all_blocks_and_a_list_each_its_own() -> None:
         ({"patch_size": 256}, r"patch_size is 256, it must be 2 numbers above 0: give for example \(512, 512\)"),
         # which nnU-Net would halve for ever
         ({"patch_size": (math.inf, 64)}, r"patch_size is \(inf, 64\), it must be 2 numbers above 0"),
+        ({"patch_size": ("32", "32")}, r"patch_size is \('32', '32'\), it must be 2 numbers above 0"),
         ({"spacing": (1, 1, 3)}, r"spacing is \(1, 1, 3\), it must be 2 numbers above 0"),
         ({"slicing": 2}, r"thickness 2 is one number: give one per spatial axis, such as \(2, 2\)"),
         ({"slicing": (2, 4, 2)}, r"thickness \(2, 4, 2\) has 3 entries for 2 spatial axes"),
