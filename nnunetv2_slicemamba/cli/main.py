@@ -8,7 +8,7 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -190,4 +190,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with interruptible():
             _program()(expand_lists(program_flags_first(given)), prog_name="slicemamba")
     except OSError as error:  # the help, which is printed before there is a command to invoke, on a full disk
-        sys.exit(show_error(error))
+        end(show_error(error))
+    except SystemExit as ended:
+        end(ended.code)
+
+
+def end(code: int | str | None) -> NoReturn:
+    """Exits with a code, or with that of output which is still in the buffer and cannot be written."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        # Python would write the buffer once more at its end, and print a traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not code:
+            code = 1 if isinstance(error, BrokenPipeError) else show_error(error)
+    sys.exit(code)

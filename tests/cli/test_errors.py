@@ -181,11 +181,26 @@ def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
-def test_a_help_that_cannot_be_written_is_no_traceback() -> None:
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("asked", ["--help", "trainer-path"])
+def test_output_that_cannot_be_written_is_no_traceback(
+    asked: str, buffered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "" if buffered else "1")
     with open("/dev/full", "w") as full:
-        done = command("--help", stdout=full, stderr=subprocess.PIPE)
+        done = command(asked, stdout=full, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "error: No space left on device; make room on the disk" in done.stderr
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_output_that_nobody_reads_ends_the_command_in_silence(buffered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", "" if buffered else "1")
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w") as nobody:
+        done = command("trainer-path", stdout=nobody, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder that somebody works in")

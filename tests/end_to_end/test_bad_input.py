@@ -136,7 +136,7 @@ def test_a_slicing_file_of_another_network_is_refused_with_both_numbers(
     content["slicing"], content["architecture"] = content["slicing"][:-2], content["architecture"][:-2]
     short = tmp_path / "short.json"
     short.write_text(json.dumps(content))
-    expected = f"the slicing file has {blocks - 2} blocks, this network has {blocks}"
+    expected = f"the slicing file {short} has {blocks - 2} blocks, this network has {blocks}: it was chosen for"
     assert expected in refuse("slicing", *FOLD, "--set", str(short))
     train = ("511", "2d", "1", "-tr", "SliceMambaTrainer_5epochs", "-p", PLANS, "-device", "cpu")
     done = planned.call("nnUNetv2_train", *train, changed={"SLICEMAMBA_SLICING": str(short)})
