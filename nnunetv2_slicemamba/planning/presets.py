@@ -87,7 +87,7 @@ def _per_axis(name: str, values: Sequence[Any] | None, default: tuple[Any, ...])
     if (
         not isinstance(shown, tuple)
         or len(shown) != len(default)
-        or not all(isinstance(value, Real) and 0 < value < math.inf for value in shown)
+        or not all(isinstance(value, Real) and 0 < float(value) < math.inf for value in shown)
     ):
         raise ValueError(f"{name} is {shown!r}, it must be {len(default)} numbers above 0: give for example {default}")
     return shown
