@@ -198,7 +198,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def end(code: int | str | None) -> NoReturn:
     """Exits with a code, or with that of output which is still in the buffer and cannot be written."""
     try:
-        sys.stdout.flush()
+        if sys.stdout:  # None where it was closed
+            sys.stdout.flush()
     except OSError as error:
         # Python would write the buffer once more at its end, and print a traceback
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

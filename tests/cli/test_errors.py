@@ -203,6 +203,16 @@ def test_output_that_nobody_reads_ends_the_command_in_silence(buffered: bool, mo
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has another shell")
+@pytest.mark.parametrize(("arguments", "code", "said"), [("trainer-path", 0, 0), ("evaluate a b", 2, 1)])
+def test_a_command_works_where_the_output_is_closed(arguments: str, code: int, said: int) -> None:
+    call = f"exec {sys.executable} -m nnunetv2_slicemamba {arguments} >&-"
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run(["sh", "-c", call], env=environment, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (code, said)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps a folder that somebody works in")
 def test_a_working_folder_that_was_removed_is_named_before_any_library_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
