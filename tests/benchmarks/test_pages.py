@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 from pathlib import Path
@@ -73,6 +74,18 @@ def test_figures_of_the_text_are_those_of_the_tables() -> None:
     assert len(intervals) > 7
     for gain, low, high in intervals:
         assert f"{gain} {low} to {high}" in cells or f"{gain} {high} to {low}" in cells, (gain, low, high)
+
+
+def test_losses_of_two_trainings_differ_by_what_the_text_says() -> None:
+    runs = pages.Trainings().on_folds(first=True)
+    of = {(row["run"], row["epoch"]): row["train_loss"] for row in results.read("epochs")}
+    ours, spreads = next(iter(suite_results.NETWORKS)), []
+    for data in suite_results.SETS:
+        (alike,) = suite_results.trained(runs, data, 20, (ours,))[ours].values()
+        losses = [float(of[row["id"], "5"]) for row in alike]
+        spreads.append(max(losses) - min(losses))
+    told = f"training losses differ by at most {math.ceil(1000 * max(spreads)) / 1000:.3f} on any set"
+    assert told in " ".join(pages.PAGES[0].read_text(encoding="utf-8").split())
 
 
 def test_a_page_with_old_tables_is_written_anew_and_its_text_stays(
