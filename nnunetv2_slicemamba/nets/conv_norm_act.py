@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from nnunetv2_slicemamba.nets.bss import CONVOLUTIONS
+from nnunetv2_slicemamba.nets.bss import CONVOLUTIONS, move_channels_first, move_channels_last
 from nnunetv2_slicemamba.ops.instance_norm import instance_norm_leaky_relu
 from nnunetv2_slicemamba.ops.loop_scan import is_exporting
 
@@ -23,7 +23,21 @@ def in_channels_last(x: Tensor) -> Tensor:
 
     As it is while the network is exported: a file's runtime has layouts of its own.
     """
-    return x if is_exporting() else x.contiguous(memory_format=CHANNELS_LAST[x.ndim])
+    if is_exporting():
+        return x
+    if x.shape[1] > 1:
+        return x.contiguous(memory_format=CHANNELS_LAST[x.ndim])
+    # One channel lies in both formats at once. A convolution goes by its stride, and its result would be copied.
+    return move_channels_first(x.contiguous().squeeze(1).unsqueeze(-1))
+
+
+def concatenate(a: Tensor, b: Tensor) -> Tensor:
+    """Channels of a, then of b, both (B, C, *spatial) and channels last, as is the result."""
+    if is_exporting():
+        return torch.cat([a, b], dim=1)
+    # rows: PyTorch's kernel for concatenation takes four axes at most and copies volumes piece by piece
+    rows = [move_channels_last(x).flatten(0, -2) for x in (a, b)]
+    return move_channels_first(torch.cat(rows, dim=1).unflatten(0, (a.shape[0], *a.shape[2:])))
 
 
 class ConvNormAct(nn.Module):

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import torch
 from dynamic_network_architectures.initialization.weight_init import InitWeights_He
 from torch import Tensor, nn
 
 from nnunetv2_slicemamba.nets.bss import CONVOLUTIONS, move_channels_first, move_channels_last
-from nnunetv2_slicemamba.nets.conv_norm_act import CHANNELS_LAST, TRANSPOSED, ConvNormAct, in_channels_last
+from nnunetv2_slicemamba.nets.conv_norm_act import TRANSPOSED, ConvNormAct, concatenate, in_channels_last
 from nnunetv2_slicemamba.nets.encoder import BlockFactory
 from nnunetv2_slicemamba.nets.residual_settings import ResidualSettings
 from nnunetv2_slicemamba.nets.steps import Skips, Step, applied, keep
@@ -66,7 +65,7 @@ class UpStage(ConvStage):
 
     def join(self, x: Tensor, skip: Tensor) -> Tensor:
         """Input of the convolutions: x, from the resolution below, at the skip's, and the skip beside it."""
-        return torch.cat([in_channels_last(self.upsample(x)), skip], dim=1)
+        return concatenate(in_channels_last(self.upsample(x)), skip)
 
 
 def convolutions_of(settings: ResidualSettings, stage: int, n: int, into: int, strided: bool) -> list[ConvNormAct]:
@@ -86,14 +85,14 @@ def convolutions_of(settings: ResidualSettings, stage: int, n: int, into: int, s
     ]
 
 
-def finish_building(part: nn.Module, slope: float, n_dims: int) -> None:
+def finish_building(part: nn.Module, slope: float) -> None:
     """Initialises the convolutions outside the blocks as nnU-Net does, and lays their kernels channels last."""
     he = InitWeights_He(slope)
     for module in part.modules():
         convolution = module.conv if isinstance(module, ConvNormAct) else module
         if isinstance(module, (ConvNormAct, *TRANSPOSED.values())):
             he(convolution)
-            convolution.to(memory_format=CHANNELS_LAST[n_dims + 2])
+            convolution.weight.data = in_channels_last(convolution.weight.data)
 
 
 class ConvEncoder(nn.Module):
@@ -111,7 +110,7 @@ class ConvEncoder(nn.Module):
             convolutions = convolutions_of(settings, i, settings.n_conv_per_stage[i], into, strided=True)
             blocks = [block(width, next(drop_paths)) for _ in range(settings.n_blocks_per_stage[i])]
             self.stages.append(ConvStage(convolutions, blocks))
-        finish_building(self, settings.negative_slope, settings.n_dims)
+        finish_building(self, settings.negative_slope)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = in_channels_last(x)
@@ -153,7 +152,7 @@ class ConvDecoder(nn.Module):
             blocks = [block(width, next(drop_paths)) for _ in range(settings.n_blocks_per_stage_decoder[j])]
             self.stages.append(UpStage(upsample, convolutions, blocks))
             self.seg_layers.append(CONVOLUTIONS[n_dims](width, settings.num_classes, kernel_size=1))
-        finish_building(self, settings.negative_slope, settings.n_dims)
+        finish_building(self, settings.negative_slope)
         self.seg_layers.apply(InitWeights_He(settings.negative_slope))
         for layer in self.seg_layers[:-1]:
             layer.requires_grad_(settings.deep_supervision)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nnunetv2_slicemamba.exporting.formats import FORMATS, quietly
 from nnunetv2_slicemamba.nets import SliceMambaResidualSupernet, SliceMambaResidualUNet
-from nnunetv2_slicemamba.nets.conv_norm_act import CHANNELS_LAST
+from nnunetv2_slicemamba.nets.conv_norm_act import CHANNELS_LAST, concatenate, in_channels_last
 from nnunetv2_slicemamba.nets.s3block import S3Block
 from tests.nets.residual_networks import SIZES, arguments, image, nnunets, take_weights, wake
 
@@ -86,6 +86,34 @@ def test_tokens_are_views_of_the_feature_maps(n_dims: int) -> None:
     for name, weight in network.named_parameters():
         if name.endswith(("conv.weight", "upsample.weight")) and ".bss." not in name:
             assert weight.is_contiguous(memory_format=CHANNELS_LAST[n_dims + 2]), name
+
+
+@BOTH
+def test_one_input_channel_is_copied_neither_before_nor_behind_the_first_convolution(n_dims: int) -> None:
+    network = SliceMambaResidualUNet(**arguments(n_dims, input_channels=1))
+    x = image(n_dims)[:, :1].contiguous()
+    last = in_channels_last(x)
+    assert torch.equal(last, x)
+    assert last.data_ptr() == x.data_ptr()
+    assert last.stride(1) == 1  # what PyTorch's convolutions go by: such an x lies in both formats
+    first = network.encoder.stages[0].convolutions[0].conv
+    made = first(last)
+    assert made.is_contiguous(memory_format=CHANNELS_LAST[n_dims + 2])
+    torch.testing.assert_close(made, first(x))
+    gradient, plain = (torch.autograd.grad(first(v).square().sum(), first.weight)[0] for v in (last, x))
+    torch.testing.assert_close(gradient, plain)
+    assert gradient.stride() == first.weight.stride()  # else several GPUs would copy it
+
+
+@BOTH
+def test_concatenation_is_that_of_the_channels_and_stays_channels_last(n_dims: int) -> None:
+    a, b = (in_channels_last(image(n_dims, batch)[:, :channels]) for batch, channels in ((2, 2), (2, 1)))
+    a.requires_grad_()
+    joined = concatenate(a, b)
+    assert torch.equal(joined, torch.cat([a, b], dim=1))
+    assert joined.is_contiguous(memory_format=CHANNELS_LAST[n_dims + 2])
+    (joined * torch.arange(1.0, 4.0).view(3, *[1] * n_dims)).sum().backward()
+    assert torch.equal(a.grad, torch.tensor([1.0, 2.0]).view(2, *[1] * n_dims).expand_as(a))
 
 
 @torch.no_grad()
