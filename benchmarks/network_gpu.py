@@ -101,9 +101,15 @@ def nnunet_network(
 
 
 def residual_network(
-    channels: int, classes: int, strides: Sequence[Any], kernels: Sequence[Any], widest: int, from_stride: int
+    channels: int,
+    classes: int,
+    strides: Sequence[Any],
+    kernels: Sequence[Any],
+    widest: int,
+    from_stride: int,
+    **options: Any,
 ) -> nn.Module:
-    """nnU-Net's default network with S3 blocks from a stride on; 0: without them."""
+    """nnU-Net's default network with S3 blocks from a stride on; 0: without them. options: in place of the plans'."""
     n = len(strides)
     planned = {
         "n_stages": n,
@@ -114,7 +120,8 @@ def residual_network(
         "n_conv_per_stage_decoder": [2] * (n - 1),
         "norm_op_kwargs": {"eps": 1e-5},
     }
-    return SliceMambaResidualUNet(channels, classes, deep_supervision=True, **residual_kwargs(planned, from_stride))
+    kwargs = residual_kwargs(planned, from_stride) | options
+    return SliceMambaResidualUNet(channels, classes, deep_supervision=True, **kwargs)
 
 
 def residual2d(from_stride: int) -> nn.Module:

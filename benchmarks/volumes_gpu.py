@@ -47,10 +47,12 @@ def ours(configuration: dict[str, Any], channels: int, classes: int) -> nn.Modul
     )
 
 
-def residual(spacing: tuple[float, ...], patch: tuple[int, ...], channels: int, classes: int, stride: int) -> nn.Module:
+def residual(
+    spacing: tuple[float, ...], patch: tuple[int, ...], channels: int, classes: int, stride: int, **options: Any
+) -> nn.Module:
     """The residual network on nnU-Net's topology for a patch; stride: from which on it has S3 blocks, 0 for none."""
     _, strides, kernels, _, _ = get_pool_and_conv_props(spacing, patch, 4, 999999)
-    return residual_network(channels, classes, strides, kernels, 320, stride)
+    return residual_network(channels, classes, strides, kernels, 320, stride, **options)
 
 
 def has_one(name: str, words: Sequence[str] | None) -> bool:
@@ -89,6 +91,12 @@ def main() -> None:
                 **{
                     f"residual L, {blocks}": partial(residual, spacing, patch, channels, classes, stride)
                     for blocks, stride in BLOCKS.items()
+                },
+                **{
+                    f"residual L, blocks from stride 4, expand {expand}": partial(
+                        residual, spacing, patch, channels, classes, 4, expand=expand
+                    )
+                    for expand in (2,)
                 },
                 "nnU-Net PlainConvUNet": partial(plain, spacing, patch, channels, classes),
                 COMPILED: partial(plain, spacing, patch, channels, classes),

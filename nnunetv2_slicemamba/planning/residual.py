@@ -11,8 +11,9 @@ from nnunetv2_slicemamba.planning.sizes import BLOCKS_FROM_STRIDE, PAPER, SIZES
 
 RESIDUAL_CLASS = NETWORK_CLASSES["SliceMambaResidualUNet"][0]
 
-# the S3 blocks; see BSS
-BLOCKS = {"d_state": 4, "expand": 2, "drop_path_rate": 0.0}
+# the S3 blocks; see BSS. By number of axes: in 3D a block reads six directions, and twice the width brought no Dice
+BLOCKS = {"d_state": 4, "drop_path_rate": 0.0}
+EXPAND = {2: 2, 3: 1}
 # nnU-Net's widths at full resolution and at most, by number of axes
 WIDTH = SIZES[PAPER].residual
 MAX_FEATURES = {2: 512, 3: 320}
@@ -49,6 +50,7 @@ def residual_kwargs(
         "n_blocks_per_stage": blocks,
         "n_blocks_per_stage_decoder": [n if decoder_blocks else 0 for n in reversed(blocks[:-1])],
         **BLOCKS,
+        "expand": EXPAND[len(kwargs["strides"][0])],
         **({"activation_checkpointing": True} if activation_checkpointing else {}),
     }
 

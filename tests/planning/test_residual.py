@@ -53,10 +53,12 @@ def test_blocks_stand_at_stages_from_a_stride_on(strides: list[list[int]], from_
     assert blocks_per_stage(strides, from_stride) == blocks
 
 
-@pytest.mark.parametrize("strides", [SEVEN, THICK])
-def test_unless_asked_otherwise_blocks_begin_at_stride_4(strides: list[list[int]]) -> None:
-    planned = plain_unet_kwargs(strides, [[3] * len(strides[0])] * len(strides), "S")
-    assert residual_kwargs(planned)["n_blocks_per_stage"] == [0, 0, *[1] * (len(strides) - 2)]
+@pytest.mark.parametrize(("strides", "expand"), [(SEVEN, 2), (THICK, 1)])
+def test_unless_asked_otherwise_blocks_begin_at_stride_4(strides: list[list[int]], expand: int) -> None:
+    kwargs = residual_kwargs(plain_unet_kwargs(strides, [[3] * len(strides[0])] * len(strides), "S"))
+    assert kwargs["n_blocks_per_stage"] == [0, 0, *[1] * (len(strides) - 2)]
+    # narrower in 3D, where blocks read six directions
+    assert (kwargs["expand"], kwargs["d_state"]) == (expand, 4)
 
 
 @pytest.mark.parametrize(("dataset", "configuration"), [(DISKS, "2d"), (SLABS, "2d"), (SLABS, "3d_fullres")])
