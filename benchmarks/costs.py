@@ -23,7 +23,7 @@ from pathlib import Path
 
 import carry
 import results
-from suite_results import NETWORKS, SETS
+from suite_results import NETWORKS, SETS, candidate_of
 from trainings import markdown
 from workshop import CORES
 
@@ -81,9 +81,10 @@ def table(folder: Path = results.RESULTS) -> str:
     """A row per dataset, network and machine; of what was measured several times, the median."""
     head = ("data", "network", "hours of 1,000 epochs", "GPU, cores, trainings at a time", "peak GiB")
     head = (*head, "million parameters", "zip of a fold, MB", "s per case, GPU", "s per case, CPU")
+    shown = {(data, candidate_of(name, data)): words for data in SETS for name, words in SHOWN.items()}
     groups: dict[tuple[str, ...], list[results.Row]] = {}
     for row in results.read("runs", folder):
-        if row["data"] in SETS and row["candidate"] in SHOWN and row["state"] == "finished" and row["epoch_seconds"]:
+        if (row["data"], row["candidate"]) in shown and row["state"] == "finished" and row["epoch_seconds"]:
             key = (row["data"], row["candidate"], row["gpu"], row["cores"], row["places"])
             groups.setdefault(key, []).append(row)
     timed = [row for row in results.read("timings", folder) if row["benchmark"] == "costs"]
@@ -92,8 +93,7 @@ def table(folder: Path = results.RESULTS) -> str:
         values = [float(row[column]) / scale for row in rows if row[column]]
         return f"{statistics.median(values):.{digits}f}" if values else "-"
 
-    lines = []
-    order = [(data, name) for data in SETS for name in SHOWN]
+    lines, order = [], list(shown)
     for (data, name, gpu, cores, places), rows in sorted(groups.items(), key=lambda item: order.index(item[0][:2])):
         own = [row for row in timed if (row["work"], row["size"]) == (name, data)]
         used = [row for row in own if row["figure"] == PREDICTION]
@@ -107,7 +107,7 @@ def table(folder: Path = results.RESULTS) -> str:
             median([row for row in used if row not in on_cpu], "value", 1, 3),
             median(on_cpu, "value", 1, 2),
         )
-        lines.append((SETS[data], SHOWN[name], *cells))
+        lines.append((SETS[data], shown[data, name], *cells))
     known = [i for i in range(len(head)) if any(line[i] != "-" for line in lines)]  # columns
     return markdown([head[i] for i in known], [[line[i] for i in known] for line in lines])
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from results import Row
-from suite_results import NETWORKS
+from suite_results import words_of
 from trainings import NOT_RUN, markdown
 
 from nnunetv2_slicemamba.evaluation.metrics import POOLED_METRICS
@@ -59,7 +59,7 @@ def table(rows: Sequence[Row]) -> str:
                 ", ".join(f"{float(row[key]):.2f}" for row in own if row[key]) or "-"
                 for key in ("low_dsc", "chosen_dsc")
             )
-            words = ARMS[arm][1] if arm in ARMS else NETWORKS.get(arm, arm)
+            words = ARMS[arm][1] if arm in ARMS else words_of(arm, test)
             lines.append((words, f"{protocol}'s, {epochs} epochs", str(len(own)), *means, each, low, chosen))
         trained = {row["arm"] for row in done}
         missing = [words for arm, (_, words) in ARMS.items() if arm not in trained and arm != SUPERNET]

@@ -23,17 +23,24 @@ SETS = {
     "acdc-60": "ACDC",
     "hippocampus-260": "hippocampus",
 }
-NNUNET = "stock-gpu"
+VOLUMES = ("acdc-60", "hippocampus-260")
+NNUNET, RECOMMENDED, WITHOUT_SCANS = "stock-gpu", "recommended", "recommended-noscan"
+# a network is a candidate of accuracy.py, or another one in 2D and in 3D, where its blocks are half as wide
+CANDIDATES = {
+    RECOMMENDED: ("res-s3-from4-adamw", "res-s3-from4-expand1-adamw"),
+    WITHOUT_SCANS: ("res-s3-from4-noscan-adamw", "res-s3-from4-expand1-noscan-adamw"),
+}
 NETWORKS = {
-    "res-s3-from4-adamw": "recommended",
-    "res-s3-from4-noscan-adamw": "the same without scans",
+    RECOMMENDED: "recommended",
+    WITHOUT_SCANS: "the same without scans",
     "res-conv-adamw": "nnU-Net's network, our optimiser",
     NNUNET: "nnU-Net's default",
 }
 # where a residual network has S3 blocks: the network with scans, and the same without them
 DESIGNS = {
     "from stride 8 on": ("res-s3-adamw", "res-s3-noscan-adamw"),
-    "from stride 4 on (recommended)": ("res-s3-from4-adamw", "res-s3-from4-noscan-adamw"),
+    "from stride 4 on": ("res-s3-from4-adamw", "res-s3-from4-noscan-adamw"),
+    "from stride 4 on, half as wide in 3D (recommended)": (RECOMMENDED, WITHOUT_SCANS),
     "from stride 4 on, in the decoder too": ("res-s3-from4-decoder-adamw", "res-s3-from4-decoder-noscan-adamw"),
 }
 # nnU-Net's default with augmentation on the GPU and on the CPU
@@ -66,13 +73,24 @@ class Beside:
         return f"{self.points:+.2f}{interval}"
 
 
+def candidate_of(network: str, data: str) -> str:
+    """The candidate that a network is on a dataset."""
+    return CANDIDATES[network][data in VOLUMES] if network in CANDIDATES else network
+
+
+def words_of(candidate: str, data: str) -> str:
+    """What a candidate is called in tables: the words of the network that it is on a dataset, else its own name."""
+    return next((words for name, words in NETWORKS.items() if candidate_of(name, data) == candidate), candidate)
+
+
 def trained(
     trainings: Trainings, data: str, epochs: int, networks: Iterable[str] = tuple(NETWORKS)
 ) -> dict[str, Folds]:
-    """Finished trainings of some networks on a dataset, by candidate and fold."""
+    """Finished trainings of some networks on a dataset, by network and fold."""
     runs = [row for row in trainings.runs if (row["data"], row["epochs"]) == (data, str(epochs))]
     found = finished(row for row in runs if row["iterations"] == "250")
-    return {name: found[name] for name in networks if name in found}
+    candidates = {name: candidate_of(name, data) for name in networks}
+    return {name: found[candidate] for name, candidate in candidates.items() if candidate in found}
 
 
 def dice(folds: Folds) -> float:
@@ -178,7 +196,7 @@ def confirmed(trainings: Trainings) -> str:
 
 
 def designs(trainings: Trainings) -> str:
-    """Table of three designs: the gain by scans on every set, and the networks beside nnU-Net's default."""
+    """Table of the designs: the gain by scans on every set, and the networks beside nnU-Net's default."""
     lines = []
     for words, (name, without) in DESIGNS.items():
         by_set = {data: trained(trainings, data, SHORT, (name, without)) for data in SETS}

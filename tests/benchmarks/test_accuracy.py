@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ import results
 import workshop
 from accuracy_runs import CANDIDATES, Candidate, Data, Run, check_definitions, read_candidates
 from PIL import Image
-from suite_results import NETWORKS
+from suite_results import NETWORKS, candidate_of
 from workshop import AtWork, Workshop, work_off
 
 from nnunetv2_slicemamba.nets import SliceMambaResidualUNet
 from nnunetv2_slicemamba.planning.architecture import architecture_kwargs
-from nnunetv2_slicemamba.planning.residual import residual_kwargs
+from nnunetv2_slicemamba.planning.residual import EXPAND, residual_kwargs
 from nnunetv2_slicemamba.planning.sizes import BLOCKS_FROM_STRIDE, RECOMMENDED
 from nnunetv2_slicemamba.trainers import TRAINERS
 from nnunetv2_slicemamba.trainers.recipe import OPTIMIZER_OF, RECIPES
@@ -96,10 +97,12 @@ def test_the_residual_candidates_name_what_exists() -> None:
 
 
 def test_the_recommended_candidate_is_what_plan_and_trainer_give_without_further_options() -> None:
-    ours = residual_candidates()[next(iter(NETWORKS))]
+    found = residual_candidates()
+    ours, in_3d = (found[candidate_of(next(iter(NETWORKS)), data)] for data in ("kvasir-998", "acdc-60"))
     planned = ("slicemamba", "plan", "--network", RECOMMENDED, "--blocks-from-stride", str(BLOCKS_FROM_STRIDE))
     assert (*ours.planner,) == (*planned, "-overwrite_plans_name", ours.plans)
     assert (ours.trainer, ours.slicing, ours.arch, ours.configuration) == ("SliceMambaTrainer", "fixed", {}, {})
+    assert in_3d == replace(ours, name=in_3d.name, arch={"expand": EXPAND[3]}, prediction=in_3d.prediction)
     recipe = RECIPES[OPTIMIZER_OF["SliceMambaResidualUNet"]]
     given = {"initial_lr": recipe.learning_rate, "weight_decay": recipe.decay, "decays_all": recipe.decays_all}
     given |= {"warmup_iterations": recipe.warmup_iterations, "schedule": recipe.schedule}
@@ -112,6 +115,15 @@ def test_recorded_trainings_are_of_the_plans_that_their_candidates_name_now() ->
     for row in results.read("runs"):
         if row["candidate"] in found and row["planner"]:
             assert row["planner"] == " ".join(found[row["candidate"]].planner), row["id"]
+
+
+def test_all_trainings_of_a_candidate_on_a_data_set_are_of_one_network() -> None:
+    sizes: dict[tuple[str, ...], set[str]] = {}
+    for row in results.read("runs"):
+        if row["parameters"]:
+            sizes.setdefault((row["data"], row["candidate"]), set()).add(row["parameters"])
+    assert len(sizes) > 50
+    assert {key: found for key, found in sizes.items() if len(found) > 1} == {}
 
 
 def test_a_run_has_plans_of_its_own_only_where_they_are_changed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import results
 import suite_figures
 import suite_results
 from PIL import Image
-from suite_results import NETWORKS, NNUNET, SETS
+from suite_results import NETWORKS, NNUNET, SETS, candidate_of
 from trainings import Trainings, reference_of
 
 GAINS = dict(zip(NETWORKS, (0.02, 0.01, -0.005, 0.0), strict=True))
@@ -23,7 +23,7 @@ OURS, WITHOUT, *_ = NETWORKS
 
 def training(data: str, name: str, repeat: int, dice: np.ndarray, fold: int = 0, epochs: int = 20) -> tuple[Any, Any]:
     run = f"{data}-fold{fold}-{name}-{epochs}x250-{repeat}"
-    row = {"id": run, "data": data, "fold": fold, "candidate": name, "repeat": repeat, "epochs": epochs}
+    row = {"id": run, "data": data, "fold": fold, "candidate": candidate_of(name, data), "repeat": repeat, "epochs": epochs}
     row |= {"iterations": 250, "state": "finished", "dice": float(dice.mean()), "epoch_seconds": 10 + repeat}
     return row, [{"run": run, "case": f"c{i}", "label": "x", "dice": float(value)} for i, value in enumerate(dice)]
 
