@@ -14,6 +14,7 @@ from rich.table import Table
 from nnunetv2_slicemamba.common.folders import named_folder
 from nnunetv2_slicemamba.common.other_processes import host
 from nnunetv2_slicemamba.common.provenance import now
+from nnunetv2_slicemamba.common.registration import export_line, is_found_by_nnunet
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.verbosity import is_quiet, progress_console
 from nnunetv2_slicemamba.pipeline.at_once import only_run, run_at_once
@@ -87,6 +88,8 @@ def run_here(
 
 def tell_next(selections: Sequence[Selection], settings: RunSettings, console: Console) -> None:
     """Says what to type when a run has ended."""
+    from nnunetv2_slicemamba.trainers import TRAINERS  # which loads PyTorch
+
     first, raw = selections[0], named_folder("nnUNet_raw")
     tests = 0 if raw is None else test_cases(raw / first.dataset)
     flags = ["-d", first.dataset, "-i", "INPUT", "-o", "OUTPUT", "-c", first.configuration, "-p", first.plans_name]
@@ -94,6 +97,8 @@ def tell_next(selections: Sequence[Selection], settings: RunSettings, console: C
     predict = shell_line("nnUNetv2_predict", *flags, "-device", settings.device)
     which = "the ensemble of the folds" if len(selections) > 1 else f"fold {first.fold}"
     console.print(f"Predict other images, named as in imagesTs, with {which}:\n  {predict}")
+    if settings.trainer in TRAINERS and not is_found_by_nnunet():
+        console.print(f"  for which nnU-Net must find the trainer: slicemamba register, once, or {export_line()}")
     if settings.predict:
         return
     if tests and first.configuration_manager.previous_stage_name is None:
