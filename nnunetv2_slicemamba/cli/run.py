@@ -106,7 +106,7 @@ def run(
     generations: Annotated[int, generations_option()] = 20,
     budget: Annotated[
         float | None,
-        share_option("--budget", "Longest training step, as a share of the step with the fixed slicing, e.g. 60%."),
+        share_option("--budget", "Longest training step, as a share of the step with the fixed slicing, e.g. 80%."),
     ] = None,
     finalists: Annotated[int | None, finalists_option()] = None,
     holdout: Annotated[
