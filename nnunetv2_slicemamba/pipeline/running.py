@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ from nnunetv2_slicemamba.pipeline.preparing import (
 from nnunetv2_slicemamba.pipeline.slicings import tell_slicings
 from nnunetv2_slicemamba.pipeline.slurm.options import SlurmOptions, refuse_unshared_folders
 from nnunetv2_slicemamba.pipeline.slurm.submission import submit_run
+from nnunetv2_slicemamba.pipeline.step import Command
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 
@@ -62,8 +64,10 @@ def run_here(
         f"{first.dataset}, {first.configuration}, {first.plans_name}, {'fold' if len(folds) == 1 else 'folds'} "
         f"{', '.join(folds)}: {totals(graph)}."
     )
-    steps.begin_step(planned)
+    needed, began = steps.begin_step(planned), time.monotonic()
     prepare(*names, first.plans_name, planning, shown, settings.sliced)
+    if isinstance(needed, Command):
+        steps.end(planned, began)
     selections = named_selections(*names, folds, first.plans_name, any_network=not settings.sliced)
     endings = ending_steps_of(selections, settings)
     prepare_folds(selections, settings, planning, shown)

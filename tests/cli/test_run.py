@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,7 @@ def test_a_run_trains_every_fold_and_says_with_which_plans_and_slicing(steps: li
     ]
     assert done.out.startswith(f"The plans {PLANS} are there already and are used; --size L plans in size L\n")
     assert "The plans" not in called(*RUN, "--size", "S").out + called(*RUN, "-p", PLANS).out
+    assert re.search(r"^Step 1 of 3: plan\nplan: finished in [\d.]+ s\n", done.out, re.MULTILINE)
     assert "Slicing, fold 0, 1: 2x4 in all 7 blocks, the fixed one" in done.out
     assert done.out.endswith("Next: slicemamba report -d Dataset901_Disks\n")
 
