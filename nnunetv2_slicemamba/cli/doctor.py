@@ -19,6 +19,7 @@ from rich.table import Table
 
 from nnunetv2_slicemamba.cli.help import SET_UP, listed
 from nnunetv2_slicemamba.common.console import PlainConsole, styled
+from nnunetv2_slicemamba.common.counts import count
 from nnunetv2_slicemamba.common.registration import (
     EXT_TRAINER_VARIABLE,
     OUR_FOLDER_ALONE,
@@ -63,15 +64,20 @@ def doctor() -> None:
     The exit code is 0 if everything needed works, else 1.
     """
     console = PlainConsole()
-    failed = 0
+    failed = warned = 0
     for title, examine in SECTIONS.items():
         console.print(styled(title, "bold"))  # at once: a section may take some seconds
         findings = examined(examine)
         show(console, findings)
         failed += sum(finding.status == "FAIL" for finding in findings)
+        warned += sum(finding.status == "warn" for finding in findings)
     if failed:
         console.print(styled(f"{failed} problem{'s' if failed > 1 else ''}, marked FAIL above.", "bold red"))
         raise typer.Exit(1)
+    if warned:
+        above = f"{count(warned, 'warning')} above: some commands need this, too."
+        console.print(styled(f"What SliceMamba needs is installed and works. {above}", "yellow"))
+        return
     console.print(styled("Everything that SliceMamba needs works.", "green"))
 
 

@@ -32,6 +32,7 @@ from nnunetv2_slicemamba.cli.plan import network_named
 from nnunetv2_slicemamba.cli.slurm_options import Account, Launcher, Partition, Sbatch, SearchNodes, Time
 from nnunetv2_slicemamba.common.console import PlainConsole
 from nnunetv2_slicemamba.common.names import DEFAULT_TRAINER
+from nnunetv2_slicemamba.common.verbosity import progress_console, spinner
 from nnunetv2_slicemamba.planning.sizes import GPU_MEMORY, NETWORKS, PAPER, RECOMMENDED, SIZES
 
 EXAMPLES = (
@@ -105,7 +106,7 @@ def run(
     generations: Annotated[int, generations_option()] = 20,
     budget: Annotated[
         float | None,
-        share_option("--budget", "Longest training step, as a share of the step with the fixed slicing, e.g. 60%."),
+        share_option("--budget", "Longest training step, as a share of the step with the fixed slicing, e.g. 80%."),
     ] = None,
     finalists: Annotated[int | None, finalists_option()] = None,
     holdout: Annotated[
@@ -155,13 +156,15 @@ def run(
         plans_to_use,
         require_planned_as_asked,
         size_and_network,
+        told_of_other_size,
     )
     from nnunetv2_slicemamba.planning.selection import choose_device
     from nnunetv2_slicemamba.search import SearchSettings
     from nnunetv2_slicemamba.trainers.roles import require_final_trainer
 
     console = PlainConsole()
-    trainers = chosen_trainers(trainer, supernet_trainer)
+    with spinner("loading PyTorch and nnU-Net"):  # which takes some seconds
+        trainers = chosen_trainers(trainer, supernet_trainer)
     if not trainers.sliced and (own := given(context, OWN_OPTIONS)):
         raise InputError(
             f"{own[0]} is for networks with slicings, and {trainer} is not one of their trainers: leave it out"
@@ -198,6 +201,8 @@ def run(
     present = require_folder("nnUNet_preprocessed") / named / f"{plans_name}.json"
     if said := require_planned_as_asked(present, size, planned, gpu_memory):
         console.print(said)
+    if trainers.sliced and plans is None and size is None and (said := told_of_other_size(present)):
+        progress_console().print(said)
     size, planned = size_and_network(plans_name, size, planned)
     planning = Planning(size, planned, gpu_memory or GPU_MEMORY, holdout, candidates, slicing)
     sizes = {"--seed": seed, "--population": population, "--generations": generations}

@@ -114,7 +114,7 @@ def search(
         ),
     ] = None,
     max_step: Annotated[
-        float | None, share_option("--max-step", "The same limit as a share of that with the fixed slicing, e.g. 60%.")
+        float | None, share_option("--max-step", "The same limit as a share of that with the fixed slicing, e.g. 80%.")
     ] = None,
     time_budget: Annotated[
         float | None,

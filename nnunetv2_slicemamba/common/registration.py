@@ -146,6 +146,13 @@ def unregister(nnunet: Path) -> list[Path]:
     return ours
 
 
+def is_found_by_nnunet() -> bool:
+    """True if nnU-Net's commands, typed in this shell, find our trainers: registered, or in nnUNet_extTrainer."""
+    folders = filter(None, os.environ.get(EXT_TRAINER_VARIABLE, "").split(os.pathsep))
+    named = any(Path(folder).resolve() == EXT_TRAINER_FOLDER.resolve() for folder in folders)
+    return named or is_ours(nnunet_folder() / SHIMS[0].file)
+
+
 def export_line() -> str:
     """The shell line with which nnU-Net finds the trainers without registering; keeps folders that are set already."""
     others = f"$nnUNet_extTrainer{os.pathsep}" if os.environ.get(EXT_TRAINER_VARIABLE, "").strip() else ""

@@ -44,6 +44,14 @@ def progress_console() -> PlainConsole:
 
 
 @contextlib.contextmanager
+def spinner(text: str) -> Iterator[None]:
+    """Context in which a terminal shows `text` behind a spinner, and nothing afterwards. A log file gets nothing."""
+    console = progress_console()
+    with console.status(styled(text)) if console.is_terminal else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
 def libraries_heard() -> Iterator[None]:
     """Context in which what libraries print, their bars too, is dropped where only results are wanted."""
     with contextlib.ExitStack() as stack:

@@ -13,6 +13,7 @@ from nnunetv2_slicemamba.evaluation.pairs import Pair, listed
 from nnunetv2_slicemamba.evaluation.reading import Segmentation, read_segmentation
 
 MOST_SHOWN = 20
+WHITE = ("truth", [255])  # of masks that were not converted
 # spacings are stored as float32 in some headers; origins are compared in mm (a tenth of a micrometre)
 SPACING_TOLERANCE = 1e-3
 GEOMETRY_TOLERANCE = 1e-3
@@ -57,7 +58,9 @@ def check_pair(job: CheckJob) -> Checked:
         found[what] = frozenset(int(label) for label in np.unique(segmentation.labels))
         unknown = sorted(found[what] - set(job.known)) if job.known is not None else []
         if unknown:
-            problems.append(f"the {what} has the labels {unknown[:8]}, dataset.json knows {list(job.known or ())}")
+            remedy = "; take the masks of labelsTs, where convert wrote 1 for 255" if (what, unknown) == WHITE else ""
+            known = list(job.known or ())
+            problems.append(f"the {what} has the labels {unknown[:8]}, dataset.json knows {known}{remedy}")
     if len(read) < 2:
         return Checked(job.pair.case, tuple(problems))
     truth, prediction = read["truth"], read["prediction"]

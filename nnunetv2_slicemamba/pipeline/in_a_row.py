@@ -51,9 +51,12 @@ class StepsInARow:
             take(needed, self.console, self.watch(step))
         except CommandError as error:
             raise CommandError(f"{step.title}: {error}") from error
-        told = f"{step.title}: finished in {duration_text(time.monotonic() - began)}"
-        if step.training is not None:
-            told += f", validation Dice {summary_dice(step.training / 'validation' / 'summary.json'):.4f}"
+        dice = None if step.training is None else summary_dice(step.training / "validation" / "summary.json")
+        self.end(step, began, "" if dice is None else f", validation Dice {dice:.4f}")
+
+    def end(self, step: Step, began: float, result: str = "") -> None:
+        """Tells that a step has ended, with its time. began: of time.monotonic."""
+        told = f"{step.title}: finished in {duration_text(time.monotonic() - began)}{result}"
         self.console.print(styled(told), soft_wrap=True)
 
     def watch(self, step: Step) -> Watch | None:

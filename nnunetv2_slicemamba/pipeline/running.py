@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from rich.table import Table
 from nnunetv2_slicemamba.common.folders import named_folder
 from nnunetv2_slicemamba.common.other_processes import host
 from nnunetv2_slicemamba.common.provenance import now
+from nnunetv2_slicemamba.common.registration import export_line, is_found_by_nnunet
 from nnunetv2_slicemamba.common.shell import shell_line
 from nnunetv2_slicemamba.common.verbosity import is_quiet, progress_console
 from nnunetv2_slicemamba.pipeline.at_once import only_run, run_at_once
@@ -33,6 +35,7 @@ from nnunetv2_slicemamba.pipeline.preparing import (
 from nnunetv2_slicemamba.pipeline.slicings import tell_slicings
 from nnunetv2_slicemamba.pipeline.slurm.options import SlurmOptions, refuse_unshared_folders
 from nnunetv2_slicemamba.pipeline.slurm.submission import submit_run
+from nnunetv2_slicemamba.pipeline.step import Command
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 
@@ -61,8 +64,10 @@ def run_here(
         f"{first.dataset}, {first.configuration}, {first.plans_name}, {'fold' if len(folds) == 1 else 'folds'} "
         f"{', '.join(folds)}: {totals(graph)}."
     )
-    steps.begin_step(planned)
+    needed, began = steps.begin_step(planned), time.monotonic()
     prepare(*names, first.plans_name, planning, shown, settings.sliced)
+    if isinstance(needed, Command):
+        steps.end(planned, began)
     selections = named_selections(*names, folds, first.plans_name, any_network=not settings.sliced)
     endings = ending_steps_of(selections, settings)
     prepare_folds(selections, settings, planning, shown)
@@ -87,6 +92,8 @@ def run_here(
 
 def tell_next(selections: Sequence[Selection], settings: RunSettings, console: Console) -> None:
     """Says what to type when a run has ended."""
+    from nnunetv2_slicemamba.trainers import TRAINERS  # which loads PyTorch
+
     first, raw = selections[0], named_folder("nnUNet_raw")
     tests = 0 if raw is None else test_cases(raw / first.dataset)
     flags = ["-d", first.dataset, "-i", "INPUT", "-o", "OUTPUT", "-c", first.configuration, "-p", first.plans_name]
@@ -94,6 +101,8 @@ def tell_next(selections: Sequence[Selection], settings: RunSettings, console: C
     predict = shell_line("nnUNetv2_predict", *flags, "-device", settings.device)
     which = "the ensemble of the folds" if len(selections) > 1 else f"fold {first.fold}"
     console.print(f"Predict other images, named as in imagesTs, with {which}:\n  {predict}")
+    if settings.trainer in TRAINERS and not is_found_by_nnunet():
+        console.print(f"  for which nnU-Net must find the trainer: slicemamba register, once, or {export_line()}")
     if settings.predict:
         return
     if tests and first.configuration_manager.previous_stage_name is None:

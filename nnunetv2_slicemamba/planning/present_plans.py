@@ -87,6 +87,18 @@ def require_planned_as_asked(file: Path, size: str | None, network: str | None, 
     return f"{', '.join(unknown)} changes nothing: the plans {file.stem} are there already and are used as they are"
 
 
+def told_of_other_size(file: Path) -> str:
+    """A sentence for the user of plans of another size than the one that is planned by default, else "".
+
+    file: plans that a run takes unasked, which need not be there.
+    """
+    planner = PLANS_JSON.read(file).get("experiment_planner_used", "") if file.is_file() else ""
+    for size in SIZES:
+        if size != PAPER and planner in {planner_name_of(size, network) for network in NETWORKS}:
+            return f"The plans {file.stem} are there already and are used; --size {PAPER} plans in size {PAPER}"
+    return ""
+
+
 def plans_flags(preprocessed: Path, plans_name: str) -> tuple[str, ...]:
     """-p NAME for a command to type next; nothing where the plans are a dataset's only ones."""
     return () if present_plans(preprocessed) == [plans_name] else ("-p", plans_name)

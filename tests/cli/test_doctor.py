@@ -55,12 +55,21 @@ def test_a_sound_installation_is_reported_in_full_with_exit_code_0(tmp_path: Pat
     result = run()
     assert result.exit_code == 0, result.output
     assert "FAIL" not in result.output
+    assert result.output.endswith("\nEverything that SliceMamba needs works.\n")
     for name in ("nnunetv2-slicemamba", "nnunetv2", "torch", "numba", "triton", "optuna", "mamba_ssm", "cpu", *FOLDERS):
         assert name in result.output
     assert f"{chosen_backend(torch.device('cpu'))} runs" in result.output
     assert torch.__version__.split("+")[0] in result.output
     for name in BACKENDS:
         assert name in result.output
+
+
+def test_what_is_not_set_up_yet_is_counted_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("nnUNet_raw")
+    monkeypatch.delenv("nnUNet_results")
+    result = run()
+    assert result.exit_code == 0, result.output
+    assert result.output.endswith("works. 2 warnings above: some commands need this, too.\n")
 
 
 def test_backends_that_do_not_run_are_given_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from nnunetv2_slicemamba.common.commands import environment
 from nnunetv2_slicemamba.common.names import WITHIN_VARIABLE
+from nnunetv2_slicemamba.common.registration import EXT_TRAINER_FOLDER
 from nnunetv2_slicemamba.planning.sizes import RECOMMENDED, plans_name_of
 from tests.cli.commands import called
 
@@ -50,6 +53,9 @@ def test_a_run_trains_every_fold_and_says_with_which_plans_and_slicing(steps: li
         "Step 2 of 3: fold 0, training",
         "Step 3 of 3: fold 1, training",
     ]
+    assert done.out.startswith(f"The plans {PLANS} are there already and are used; --size L plans in size L\n")
+    assert "The plans" not in called(*RUN, "--size", "S").out + called(*RUN, "-p", PLANS).out
+    assert re.search(r"^Step 1 of 3: plan\nplan: finished in [\d.]+ s\n", done.out, re.MULTILINE)
     assert "Slicing, fold 0, 1: 2x4 in all 7 blocks, the fixed one" in done.out
     assert done.out.endswith("Next: slicemamba report -d Dataset901_Disks\n")
 
@@ -70,6 +76,17 @@ def test_test_images_are_predicted_next(steps: list[str], workspace: Path, monke
     shutil.copytree(raw / "imagesTr", raw / "imagesTs")
     monkeypatch.setattr("sys.argv", ["slicemamba", *RUN])
     assert f"Next: slicemamba {' '.join(RUN)} --predict\n" in called(*RUN).out
+
+
+def test_the_command_that_predicts_comes_with_what_nnunet_needs_to_find_the_trainer(
+    steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = "for which nnU-Net must find the trainer: slicemamba register, once, or export nnUNet_extTrainer="
+    monkeypatch.setattr("nnunetv2_slicemamba.common.registration.nnunet_folder", lambda: Path("unregistered"))
+    monkeypatch.delenv("nnUNet_extTrainer", raising=False)
+    assert needed in called(*RUN).out
+    monkeypatch.setenv("nnUNet_extTrainer", f"/mine{os.pathsep}{EXT_TRAINER_FOLDER}")
+    assert needed not in called(*RUN).out
 
 
 def test_without_plans_it_plans_the_recommended_network(steps: list[str], workspace: Path) -> None:

@@ -57,6 +57,17 @@ def test_all_problems_are_listed_at_once(folders: tuple[Path, Path], nothing_com
     assert "case_5" not in message
 
 
+def test_white_masks_that_were_not_converted_are_told_from_other_labels(folders: tuple[Path, Path]) -> None:
+    predictions, truth = folders
+    write_case(truth, "case_2", np.full((24, 32), 255))
+    write_case(truth, "case_3", np.full((24, 32), 7))
+    with pytest.raises(InputError) as caught:
+        evaluate(predictions, truth)
+    known = "dataset.json knows [0, 1, 2]"
+    assert f"case_2: the truth has the labels [255], {known}; take the masks of labelsTs" in str(caught.value)
+    assert str(caught.value).endswith(f"case_3: the truth has the labels [7], {known}")
+
+
 def test_spacings_that_differ_are_refused_and_shifted_origins_noted(tmp_path: Path, nothing_computed: None) -> None:
     labels = np.ones((3, 4, 5))
     write_case(tmp_path / "t", "a", labels, (3.0, 1.0, 1.0))

@@ -16,9 +16,10 @@ from nnunetv2_slicemamba.planning.present_plans import (
     present_plans,
     require_planned_as_asked,
     size_and_network,
+    told_of_other_size,
 )
 from nnunetv2_slicemamba.planning.selection import select
-from nnunetv2_slicemamba.planning.sizes import RECOMMENDED, plans_name_of
+from nnunetv2_slicemamba.planning.sizes import RECOMMENDED, planner_name_of, plans_name_of
 
 PAPER_S, USUAL = "nnUNetSliceMambaSPlans", plans_name_of("L", RECOMMENDED)
 
@@ -71,6 +72,16 @@ def test_a_run_takes_the_plans_that_fit_its_options_and_else_plans_the_recommend
     add(folder, "nnUNetSliceMambaHybridSPlans")
     with pytest.raises(InputError, match="several"):
         plans_to_use(folder, "S", None)
+
+
+def test_a_run_says_that_plans_of_a_small_trial_are_used_and_how_to_plan_the_usual_size(folder: Path) -> None:
+    file = folder / f"{PAPER_S}.json"
+    assert told_of_other_size(file) == f"The plans {PAPER_S} are there already and are used; --size L plans in size L"
+    assert told_of_other_size(folder / "NewPlans.json") == ""
+    plans = json.loads(file.read_text())
+    for planner in (planner_name_of("L", "paper"), "ExperimentPlanner"):
+        file.write_text(json.dumps(plans | {"experiment_planner_used": planner}))
+        assert told_of_other_size(file) == ""
 
 
 def test_plans_that_are_named_after_a_network_are_of_that_network() -> None:
