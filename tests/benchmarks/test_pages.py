@@ -88,6 +88,32 @@ def test_losses_of_two_trainings_differ_by_what_the_text_says() -> None:
     assert told in " ".join(pages.PAGES[0].read_text(encoding="utf-8").split())
 
 
+def test_gains_of_the_scans_in_first_and_second_trainings_are_what_the_text_says() -> None:
+    runs, gains = pages.Trainings().on_folds(first=True), []
+    pair = tuple(suite_results.NETWORKS)[:2]
+    for repeat in ("1", "2"):
+        each = []
+        for data in suite_results.SETS:
+            found = suite_results.trained(runs, data, 20, pair)
+            one, other = (next(float(r["dice"]) for r in found[name][0] if r["repeat"] == repeat) for name in pair)
+            each.append(100 * (one - other))
+        gains.append(statistics.fmean(each))
+    told = f"scans add {gains[0]:.2f} points in the mean of the sets, in the second ones {gains[1]:.2f}."
+    assert told in " ".join(pages.PAGES[0].read_text(encoding="utf-8").split())
+
+
+def test_the_3d_step_of_the_text_is_that_of_the_latest_run() -> None:
+    latest = {
+        (row["work"], row["figure"]): float(row["value"])
+        for row in results.read("timings")
+        if row["benchmark"] == "volumes_gpu" and row["size"].startswith("CT 3D") and row["device"] == "H200"
+    }
+    ours = latest["residual L, blocks from stride 4", "step as a graph"]
+    theirs = latest["nnU-Net PlainConvUNet, torch.compile", "step"]
+    told = f"takes {ours:.2f} ms, {ours / theirs:.2f} of the {theirs:.2f} ms that nnU-Net's compiled network takes"
+    assert told in " ".join(pages.PAGES[1].read_text(encoding="utf-8").split())
+
+
 def test_a_page_with_old_tables_is_written_anew_and_its_text_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
