@@ -1,7 +1,8 @@
 """Packer of a candidate's finished folds as one model: a zip for nnU-Net with a model card in it.
 
     python benchmarks/models.py WORK FILE.zip --data hippocampus-260 --candidate res-s3-from4-expand1-adamw
-        --budget 1000x250 [--repeat 1] [--dataset Dataset004_Hippocampus] [--about "licence=CC BY-SA 4.0" "reference=..."]
+        --budget 1000x250 [--repeat 1] [--dataset Dataset004_Hippocampus]
+        [--about "licence=CC BY-SA 4.0" "reference=..."]
 
 WORK is the --work of accuracy.py, or what `carry.py pack --finished` and `carry.py unpack` brought from one. --dataset
 is the dataset's name in the zip. --about adds entries to the model's dataset.json, which the card tells: name, source,
