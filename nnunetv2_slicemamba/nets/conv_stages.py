@@ -92,7 +92,8 @@ def finish_building(part: nn.Module, slope: float) -> None:
         convolution = module.conv if isinstance(module, ConvNormAct) else module
         if isinstance(module, (ConvNormAct, *TRANSPOSED.values())):
             he(convolution)
-            convolution.weight.data = in_channels_last(convolution.weight.data)
+            weight = convolution.get_parameter("weight")
+            weight.data = in_channels_last(weight.data)
 
 
 class ConvEncoder(nn.Module):

@@ -23,15 +23,9 @@ OURS, WITHOUT, *_ = NETWORKS
 
 def training(data: str, name: str, repeat: int, dice: np.ndarray, fold: int = 0, epochs: int = 20) -> tuple[Any, Any]:
     run = f"{data}-fold{fold}-{name}-{epochs}x250-{repeat}"
-    row = {
-        "id": run,
-        "data": data,
-        "fold": fold,
-        "candidate": candidate_of(name, data),
-        "repeat": repeat,
-        "epochs": epochs,
-    }
-    row |= {"iterations": 250, "state": "finished", "dice": float(dice.mean()), "epoch_seconds": 10 + repeat}
+    row = {"id": run, "data": data, "fold": fold, "candidate": candidate_of(name, data), "repeat": repeat}
+    row |= {"epochs": epochs, "iterations": 250, "state": "finished"}
+    row |= {"dice": float(dice.mean()), "epoch_seconds": 10 + repeat}
     return row, [{"run": run, "case": f"c{i}", "label": "x", "dice": float(value)} for i, value in enumerate(dice)]
 
 
