@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nnunetv2_slicemamba.common.folders import InputError
+from nnunetv2_slicemamba.planning.preprocessing import complete_data
 from nnunetv2_slicemamba.planning.selection import select
 
 PLANS = "nnUNetSliceMambaSPlans"
@@ -46,6 +48,19 @@ def test_a_case_of_the_split_that_nobody_has_is_named(folder: Path) -> None:
     assert select("901", "2d", "0", PLANS).fold == 0
     with pytest.raises(InputError, match=r"splits_final.json names cases in fold 1 .*: 'case_7' and 1 more. Correct"):
         select("901", "2d", "1", PLANS)
+
+
+def test_plans_of_a_dataset_that_was_renamed_are_refused_with_what_to_change(folder: Path) -> None:
+    """nnU-Net would read the data, and write the results, of the dataset's old name."""
+    renamed = folder.rename(folder.with_name("Dataset911_Rings"))
+    file = renamed / f"{PLANS}.json"
+    told = re.escape(f"the dataset_name in it is '{folder.name}'") + '.*change it .*"dataset_name": "Dataset911_Rings"'
+    with pytest.raises(InputError, match=told):
+        select("911", "2d", "0", PLANS)
+    with pytest.raises(InputError, match=told):
+        complete_data(renamed.name, PLANS, "2d")
+    write(file, json.loads(file.read_text()) | {"dataset_name": renamed.name})
+    assert select("911", "2d", "0", PLANS).dataset == renamed.name
 
 
 def changed(folder: Path, **changes: Any) -> Path:
