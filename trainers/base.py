@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +21,7 @@ from nnunetv2_slicemamba.nets import training_graphs
 from nnunetv2_slicemamba.nets.base import SliceMambaBase
 from nnunetv2_slicemamba.nets.resolutions import output_scales
 from nnunetv2_slicemamba.nets.s3block import S3Block
+from nnunetv2_slicemamba.planning.first_stage import require_predictions
 from nnunetv2_slicemamba.trainers.averaging import WeightAverage
 from nnunetv2_slicemamba.trainers.finished_epoch import bare
 from nnunetv2_slicemamba.trainers.finite import GuardedLoss, NonFiniteLossError, first_non_finite
@@ -198,6 +200,14 @@ class SliceMambaBaseTrainer(SameOptimizer, SameNetwork, SafeLoading, GPUAugmenta
             loss.weight_factors = (1.0,)
         # with a gradient scaler a non-finite loss cannot reach the weights, and train_step sees it afterwards
         return loss if self.grad_scaler is not None else GuardedLoss(loss)
+
+    def get_tr_and_val_datasets(self) -> tuple[Any, Any]:
+        # nnU-Net would miss a first stage's prediction in a worker, which ends without a word to the training
+        datasets: tuple[Any, Any] = super().get_tr_and_val_datasets()
+        if self.folder_with_segs_from_previous_stage is not None:
+            cases = (case for dataset in datasets for case in dataset.identifiers)
+            require_predictions(Path(self.folder_with_segs_from_previous_stage), cases)
+        return datasets
 
     def on_train_epoch_start(self) -> None:
         self.iteration = self.current_epoch * self.num_iterations_per_epoch

@@ -17,6 +17,7 @@ from nnunetv2_slicemamba.common.json_files import write_json
 from nnunetv2_slicemamba.common.json_reading import JsonKind
 from nnunetv2_slicemamba.common.names import is_number
 from nnunetv2_slicemamba.comparison.arms import Arm
+from nnunetv2_slicemamba.planning.first_stage import require_first_stage
 from nnunetv2_slicemamba.planning.selection import Selection
 from nnunetv2_slicemamba.slicing.file import SlicingFile, read_slicing_file, write_slicing_file
 
@@ -89,15 +90,7 @@ class ComparisonFolder:
 
     def require_first_stage(self) -> None:
         """Raises InputError, naming what makes them, if a cascade's first stage has not predicted for the second."""
-        folder, selection = self.first_stage, self.selection
-        if folder is None or (folder / "predicted_next_stage" / selection.configuration).is_dir():
-            return
-        stage = selection.configuration_manager.previous_stage_name
-        flags = f"-tr {self._first_trainer} -p {selection.plans_name}"
-        raise InputError(
-            f"{selection.configuration} needs the first stage's predictions in {folder}, which are not there: "
-            f"'nnUNetv2_train {selection.dataset} {stage} FOLD {flags}' makes them, for every FOLD"
-        )
+        require_first_stage(self.selection, self._first_trainer)
 
     def link_first_stage(self, arm: str, repeat: int) -> None:
         """Links a cascade's first stage into the results of one training: nnU-Net looks for its predictions there."""

@@ -8,11 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
+from nnunetv2_slicemamba.ops.inputs import check_tensor
+
 AXES = {2: "H, W", 3: "D, H, W"}
 
 
 def check_image(x: Tensor, channels: int, n_dims: int) -> None:
-    """Raises ValueError unless x is of a floating type and has the shape (B, channels, *spatial) of n_dims axes."""
+    """Raises ValueError unless x is a tensor of a floating type, (B, channels, *spatial) of n_dims axes with pixels."""
+    check_tensor("the image", x)
     if x.dim() != n_dims + 2 or x.shape[1] != channels:
         remedy = f"this network reads {n_dims}D images with {channels} channel{'s'[: channels > 1]}"
         if x.dim() == n_dims + 1 and x.shape[0] == channels:
@@ -22,6 +25,8 @@ def check_image(x: Tensor, channels: int, n_dims: int) -> None:
         raise ValueError(f"expected (B, {channels}, {AXES[n_dims]}), got {tuple(x.shape)}: {remedy}")
     if not x.is_floating_point():
         raise ValueError(f"expected an image of a floating type, got {x.dtype}: convert it, x.float()")
+    if 0 in x.shape[2:]:
+        raise ValueError(f"the image has shape {tuple(x.shape)}, without a single pixel: leave it out")
 
 
 def check_tokens(x: Tensor, dim: int, n_dims: int) -> None:

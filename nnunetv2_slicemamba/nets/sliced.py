@@ -46,10 +46,11 @@ class SlicedNetwork(SliceMambaBase):
         """Logits (B, num_classes, *spatial) of images (B, input_channels, *spatial), or a list under deep supervision.
 
         Any spatial size. The list has the highest resolution first. On a GPU a CUDA graph gives them where one can be
-        used. Raises ValueError for images of another shape or of a whole-number type.
+        used. Raises ValueError for what is no tensor, and for images of another shape, without a pixel or of a
+        whole-number type.
         """
         plain = super().forward
-        if not x.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        if not isinstance(x, Tensor) or not x.is_cuda or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return plain(x)
         return self.graphs.run(self, plain, x, self._graph_state())
 

@@ -64,6 +64,12 @@ def differentiable_once(backward: Callable[..., Any]) -> Any:
     return run
 
 
+def check_tensor(name: str, value: object) -> None:
+    """Raises ValueError unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} is of type {type(value).__name__}, it must be a tensor: give torch.as_tensor of it")
+
+
 def check_inputs(
     x: Tensor,
     dt: Tensor,
@@ -77,6 +83,11 @@ def check_inputs(
     axis: int | None = None,
 ) -> None:
     """Raises ValueError where a shape, type or device does not fit; names the tensor, both shapes and the meaning."""
+    given = {"x": x, "dt": dt, "B": B, "C": C, "A": A, "D": D}
+    given |= {} if delta_bias is None else {"delta_bias": delta_bias}
+    given |= {} if dt_weight is None else {"dt_weight": dt_weight}
+    for name, value in given.items():
+        check_tensor(name, value)
     if x.dim() != 3:
         raise ValueError(f"x has shape {tuple(x.shape)}, it must be (batch, L, E); flatten the spatial axes into L")
     batch, length, channels = x.shape

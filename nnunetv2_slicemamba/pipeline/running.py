@@ -36,6 +36,7 @@ from nnunetv2_slicemamba.pipeline.slicings import tell_slicings
 from nnunetv2_slicemamba.pipeline.slurm.options import SlurmOptions, refuse_unshared_folders
 from nnunetv2_slicemamba.pipeline.slurm.submission import submit_run
 from nnunetv2_slicemamba.pipeline.step import Command
+from nnunetv2_slicemamba.planning.first_stage import require_first_stage
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.planning.selection import Selection
 
@@ -69,6 +70,9 @@ def run_here(
     if isinstance(needed, Command):
         steps.end(planned, began)
     selections = named_selections(*names, folds, first.plans_name, any_network=not settings.sliced)
+    for selection in selections:
+        if not FoldFolder(selection, settings.trainer).is_trained:
+            require_first_stage(selection, settings.trainer)
     endings = ending_steps_of(selections, settings)
     prepare_folds(selections, settings, planning, shown)
     if settings.sliced and not settings.search:

@@ -208,6 +208,13 @@ class SliceMambaPlannerResidual(SharedDataPlanner):
     def get_plans_for_configuration(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         plan = super().get_plans_for_configuration(*args, **kwargs)
         planned = plan["architecture"]["arch_kwargs"]
+        if len(planned["strides"]) < 2:
+            patch = "x".join(str(int(size)) for size in plan["patch_size"])
+            edge = self.UNet_featuremap_min_edge_length
+            raise ValueError(
+                f"patches of {patch} are too small for a residual network, which nnU-Net plans from {2 * edge} pixels "
+                f"along two axes, or {3 * edge} along one, on: plan --network paper, or enlarge the images"
+            )
         ours = residual_kwargs(planned, self.blocks_from_stride, self.activation_checkpointing, self.decoder_blocks)
         plan["architecture"] = {
             "network_class_name": RESIDUAL_CLASS,

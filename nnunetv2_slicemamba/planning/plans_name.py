@@ -1,7 +1,8 @@
-"""The two names of plans, that of their file and `plans_name` inside it, which have to agree.
+"""The names of plans and of their dataset, those of file and folder and those inside, which have to agree.
 
-nnU-Net reads plans by the file's name and names result folders by `plans_name`, see
-https://github.com/MIC-DKFZ/nnUNet/issues/1650. Where the two differ, a training writes into another plans' folder.
+nnU-Net reads plans by the names of file and folder, and names result folders by `plans_name` and `dataset_name`, see
+https://github.com/MIC-DKFZ/nnUNet/issues/1650. Where they differ, as after a dataset was renamed, a training reads and
+writes in another folder.
 """
 
 from __future__ import annotations
@@ -18,13 +19,19 @@ ADDED_BY_NNUNET = "continue_training"  # entry that nnU-Net's training command a
 
 
 def require_same_name(plans: Mapping[str, Any], file: Path) -> None:
-    """Raises InputError unless `plans`, read from `file`, name themselves as the file is named."""
+    """Raises InputError unless `plans`, read from `file`, name themselves and their dataset as file and folder do."""
     inside, name = plans.get("plans_name"), file.stem
     if inside != name:
         other = f", or pass -p {inside} if its plans are meant" if isinstance(inside, str) else ""
         raise InputError(
             f"{file} is named {name!r}, but the plans_name in it is {inside!r}, and nnU-Net names result folders by "
             f'that one: change it in the file ("plans_name": "{name}"){other}'
+        )
+    dataset = file.parent.name
+    if (inside := plans.get("dataset_name", dataset)) != dataset:
+        raise InputError(
+            f"{file} lies in the folder of {dataset}, but the dataset_name in it is {inside!r}, and nnU-Net would read "
+            f'and write there: change it in the file ("dataset_name": "{dataset}"), or move the folder back'
         )
 
 

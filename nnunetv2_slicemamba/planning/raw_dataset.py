@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.nnunet_files import SPLITS_JSON
-from nnunetv2_slicemamba.common.nnunet_readers import find_reader, reason_of
+from nnunetv2_slicemamba.common.nnunet_readers import Reader, find_reader, reason_of
 from nnunetv2_slicemamba.common.silence import silently
 from nnunetv2_slicemamba.common.special_files import require_no_special
 from nnunetv2_slicemamba.common.text_files import has_mark
@@ -45,8 +46,9 @@ def check_raw_dataset(folder: Path, counted: bool = False) -> None:
     check_labels(content, file)
     check_list(content, file)
     images = training_images(folder, content)
-    check_truth(folder, content, list(images))
+    truth = check_truth(folder, content, list(images))
     check_channels(images, content, n_channels, file)
+    check_values(truth, content, find_reader(content, content["file_ending"], next(iter(images.values()))[0]), file)
     number = content.get("numTraining")
     if counted and number != len(images):
         raise InputError(f"{file} says numTraining {number}, there are {len(images)} training cases; correct it")
@@ -126,8 +128,8 @@ def training_images(folder: Path, content: Mapping[str, Any]) -> dict[str, list[
     return images
 
 
-def check_truth(folder: Path, content: Mapping[str, Any], cases: Sequence[str]) -> None:
-    """Raises InputError for training cases without a label file. content: of dataset.json."""
+def check_truth(folder: Path, content: Mapping[str, Any], cases: Sequence[str]) -> list[Path]:
+    """The label files of training cases; InputError for cases without one. content: of dataset.json."""
     listed = content.get("dataset")
     if listed is not None:
         files = {case: _listed_path(folder, listed[case]["label"]) for case in cases}
@@ -139,6 +141,30 @@ def check_truth(folder: Path, content: Mapping[str, Any], cases: Sequence[str]) 
             f"{len(missing)} of {len(files)} training cases have no labels: {_first(missing)}; add them, or move the "
             "images elsewhere"
         )
+    return list(files.values())
+
+
+def check_values(truth: Sequence[Path], content: Mapping[str, Any], reader: Reader, file: Path) -> None:
+    """Raises InputError if no case has a label above 0, or the first that has one also has others than dataset.json.
+
+    truth: label files, which are read up to that case. nnU-Net would fail in the middle of its work.
+    """
+    manager = LabelManager(content["labels"], content.get("regions_class_order"))
+    labels = [*manager.all_labels, *([] if manager.ignore_label is None else [manager.ignore_label])]
+    for path in truth:
+        values = np.unique(_read(reader, path, truth=True))
+        unknown = [f"{value:g}" for value in values if value not in labels]
+        if unknown:
+            raise InputError(
+                f"{path} has the value {_first(unknown)}, {file} names the labels {', '.join(map(str, labels))}: "
+                "correct the one or the other, or make the data set with 'slicemamba convert folders'"
+            )
+        if (values > 0).any():
+            return
+    raise InputError(
+        f"none of the {len(truth)} label files of {truth[0].parent} has a value above 0, so there is nothing to learn: "
+        "correct them"
+    )
 
 
 def check_splits(raw: Path, preprocessed: Path) -> None:
@@ -179,17 +205,23 @@ def check_channels(
         headers = [_mode(path) if issubclass(reader, NaturalImage2DIO) else "" for path in paths]
         kinds.setdefault(tuple(headers), []).append(case)
     for cases in kinds.values():
-        paths = images[cases[0]]
-        try:
-            with silently():
-                found = len(reader().read_images([str(path) for path in paths])[0])
-        except Exception as error:  # every format has its own
-            raise InputError(f"{paths[0]} cannot be read by nnU-Net's {reader.__name__}: {reason_of(error)}") from error
+        found = len(_read(reader, *images[cases[0]]))
         if found != n_channels:
             raise InputError(
                 f"{len(cases)} of {len(images)} training cases have {found} channels, {file} names {n_channels}: "
                 f"{_first(cases)}; name as many channel_names as there are, or store the images with as many channels"
             )
+
+
+def _read(reader: Reader, *paths: Path, truth: bool = False) -> np.ndarray:
+    """Channels of an image, or the labels in a label file. Raises InputError for what cannot be read."""
+    try:
+        with silently():
+            if truth:
+                return reader().read_seg(str(paths[0]))[0]
+            return reader().read_images([str(path) for path in paths])[0]
+    except Exception as error:  # every format has its own
+        raise InputError(f"{paths[0]} cannot be read by nnU-Net's {reader.__name__}: {reason_of(error)}") from error
 
 
 def _is_label(value: object) -> bool:

@@ -209,6 +209,10 @@ def check_fold(fold: str, preprocessed: Path) -> int | str:
     if not is_number(fold) or int(fold) >= n:
         numbers = "0, the only split" if n == 1 else f"a number from 0 to {n - 1}, the splits"
         raise InputError(f"fold {fold!r} does not exist: give 'all' or {numbers} that {_are(n)} defined")
+    for part, cases in splits[int(fold)].items() if splits is not None else ():
+        if part in ("train", "val") and not cases:
+            remedy = "Name some; -f all trains on all cases, and validates on them"
+            raise JsonFileError(file, f"has no case in {part!r} of fold {int(fold)}", remedy)
     return int(fold)
 
 
@@ -258,6 +262,14 @@ def _whole(plans: dict[str, Any], configuration: str, file: Path) -> dict[str, A
     if wrong is not None:
         raise JsonFileError(
             file, f"is not {PLANS_JSON.name}: in configuration {configuration!r}, {wrong}", PLANS_JSON.remedy
+        )
+    patch, batch, axes = resolved["patch_size"], resolved["batch_size"], len(resolved["spacing"])
+    if min((batch, *patch)) < 1 or len(patch) != axes:
+        raise JsonFileError(
+            file,
+            f"has batch_size {batch} and patch_size {patch} in configuration {configuration!r}; both must be at least "
+            f"1, and the patch has {axes} axes",
+            PLANS_JSON.remedy,
         )
     return resolved
 

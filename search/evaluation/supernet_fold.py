@@ -75,9 +75,8 @@ class SupernetFold:
     cases are predicted, by sliding window where they are larger than the patch, without mirroring and without anything
     random: the same architecture gives the same fitness on the same machine, whatever was evaluated before it. A
     measured latency is not that repeatable. Raises InputError if the device cannot tell the cost; SupernetError if
-    there is no trained supernet, or the fold has no validation cases; CheckpointError if the checkpoint cannot be read,
-    is damaged, or holds weights that are not finite; HoldoutError if the supernet was trained with another holdout than
-    the fold has now, or with none.
+    there is no trained supernet; CheckpointError if the checkpoint cannot be read, is damaged, or holds weights that
+    are not finite; HoldoutError if the supernet was trained with another holdout than the fold has now, or with none.
     """
 
     def __init__(
@@ -98,12 +97,6 @@ class SupernetFold:
         with quiet():
             self.nnunet_trainer = make_trainer(folder, device)
             _, keys = self.nnunet_trainer.do_split()
-        if not keys:
-            selection = folder.selection
-            raise SupernetError(
-                f"fold {selection.fold} of {selection.dataset} has no validation cases, so no architecture "
-                f"can be compared; give the fold some in splits_final.json, or use 'slicemamba slicing --set'"
-            )
         self.case_names: list[str] = list(keys)
         recorded = recorded_init_args(self.checkpoint)
         check_trained_with(holdout_in(recorded), self.nnunet_trainer.holdout, folder.path, folder.trainer)

@@ -10,6 +10,7 @@ from filelock import FileLock
 
 from nnunetv2_slicemamba.search import read_slicing_file
 from tests.comparison.comparison_workspace import (
+    CASES,
     DATASET,
     MISSED,
     PLANS,
@@ -269,7 +270,13 @@ def test_the_arms_of_a_cascade_read_the_first_stage_that_all_share(run, root, fo
     assert f"'nnUNetv2_train {DATASET} low FOLD -tr {TRAINER} -p {PLANS}' makes them" in said
     assert calls(root) == []
     first = root / "nnUNet_results" / DATASET / f"{TRAINER}__{PLANS}__low"
-    (first / "predicted_next_stage" / "2d").mkdir(parents=True)
+    predictions = first / "predicted_next_stage" / "2d"
+    predictions.mkdir(parents=True)
+    for case in (CASES[0], *CASES[2:]):
+        (predictions / f"{case}.b2nd").touch()
+    assert f"1 of {len(CASES)} cases have no prediction of the first stage" in run("compare", "--arms", "2x2")[1]
+    assert calls(root) == []
+    (predictions / f"{CASES[1]}.b2nd").touch()
     for _ in range(2):
         assert run("compare", "--arms", "2x2,4x4")[0] == 0
     for arm in ("2x2", "4x4"):

@@ -41,6 +41,19 @@ def test_an_image_of_whole_numbers_is_refused(settings: Settings) -> None:
         SliceMambaUNet(**settings())(torch.zeros(1, 2, 32, 32, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize("image", [np.zeros((1, 2, 32, 32), np.float32), None])
+def test_what_is_no_tensor_is_refused(image: Any, settings: Settings) -> None:
+    for network in (SliceMambaUNet(**settings()), SliceMambaSupernet(**settings())):
+        with pytest.raises(ValueError, match=f"the image is of type {type(image).__name__}, it must be a tensor"):
+            network(image)
+
+
+def test_an_image_without_a_pixel_is_refused(settings: Settings) -> None:
+    for network in (SliceMambaUNet(**settings()), SliceMambaResidualUNet(**arguments(2))):
+        with pytest.raises(ValueError, match=r"has shape \(1, 2, 0, 32\), without a single pixel: leave it out"):
+            network(torch.zeros(1, 2, 0, 32))
+
+
 def test_channels_first_tokens_are_refused_by_a_bss() -> None:
     with pytest.raises(ValueError, match=re.escape("expected (B, H, W, 8), channels last, got (1, 8, 5, 5)")):
         BSS(8)(torch.zeros(1, 8, 5, 5))

@@ -37,6 +37,14 @@ def test_a_shape_that_does_not_fit_is_named_with_what_it_must_be(name: str) -> N
     assert ";" in str(error.value)
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_is_no_tensor_is_refused(name: str) -> None:
+    inputs = make_inputs(SMALL)
+    inputs[name] = inputs[name].tolist()
+    with pytest.raises(ValueError, match=f"{name} is of type list, it must be a tensor: give"):
+        scan(inputs)
+
+
 @pytest.mark.parametrize("name", ("x", "A", "dt_weight"))
 def test_a_wrong_number_of_axes_is_refused(name: str) -> None:
     inputs = make_inputs(SMALL)

@@ -135,6 +135,25 @@ def test_files_that_are_missing_or_misnamed_are_named(folder: Path) -> None:
         check_raw_dataset(folder)
 
 
+def test_label_values_that_dataset_json_does_not_name_are_refused(folder: Path) -> None:
+    """The usual masks of 0 and 255, for one."""
+    file = folder / "labelsTr" / "case_0.png"
+    Image.fromarray(np.asarray(Image.open(file)) * np.uint8(255)).save(file)
+    with pytest.raises(InputError, match=rf"{file} has the value 255, \S+dataset\.json names the labels 0, 1: correct"):
+        check_raw_dataset(folder)
+
+
+def test_label_files_are_read_up_to_the_first_with_a_label(folder: Path) -> None:
+    for i in range(5):
+        check_raw_dataset(folder)
+        Image.fromarray(np.zeros((32, 40), np.uint8)).save(folder / "labelsTr" / f"case_{i}.png")
+    with pytest.raises(InputError, match=r"none of the 5 label files of \S+labelsTr has a value above 0"):
+        check_raw_dataset(folder)
+    (folder / "labelsTr" / "case_2.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"case_2\.png cannot be read by nnU-Net's NaturalImage2DIO"):
+        check_raw_dataset(folder)
+
+
 def test_an_image_whose_link_leads_nowhere_is_named_and_not_left_out(folder: Path) -> None:
     image = folder / "imagesTr" / "case_3_0000.png"
     image.unlink()

@@ -226,6 +226,23 @@ def test_large_volumes_get_a_cascade_with_nnunets_patches(workspace: Path) -> No
     assert ours["configurations"]["3d_lowres"]["data_identifier"] == "nnUNetSliceMambaResidualPlans_3d_lowres"
 
 
+def test_images_too_small_for_a_u_net_are_refused_before_plans_are_written(workspace: Path) -> None:
+    preprocessed = workspace / "nnUNet_preprocessed" / DISKS
+    file = preprocessed / "dataset_fingerprint.json"
+    changed = json.loads(file.read_text())
+    changed["shapes_after_crop"] = [[1, 7, 5]] * len(changed["shapes_after_crop"])
+    file.write_text(json.dumps(changed))
+    (preprocessed / "nnUNetSliceMambaResidualPlans.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"patches of 7x5 .* or 12 along one, on: plan --network paper"):
+        plan_experiment_dataset(901, RESIDUAL_PLANNERS["L"])
+    assert not (preprocessed / "nnUNetSliceMambaResidualPlans.json").exists()
+    # one axis is enough
+    changed["shapes_after_crop"] = [[1, 12, 5]] * len(changed["shapes_after_crop"])
+    file.write_text(json.dumps(changed))
+    plans = plan_experiment_dataset(901, RESIDUAL_PLANNERS["L"])[0]
+    assert plans["configurations"]["2d"]["architecture"]["arch_kwargs"]["n_stages"] == 2
+
+
 def test_planning_needs_no_augmentation_processes(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = plan_experiment_dataset(901, RESIDUAL_PLANNERS["L"])[0]
     monkeypatch.setenv("nnUNet_n_proc_DA", "0")

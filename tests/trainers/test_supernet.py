@@ -11,6 +11,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.names import final_trainer_name, names_supernet_trainer
 from nnunetv2_slicemamba.nets import SliceMambaSupernet
 from nnunetv2_slicemamba.trainers import TRAINERS
@@ -183,3 +184,20 @@ def test_a_cascades_supernet_reads_the_predictions_of_the_final_trainer_that_is_
 
     predictions.mkdir(parents=True)
     assert make_trainer(NAME).folder_with_segs_from_previous_stage == str(predictions)
+
+
+def test_a_cascade_in_which_a_first_stages_prediction_is_missing_is_not_trained(
+    make_trainer: Callable[..., Any], plans: dict[str, Any]
+) -> None:
+    """nnU-Net would miss it in a worker, and say that one is no longer alive."""
+    plans["configurations"]["3d_lowres"] = json.loads(json.dumps(plans["configurations"]["2d"]))
+    plans["configurations"]["2d"]["previous_stage"] = "3d_lowres"
+    trainer = make_trainer("SliceMambaTrainer_1epoch")
+    folder = Path(trainer.folder_with_segs_from_previous_stage)
+    folder.mkdir(parents=True)
+    for case in range(4):
+        (folder / f"case_{case}.b2nd").touch()
+    with pytest.raises(InputError, match="1 of 5 cases have no prediction of the first stage in .*: case_4;"):
+        trainer.on_train_start()
+    (folder / "case_4.b2nd").touch()
+    assert len(trainer.get_tr_and_val_datasets()[0].identifiers) == 4
