@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
+from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.planning.residual import planned_options
 
 MOST_SHOWN = 4
@@ -32,7 +33,7 @@ def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) 
     says now.
     """
     for folder in sorted(results.glob(f"*__{existing.stem}__*")):
-        trained = sorted(fold.name for fold in folder.glob("fold_*") if is_begun(fold))
+        trained = begun_folds(folder)
         source = next((file for file in (folder / "plans.json", existing) if file.is_file()), None)
         if not trained or source is None:
             continue
@@ -49,13 +50,34 @@ def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) 
             )
 
 
-def is_begun(fold: Path) -> bool:
-    """True if a fold's folder has a checkpoint, or a training works in it that has none yet."""
+def begun_folds(folder: Path) -> list[str]:
+    """Names of the folds in TRAINER__PLANS__CONFIG with a checkpoint, or with a training that has none yet."""
+    return sorted(fold.name for fold in folder.glob("fold_*") if _is_begun(fold))
+
+
+def _is_begun(fold: Path) -> bool:
     try:
         require_unused(fold)
     except FolderInUseError:
         return True
     return any(fold.glob("checkpoint_*.pth"))
+
+
+def require_same_network(folder: FoldFolder) -> None:
+    """Raises InputError if the folds that a trainer has begun are of another network than the plans hold now.
+
+    SameNetwork compares weights; this comes before any are read.
+    """
+    selection, beside, file = folder.selection, folder.path.parent, folder.plans_file
+    begun = begun_folds(beside)
+    if not (begun and selection.plans and PLANS_JSON.is_readable(file)):
+        return
+    differs, remedy = other_network(PLANS_JSON.read(file), selection.plans, selection.configuration)
+    if differs:
+        raise InputError(
+            f"{beside} ({', '.join(begun)}) has another network than the plans {selection.plans_name} hold now: "
+            f"{differs}. {remedy}, or move that folder away to train anew; the old plans are in its plans.json"
+        )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], configuration: str) -> list[str]:

@@ -185,7 +185,7 @@ def test_plans_with_blocks_from_another_stride_are_trained_as_they_are_and_not_m
     with pytest.raises(InputError, match="plan them with --blocks-from-stride 8 as before, use those"):
         plan()
     with pytest.raises(
-        InputError, match="plan them with --blocks-from-stride 8 and without --decoder-blocks as before, or pass"
+        InputError, match="plan them with --blocks-from-stride 8 and without --decoder-blocks as before, use those"
     ):
         plan(decoder_blocks=True)
 
