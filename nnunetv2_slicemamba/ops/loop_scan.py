@@ -33,13 +33,14 @@ def _orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.de
 
     They would be stand-ins without values, or how they are made would be a part of the first trace alone.
     """
-    trace = torch._C._get_tracing_state()
-    torch._C._set_tracing_state(None)
+    tracer: Any = torch._C  # whose types are not complete
+    trace = tracer._get_tracing_state()
+    tracer._set_tracing_state(None)
     try:
         with _disable_current_modes():
             return cached_orders(sizes, thickness, device), cached_inverse_orders(sizes, thickness, device)
     finally:
-        torch._C._set_tracing_state(trace)
+        tracer._set_tracing_state(trace)
 
 
 def loop_scan(
