@@ -14,6 +14,7 @@ from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_file
 from nnunetv2_slicemamba.nets import SlicedNetwork
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
+from nnunetv2_slicemamba.planning.trained import require_same_network
 from nnunetv2_slicemamba.search.evaluation.windows import make_case
 from nnunetv2_slicemamba.trainers.offline import load_cases, make_trainer, quiet
 
@@ -49,8 +50,10 @@ def load_fold_network(folder: FoldFolder, checkpoint: Path, most_patches: int) -
     """A fold's network and up to `most_patches` evenly spaced windows of the fold's first validation case.
 
     Fold "all", and a fold without validation cases, take the first training case. Raises CheckpointError for a
-    checkpoint that cannot be read, is damaged, or holds weights that are not finite.
+    checkpoint that cannot be read, is damaged, or holds weights that are not finite, InputError where the plans hold
+    another network by now.
     """
+    require_same_network(folder)
     remedy = "give another with -chk, or move it away and train the fold anew"
     with quiet():
         nnunet = make_trainer(folder, torch.device("cpu"))

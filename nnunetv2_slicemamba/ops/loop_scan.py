@@ -29,9 +29,18 @@ def is_exporting() -> bool:
 
 
 def _orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Orders and their inverses (K, L) as constants: made while recording they would be stand-ins without values."""
-    with _disable_current_modes():
-        return cached_orders(sizes, thickness, device), cached_inverse_orders(sizes, thickness, device)
+    """Orders and their inverses (K, L) as constants, also where they are made first while their use is recorded.
+
+    They would be stand-ins without values, or how they are made would be a part of the first trace alone.
+    """
+    tracer: Any = torch._C  # whose types are not complete
+    trace = tracer._get_tracing_state()
+    tracer._set_tracing_state(None)
+    try:
+        with _disable_current_modes():
+            return cached_orders(sizes, thickness, device), cached_inverse_orders(sizes, thickness, device)
+    finally:
+        tracer._set_tracing_state(trace)
 
 
 def loop_scan(

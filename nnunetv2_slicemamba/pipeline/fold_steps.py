@@ -18,6 +18,7 @@ from nnunetv2_slicemamba.common.watch import Watch
 from nnunetv2_slicemamba.pipeline.step import TRAINING, Command, Finished, Step, made_whole
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder, SupernetFolder, finals_root
 from nnunetv2_slicemamba.planning.selection import Selection
+from nnunetv2_slicemamba.planning.trained import require_same_network
 from nnunetv2_slicemamba.search.holdout import hold_out
 from nnunetv2_slicemamba.slicing.candidates import default_candidates
 from nnunetv2_slicemamba.slicing.choice import FINALISTS, SlicingChoice
@@ -145,13 +146,14 @@ def training_needed(folder: FoldFolder, supernet: SupernetFolder, settings: RunS
     """The command of nnU-Net that trains and validates a fold: from the start, from a checkpoint, or not at all.
 
     supernet: of the fold, whose slicing file a final trainer takes. Raises FolderInUseError while another process
-    trains it.
+    trains it, and InputError where the plans hold another network than its folds have.
     """
     selection = folder.selection
     require_unused(folder.path)
     npz = settings.npz and folder.trainer not in trainers_with(SUPERNET)
     if folder.is_trained and is_validated(folder, npz):
         return Finished()
+    require_same_network(folder)
     flags = ["-tr", folder.trainer, "-p", selection.plans_name, "-device", settings.device]
     if npz:
         flags.append("--npz")

@@ -9,10 +9,12 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_slicemamba.common.folder_lock import FolderInUseError, require_unused
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
+from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
 from nnunetv2_slicemamba.planning.residual import planned_options
 
 MOST_SHOWN = 4
@@ -24,14 +26,14 @@ _REMEDY = (
 
 
 def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) -> None:
-    """Raises InputError if a network in `results` was trained with other plans of this name, saying what differs.
+    """Raises InputError if a network in `results` was or is trained with other plans of this name: what differs.
 
     plans: those that are about to be written to `existing`, PLANS.json of a dataset, as JSON takes them. results:
     nnUNet_results/DATASET, which need not be there. What a training keeps beside its folds counts, else what `existing`
     says now.
     """
     for folder in sorted(results.glob(f"*__{existing.stem}__*")):
-        trained = sorted(path.parent.name for path in folder.glob("fold_*/checkpoint_*.pth"))
+        trained = begun_folds(folder)
         source = next((file for file in (folder / "plans.json", existing) if file.is_file()), None)
         if not trained or source is None:
             continue
@@ -41,11 +43,41 @@ def refuse_other_plans(plans: Mapping[str, Any], existing: Path, results: Path) 
         if changes:
             more = f" and {len(changes) - MOST_SHOWN} more" if len(changes) > MOST_SHOWN else ""
             raise InputError(
-                f"{folder} ({', '.join(dict.fromkeys(trained))}) was trained with other plans {existing.stem}, which "
-                f"would be overwritten: {'; '.join(changes[:MOST_SHOWN])}{more}. Give these plans another name "
-                f"(-p NAME){_as_before(old, plans)}, or pass --force: what was trained can then be neither continued "
-                "nor searched nor validated"
+                f"{folder} ({', '.join(trained)}) was trained with other plans {existing.stem}, which would be "
+                f"overwritten: {'; '.join(changes[:MOST_SHOWN])}{more}. Give these plans another name "
+                f"(-p NAME){_as_before(old, plans)}, use those that are there, as 'slicemamba run' does, or pass "
+                "--force: what was trained can then be neither continued nor searched nor validated"
             )
+
+
+def begun_folds(folder: Path) -> list[str]:
+    """Names of the folds in TRAINER__PLANS__CONFIG with a checkpoint, or with a training that has none yet."""
+    return sorted(fold.name for fold in folder.glob("fold_*") if _is_begun(fold))
+
+
+def _is_begun(fold: Path) -> bool:
+    try:
+        require_unused(fold)
+    except FolderInUseError:
+        return True
+    return any(fold.glob("checkpoint_*.pth"))
+
+
+def require_same_network(folder: FoldFolder) -> None:
+    """Raises InputError if the folds that a trainer has begun are of another network than the plans hold now.
+
+    SameNetwork compares weights; this comes before any are read.
+    """
+    selection, beside, file = folder.selection, folder.path.parent, folder.plans_file
+    begun = begun_folds(beside)
+    if not (begun and selection.plans and PLANS_JSON.is_readable(file)):
+        return
+    differs, remedy = other_network(PLANS_JSON.read(file), selection.plans, selection.configuration)
+    if differs:
+        raise InputError(
+            f"{beside} ({', '.join(begun)}) has another network than the plans {selection.plans_name} hold now: "
+            f"{differs}. {remedy}, or move that folder away to train anew; the old plans are in its plans.json"
+        )
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], configuration: str) -> list[str]:

@@ -9,6 +9,7 @@ import torch
 
 from nnunetv2_slicemamba.ops import slice_scan
 from nnunetv2_slicemamba.ops.loop_scan import loop_scan
+from nnunetv2_slicemamba.ops.orders import cached_inverse_orders, cached_orders
 from nnunetv2_slicemamba.ops.reference import slice_scan_reference
 
 CASES = {
@@ -41,6 +42,15 @@ def test_both_forms_of_the_loop_agree_with_the_reference(name: str) -> None:
         traced = torch.jit.trace(lambda x: slice_scan(x, *rest), (x,), check_trace=False)
     other = torch.randn_like(x)
     assert torch.allclose(traced(other), slice_scan_reference(other, *rest), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_first_trace_of_a_program_is_the_same_as_later_ones() -> None:
+    x, *rest = arguments("3d")
+    for orders in (cached_orders, cached_inverse_orders):
+        orders.cache_clear()
+    # PyTorch traces twice, and raises an error if the graphs differ
+    torch.jit.trace(lambda x: slice_scan(x, *rest), (x,))
 
 
 def test_the_loop_stays_a_loop_whatever_the_number_of_tokens() -> None:

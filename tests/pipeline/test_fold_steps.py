@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
@@ -211,6 +212,26 @@ def test_a_fold_that_is_being_trained_is_neither_trained_nor_searched(
         with pytest.raises(FolderInUseError, match=f"{SUPERNET}.* is in use"):
             search_fold(supernet, SearchSettings(), torch.device("cpu"))
     assert called == []
+
+
+def test_folds_of_another_network_than_the_plans_hold_now_are_neither_validated_nor_joined_by_others(
+    selection: Selection, called: list[Call], finish: Callable[..., Path]
+) -> None:
+    folder = finish(FINAL)
+    (folder / "validation" / "summary.json").unlink()
+    old = copy.deepcopy(selection.plans)
+    old["configurations"]["2d"]["architecture"]["arch_kwargs"]["expand"] = 3
+    (folder.parent / "plans.json").write_text(json.dumps(old))
+    supernet = SupernetFolder(selection, SUPERNET)
+    for fold in (0, 1):
+        final = FoldFolder(replace(selection, fold=fold), FINAL)
+        with pytest.raises(
+            InputError, match=r"\(fold_0\) has another .* hold now: architecture.arch_kwargs.expand 2 in"
+        ):
+            fold_steps.training_needed(final, supernet, SETTINGS)
+    # nothing was trained with those plans
+    (folder / "checkpoint_final.pth").unlink()
+    assert isinstance(fold_steps.training_needed(final, supernet, SETTINGS), Command)
 
 
 @pytest.mark.parametrize("inside", ["nnUNetSliceMambaSPlans", None])

@@ -169,7 +169,9 @@ def test_plans_with_blocks_from_another_stride_are_trained_as_they_are_and_not_m
         plan()
     said = str(refused.value)
     assert "n_blocks_per_stage [0, 0, 1, 1] in place of [0, 0, 0, 1]. Give these plans another name (-p NAME), " in said
-    assert "plan them with --blocks-from-stride 8 as before, or pass --force" in said
+    assert (
+        "plan them with --blocks-from-stride 8 as before, use those that are there, as 'slicemamba run' does, " in said
+    )
     assert file.read_bytes() == before
     plan(blocks_from_stride=8)
     assert file.read_bytes() == before
@@ -180,10 +182,10 @@ def test_plans_with_blocks_from_another_stride_are_trained_as_they_are_and_not_m
     plans.pop(OPTIONS_IN_PLANS)
     for old in (file, fold.parent / "plans.json"):
         old.write_text(json.dumps(plans))
-    with pytest.raises(InputError, match="plan them with --blocks-from-stride 8 as before, or pass --force"):
+    with pytest.raises(InputError, match="plan them with --blocks-from-stride 8 as before, use those"):
         plan()
     with pytest.raises(
-        InputError, match="plan them with --blocks-from-stride 8 and without --decoder-blocks as before, or pass"
+        InputError, match="plan them with --blocks-from-stride 8 and without --decoder-blocks as before, use those"
     ):
         plan(decoder_blocks=True)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2_slicemamba.cli.main import main
+from nnunetv2_slicemamba.common.folder_lock import in_use
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.hashing import sha256_of_plans
 from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
@@ -100,6 +101,14 @@ def test_plans_without_any_training_are_replaced_as_nnunet_does(plans: Path, wor
         checkpoint.unlink()
     plan("M", plans_name=PLANS)
     assert widths(plans) == [48, 96]
+
+
+def test_plans_of_a_training_that_runs_and_has_no_checkpoint_yet_are_not_replaced(plans: Path, workspace: Path) -> None:
+    (checkpoint,) = (workspace / "nnUNet_results").rglob("checkpoint_*.pth")
+    checkpoint.unlink()
+    with in_use(checkpoint.parent), pytest.raises(InputError, match=r"\(fold_1\) was trained with other plans"):
+        plan("M", plans_name=PLANS)
+    assert widths(plans) == [24, 48]
 
 
 def test_what_the_training_kept_counts_and_not_what_the_file_says_by_now(plans: Path) -> None:
