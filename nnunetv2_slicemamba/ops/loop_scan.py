@@ -6,13 +6,13 @@ scripted loop. All directions advance together. Forward only. Recurrence: S6, Gu
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._python_dispatch import _disable_current_modes
 
 from nnunetv2_slicemamba.ops.dtypes import recurrence_dtype
 from nnunetv2_slicemamba.ops.inputs import expand_dt
@@ -29,18 +29,14 @@ def is_exporting() -> bool:
 
 
 def _orders(sizes: tuple[int, ...], thickness: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Orders and their inverses (K, L) as constants, also where they are made first while their use is recorded.
+    """Orders and their inverses (K, L) as constants: made while recording they would be stand-ins without values.
 
-    They would be stand-ins without values, or how they are made would be a part of the first trace alone.
+    Neither a trace nor torch.export's modes reach into another thread.
     """
-    tracer: Any = torch._C  # whose types are not complete
-    trace = tracer._get_tracing_state()
-    tracer._set_tracing_state(None)
-    try:
-        with _disable_current_modes():
-            return cached_orders(sizes, thickness, device), cached_inverse_orders(sizes, thickness, device)
-    finally:
-        tracer._set_tracing_state(trace)
+    arguments = sizes, thickness, device
+    with ThreadPoolExecutor(1) as other:
+        orders, inverse = (other.submit(make, *arguments).result() for make in (cached_orders, cached_inverse_orders))
+    return orders, inverse
 
 
 def loop_scan(
