@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
 from nnunetv2_slicemamba.common.folder_lock import FolderInUseError, require_unused
 from nnunetv2_slicemamba.common.folders import InputError
 from nnunetv2_slicemamba.common.json_files import leaves, plain_json
 from nnunetv2_slicemamba.common.names import OPTIONS_IN_PLANS
 from nnunetv2_slicemamba.common.nnunet_files import PLANS_JSON
 from nnunetv2_slicemamba.planning.fold_folder import FoldFolder
-from nnunetv2_slicemamba.planning.residual import planned_options
 
 MOST_SHOWN = 4
 _NETWORK = "architecture."
@@ -72,7 +69,10 @@ def require_same_network(folder: FoldFolder) -> None:
     begun = begun_folds(beside)
     if not (begun and selection.plans and PLANS_JSON.is_readable(file)):
         return
-    differs, remedy = other_network(PLANS_JSON.read(file), selection.plans, selection.configuration)
+    trained = PLANS_JSON.read(file)
+    if trained["configurations"] == plain_json(selection.plans)["configurations"]:
+        return
+    differs, remedy = other_network(trained, selection.plans, selection.configuration)
     if differs:
         raise InputError(
             f"{beside} ({', '.join(begun)}) has another network than the plans {selection.plans_name} hold now: "
@@ -85,6 +85,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], configuration: s
 
     A setting that only one of them gives counts in the network's description; elsewhere versions of nnU-Net differ so.
     """
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager  # imports PyTorch
+
     values = []
     for plans in (old, new):
         plain = plain_json(plans)
@@ -116,6 +118,8 @@ def other_network(old: Mapping[str, Any], new: Mapping[str, Any], configuration:
 
 def _as_before(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """The options by which a residual network has its blocks where old plans have them; empty where it does anyway."""
+    from nnunetv2_slicemamba.planning.residual import planned_options  # imports PyTorch
+
     before, now = planned_options(old), planned_options(new)
     said = []
     if _differ(before, now, "blocks_from_stride"):
