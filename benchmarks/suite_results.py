@@ -79,7 +79,7 @@ def candidate_of(network: str, data: str) -> str:
 
 
 def words_of(candidate: str, data: str) -> str:
-    """What a candidate is called in tables: the words of the network that it is on a dataset, else its own name."""
+    """Name of a candidate in tables: the words of the network that it is on a dataset, else its own."""
     return next((words for name, words in NETWORKS.items() if candidate_of(name, data) == candidate), candidate)
 
 

@@ -32,7 +32,7 @@ def in_channels_last(x: Tensor) -> Tensor:
 
 
 def concatenate(a: Tensor, b: Tensor) -> Tensor:
-    """Channels of a, then of b, both (B, C, *spatial) and channels last, as is the result."""
+    """Concatenation along the channels, a's first. Both are (B, C, *spatial) and channels last, as is the result."""
     if is_exporting():
         return torch.cat([a, b], dim=1)
     # rows: PyTorch's kernel for concatenation takes four axes at most and copies volumes piece by piece
